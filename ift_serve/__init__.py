@@ -1,0 +1,1 @@
+"""Serve instruction-tuned language models over gRPC."""

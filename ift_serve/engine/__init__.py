@@ -1,0 +1,1 @@
+"""Requests to tokens: scheduler, paged KV cache, model runner, sampler."""
