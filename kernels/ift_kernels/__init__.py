@@ -1,0 +1,1 @@
+"""Operations of the device layer: a PyTorch reference that defines each, and the implementations that run."""

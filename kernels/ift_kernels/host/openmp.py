@@ -1,0 +1,100 @@
+"""Run a numba kernel on torch's own OpenMP threads.
+
+A second thread pool would fight torch's for the cores, and waking a sleeping one costs 30 us, more than
+most decode-step operations. libgomp's entry point is called directly with the same pool torch uses; where
+there is no libgomp (macOS), kernels run on the calling thread.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, types
+from numba.core.extending import intrinsic
+
+_I64 = ir.IntType(64)
+_I8P = ir.IntType(8).as_pointer()
+
+
+@functools.cache
+def _libgomp() -> ctypes.CDLL | None:
+    bundled = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
+    if not bundled.exists():
+        return None
+    return ctypes.CDLL(str(bundled))
+
+
+@functools.cache
+def entry_point() -> int:
+    """Address of ``GOMP_parallel``; 0 where torch does not bring libgomp."""
+    library = _libgomp()
+    if library is None:
+        return 0
+    return ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value or 0
+
+
+@intrinsic
+def _call_worker(typing, worker, data):
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [_I8P])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [builder.inttoptr(args[1], _I8P)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _call_gomp(typing, gomp, worker, data, threads):
+    def codegen(context, builder, signature, args):
+        i32 = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [_I8P, _I8P, i32, i32])
+        builder.call(
+            builder.inttoptr(args[0], kind.as_pointer()),
+            [
+                builder.inttoptr(args[1], _I8P),
+                builder.inttoptr(args[2], _I8P),
+                builder.trunc(args[3], i32),
+                ir.Constant(i32, 0),
+            ],
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def take(typing, address):
+    """Atomically fetch the int64 at ``address`` and add one: the next work item."""
+
+    def codegen(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, ir.Constant(_I64, 1), "monotonic")
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def address_of(typing, data):
+    """The integer value of a C pointer."""
+
+    def codegen(context, builder, signature, args):
+        return builder.ptrtoint(args[0], _I64)
+
+    return types.int64(types.voidptr), codegen
+
+
+@njit(cache=True)
+def run(gomp, worker, arguments, threads):
+    """Run ``worker(arguments.address)`` on ``threads`` threads; they share the work through ``take``."""
+    data = np.int64(arguments.ctypes.data)
+    if gomp == 0 or threads <= 1:
+        _call_worker(worker, data)
+    else:
+        _call_gomp(gomp, worker, data, threads)
