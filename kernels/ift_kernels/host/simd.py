@@ -372,6 +372,47 @@ def uniform(typing, key_low, key_high, first, step):
     return vector(types.int64, types.int64, types.int64, types.int64), codegen
 
 
+@intrinsic
+def store_i32(typing, address, index, value):
+    """Write one int32 element."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(builder.trunc(args[2], _I32), _element_pointer(builder, args[0], args[1], _I32))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def choose_at_least(typing, values, keys, limit, other):
+    """Lanes of ``values`` whose key is at least the limit, the scalar ``other`` elsewhere."""
+
+    def codegen(context, builder, signature, args):
+        reached = builder.fcmp_ordered(">=", args[1], args[2])
+        return builder.select(reached, args[0], _splat(builder, args[3], _VF))
+
+    return vector(vector, vector, vector, types.float32), codegen
+
+
+@intrinsic
+def ordered_value(typing, order):
+    """The float32 that stands at an integer of the order-preserving map (inverse of bits, sign folded)."""
+
+    def codegen(context, builder, signature, args):
+        i64 = ir.IntType(64)
+        negative = builder.icmp_signed("<", args[0], ir.Constant(i64, 0))
+        folded = builder.sub(ir.Constant(i64, -2147483648), args[0])
+        return builder.bitcast(builder.trunc(builder.select(negative, folded, args[0]), _I32), _F32)
+
+    return types.float32(types.int64), codegen
+
+
+@njit(inline="always")
+def keep_at_least(values, keys, limit):
+    """Values whose key is at least the limit, 0 elsewhere."""
+    return choose_at_least(values, keys, limit, np.float32(0.0))
+
+
 @njit(inline="always")
 def zero():
     """All lanes 0."""

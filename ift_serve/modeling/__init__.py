@@ -1,0 +1,1 @@
+"""The instruction-aware model: prompts to tokens and segments, attention routing, adapters."""
