@@ -1,0 +1,42 @@
+"""Configuration of the engine: what it serves and what it may use."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class EngineConfig(BaseModel):
+    """Everything an engine process needs to start. Crosses the process boundary as JSON."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="directory of a transformers model, or a hub id")
+    model_name: str = Field(default="", description="name shown to clients; empty: the last part of `model`")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count | None = Field(default=None, description="compute threads; None: the cores this process may use")
+    block_size: Count = Field(default=16, description="tokens in a cache block, a multiple of 16")
+    cache_bytes: Count | None = Field(default=None, description="memory for keys and values; None: automatic")
+    total_blocks: Count | None = Field(default=None, description="cache blocks; overrides `cache_bytes`")
+    max_batch_tokens: Count = Field(default=512, description="tokens computed in one step")
+    max_sequences: Count = Field(default=64, description="sequences that run at once")
+    max_waiting: Count = Field(default=256, description="requests that wait; past it new ones are refused")
+    prefix_caching: bool = True
+    attention_backend: Literal["auto", "kernel", "reference"] = "auto"
+    context_length: Count | None = Field(default=None, description="tokens of prompt and answer; None: the model's")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> EngineConfig:
+        if self.block_size % 16:
+            raise ValueError(f"block_size: {self.block_size} is not a multiple of 16")
+        if self.max_sequences > self.max_batch_tokens:
+            raise ValueError(
+                f"max_sequences: {self.max_sequences} sequences cannot decode in {self.max_batch_tokens} "
+                "tokens a step; raise max_batch_tokens"
+            )
+        return self
