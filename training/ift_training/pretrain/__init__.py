@@ -1,0 +1,1 @@
+"""Training the embedded model from scratch: recipe, tokenizer, corpus, optimisation, evaluation, model card."""

@@ -1,0 +1,51 @@
+"""Greedy accuracy per family on examples whose combinations were never trained on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from ift_training.data.procedural import Example, draw, families
+from ift_training.data.procedural.splits import Split
+
+Answer = Callable[[list[str]], list[str]]
+
+
+def held_out(name: str, count: int, seed: int, split: Split = "test") -> list[Example]:
+    """``count`` examples of a family, the same for the same seed."""
+    rng = random.Random(f"{name}|{seed}")
+    return [draw(families()[name], split, rng) for _ in range(count)]
+
+
+def transformers_answers(model: nn.Module, tokenizer: PreTrainedTokenizerFast) -> Answer:
+    """Answer prompts greedily with ``transformers.generate``, in one padded batch."""
+
+    def answer(prompts: list[str]) -> list[str]:
+        tokenizer.padding_side = "left"
+        texts = [
+            tokenizer.apply_chat_template([{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True)
+            for p in prompts
+        ]
+        batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        with torch.inference_mode():
+            output = model.generate(  # type: ignore[operator]
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=96, do_sample=False
+            )
+        new = output[:, batch["input_ids"].shape[1] :]
+        return [str(text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    return answer
+
+
+def score_families(answer: Answer, count: int, seed: int) -> dict[str, float]:
+    """Share of held-out examples that each family's checker passes."""
+    scores = {}
+    for name, family in families().items():
+        examples = held_out(name, count, seed)
+        responses = answer([e.prompt for e in examples])
+        scores[name] = sum(bool(family.check(e, r)) for e, r in zip(examples, responses, strict=True)) / count
+    return scores
