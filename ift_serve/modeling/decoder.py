@@ -32,7 +32,6 @@ class RoutedDecoder:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._backbone: nn.Module = model.base_model  # type: ignore[assignment]
-        self._backbone_position = torch.zeros(1, dtype=torch.long)
 
     def forward(self, batch: FlatBatch) -> Tensor:
         """See :class:`Decoder`."""
@@ -56,6 +55,10 @@ class RoutedDecoder:
 
 def make_decoder(loaded: LoadedModel, *, use_kernels: bool = True) -> Decoder:
     """The fastest decoder that computes this model."""
+    from ift_serve.modeling.fused import FusedDecoder, can_fuse
+
     if use_kernels:
+        if can_fuse(loaded):
+            return FusedDecoder(loaded)
         pack_linears(loaded.model)
     return RoutedDecoder(loaded.model)

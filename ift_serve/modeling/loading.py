@@ -146,6 +146,7 @@ def load_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     register_attention()
+    config: Any = None
     shown = name or path.rstrip("/").rsplit("/", 1)[-1]
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -153,7 +154,14 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(
             path, config=config, dtype=computed, attn_implementation=ATTENTION_NAME, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except KeyError as error:
+        # Models with an attention table of their own look the implementation up in it.
+        architecture = ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
+        raise UnsupportedModelError(
+            f"{shown}: the attention of {architecture} cannot be routed: it does not know implementation {error}; "
+            "choose a decoder whose attention goes through transformers' AttentionInterface"
+        ) from error
+    except (OSError, ValueError, ImportError) as error:
         raise UnsupportedModelError(f"{shown}: cannot be loaded: {error}") from error
     model = model.to(device).eval().requires_grad_(False)
     text_config = config.get_text_config(decoder=True)

@@ -185,6 +185,8 @@ def paged_decode_cpu(
 ) -> Tensor:
     """See :func:`ift_kernels.paged_decode.paged_decode`."""
     rows, heads, width = query.shape
+    if query.stride()[1:] != (width, 1):
+        query = query.contiguous()
     kv_heads, block, padded = key_cache.shape[1], key_cache.shape[3], value_cache.shape[3]
     output = torch.empty((rows, heads, width), dtype=query.dtype)
     items = rows * kv_heads
