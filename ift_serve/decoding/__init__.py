@@ -1,0 +1,1 @@
+"""Decoding strategies over the engine, and the process that puts both together."""

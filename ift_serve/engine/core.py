@@ -1,0 +1,335 @@
+"""The engine's loop body: requests in, one step, outputs out. Synchronous, without tensors or sockets."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from itertools import count
+from typing import Protocol
+
+from ift_serve.engine.block_manager import BlockManager
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.control import RequestControl
+from ift_serve.engine.messages import (
+    CandidateOutput,
+    EngineLoad,
+    FailureKind,
+    FinishReason,
+    GenerateRequest,
+    ModelDescription,
+    RequestFailed,
+    ScoreOutput,
+    ScoreRequest,
+    StepOutputs,
+)
+from ift_serve.engine.outgoing import candidate_outputs, score_output
+from ift_serve.engine.request import Generation, Request, Scoring
+from ift_serve.engine.scheduler import Scheduler
+from ift_serve.engine.sequence import Sequence
+from ift_serve.engine.step import SampledToken, ScoredTokens, StepBatch, StepResult
+from ift_serve.engine.strategy import HIDDEN, Strategies
+from ift_serve.engine.validation import RefusedError, RequestValidator
+
+_log = logging.getLogger(__name__)
+
+_FAILURES_IN_A_ROW = 3
+"""Failed steps after which the engine gives up: the process is restarted rather than fail every request."""
+
+
+class Runner(Protocol):
+    """What the core needs of a model runner."""
+
+    @property
+    def description(self) -> ModelDescription: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def total_blocks(self) -> int: ...
+    def execute(self, batch: StepBatch) -> StepResult: ...
+
+
+class EngineCore:
+    """Owns the requests in flight. Not thread-safe; whoever runs the loop calls everything."""
+
+    def __init__(self, runner: Runner, config: EngineConfig, strategies: Strategies) -> None:
+        self._runner = runner
+        self._strategies = strategies
+        self._model = runner.description
+        self._max_waiting = config.max_waiting
+        self._blocks = BlockManager(runner.total_blocks)
+        self._scheduler = Scheduler(
+            self._blocks,
+            runner.block_size,
+            config.max_batch_tokens,
+            config.max_sequences,
+            config.prefix_caching,
+        )
+        self._validator = RequestValidator(self._model, runner.block_size, runner.total_blocks)
+        self._requests: dict[str, Request] = {}
+        self._deadlines: list[tuple[float, int, Request]] = []
+        self._numbers = count()
+        self._outputs: list[CandidateOutput | ScoreOutput | RequestFailed] = []
+        self._touched: list[Generation] = []
+        self._failures = 0
+        self._close_interval = 0.1
+        self._last_close = time.monotonic()
+        self._prompt_tokens = self._generated_tokens = self._steps = self._batch_tokens = 0
+        self._step_seconds = 0.0
+
+    def add(self, message: GenerateRequest | ScoreRequest) -> None:
+        """Queue a request. One that cannot be taken is answered with ``RequestFailed`` by the next step."""
+        try:
+            self._add(message)
+        except RefusedError as error:
+            self._outputs.append(
+                RequestFailed(
+                    request_id=message.request_id,
+                    kind=error.kind,
+                    message=error.message,
+                    field=error.field,
+                    retry_after=error.retry_after,
+                )
+            )
+
+    def _add(self, message: GenerateRequest | ScoreRequest) -> None:
+        if message.request_id in self._requests:
+            raise RefusedError(FailureKind.INVALID, "request_id: already in use", "request_id")
+        self._validator.check(message)
+        if len(self._scheduler.waiting) >= self._max_waiting:
+            raise RefusedError(
+                FailureKind.OVERLOADED,
+                f"{self._max_waiting} requests are waiting already",
+                retry_after=self._retry_after(),
+            )
+        now = time.monotonic()
+        if message.deadline is not None and message.deadline <= now:
+            raise RefusedError(FailureKind.DEADLINE, "the deadline had passed on arrival")
+        number = next(self._numbers)
+        request = self._open(message, number, now)
+        if request.done:
+            return
+        self._requests[message.request_id] = request
+        if request.deadline is not None:
+            heapq.heappush(self._deadlines, (request.deadline, number, request))
+
+    def _open(self, message: GenerateRequest | ScoreRequest, number: int, now: float) -> Request:
+        accounts = self._scheduler.accounts
+        request: Generation | Scoring
+        if isinstance(message, GenerateRequest):
+            factory = self._strategies.get(message.strategy)
+            if factory is None:
+                known = ", ".join(sorted(self._strategies))
+                text = f"strategy: {message.strategy!r} is unknown; there are {known}"
+                raise RefusedError(FailureKind.INVALID, text, "strategy")
+            request = Generation(message, number, accounts.open(message.client), now, factory(message))
+            request.set_limits(self._model.eos_ids, self._model.context_length)
+            request.control = RequestControl(request, self._scheduler)
+        else:
+            request = Scoring(message, number, accounts.open(message.client), now)
+            if not request.width:
+                request.done = True
+                accounts.close(request.account)
+                self._outputs.append(score_output(request))
+                return request
+        request.start(self._scheduler.next_number())
+        self._scheduler.enqueue(request)
+        return request
+
+    def stop(self, request_id: str, candidate: int) -> None:
+        """End one candidate without a word; the request ends with its last one. Unknown ones are ignored."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return
+        for sequence in [s for s in request.live if s.candidate == candidate]:
+            self._drop(sequence, FinishReason.STOP)
+        if not request.live:
+            self._close(request)
+
+    def abort(self, request_id: str) -> None:
+        """End a request without a word. Unknown ones are ignored."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            self._discard(request)
+
+    def has_work(self) -> bool:
+        """Whether ``step`` would do or say anything."""
+        return bool(self._requests or self._outputs)
+
+    def step(self) -> StepOutputs:
+        """Compute once; return what there is to say. Raises what the runner raises if it keeps failing."""
+        started = time.monotonic()
+        if self._deadlines:
+            self._expire(started)
+        batch = self._scheduler.schedule(started)
+        if batch.sequences:
+            self._execute(batch)
+            self._step_seconds = time.monotonic() - started
+        for request in self._touched:
+            request.touched = False
+            self._outputs += candidate_outputs(request)
+        self._touched.clear()
+        outputs, self._outputs = self._outputs, []
+        return StepOutputs(outputs=outputs, load=self.load())
+
+    def load(self) -> EngineLoad:
+        """A snapshot."""
+        blocks, scheduler = self._blocks, self._scheduler
+        return EngineLoad(
+            waiting=len(scheduler.waiting),
+            running=len(scheduler.running) + len(scheduler.parked),
+            free_blocks=blocks.free,
+            total_blocks=blocks.total,
+            cached_blocks=blocks.cached,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=scheduler.cached_tokens,
+            generated_tokens=self._generated_tokens,
+            preemptions=scheduler.preemptions,
+            steps=self._steps,
+            step_seconds=self._step_seconds,
+            batch_tokens=self._batch_tokens,
+        )
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless every block and sequence is accounted for. For tests."""
+        self._scheduler.check_integrity()
+        placed = {id(s) for s in (*self._scheduler.running, *self._scheduler.parked)}
+        live = {id(s) for request in self._requests.values() if request.admitted for s in request.live}
+        assert placed == live, "a live sequence has no place, or an ended one has"
+
+    def _execute(self, batch: StepBatch) -> None:
+        try:
+            result = self._runner.execute(batch)
+        except Exception:
+            self._failures += 1
+            if self._failures >= _FAILURES_IN_A_ROW:
+                raise
+            _log.exception("a step failed; all requests in flight are lost")
+            self._fail_all("the model failed on a step")
+            return
+        self._failures = 0
+        self._steps += 1
+        self._process(batch, result)
+
+    def _process(self, batch: StepBatch, result: StepResult) -> None:
+        """Take in what the step computed, sequence by sequence."""
+        now = time.monotonic()
+        advance = self._scheduler.advance
+        total = 0
+        for sequence, step, sampled, scored in zip(
+            self._scheduler.scheduled, batch.sequences, result.sampled, result.scored, strict=True
+        ):
+            computed = len(step.token_ids)
+            total += computed
+            if sequence.ended is not None:
+                continue
+            request = sequence.request
+            request.account.served += computed
+            advance(sequence, step.start + computed)
+            if sampled is not None:
+                self._accept(sequence, sampled, now)
+                continue
+            if scored is not None:
+                self._take_scores(sequence, scored)
+            if sequence.held_back and sequence.computed == sequence.goal and sequence.ended is None:
+                self._reach_goal(sequence)
+        self._batch_tokens = total
+
+    def _accept(self, sequence: Sequence, token: SampledToken, now: float) -> None:
+        """One drawn token: append it, see whether it ends the sequence, let the strategy decide."""
+        request = sequence.request
+        assert isinstance(request, Generation)
+        strategy, control = request.strategy, request.control
+        if not request.touched:
+            request.touched = True
+            self._touched.append(request)
+            if not request.first_token:
+                request.first_token = now
+                self._prompt_tokens += request.prompt_length
+        sequence.append(token, strategy.records)
+        self._generated_tokens += 1
+        if sequence.candidate != HIDDEN and sequence not in request.dirty:
+            request.dirty.append(sequence)
+        reason = request.end_reason(token.token_id, len(sequence.tokens))
+        try:
+            strategy.on_token(control, sequence, token, reason)
+            if sequence.overridden or reason is None:
+                sequence.overridden = False
+                reason = FinishReason.LENGTH if len(sequence.tokens) >= request.length_limit else None
+            if reason is not None and sequence.ended is None:
+                control.end(sequence, reason)
+                strategy.on_end(control, sequence, reason)
+        except Exception:
+            _log.exception("strategy %s failed", type(strategy).__name__)
+            self._fail(request, FailureKind.INTERNAL, "the decoding strategy failed")
+            return
+        if not request.live:
+            self._close(request)
+
+    def _take_scores(self, sequence: Sequence, scored: ScoredTokens) -> None:
+        sequence.scored_log_probs += scored.log_probs
+        sequence.scored_greedy = sequence.scored_greedy and all(scored.greedy)
+
+    def _reach_goal(self, sequence: Sequence) -> None:
+        """A prompt that several sequences share is computed, or a continuation is scored."""
+        request = sequence.request
+        if request.split_pending:
+            self._scheduler.split(sequence)
+            return
+        assert isinstance(request, Scoring)
+        request.finish_sequence(sequence)
+        self._drop(sequence, FinishReason.LENGTH)
+        if not request.live:
+            self._prompt_tokens += request.prompt_length
+            self._outputs.append(score_output(request))
+            self._close(request)
+
+    def _expire(self, now: float) -> None:
+        """End the requests whose deadline has passed; what was generated is kept."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            request = heapq.heappop(self._deadlines)[2]
+            if request.done:
+                continue
+            if not isinstance(request, Generation) or not request.first_token:
+                self._fail(request, FailureKind.DEADLINE, "the deadline passed before there was an answer")
+                continue
+            request.control.finish(FinishReason.DEADLINE)
+            self._close(request)
+            self._outputs += candidate_outputs(request)
+
+    def _drop(self, sequence: Sequence, reason: FinishReason) -> None:
+        """End a sequence that sends nothing more."""
+        sequence.ended = reason
+        sequence.request.live.remove(sequence)
+        self._scheduler.remove(sequence)
+
+    def _discard(self, request: Request) -> None:
+        """End a request that sends nothing more, running or waiting."""
+        self._scheduler.waiting.remove(request)
+        for sequence in list(request.live):
+            self._drop(sequence, FinishReason.CANCELLED)
+        request.dirty.clear()
+        request.silent = True
+        self._close(request)
+
+    def _fail(self, request: Request, kind: FailureKind, message: str) -> None:
+        self._discard(request)
+        self._outputs.append(RequestFailed(request_id=request.request_id, kind=kind, message=message))
+
+    def _fail_all(self, message: str) -> None:
+        """Fail every request and forget every prefix: nothing written by a failed step can be trusted."""
+        for request in list(self._requests.values()):
+            self._fail(request, FailureKind.INTERNAL, message)
+        self._blocks.forget_all()
+
+    def _close(self, request: Request) -> None:
+        request.done = True
+        del self._requests[request.request_id]
+        self._scheduler.accounts.close(request.account)
+        now = time.monotonic()
+        self._close_interval += 0.1 * (min(now - self._last_close, 5.0) - self._close_interval)
+        self._last_close = now
+
+    def _retry_after(self) -> float:
+        """Seconds until about a quarter of the queue will have been served, at the present rate."""
+        return min(30.0, max(0.1, self._close_interval * self._max_waiting / 4))

@@ -1,0 +1,146 @@
+"""One sequence: its tokens, and how many of them are computed in which blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ift_serve.engine.messages import FinishReason, TokenStatistics
+from ift_serve.engine.prefix import extend_digests
+from ift_serve.engine.step import SampledToken, SamplingRow, SequenceStep
+
+if TYPE_CHECKING:
+    from ift_serve.engine.request import Request
+
+_RESPONSE = b"\x03"
+
+
+class Sequence:
+    """Tokens of one candidate or continuation.
+
+    ``tokens[:computed]`` have keys and values in the blocks of ``table``. ``held_back`` is 1 where the last
+    token is not to be computed: a prompt that several sequences will share, or a text that is only scored.
+    """
+
+    __slots__ = (
+        "candidate",
+        "capacity",
+        "computed",
+        "decode_step",
+        "digests",
+        "ended",
+        "held_back",
+        "key",
+        "last_token",
+        "may_share_tail",
+        "number",
+        "ordinal",
+        "overridden",
+        "prompt_length",
+        "published",
+        "record",
+        "request",
+        "row",
+        "score_start",
+        "scored_greedy",
+        "scored_log_probs",
+        "sent",
+        "statistics",
+        "table",
+        "tokens",
+        "top_log_probs",
+    )
+
+    def __init__(self, request: Request, number: int, ordinal: int, tokens: list[int]) -> None:
+        self.request = request
+        self.number = number
+        self.ordinal = ordinal
+        self.key = (-request.priority, request.number, ordinal)
+        self.tokens = tokens
+        self.prompt_length = request.prompt_length
+        self.held_back = 0
+        self.computed = 0
+        self.table: list[int] = []
+        self.capacity = 0
+        self.may_share_tail = False
+        self.digests: list[bytes] = []
+        self.published = 0
+        self.row: SamplingRow | None = None
+        self.last_token = [0]
+        self.decode_step = SequenceStep(number, self.last_token, 0, self.table)
+        if request.segment_ids:
+            self.decode_step.segment_ids = _RESPONSE
+        self.ended: FinishReason | None = None
+        self.overridden = False
+        self.candidate = ordinal
+        self.sent = 0
+        self.record: list[SampledToken] = []
+        self.statistics: list[TokenStatistics] = []
+        self.top_log_probs: list[list[tuple[int, float]]] = []
+        self.score_start = -1
+        self.scored_log_probs: list[float] = []
+        self.scored_greedy = True
+
+    @property
+    def goal(self) -> int:
+        """Tokens to have computed before the next draw, split or score."""
+        return len(self.tokens) - self.held_back
+
+    @property
+    def first_required(self) -> int:
+        """The first position to compute even where the cache knows it, because its output is needed."""
+        if self.score_start >= 0:
+            return self.score_start + len(self.scored_log_probs)
+        return len(self.tokens) - 1
+
+    @property
+    def generated(self) -> list[int]:
+        return self.tokens[self.prompt_length :]
+
+    @property
+    def generated_count(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    def append(self, token: SampledToken, record: bool) -> None:
+        """One generated token, with its statistics to send."""
+        self.tokens.append(token.token_id)
+        self.statistics.append(token.statistics)
+        self.top_log_probs.append(token.top_log_probs)
+        if record:
+            self.record.append(token)
+
+    def take_back_last(self, recorded: bool) -> None:
+        """Undo the last ``append``, whose token has not been sent or computed."""
+        self.tokens.pop()
+        self.statistics.pop()
+        self.top_log_probs.pop()
+        if recorded:
+            self.record.pop()
+
+    def set_row(self, row: SamplingRow) -> None:
+        """Sample with ``row`` from now on."""
+        self.row = row
+        self.decode_step.sampling = row
+
+    def extend_digests(self, blocks: int, block_size: int) -> list[bytes]:
+        """Hashes of the first ``blocks`` blocks, all full."""
+        if len(self.digests) < blocks:
+            request = self.request
+            extend_digests(
+                self.digests, request.root, self.tokens, request.hashed_segments, block_size, blocks
+            )
+        return self.digests if len(self.digests) == blocks else self.digests[:blocks]
+
+    def segments(self, start: int, end: int) -> bytes:
+        """Segment bytes of positions ``start .. end-1``; generated ones are response."""
+        segments = self.request.segment_ids
+        if not segments:
+            return b""
+        known = segments[start:end]
+        return known + _RESPONSE * (end - start - len(known))
+
+    def forget_computed(self) -> None:
+        """Nothing is computed any more; the caller has released the table."""
+        self.computed = 0
+        self.capacity = 0
+        self.published = 0
+        self.may_share_tail = False

@@ -1,0 +1,106 @@
+"""Runs an engine core to the end and gathers what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ift_serve.decoding.registry import STRATEGIES
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core import EngineCore, Runner
+from ift_serve.engine.messages import (
+    CandidateOutput,
+    FinishReason,
+    GenerateRequest,
+    RequestFailed,
+    RequestUsage,
+    SamplingParams,
+    ScoreOutput,
+    ScoreRequest,
+)
+from ift_serve.engine.strategy import Strategies
+from tests.support.paged_oracle import PagedOracle
+
+
+@dataclass
+class Answer:
+    """Everything one request was told."""
+
+    tokens: dict[int, list[int]] = field(default_factory=dict)
+    reasons: dict[int, FinishReason] = field(default_factory=dict)
+    finished: bool = False
+    usage: RequestUsage | None = None
+    score: ScoreOutput | None = None
+    failure: RequestFailed | None = None
+    outputs: list[CandidateOutput] = field(default_factory=list)
+
+
+def make_core(runner: Runner, strategies: Strategies = STRATEGIES, **config: Any) -> EngineCore:
+    """An engine core with the block size that the runner has."""
+    defaults: dict[str, Any] = {"model": "oracle", "max_batch_tokens": 32, "max_sequences": 8}
+    return EngineCore(runner, EngineConfig(**(defaults | config)), strategies)
+
+
+def generate(request_id: str, token_ids: list[int], **options: Any) -> GenerateRequest:
+    """A request; names of ``SamplingParams`` go there."""
+    sampling = {name: options.pop(name) for name in list(options) if name in SamplingParams.__struct_fields__}
+    params = SamplingParams(**({"temperature": 0.0, "ignore_eos": True, "max_new_tokens": 8} | sampling))
+    return GenerateRequest(request_id=request_id, token_ids=token_ids, sampling=params, **options)
+
+
+class Driver:
+    """Steps a core, checks its integrity after every step, and keeps the answers."""
+
+    def __init__(self, core: EngineCore) -> None:
+        self.core = core
+        self.answers: dict[str, Answer] = {}
+        self.steps = 0
+
+    def add(self, *requests: GenerateRequest | ScoreRequest) -> None:
+        for request in requests:
+            self.answers[request.request_id] = Answer()
+            self.core.add(request)
+
+    def step(self) -> None:
+        said = self.core.step()
+        self.steps += 1
+        self.core.check_integrity()
+        for output in said.outputs:
+            answer = self.answers[output.request_id]
+            assert not answer.finished, "something was said after the end"
+            if isinstance(output, CandidateOutput):
+                self._take(answer, output)
+            elif isinstance(output, ScoreOutput):
+                answer.score, answer.usage, answer.finished = output, output.usage, True
+            else:
+                answer.failure, answer.finished = output, True
+
+    @staticmethod
+    def _take(answer: Answer, output: CandidateOutput) -> None:
+        assert output.candidate not in answer.reasons, "a candidate spoke after its end"
+        assert len(output.statistics) == len(output.token_ids)
+        answer.outputs.append(output)
+        answer.tokens.setdefault(output.candidate, []).extend(output.token_ids)
+        if output.finish_reason is not None:
+            answer.reasons[output.candidate] = output.finish_reason
+        answer.finished = output.request_finished
+        answer.usage = output.usage or answer.usage
+
+    def run(self, limit: int = 10_000) -> dict[str, Answer]:
+        """Step until there is no work."""
+        for _ in range(limit):
+            if not self.core.has_work():
+                return self.answers
+            self.step()
+        raise AssertionError(f"not done after {limit} steps")
+
+
+def solo(
+    request: GenerateRequest | ScoreRequest, strategies: Strategies = STRATEGIES, block_size: int = 4
+) -> Answer:
+    """The answer on an engine with nothing else to do, ample memory and no prefix reuse."""
+    core = make_core(PagedOracle(4096, block_size), strategies, prefix_caching=False, max_batch_tokens=4096,
+                     max_sequences=64)  # fmt: skip
+    driver = Driver(core)
+    driver.add(request)
+    return driver.run()[request.request_id]
