@@ -69,7 +69,7 @@ class BlockManager:
                 self._cached[block] = None
 
     def release_all(self, table: list[int]) -> None:
-        """Release and empty a table, last block first: the far end of a prefix is evicted before its start."""
+        """Release and empty a table, last block first: a prefix is evicted from its far end."""
         while table:
             self.release(table.pop())
 

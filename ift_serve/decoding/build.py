@@ -1,0 +1,22 @@
+"""Puts an engine together: a model runner, the core that feeds it, the strategies that requests name."""
+
+from __future__ import annotations
+
+from ift_serve.decoding.registry import STRATEGIES
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core import EngineCore
+from ift_serve.engine.local import LocalEngine
+from ift_serve.engine.messages import ModelDescription
+
+
+def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
+    """Load the model and wrap it. Raises with a message for the operator when that cannot be."""
+    from ift_serve.engine.runner import ModelRunner  # torch: only where a model runs
+
+    runner = ModelRunner(config)
+    return EngineCore(runner, config, STRATEGIES), runner.description
+
+
+def local_engine(config: EngineConfig) -> LocalEngine:
+    """An engine with the real model in a thread of this process."""
+    return LocalEngine(config, build_core)

@@ -1,0 +1,13 @@
+"""``python -m ift_serve.decoding.worker ENDPOINT PARENT_PID``: an engine process, started by the front."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from ift_serve.decoding.build import build_core
+from ift_serve.engine.process import worker_main
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    sys.exit(worker_main(build_core, sys.argv[1:]))

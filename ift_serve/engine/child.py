@@ -1,0 +1,157 @@
+"""One life of an engine process, as its parent sees it: the process, its socket and their private directory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+
+import zmq
+import zmq.asyncio
+
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.errors import EngineStartError
+from ift_serve.engine.messages import (
+    EngineInput,
+    Failed,
+    ModelDescription,
+    Ready,
+    Shutdown,
+    StepOutputs,
+    decode_output,
+    encode,
+)
+
+_LONGEST_SOCKET_PATH = 100
+_SHUTDOWN_SECONDS = 2.0
+
+
+def _private_directory() -> str:
+    """A new directory for this user only, with a path short enough for a Unix socket."""
+    path = tempfile.mkdtemp(prefix="ift-serve-")
+    if len(path) < _LONGEST_SOCKET_PATH - len("/engine"):
+        return path
+    os.rmdir(path)
+    return tempfile.mkdtemp(prefix="ift-serve-", dir="/tmp")
+
+
+def _environment(config: EngineConfig) -> dict[str, str]:
+    """This process's, with idle compute threads asleep: spinning ones starve each other on few cores."""
+    environment = dict(os.environ)
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if config.threads is not None:
+        environment["OMP_NUM_THREADS"] = str(config.threads)
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    return environment
+
+
+class EngineChild:
+    """Create with ``spawn``; ``ready`` then ``read``; always ``close``."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket, directory: str
+    ) -> None:
+        self._process = process
+        self._socket = socket
+        self._directory = directory
+        self._ended = asyncio.ensure_future(process.wait())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @classmethod
+    async def spawn(cls, context: zmq.asyncio.Context, config: EngineConfig, module: str) -> EngineChild:
+        """Start ``python -m module`` and hand it the configuration."""
+        directory = _private_directory()
+        socket = context.socket(zmq.PAIR)
+        socket.set_hwm(0)
+        socket.linger = 0
+        try:
+            endpoint = f"ipc://{directory}/engine"
+            socket.bind(endpoint)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", module, endpoint, str(os.getpid()),
+                stdin=asyncio.subprocess.PIPE, stdout=2, env=_environment(config),
+            )  # fmt: skip
+        except BaseException:
+            socket.close()
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        child = cls(process, socket, directory)
+        assert process.stdin is not None
+        with contextlib.suppress(ConnectionError):
+            process.stdin.write(config.model_dump_json().encode())
+            await process.stdin.drain()
+        process.stdin.close()
+        return child
+
+    async def ready(self, timeout: float) -> ModelDescription:
+        """Wait until the model is loaded. Raises ``EngineStartError``. ``timeout``: seconds."""
+        first = asyncio.ensure_future(self._socket.recv())
+        try:
+            await asyncio.wait({first, self._ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not first.done() and self._ended.done():
+                # What the process said last may still be on its way through the socket's thread.
+                await asyncio.wait({first}, timeout=0.2)
+            if not first.done():
+                raise EngineStartError(self._why_not_ready(timeout))
+            said = decode_output(first.result())
+        finally:
+            first.cancel()
+        if isinstance(said, Ready):
+            return said.model
+        raise EngineStartError(said.message if isinstance(said, Failed) else "the engine did not say it is ready")
+
+    def _why_not_ready(self, timeout: float) -> str:
+        if self._ended.done():
+            return f"the engine process ended ({self.exit_text()}) before it was ready; its log says why"
+        return f"the engine was not ready after {timeout:.0f} seconds; a large model may need a longer timeout"
+
+    def exit_text(self) -> str:
+        """How the process ended, for people."""
+        code = self._process.returncode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+    async def read(self, take: Callable[[StepOutputs], None]) -> None:
+        """Hand every step's outputs to ``take`` until the process ends."""
+        reader = asyncio.ensure_future(self._read(take))
+        try:
+            await asyncio.wait({reader, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+            if reader.done():
+                reader.result()
+        finally:
+            reader.cancel()
+
+    async def _read(self, take: Callable[[StepOutputs], None]) -> None:
+        while True:
+            said = decode_output(await self._socket.recv())
+            if isinstance(said, StepOutputs):
+                take(said)
+
+    def send(self, message: EngineInput) -> None:
+        """Queue a message to the engine. Never blocks; lost when the engine is dead, which ``read`` notices."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._socket.send(encode(message), zmq.NOBLOCK).add_done_callback(_ignore_result)
+
+    async def close(self) -> None:
+        """End the process, kindly if it listens, and remove every trace of it."""
+        try:
+            if not self._ended.done():
+                self.send(Shutdown())
+                await asyncio.wait({self._ended}, timeout=_SHUTDOWN_SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await asyncio.shield(self._ended)
+            self._socket.close()
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _ignore_result(future: asyncio.Future[object]) -> None:
+    if not future.cancelled():
+        future.exception()

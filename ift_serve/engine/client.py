@@ -1,0 +1,219 @@
+"""The front's way to the engine: asyncio calls in, streams of outputs back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from typing import Literal
+
+from ift_serve.engine.calls import Call, Calls
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.errors import EngineError, EngineStartError
+from ift_serve.engine.messages import (
+    Abort,
+    CandidateOutput,
+    EngineInput,
+    EngineLoad,
+    FailureKind,
+    GenerateRequest,
+    ModelDescription,
+    ScoreOutput,
+    ScoreRequest,
+    StepOutputs,
+    StopCandidate,
+)
+from ift_serve.engine.supervisor import WORKER_MODULE, Supervisor
+
+__all__ = ["BaseEngineClient", "EngineClient", "EngineError", "EngineStartError", "State"]
+
+_log = logging.getLogger(__name__)
+
+State = Literal["starting", "ready", "restarting", "closed"]
+
+
+class BaseEngineClient(ABC):
+    """What clients have in common, wherever their engine runs. Everything happens on one event loop.
+
+    ``model`` describes the engine once it is ready, ``load`` is its latest snapshot, ``restarts`` counts
+    engines that were started after one died.
+    """
+
+    model: ModelDescription
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.load = EngineLoad()
+        self.state: State = "starting"
+        self.restarts = 0
+        self._calls = Calls()
+        self._callbacks: list[Callable[[State], None]] = []
+        self._changed = asyncio.Event()
+        self._held_up = 0
+
+    @abstractmethod
+    async def start(self, timeout: float = 120.0) -> None:
+        """Load the model. ``timeout``: seconds. Raises ``EngineStartError``."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End the engine; calls in flight fail with UNAVAILABLE."""
+
+    @abstractmethod
+    def _send(self, message: EngineInput) -> None:
+        """Queue a message to the engine without blocking."""
+
+    def on_state(self, callback: Callable[[State], None]) -> None:
+        """Have ``callback`` called with every new state, on the event loop."""
+        self._callbacks.append(callback)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[CandidateOutput]:
+        """Outputs as they come; those of one candidate are joined when the consumer is slow.
+
+        Ends with the output that says ``request_finished``, or when every candidate was stopped. Leaving
+        early aborts the request. Raises ``EngineError``.
+        """
+        await self._until_ready(request.deadline)
+        call = self._calls.open(request.request_id, request.sampling.candidates)
+        self._send(request)
+        try:
+            while outputs := await call.outputs():
+                for output in outputs:
+                    if not call.is_stopped(output.candidate):
+                        yield output
+        finally:
+            self._leave(call)
+
+    async def score(self, request: ScoreRequest) -> ScoreOutput:
+        """The scores of all continuations. Raises ``EngineError``."""
+        await self._until_ready(request.deadline)
+        call = self._calls.open(request.request_id, 0)
+        self._send(request)
+        try:
+            return await call.score()
+        finally:
+            self._leave(call)
+
+    def stop_candidate(self, request_id: str, candidate: int) -> None:
+        """Free one candidate; nothing more of it comes. Unknown ones are ignored."""
+        call = self._calls.get(request_id)
+        if call is not None and not call.finished:
+            call.stop(candidate)
+            self._send(StopCandidate(request_id, candidate))
+
+    def abort(self, request_id: str) -> None:
+        """End a call as CANCELLED and free what it holds. Unknown ones are ignored."""
+        call = self._calls.get(request_id)
+        if call is not None and not call.finished:
+            self._send(Abort(request_id))
+            call.fail(EngineError(FailureKind.CANCELLED, "the call was aborted"))
+
+    async def __aenter__(self) -> BaseEngineClient:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _leave(self, call: Call) -> None:
+        if not call.finished:
+            self._send(Abort(call.request_id))
+        self._calls.close(call)
+
+    async def _until_ready(self, deadline: float | None) -> None:
+        """Wait while the engine restarts, in a bounded crowd, up to the deadline."""
+        if self.state == "ready":
+            return
+        if self._held_up >= self.config.max_waiting:
+            raise EngineError(FailureKind.OVERLOADED, "too many calls wait for the engine", retry_after=1.0)
+        self._held_up += 1
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                while self.state in ("starting", "restarting"):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            message = "the deadline passed while the engine was restarting"
+            raise EngineError(FailureKind.DEADLINE, message) from None
+        finally:
+            self._held_up -= 1
+        if self.state == "closed":
+            raise EngineError(FailureKind.UNAVAILABLE, "the engine is closed")
+
+    def _set_state(self, state: State) -> None:
+        if state == self.state:
+            return
+        self.state = state
+        self._changed.set()
+        for callback in self._callbacks:
+            try:
+                callback(state)
+            except Exception:
+                _log.exception("a state callback failed")
+
+    def _close_calls(self) -> None:
+        self._set_state("closed")
+        self._calls.fail_all(FailureKind.UNAVAILABLE, "the engine is closed")
+
+
+class EngineClient(BaseEngineClient):
+    """An engine in a process of its own, restarted when it dies."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        worker_module: str = WORKER_MODULE,
+        first_restart_delay: float = 0.1,
+        longest_restart_delay: float = 10.0,
+    ) -> None:
+        super().__init__(config)
+        self._supervisor = Supervisor(
+            config,
+            self,
+            module=worker_module,
+            first_delay=first_restart_delay,
+            longest_delay=longest_restart_delay,
+        )
+
+    @property
+    def engine_pid(self) -> int | None:
+        """The engine's process id; None while there is none."""
+        return self._supervisor.pid
+
+    async def start(self, timeout: float = 120.0) -> None:
+        try:
+            await self._supervisor.start(timeout)
+        except BaseException:
+            self._close_calls()
+            raise
+
+    async def close(self) -> None:
+        self._close_calls()
+        await self._supervisor.close()
+
+    def _send(self, message: EngineInput) -> None:
+        self._supervisor.send(message)
+
+    def engine_ready(self, model: ModelDescription) -> None:
+        """The supervisor has an engine; the first, or one that replaces a dead one."""
+        if self.state == "closed":
+            return
+        self.model = model
+        if self.state == "restarting":
+            self.restarts += 1
+        self._set_state("ready")
+
+    def engine_said(self, said: StepOutputs) -> None:
+        """One step's outputs."""
+        self.load = said.load
+        self._calls.deliver(said)
+
+    def engine_died(self, how: str, retry_after: float) -> None:
+        """The engine process ended and will be started again."""
+        _log.error("the engine process ended (%s); %d calls in flight fail", how, len(self._calls))
+        self.load = EngineLoad()
+        self._set_state("restarting")
+        self._calls.fail_all(FailureKind.UNAVAILABLE, "the engine is restarting", retry_after)

@@ -1,0 +1,91 @@
+"""An engine in a thread of this process, behind the same interface: for tests and measurements."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+
+from ift_serve.engine.client import BaseEngineClient, EngineStartError
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core import EngineCore
+from ift_serve.engine.messages import EngineInput, FailureKind, ModelDescription, Shutdown, StepOutputs
+from ift_serve.engine.process import BuildCore, handle
+
+_log = logging.getLogger(__name__)
+
+
+class LocalEngine(BaseEngineClient):
+    """``build`` runs in the engine's thread, as everything does that touches the model."""
+
+    def __init__(self, config: EngineConfig, build: BuildCore) -> None:
+        super().__init__(config)
+        self._build = build
+        self._inbox: queue.SimpleQueue[EngineInput] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self, timeout: float = 120.0) -> None:
+        self._loop = asyncio.get_running_loop()
+        ready: asyncio.Future[ModelDescription] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="engine", daemon=True)
+        self._thread.start()
+        try:
+            async with asyncio.timeout(timeout):
+                self.model = await ready
+        except BaseException as error:
+            self._inbox.put(Shutdown())
+            self._close_calls()
+            if isinstance(error, TimeoutError):
+                raise EngineStartError(f"the engine was not ready after {timeout:.0f} seconds") from None
+            raise
+        self._set_state("ready")
+
+    async def close(self) -> None:
+        self._close_calls()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._inbox.put(Shutdown())
+            await asyncio.to_thread(thread.join)
+
+    def _send(self, message: EngineInput) -> None:
+        self._inbox.put(message)
+
+    def _run(self, ready: asyncio.Future[ModelDescription]) -> None:
+        try:
+            core, model = self._build(self.config)
+        except Exception as error:
+            failure = EngineStartError(f"{type(error).__name__}: {error}")
+            self._tell(lambda: None if ready.done() else ready.set_exception(failure))
+            return
+        self._tell(lambda: None if ready.done() else ready.set_result(model))
+        try:
+            self._serve(core)
+        except Exception:
+            _log.exception("the engine failed")
+            self._tell(self._died)
+
+    def _serve(self, core: EngineCore) -> None:
+        while True:
+            if not core.has_work() and not handle(core, self._inbox.get()):
+                return
+            while not self._inbox.empty():
+                if not handle(core, self._inbox.get()):
+                    return
+            said = core.step() if core.has_work() else StepOutputs(outputs=[], load=core.load())
+            self._tell(lambda said=said: self._deliver(said))  # type: ignore[misc]
+
+    def _tell(self, callback: object) -> None:
+        """Run a callback on the event loop; nobody listens once that is closed."""
+        assert self._loop is not None and callable(callback)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback)
+
+    def _deliver(self, said: StepOutputs) -> None:
+        self.load = said.load
+        self._calls.deliver(said)
+
+    def _died(self) -> None:
+        self._set_state("closed")
+        self._calls.fail_all(FailureKind.UNAVAILABLE, "the engine failed")

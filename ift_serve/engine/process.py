@@ -1,0 +1,126 @@
+"""The engine process: requests from a socket into the core, its outputs back, one message a step."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import zmq
+
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core import EngineCore
+from ift_serve.engine.messages import (
+    Abort,
+    EngineInput,
+    Failed,
+    GenerateRequest,
+    ModelDescription,
+    Ready,
+    ScoreRequest,
+    StepOutputs,
+    StopCandidate,
+    decode_input,
+    encode,
+)
+
+_log = logging.getLogger(__name__)
+
+_PARENT_CHECK_MILLISECONDS = 1000
+_PR_SET_PDEATHSIG = 1
+
+BuildCore = Callable[[EngineConfig], tuple[EngineCore, ModelDescription]]
+"""Loads the model and puts an engine together. Takes seconds; raises with a message for the operator."""
+
+
+def handle(core: EngineCore, message: EngineInput) -> bool:
+    """Give one message to the core; False for ``Shutdown``."""
+    match message:
+        case GenerateRequest() | ScoreRequest():
+            core.add(message)
+        case StopCandidate(request_id=request_id, candidate=candidate):
+            core.stop(request_id, candidate)
+        case Abort(request_id=request_id):
+            core.abort(request_id)
+        case _:
+            return False
+    return True
+
+
+class EngineLoop:
+    """Feeds one core from one connected PAIR socket."""
+
+    def __init__(self, core: EngineCore, socket: zmq.Socket[bytes], parent: int) -> None:
+        self._core = core
+        self._socket = socket
+        self._parent = parent
+
+    def run(self) -> None:
+        """Serve until ``Shutdown`` comes or the parent is gone. Blocks only while there is nothing to do."""
+        core, socket = self._core, self._socket
+        while True:
+            if not core.has_work() and not self._wait():
+                return
+            if not self._drain():
+                return
+            said = core.step() if core.has_work() else StepOutputs(outputs=[], load=core.load())
+            socket.send(encode(said))
+
+    def _wait(self) -> bool:
+        """Sleep until a message is there; False when the parent is gone."""
+        while not self._socket.poll(_PARENT_CHECK_MILLISECONDS):
+            if os.getppid() != self._parent:
+                return False
+        return True
+
+    def _drain(self) -> bool:
+        """Take in all messages that are there; False for ``Shutdown``."""
+        while True:
+            try:
+                raw = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return True
+            if not handle(self._core, decode_input(raw)):
+                return False
+
+
+def _die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the parent process ended before the engine started")
+
+
+def worker_main(build: BuildCore, arguments: list[str]) -> int:
+    """Entry point of an engine process.
+
+    ``arguments``: the endpoint to connect to and the parent's process id. The configuration comes as JSON
+    on stdin. Returns the exit code. Signals that a terminal or an init system sends to all processes are
+    left to the parent, which lets calls finish before it sends ``Shutdown``.
+    """
+    endpoint, parent = arguments[0], int(arguments[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _die_with_parent(parent)
+    context = zmq.Context()
+    socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+    socket.set_hwm(0)
+    socket.linger = 1000
+    socket.connect(endpoint)
+    try:
+        try:
+            core, model = build(EngineConfig.model_validate_json(sys.stdin.buffer.read()))
+        except Exception as error:
+            _log.exception("the engine cannot start")
+            socket.send(encode(Failed(f"{type(error).__name__}: {error}")))
+            return 1
+        socket.send(encode(Ready(model)))
+        EngineLoop(core, socket, parent).run()
+        return 0
+    finally:
+        socket.close()
+        context.term()
