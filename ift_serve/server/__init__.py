@@ -1,0 +1,1 @@
+"""The gRPC front: services, validation, errors, identity, health, metrics. Owns no tensor."""
