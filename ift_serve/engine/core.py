@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 import time
+from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
@@ -50,10 +51,20 @@ class Runner(Protocol):
 
 
 class EngineCore:
-    """Owns the requests in flight. Not thread-safe; whoever runs the loop calls everything."""
+    """Owns the requests in flight. Not thread-safe; whoever runs the loop calls everything.
 
-    def __init__(self, runner: Runner, config: EngineConfig, strategies: Strategies) -> None:
+    ``clock``: seconds, the one that the messages' times are of.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        config: EngineConfig,
+        strategies: Strategies,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._runner = runner
+        self._clock = clock
         self._strategies = strategies
         self._model = runner.description
         self._max_waiting = config.max_waiting
@@ -73,7 +84,7 @@ class EngineCore:
         self._touched: list[Generation] = []
         self._failures = 0
         self._close_interval = 0.1
-        self._last_close = time.monotonic()
+        self._last_close = self._clock()
         self._prompt_tokens = self._generated_tokens = self._steps = self._batch_tokens = 0
         self._step_seconds = 0.0
 
@@ -102,7 +113,7 @@ class EngineCore:
                 f"{self._max_waiting} requests are waiting already",
                 retry_after=self._retry_after(),
             )
-        now = time.monotonic()
+        now = self._clock()
         if message.deadline is not None and message.deadline <= now:
             raise RefusedError(FailureKind.DEADLINE, "the deadline had passed on arrival")
         number = next(self._numbers)
@@ -158,13 +169,13 @@ class EngineCore:
 
     def step(self) -> StepOutputs:
         """Compute once; return what there is to say. Raises what the runner raises if it keeps failing."""
-        started = time.monotonic()
+        started = self._clock()
         if self._deadlines:
             self._expire(started)
         batch = self._scheduler.schedule(started)
         if batch.sequences:
             self._execute(batch)
-            self._step_seconds = time.monotonic() - started
+            self._step_seconds = self._clock() - started
         for request in self._touched:
             request.touched = False
             self._outputs += candidate_outputs(request)
@@ -213,7 +224,7 @@ class EngineCore:
 
     def _process(self, batch: StepBatch, result: StepResult) -> None:
         """Take in what the step computed, sequence by sequence."""
-        now = time.monotonic()
+        now = self._clock()
         advance = self._scheduler.advance
         total = 0
         for sequence, step, sampled, scored in zip(
@@ -326,7 +337,7 @@ class EngineCore:
         request.done = True
         del self._requests[request.request_id]
         self._scheduler.accounts.close(request.account)
-        now = time.monotonic()
+        now = self._clock()
         self._close_interval += 0.1 * (min(now - self._last_close, 5.0) - self._close_interval)
         self._last_close = now
 

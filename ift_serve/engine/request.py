@@ -119,23 +119,28 @@ class Generation(Request):
     def start(self, number: int) -> Sequence:
         """The root sequence."""
         root = self.new_sequence(number, list(self.prompt))
-        self._prepare(root)
+        self._prepare(root, candidate_seed(self.sampling.seed, 0), self.sampling.temperature)
         root.held_back = 0 if self._split else 1
         return root
 
-    def _prepare(self, sequence: Sequence, temperature: float | None = None) -> None:
-        sampling = self.sampling
-        temperature = sampling.temperature if temperature is None else temperature
-        seed = candidate_seed(sampling.seed, sequence.ordinal)
-        sequence.set_row(SamplingRow(sampling, seed, 0, temperature, sequence.tokens, self.prompt_length))
+    def _prepare(self, sequence: Sequence, seed: int, temperature: float) -> None:
+        sequence.set_row(
+            SamplingRow(self.sampling, seed, 0, temperature, sequence.tokens, self.prompt_length)
+        )
         if not self.strategy.streams:
             sequence.candidate = -1
 
     def branch(self, parent: Sequence, number: int) -> Sequence:
-        """A sequence with the parent's tokens, record and temperature, without blocks."""
-        child = self.new_sequence(number, list(parent.tokens))
-        self._prepare(child, parent.row.temperature if parent.row is not None else None)
-        child.digests = list(parent.digests)
+        """A sequence with the parent's tokens, record and temperature, without blocks.
+
+        Its seed depends on the parent's and on how many branches that had, not on when other sequences
+        of the request were created, which the rest of the batch decides.
+        """
+        child = self._copy(parent, number)
+        row = parent.row
+        assert row is not None
+        parent.branches += 1
+        self._prepare(child, candidate_seed(row.seed, parent.branches), row.temperature)
         child.record = list(parent.record)
         child.statistics = [entry.statistics for entry in parent.record]
         child.top_log_probs = [entry.top_log_probs for entry in parent.record]
@@ -152,7 +157,15 @@ class Generation(Request):
     def split(self, root: Sequence, numbers: list[int]) -> list[Sequence]:
         self._split = True
         root.held_back = 0
-        return [self.branch(root, number) for number in numbers]
+        children = [self._copy(root, number) for number in numbers]
+        for child in children:
+            self._prepare(child, candidate_seed(self.sampling.seed, child.ordinal), self.sampling.temperature)
+        return children
+
+    def _copy(self, parent: Sequence, number: int) -> Sequence:
+        child = self.new_sequence(number, list(parent.tokens))
+        child.digests = list(parent.digests)
+        return child
 
 
 class Scoring(Request):

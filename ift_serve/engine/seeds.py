@@ -14,5 +14,5 @@ def _mix(value: int) -> int:
 
 
 def candidate_seed(seed: int, ordinal: int) -> int:
-    """The seed, in ``[0, 2**64)``, of sequence ``ordinal`` of a request with ``seed``."""
+    """A seed, in ``[0, 2**64)``, for one of the sequences that descend from what has ``seed``."""
     return _mix(_mix(seed & _MASK) ^ ordinal)

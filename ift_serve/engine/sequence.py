@@ -22,6 +22,7 @@ class Sequence:
     """
 
     __slots__ = (
+        "branches",
         "candidate",
         "capacity",
         "computed",
@@ -71,6 +72,7 @@ class Sequence:
             self.decode_step.segment_ids = _RESPONSE
         self.ended: FinishReason | None = None
         self.overridden = False
+        self.branches = 0
         self.candidate = ordinal
         self.sent = 0
         self.record: list[SampledToken] = []

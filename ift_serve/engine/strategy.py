@@ -21,7 +21,7 @@ class Branch(Protocol):
 
     @property
     def ordinal(self) -> int:
-        """0 for the request's first sequence, counting up in order of creation. Keys the random draws."""
+        """0 for the request's first sequence, counting up in order of creation."""
 
     @property
     def candidate(self) -> int:
@@ -58,7 +58,8 @@ class Control(Protocol):
     def fork(self, branch: Branch, *, candidate: int = HIDDEN, replace_last: int | None = None) -> Branch:
         """A new sequence with the same tokens, sharing their cache blocks; the last token may be another one.
 
-        It keeps the temperature of ``branch`` and draws with a seed of its own. Forking an ended branch is
+        It keeps the temperature of ``branch`` and draws with a seed of its own, derived from that of ``branch``.
+        Its place among its request's sequences is given by ``ordinal``. Forking an ended branch is
         allowed until the request ends and recomputes what is no longer cached.
         """
 

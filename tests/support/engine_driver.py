@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,10 +37,25 @@ class Answer:
     outputs: list[CandidateOutput] = field(default_factory=list)
 
 
-def make_core(runner: Runner, strategies: Strategies = STRATEGIES, **config: Any) -> EngineCore:
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_core(
+    runner: Runner,
+    strategies: Strategies = STRATEGIES,
+    clock: Callable[[], float] = time.monotonic,
+    **config: Any,
+) -> EngineCore:
     """An engine core with the block size that the runner has."""
     defaults: dict[str, Any] = {"model": "oracle", "max_batch_tokens": 32, "max_sequences": 8}
-    return EngineCore(runner, EngineConfig(**(defaults | config)), strategies)
+    return EngineCore(runner, EngineConfig(**(defaults | config)), strategies, clock)
 
 
 def generate(request_id: str, token_ids: list[int], **options: Any) -> GenerateRequest:

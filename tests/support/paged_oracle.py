@@ -35,6 +35,7 @@ class PagedOracle:
         self._slots = [poison.getrandbits(64) for _ in range(total_blocks * block_size)]
         self.computed_tokens = 0
         self.batches: list[int] = []
+        self.copies = 0
         self.fail_next = False
         self.description = ModelDescription(
             name="oracle",
@@ -76,6 +77,7 @@ class PagedOracle:
 
     def _copy(self, copies: list[tuple[int, int]]) -> None:
         targets = [target for _, target in copies]
+        self.copies += len(copies)
         assert len(targets) == len(set(targets)), "two copies into one block"
         size = self.block_size
         contents = [self._slots[source * size : (source + 1) * size] for source, _ in copies]
