@@ -58,9 +58,8 @@ class Control(Protocol):
     def fork(self, branch: Branch, *, candidate: int = HIDDEN, replace_last: int | None = None) -> Branch:
         """A new sequence with the same tokens, sharing their cache blocks; the last token may be another one.
 
-        It keeps the temperature of ``branch`` and draws with a seed of its own, derived from that of ``branch``.
-        Its place among its request's sequences is given by ``ordinal``. Forking an ended branch is
-        allowed until the request ends and recomputes what is no longer cached.
+        It keeps the temperature of ``branch`` and draws with a seed derived from that of ``branch``. Forking
+        an ended branch is allowed until the request ends and recomputes what is no longer cached.
         """
 
     def force(self, branch: Branch, token_ids: list[int], *, replace_last: bool = False) -> None:

@@ -70,7 +70,8 @@ class RequestValidator:
             field = f"continuations[{index}]"
             self._check_ids(field, tokens)
             total = len(request.token_ids) + len(tokens)
-            if total > self._context:
+            # The last token is only predicted, never an input.
+            if total - 1 > self._context:
                 raise _invalid(
                     "token_ids" if len(request.token_ids) >= self._context else field,
                     f"{total} tokens of context and continuation exceed a context of {self._context}",
