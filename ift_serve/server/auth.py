@@ -1,0 +1,82 @@
+"""Who is calling, and what they may do."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import grpc
+
+from ift_serve.server.errors import StatusError
+
+Role = Literal["generate", "admin"]
+_ROLES: tuple[Role, ...] = ("generate", "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller: its name, for logs and fair share, and its role. An admin may do everything."""
+
+    name: str
+    role: Role
+
+    def may(self, needed: Role) -> bool:
+        """Whether the role suffices."""
+        return self.role in (needed, "admin")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Token:
+    identity: Identity
+    secret: bytes
+
+
+class Authenticator:
+    """Bearer tokens from a file; without one, everybody who can connect is an admin."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._tokens = None if path is None else _read(path)
+
+    def identify(self, metadata: Sequence[tuple[str, str | bytes]], peer: str) -> Identity:
+        """The caller behind a call. Raises StatusError UNAUTHENTICATED."""
+        if self._tokens is None:
+            return Identity(peer, "admin")
+        value = next((str(v) for k, v in metadata if k == "authorization"), "")
+        scheme, _, given = value.partition(" ")
+        found: Identity | None = None
+        for token in self._tokens:
+            # Every token is compared, so that the time tells nothing.
+            if hmac.compare_digest(token.secret, given.strip().encode()) and scheme.lower() == "bearer":
+                found = token.identity
+        if found is None:
+            raise StatusError(
+                grpc.StatusCode.UNAUTHENTICATED, "no valid token; send metadata `authorization: Bearer <token>`"
+            )
+        return found
+
+
+def require(identity: Identity, role: Role) -> None:
+    """Raise StatusError PERMISSION_DENIED unless the caller has the role."""
+    if not identity.may(role):
+        raise StatusError(grpc.StatusCode.PERMISSION_DENIED, f"this call needs the role {role}")
+
+
+def _read(path: Path) -> list[_Token]:
+    tokens = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        fields = text.split()
+        if len(fields) != 3 or fields[0] not in _ROLES:
+            raise ValueError(f"{path}, line {number}: expected `role name token` with role generate or admin")
+        role: Role = "admin" if fields[0] == "admin" else "generate"
+        if len(fields[2]) < 16:
+            raise ValueError(f"{path}, line {number}: the token of {fields[1]} is shorter than 16 characters")
+        tokens.append(_Token(Identity(fields[1], role), fields[2].encode()))
+    if not tokens:
+        raise ValueError(f"{path}: holds no tokens; write lines of `role name token`")
+    return tokens

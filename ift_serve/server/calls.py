@@ -1,0 +1,119 @@
+"""What surrounds every call: request id, identity, admission, error translation, log line, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from ift_serve.server.auth import Authenticator, Identity, Role, require
+from ift_serve.server.errors import StatusError, as_status, details
+from ift_serve.server.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_DEADLINE_SHARE, _DEADLINE_MARGIN = 0.05, 0.05
+"""The engine stops a little before the caller's deadline (a share of it, at most so many seconds), so that what was
+generated still arrives."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call in flight. ``engine_id`` is unique in this process, whatever id the caller chose."""
+
+    method: str
+    request_id: str
+    engine_id: str
+    identity: Identity
+    arrival: float
+    deadline: float | None
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the log line says beside method, code and time."""
+
+
+class CallGuard:
+    """Opens and closes calls."""
+
+    def __init__(self, authenticator: Authenticator, metrics: Metrics, max_calls: int) -> None:
+        self._authenticator = authenticator
+        self._metrics = metrics
+        self._max_calls = max_calls
+        self._count = itertools.count()
+        self.in_flight = 0
+        self.draining = False
+
+    @contextlib.asynccontextmanager
+    async def call(self, context: Any, method: str, role: Role) -> AsyncIterator[Call]:
+        """Surround a handler: what it raises becomes a status with details, and the call is logged and counted."""
+        arrival = time.monotonic()
+        metadata = [(str(k), v) for k, v in (context.invocation_metadata() or ())]
+        request_id = _request_id(metadata)
+        trailing: tuple[tuple[str, str | bytes], ...] = (("x-request-id", request_id),)
+        context.set_trailing_metadata(trailing)
+        notes: dict[str, Any] = {}
+        code = grpc.StatusCode.OK
+        self.in_flight += 1
+        self._metrics.in_flight.inc()
+        try:
+            identity = self._authenticator.identify(metadata, _host(context.peer()))
+            notes["client"] = identity.name
+            require(identity, role)
+            self._admit()
+            yield Call(
+                method, request_id, f"{request_id}/{next(self._count)}", identity, arrival,
+                _deadline(context.time_remaining(), arrival), notes,
+            )  # fmt: skip
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            status = as_status(error)
+            code = status.code
+            notes["error"] = status.message
+            if code is grpc.StatusCode.INTERNAL:
+                _log.exception("a call failed", extra={"request_id": request_id, "method": method})
+            extended = (*trailing, ("grpc-status-details-bin", details(status, request_id)))
+            await context.abort(code, status.message, extended)
+        finally:
+            self.in_flight -= 1
+            self._metrics.in_flight.dec()
+            self._metrics.calls.labels(method, code.name).inc()
+            seconds = round(time.monotonic() - arrival, 6)
+            _log.info(
+                "call", extra={"method": method, "request_id": request_id, "code": code.name, "seconds": seconds, **notes}
+            )
+
+    def _admit(self) -> None:
+        if self.draining:
+            raise StatusError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down", retry_after=1.0)
+        if self.in_flight > self._max_calls:
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._max_calls} calls are in flight already", retry_after=1.0
+            )
+
+
+def _request_id(metadata: list[tuple[str, str | bytes]]) -> str:
+    given = next((str(v) for k, v in metadata if k == "x-request-id"), "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _host(peer: str) -> str:
+    """A caller's address without its port: `ipv4:10.0.0.1:5000` -> `ipv4:10.0.0.1`."""
+    return peer.rsplit(":", 1)[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+
+
+def _deadline(remaining: float | None, now: float) -> float | None:
+    if remaining is None or remaining > 10**9:
+        return None
+    return now + remaining - min(_DEADLINE_SHARE * remaining, _DEADLINE_MARGIN)

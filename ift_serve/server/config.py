@@ -1,0 +1,74 @@
+"""Configuration of the server process."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ift_serve.engine.config import EngineConfig
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Limits(BaseModel):
+    """What one request may ask for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    request_bytes: int = Field(default=4 * 2**20, ge=1024, description="bytes of a request message")
+    candidates: int = Field(default=32, ge=1)
+    stop_strings: int = Field(default=16, ge=0)
+    stop_bytes: int = Field(default=256, ge=1)
+    stop_ids: int = Field(default=64, ge=0)
+    bias_entries: int = Field(default=1024, ge=0)
+    continuations: int = Field(default=1024, ge=1)
+
+
+class ServerConfig(BaseModel):
+    """Where the server listens, whom it trusts, and the engine behind it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engine: EngineConfig
+    host: str = "127.0.0.1"
+    port: Port = Field(default=50051, description="0: a free one")
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port | None = Field(default=9464, description="0: a free one; None: no metrics")
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_authority: Path | None = Field(default=None, description="clients must present a certificate of it")
+    tokens_file: Path | None = Field(default=None, description="lines of `role name token`; roles generate, admin")
+    allow_insecure: bool = Field(default=False, description="listen beyond this machine without TLS")
+    drain_timeout: float = Field(default=30.0, ge=0, description="seconds that calls in flight get on SIGTERM")
+    drain_notice: float = Field(default=0.0, ge=0, description="seconds between NOT_SERVING and refusing calls")
+    start_timeout: float = Field(default=600.0, gt=0, description="seconds the engine has to load the model")
+    max_calls: int = Field(default=1024, ge=1, description="calls in flight; past it RESOURCE_EXHAUSTED")
+    limits: Limits = Limits()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_prompts: bool = Field(default=False, description="write prompt texts into the log")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        if self.host == "localhost" or self.host.startswith("unix:"):
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @model_validator(mode="after")
+    def _check(self) -> ServerConfig:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key: give both or neither")
+        if self.tls_client_authority is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_authority: needs tls_certificate and tls_key")
+        if self.tls_certificate is None and not self.is_loopback and not self.allow_insecure:
+            raise ValueError(
+                f"host: {self.host} is reachable from other machines and there is no TLS; "
+                "set tls_certificate and tls_key, or allow_insecure"
+            )
+        return self

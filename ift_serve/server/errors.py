@@ -1,0 +1,75 @@
+"""Errors as gRPC statuses with google.rpc details. The only place that chooses a status code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from ift_serve.engine.errors import EngineError
+from ift_serve.engine.messages import FailureKind
+from ift_serve.modeling.prompt import PromptError
+
+_DOMAIN = "ift-serve"
+_CODES = {
+    FailureKind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    FailureKind.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    FailureKind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    FailureKind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    FailureKind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
+    FailureKind.CANCELLED: grpc.StatusCode.CANCELLED,
+    FailureKind.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+
+
+@dataclass
+class StatusError(Exception):
+    """A call's end with a status. ``violations``: (field path, what is wrong); ``retry_after``: seconds."""
+
+    code: grpc.StatusCode
+    message: str
+    violations: list[tuple[str, str]] = field(default_factory=list)
+    retry_after: float = 0.0
+
+
+def invalid(path: str, message: str) -> StatusError:
+    """INVALID_ARGUMENT that names a field."""
+    return StatusError(grpc.StatusCode.INVALID_ARGUMENT, f"{path}: {message}", [(path, message)])
+
+
+def as_status(error: Exception) -> StatusError:
+    """The status that an error of any layer stands for."""
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, PromptError):
+        return invalid(error.field, error.message)
+    if isinstance(error, EngineError):
+        violations = [(error.field, error.message)] if error.field else []
+        return StatusError(_CODES[error.kind], error.message, violations, error.retry_after)
+    return StatusError(grpc.StatusCode.INTERNAL, "the server failed; its log has the details under this request id")
+
+
+def _packed(message: object) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)  # type: ignore[arg-type]
+    return packed
+
+
+def details(error: StatusError, request_id: str) -> bytes:
+    """A serialised google.rpc.Status for the trailing metadata ``grpc-status-details-bin``."""
+    parts = [
+        _packed(error_details_pb2.ErrorInfo(reason=error.code.name, domain=_DOMAIN)),
+        _packed(error_details_pb2.RequestInfo(request_id=request_id)),
+    ]
+    if error.violations:
+        violation = error_details_pb2.BadRequest.FieldViolation
+        listed = [violation(field=path, description=message) for path, message in error.violations]
+        parts.append(_packed(error_details_pb2.BadRequest(field_violations=listed)))
+    if error.retry_after > 0:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        parts.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    status = status_pb2.Status(code=error.code.value[0], message=error.message, details=parts)
+    return bytes(status.SerializeToString())

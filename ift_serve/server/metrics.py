@@ -1,0 +1,72 @@
+"""Prometheus metrics of the server, on a port of their own."""
+
+from __future__ import annotations
+
+import threading
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from ift_serve.engine.client import BaseEngineClient
+from ift_serve.engine.messages import EngineLoad
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_GAUGES = {
+    "waiting": ("ift_requests_waiting", "Requests waiting for the engine"),
+    "running": ("ift_sequences_running", "Sequences running in the engine"),
+    "free_blocks": ("ift_cache_blocks_free", "Cache blocks that are free or hold only reusable prefixes"),
+    "total_blocks": ("ift_cache_blocks_total", "Cache blocks in all"),
+    "cached_blocks": ("ift_cache_blocks_reusable", "Cache blocks that hold reusable prefixes"),
+    "preemptions": ("ift_engine_preemptions", "Sequences preempted since the engine started"),
+    "steps": ("ift_engine_steps", "Steps since the engine started"),
+    "step_seconds": ("ift_engine_step_seconds", "Seconds spent in steps since the engine started"),
+}
+
+
+class Metrics:
+    """What the server counts. One registry an instance, so that several servers fit in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.calls = Counter("ift_calls", "Calls ended, by method and status code", ["method", "code"], registry=r)
+        self.in_flight = Gauge("ift_calls_in_flight", "Calls being answered", registry=r)
+        self.prompt_tokens = Counter("ift_prompt_tokens", "Prompt tokens", registry=r)
+        self.cached_tokens = Counter("ift_cached_tokens", "Prompt tokens reused from the cache", registry=r)
+        self.generated_tokens = Counter("ift_generated_tokens", "Generated tokens", registry=r)
+        self.finished = Counter("ift_candidates_finished", "Candidates by finish reason", ["reason"], registry=r)
+        self.first_token = Histogram(
+            "ift_first_token_seconds", "Seconds from arrival to the first token", buckets=_SECONDS, registry=r
+        )
+        self.inter_token = Histogram(
+            "ift_inter_token_seconds", "Seconds between tokens of a candidate", buckets=_SECONDS, registry=r
+        )
+        self.queue = Histogram("ift_queue_seconds", "Seconds in the queue", buckets=_SECONDS, registry=r)
+        self._server: WSGIServer | None = None
+        self._thread: threading.Thread | None = None
+
+    def watch(self, engine: BaseEngineClient) -> None:
+        """Read the engine's load whenever metrics are scraped."""
+        for field, (name, description) in _GAUGES.items():
+            gauge = Gauge(name, description, registry=self.registry)
+            gauge.set_function(lambda field=field: float(getattr(_load(engine), field)))  # type: ignore[misc]
+        restarts = Gauge("ift_engine_restarts", "Times the engine process was started again", registry=self.registry)
+        restarts.set_function(lambda: float(engine.restarts))
+        ready = Gauge("ift_engine_ready", "1 while the engine answers", registry=self.registry)
+        ready.set_function(lambda: float(engine.state == "ready"))
+
+    def serve(self, host: str, port: int) -> int:
+        """Answer scrapes in a thread; returns the port."""
+        self._server, self._thread = start_http_server(port, host, self.registry)
+        return int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop answering scrapes."""
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+
+def _load(engine: BaseEngineClient) -> EngineLoad:
+    return engine.load

@@ -1,0 +1,163 @@
+"""Log-probabilities of continuations and of whole texts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+
+from ift_serve.engine.client import BaseEngineClient
+from ift_serve.engine.messages import ContinuationScore, ScoreOutput, ScoreRequest
+from ift_serve.modeling.prompt import PromptRenderer
+from ift_serve.server.calls import Call
+from ift_serve.server.config import Limits
+from ift_serve.server.errors import invalid
+from ift_serve.server.validation import Validator
+from ift_serve.v1 import inference_pb2 as pb
+
+_WINDOWS_AT_ONCE = 4
+
+
+def windows(tokens: Sequence[int], begin: int, length: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Contexts and continuations that predict every token once with at most ``length`` tokens of input.
+
+    As lm-eval's rolling windows with a context of one: the first begins with ``begin``; later ones are full, the
+    last one reaches back for context.
+    """
+    first = list(tokens[:length])
+    yield [begin], first
+    place = len(first)
+    while place < len(tokens):
+        count = min(len(tokens) - place, length)
+        end = place + count
+        start = end - length - 1
+        yield list(tokens[start:place]), list(tokens[place:end])
+        place = end
+
+
+class Scorer:
+    """Answers score requests."""
+
+    def __init__(
+        self, engine: BaseEngineClient, renderer: PromptRenderer, validator: Validator, limits: Limits
+    ) -> None:
+        self._engine = engine
+        self._renderer = renderer
+        self._validator = validator
+        self._limits = limits
+
+    async def score(self, request: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
+        """Dispatch on what is scored."""
+        priority = self._validator.priority(request.priority)
+        kind = request.WhichOneof("kind")
+        if kind == "continuations":
+            return await self._continuations(request, call, priority)
+        if kind == "text":
+            return await self._text(request, call, priority)
+        raise invalid("kind", "is missing; set continuations or text")
+
+    async def _continuations(self, request: pb.ScoreRequest, call: Call, priority: int) -> pb.ScoreResponse:
+        context, own = await asyncio.to_thread(self._pairs, request.continuations)
+        output = await self._run(context, own, call, priority, "")
+        response = pb.ScoreResponse()
+        for ids, score in zip(own, output.scores, strict=True):
+            _add(response, [score], ids, request.token_log_probs)
+        self._usage(response, [output], call, len(context) + sum(map(len, own)))
+        return response
+
+    def _pairs(self, asked: pb.ScoreContinuations) -> tuple[list[int], list[list[int]]]:
+        """Token ids of the context and of each continuation."""
+        path = "continuations.continuations"
+        if not asked.continuations:
+            raise invalid(path, "is empty; give at least one continuation")
+        if len(asked.continuations) > self._limits.continuations:
+            raise invalid(path, f"has more than {self._limits.continuations} entries")
+        for index, one in enumerate(asked.continuations):
+            if one.WhichOneof("kind") is None or (one.WhichOneof("kind") == "text" and not one.text):
+                raise invalid(f"{path}[{index}]", "is empty; set text or tokens")
+        texts = [one.text for one in asked.continuations if one.WhichOneof("kind") == "text"]
+        kind = asked.context.WhichOneof("kind")
+        if kind in ("text", None):
+            special = not asked.context.text.without_special_tokens
+            context, own = self._renderer.continuations(asked.context.text.text, texts, add_special_tokens=special)
+        else:
+            rendered = self._validator.prompt(asked.context, "continuations.context")
+            if rendered.text is None:
+                if texts:
+                    raise invalid(path, "a context of token ids needs continuations of token ids")
+                context, own = rendered.token_ids, []
+            else:
+                context, own = self._renderer.continuations(rendered.text, texts, add_special_tokens=False)
+        from_text = iter(own)
+        every = [
+            next(from_text)
+            if one.WhichOneof("kind") == "text"
+            else self._validator.token_ids(one.tokens.token_ids, f"{path}[{index}].tokens.token_ids")
+            for index, one in enumerate(asked.continuations)
+        ]
+        limit = self._engine.model.context_length
+        for index, ids in enumerate(every):
+            if len(context) + len(ids) - 1 > limit:
+                raise invalid(f"{path}[{index}]", f"with its context is over the model's {limit} tokens")
+        return context, every
+
+    async def _text(self, request: pb.ScoreRequest, call: Call, priority: int) -> pb.ScoreResponse:
+        """A whole text, in windows that run side by side."""
+        ids = await asyncio.to_thread(
+            lambda: self._renderer.tokenizer.backend_tokenizer.encode(request.text.text, add_special_tokens=False).ids
+        )
+        if not ids:
+            raise invalid("text.text", "has no tokens")
+        tokenizer = self._renderer.tokenizer
+        begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        if begin is None:
+            raise invalid("text.text", "the model has no token that begins a text; score continuations instead")
+        limit = self._engine.model.context_length
+        gate = asyncio.Semaphore(_WINDOWS_AT_ONCE)
+
+        async def one(index: int, context: list[int], continuation: list[int]) -> ScoreOutput:
+            async with gate:
+                return await self._run(context, [continuation], call, priority, f"/{index}")
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(one(index, context, continuation))
+                for index, (context, continuation) in enumerate(windows(ids, int(begin), limit))
+            ]
+        outputs = [task.result() for task in tasks]
+        response = pb.ScoreResponse()
+        _add(response, [o.scores[0] for o in outputs], ids, request.token_log_probs)
+        self._usage(response, outputs, call, len(ids))
+        return response
+
+    async def _run(
+        self, context: list[int], continuations: list[list[int]], call: Call, priority: int, suffix: str
+    ) -> ScoreOutput:
+        return await self._engine.score(
+            ScoreRequest(
+                request_id=call.engine_id + suffix,
+                token_ids=context,
+                continuations=continuations,
+                priority=priority,
+                client=call.identity.name,
+                arrival=call.arrival,
+                deadline=call.deadline,
+            )
+        )
+
+    def _usage(self, response: pb.ScoreResponse, outputs: list[ScoreOutput], call: Call, tokens: int) -> None:
+        call.notes["prompt_tokens"] = tokens
+        response.usage.prompt_tokens = tokens
+        response.usage.cached_tokens = sum(o.usage.cached_tokens for o in outputs)
+        response.usage.queue_seconds = min(o.usage.queue_seconds for o in outputs)
+        response.usage.total_seconds = time.monotonic() - call.arrival
+
+
+def _add(response: pb.ScoreResponse, parts: list[ContinuationScore], ids: list[int], every_token: bool) -> None:
+    score = response.scores.add(
+        log_prob=sum(p.log_prob for p in parts), is_greedy=all(p.is_greedy for p in parts), token_count=len(ids)
+    )
+    if every_token:
+        score.token_ids.extend(ids)
+        for part in parts:
+            score.token_log_probs.extend(part.token_log_probs)

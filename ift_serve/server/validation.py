@@ -1,0 +1,164 @@
+"""Request messages to the engine's own, with the path of whatever is wrong."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from typing import Any
+
+from ift_serve.engine.messages import ModelDescription, SamplingParams
+from ift_serve.modeling.prompt import Message, Part, PromptRenderer, RenderedPrompt, Role, Segment
+from ift_serve.server.config import Limits
+from ift_serve.server.errors import invalid
+from ift_serve.v1 import inference_pb2 as pb
+
+DEFAULT_NEW_TOKENS = 256
+MAX_ALTERNATIVES = 20
+_MAX_PRIORITY = 100
+_ROLES: dict[int, Role] = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
+_SEGMENTS = {
+    pb.SEGMENT_UNSPECIFIED: Segment.TEMPLATE,
+    pb.SEGMENT_TEMPLATE: Segment.TEMPLATE,
+    pb.SEGMENT_INSTRUCTION: Segment.INSTRUCTION,
+    pb.SEGMENT_CONTEXT: Segment.CONTEXT,
+    pb.SEGMENT_RESPONSE: Segment.RESPONSE,
+}
+
+
+def number(
+    path: str, value: float, low: float, high: float, *, above: bool = False, hint: str = ""
+) -> float:
+    """A finite number within ``[low, high]`` (``(low, high]`` with ``above``). Raises StatusError."""
+    if not math.isfinite(value):
+        raise invalid(path, f"is {value}; give a finite number")
+    if value > high or value < low or (above and value == low):
+        bounds = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
+        raise invalid(path, f"is {value:g}, but must be {bounds}{hint}")
+    return value
+
+
+class Validator:
+    """Checks requests against one model and its limits."""
+
+    def __init__(self, model: ModelDescription, renderer: PromptRenderer, limits: Limits) -> None:
+        self._model = model
+        self._renderer = renderer
+        self._limits = limits
+
+    def prompt(self, prompt: pb.Prompt, path: str = "prompt") -> RenderedPrompt:
+        """The prompt's tokens. Raises StatusError or PromptError."""
+        kind = prompt.WhichOneof("kind")
+        if kind is None:
+            raise invalid(path, "is missing; set one of instruction, conversation, text, tokens")
+        if kind == "instruction":
+            rendered = self._renderer.instruction(prompt.instruction.instruction, prompt.instruction.context)
+        elif kind == "conversation":
+            rendered = self._conversation(prompt.conversation, f"{path}.conversation")
+        elif kind == "text":
+            rendered = self._renderer.text(
+                prompt.text.text, add_special_tokens=not prompt.text.without_special_tokens
+            )
+        else:
+            rendered = self._tokens(prompt.tokens, f"{path}.tokens")
+        self._check_length(len(rendered.token_ids), path)
+        return rendered
+
+    def _check_length(self, tokens: int, path: str) -> None:
+        limit = self._model.context_length
+        if tokens >= limit:
+            raise invalid(path, f"has {tokens} tokens; the model's context of {limit} leaves no room for an answer")
+
+    def _conversation(self, conversation: pb.Conversation, path: str) -> RenderedPrompt:
+        messages = []
+        for index, message in enumerate(conversation.messages):
+            role = _ROLES.get(message.role)
+            if role is None:
+                raise invalid(f"{path}.messages[{index}].role", "must be system, user or assistant")
+            messages.append(Message(role, tuple(Part(p.text, p.is_context) for p in message.parts)))
+        return self._renderer.conversation(messages, continue_final=conversation.continue_final_message)
+
+    def _tokens(self, tokens: pb.TokensPrompt, path: str) -> RenderedPrompt:
+        ids = self.token_ids(tokens.token_ids, f"{path}.token_ids")
+        if tokens.segments and len(tokens.segments) != len(ids):
+            raise invalid(f"{path}.segments", f"has {len(tokens.segments)} entries for {len(ids)} tokens")
+        segments = bytearray(len(ids))
+        for index, segment in enumerate(tokens.segments):
+            if segment not in _SEGMENTS:
+                raise invalid(f"{path}.segments[{index}]", f"{segment} is not a segment")
+            segments[index] = _SEGMENTS[segment]
+        return RenderedPrompt(ids, bytes(segments), None)
+
+    def token_ids(self, ids: Any, path: str) -> list[int]:
+        """A non-empty list of ids within the vocabulary."""
+        listed = list(ids)
+        if not listed:
+            raise invalid(path, "is empty; give at least one token id")
+        size = self._model.vocabulary_size
+        for index, token in enumerate(listed):
+            if token >= size:
+                raise invalid(f"{path}[{index}]", f"{token} is not below the vocabulary size of {size}")
+        return listed
+
+    def priority(self, value: int) -> int:
+        """A priority within bounds."""
+        return int(number("priority", value, -_MAX_PRIORITY, _MAX_PRIORITY))
+
+    def sampling(self, sampling: pb.Sampling, details: pb.Details, prompt_tokens: int) -> SamplingParams:
+        """Sampling parameters with defaults filled in; the seed is chosen here if the caller has none."""
+        s, path = sampling, "sampling"
+        room = self._model.context_length - prompt_tokens
+        return SamplingParams(
+            temperature=number(f"{path}.temperature", s.temperature, 0, 10) if s.HasField("temperature") else 1.0,
+            top_p=number(f"{path}.top_p", s.top_p, 0, 1, above=True) if s.HasField("top_p") else 1.0,
+            top_k=min(s.top_k, self._model.vocabulary_size),
+            min_p=number(f"{path}.min_p", s.min_p, 0, 1),
+            repetition_penalty=number(f"{path}.repetition_penalty", s.repetition_penalty, 0, 10, above=True)
+            if s.HasField("repetition_penalty") else 1.0,
+            presence_penalty=number(f"{path}.presence_penalty", s.presence_penalty, -10, 10),
+            frequency_penalty=number(f"{path}.frequency_penalty", s.frequency_penalty, -10, 10),
+            logit_bias=self._bias(s),
+            seed=s.seed if s.HasField("seed") else secrets.randbits(63),
+            max_new_tokens=self._new_tokens(s, prompt_tokens, room),
+            stop_ids=self._stop_ids(s),
+            ignore_eos=s.ignore_eos,
+            candidates=int(number(f"{path}.n", s.n, 1, self._candidates())) if s.HasField("n") else 1,
+            top_logprobs=int(number("details.top_alternatives", details.top_alternatives, 0, MAX_ALTERNATIVES)),
+        )  # fmt: skip
+
+    def _candidates(self) -> int:
+        return min(self._limits.candidates, self._model.max_sequences)
+
+    def _new_tokens(self, sampling: pb.Sampling, prompt_tokens: int, room: int) -> int:
+        if not sampling.HasField("max_new_tokens"):
+            return min(DEFAULT_NEW_TOKENS, room)
+        wanted = sampling.max_new_tokens
+        hint = f" (the context of {self._model.context_length} less the prompt of {prompt_tokens})"
+        return int(number("sampling.max_new_tokens", wanted, 1, room, hint=hint))
+
+    def _bias(self, sampling: pb.Sampling) -> dict[int, float]:
+        path = "sampling.logit_bias"
+        if len(sampling.logit_bias) > self._limits.bias_entries:
+            raise invalid(path, f"has more than {self._limits.bias_entries} entries")
+        for token, bias in sampling.logit_bias.items():
+            if token >= self._model.vocabulary_size:
+                raise invalid(f"{path}[{token}]", f"is not below the vocabulary size of {self._model.vocabulary_size}")
+            number(f"{path}[{token}]", bias, -100, 100)
+        return dict(sampling.logit_bias)
+
+    def _stop_ids(self, sampling: pb.Sampling) -> list[int]:
+        if not sampling.stop_token_ids:
+            return []
+        if len(sampling.stop_token_ids) > self._limits.stop_ids:
+            raise invalid("sampling.stop_token_ids", f"has more than {self._limits.stop_ids} entries")
+        return self.token_ids(sampling.stop_token_ids, "sampling.stop_token_ids")
+
+    def stop_strings(self, sampling: pb.Sampling) -> list[str]:
+        """Stop strings within bounds."""
+        if len(sampling.stop) > self._limits.stop_strings:
+            raise invalid("sampling.stop", f"has more than {self._limits.stop_strings} entries")
+        for index, stop in enumerate(sampling.stop):
+            if not stop:
+                raise invalid(f"sampling.stop[{index}]", "is empty")
+            if len(stop.encode()) > self._limits.stop_bytes:
+                raise invalid(f"sampling.stop[{index}]", f"is longer than {self._limits.stop_bytes} bytes")
+        return list(sampling.stop)
