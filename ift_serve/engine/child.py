@@ -58,6 +58,7 @@ class EngineChild:
         self._process = process
         self._socket = socket
         self._directory = directory
+        self._listens = False
         self._ended = asyncio.ensure_future(process.wait())
 
     @property
@@ -104,6 +105,7 @@ class EngineChild:
         finally:
             first.cancel()
         if isinstance(said, Ready):
+            self._listens = True
             return said.model
         raise EngineStartError(said.message if isinstance(said, Failed) else "the engine did not say it is ready")
 
@@ -139,9 +141,9 @@ class EngineChild:
             self._socket.send(encode(message), zmq.NOBLOCK).add_done_callback(_ignore_result)
 
     async def close(self) -> None:
-        """End the process, kindly if it listens, and remove every trace of it."""
+        """End the process, kindly if it is ready, and remove every trace of it."""
         try:
-            if not self._ended.done():
+            if self._listens and not self._ended.done():
                 self.send(Shutdown())
                 await asyncio.wait({self._ended}, timeout=_SHUTDOWN_SECONDS)
         finally:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import queue
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from ift_serve.engine.client import BaseEngineClient, EngineStartError
 from ift_serve.engine.config import EngineConfig
@@ -57,9 +59,9 @@ class LocalEngine(BaseEngineClient):
             core, model = self._build(self.config)
         except Exception as error:
             failure = EngineStartError(f"{type(error).__name__}: {error}")
-            self._tell(lambda: None if ready.done() else ready.set_exception(failure))
+            self._tell(partial(_settle, ready, failure))
             return
-        self._tell(lambda: None if ready.done() else ready.set_result(model))
+        self._tell(partial(_settle, ready, model))
         try:
             self._serve(core)
         except Exception:
@@ -74,11 +76,11 @@ class LocalEngine(BaseEngineClient):
                 if not handle(core, self._inbox.get()):
                     return
             said = core.step() if core.has_work() else StepOutputs(outputs=[], load=core.load())
-            self._tell(lambda said=said: self._deliver(said))  # type: ignore[misc]
+            self._tell(partial(self._deliver, said))
 
-    def _tell(self, callback: object) -> None:
+    def _tell(self, callback: Callable[[], None]) -> None:
         """Run a callback on the event loop; nobody listens once that is closed."""
-        assert self._loop is not None and callable(callback)
+        assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
 
@@ -89,3 +91,13 @@ class LocalEngine(BaseEngineClient):
     def _died(self) -> None:
         self._set_state("closed")
         self._calls.fail_all(FailureKind.UNAVAILABLE, "the engine failed")
+
+
+def _settle(future: asyncio.Future[ModelDescription], outcome: ModelDescription | Exception) -> None:
+    """Set a future that its waiter may have given up."""
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
