@@ -62,7 +62,7 @@ class ModelService:
                 waiting=load.waiting,
                 running=load.running,
                 # Before the first step nothing has been reported, and nothing is in use.
-                free_blocks=load.free_blocks if load.total_blocks else model.total_blocks,
+                free_blocks=load.free_blocks + load.cached_blocks if load.total_blocks else model.total_blocks,
                 total_blocks=model.total_blocks,
                 engine_restarts=self._engine.restarts,
             ),

@@ -1,0 +1,24 @@
+"""The command `ift-serve`: one file a subcommand, heavy imports inside the functions that need them."""
+
+from __future__ import annotations
+
+import typer
+
+from ift_serve.cli.bench import bench
+from ift_serve.cli.chat import chat
+from ift_serve.cli.demo import demo
+from ift_serve.cli.doctor import doctor
+from ift_serve.cli.generate import generate
+from ift_serve.cli.health import health
+from ift_serve.cli.serve import serve
+
+app = typer.Typer(
+    help="Serve instruction-tuned language models over gRPC.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+for command in (serve, generate, chat, bench, doctor, demo, health):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,84 @@
+"""`ift-serve chat`: a conversation in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ift_serve.cli.connect import DEFAULT_SERVER, Authority, Certificate, ClientOptions, Key, Server, TokenFile
+from ift_serve.cli.connect import fail, readable_errors
+
+_HELP = "/reset forgets the conversation, /undo the last exchange, /history shows it, /quit ends."
+
+
+def chat(
+    system: Annotated[str, typer.Option(help="system message")] = "",
+    temperature: Annotated[float | None, typer.Option(help="0: greedy", min=0)] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    server: Server = DEFAULT_SERVER,
+    token_file: TokenFile = None,
+    authority: Authority = None,
+    certificate: Certificate = None,
+    key: Key = None,
+) -> None:
+    """Talk to the served model; answers stream, the conversation is remembered. Works in a pipe, a line a turn."""
+    from ift_serve.client import Client, Message, Prompt, ServerError
+
+    options = ClientOptions(server, token_file, authority, certificate, key)
+    interactive = sys.stdin.isatty()
+    with readable_errors(), Client(server, **options.arguments()) as client:
+        name = client.model().name
+        if interactive:
+            typer.secho(f"{name} at {server}. {_HELP}", dim=True)
+        begin = [Message("system", system)] if system else []
+        history = list(begin)
+        while (line := _read(interactive)) is not None:
+            if line.startswith("/"):
+                if line == "/quit":
+                    break
+                _command(line, history, len(begin))
+                continue
+            if not line.strip():
+                continue
+            history.append(Message("user", line))
+            try:
+                stream = client.stream(
+                    Prompt.from_messages(history), temperature=temperature, max_new_tokens=max_new_tokens
+                )
+                for piece in stream:
+                    print(piece.text, end="", flush=True)
+                print()
+                history.append(Message("assistant", stream.result().text))
+            except KeyboardInterrupt:
+                stream.cancel()
+                history.pop()
+                print()
+            except ServerError as error:
+                history.pop()
+                if not interactive:
+                    raise
+                fail(str(error))
+
+
+def _read(interactive: bool) -> str | None:
+    if interactive:
+        try:
+            return input("> ")
+        except (EOFError, KeyboardInterrupt):
+            return None
+    line = sys.stdin.readline()
+    return line.rstrip("\n") if line else None
+
+
+def _command(line: str, history: list[object], keep: int) -> None:
+    if line == "/reset":
+        del history[keep:]
+    elif line == "/undo":
+        del history[max(keep, len(history) - 2) :]
+    elif line == "/history":
+        for message in history:
+            print(f"{message.role}: {message.text}")  # type: ignore[attr-defined]
+    else:
+        print(_HELP)

@@ -1,0 +1,130 @@
+"""`ift-serve doctor`: what this machine can run, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Literal
+
+from ift_serve.cli.connect import Json
+
+_EXTRAS = {
+    "train": ("accelerate", "datasets", "tensorboard", "matplotlib"),
+    "eval": ("lm_eval", "langdetect", "nltk", "scipy"),
+    "bench": ("accelerate", "psutil"),
+}
+Status = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; ``advice`` is empty where nothing is to be done."""
+
+    name: str
+    status: Status
+    value: str
+    advice: str = ""
+
+
+def _python() -> Finding:
+    good = sys.version_info >= (3, 11)
+    return Finding("python", "ok" if good else "problem", platform.python_version(), "" if good else "install 3.11+")
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for name in ("torch", "transformers", "grpcio", "numba", "triton"):
+        try:
+            findings.append(Finding(name, "ok", metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            optional = name == "triton"
+            findings.append(
+                Finding(name, "note" if optional else "problem", "missing", "" if optional else f"pip install {name}")
+            )
+    return findings
+
+
+def _processor() -> list[Finding]:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    capability = torch.backends.cpu.get_cpu_capability()
+    native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
+    advice = "" if native else "models run in float32 on this processor, at about half the speed"
+    spin = os.environ.get("OMP_WAIT_POLICY", "unset")
+    return [
+        Finding("cores", "ok", str(cores)),
+        Finding("instructions", "ok", capability),
+        Finding("bfloat16 products", "ok" if native else "note", "native" if native else "emulated", advice),
+        Finding("OMP_WAIT_POLICY", "ok", f"{spin} here; the engine process always gets PASSIVE"),
+    ]
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("gpu", "ok", torch.cuda.get_device_name(0))
+    return Finding("gpu", "note", "none", "the CPU path is used")
+
+
+def _memory() -> Finding:
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return Finding("free memory", "ok" if free > 2 else "note", f"{free:.1f} GiB", "" if free > 2 else "little for a cache")
+
+
+def _extras() -> list[Finding]:
+    findings = []
+    for extra, modules in _EXTRAS.items():
+        missing = [m for m in modules if importlib.util.find_spec(m) is None]
+        value = "installed" if not missing else f"missing {', '.join(missing)}"
+        advice = f"pip install 'ift-serve[{extra}]'" if missing else ""
+        findings.append(Finding(f"extra {extra}", "note" if missing else "ok", value, advice))
+    return findings
+
+
+def _compiler() -> Finding:
+    found = shutil.which("g++") or shutil.which("c++")
+    return Finding("compiler", "ok", found or "none (not needed)")
+
+
+def _embedded() -> Finding:
+    from ift_serve.embedded import model_path
+
+    try:
+        return Finding("embedded model", "ok", f"{(model_path() / 'model.safetensors').stat().st_size / 2**20:.1f} MiB")
+    except FileNotFoundError as error:
+        return Finding("embedded model", "problem", "missing", str(error))
+
+
+def doctor(as_json: Json = False) -> None:
+    """Look at this machine; exit code 1 if something that serving needs is missing."""
+    import typer
+
+    findings = [_python(), *_packages()]
+    if not any(f.status == "problem" for f in findings):
+        findings += [*_processor(), _device(), _compiler(), _memory(), _embedded()]
+    findings += _extras()
+    if as_json:
+        print(json.dumps([asdict(f) for f in findings]))
+    else:
+        _show(findings)
+    if any(f.status == "problem" for f in findings):
+        raise typer.Exit(1)
+
+
+def _show(findings: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "what", "found", "advice")
+    colours = {"ok": "[green]ok", "note": "[yellow]note", "problem": "[red]problem"}
+    for finding in findings:
+        table.add_row(colours[finding.status], finding.name, finding.value, finding.advice)
+    Console().print(table)

@@ -1,0 +1,81 @@
+"""`ift-serve serve`: run a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ift_serve.cli.connect import fail
+
+
+def _engine_options(**given: Any) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def serve(
+    model: Annotated[str | None, typer.Argument(help="directory or hub id; none: the embedded model")] = None,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one", min=0, max=65535)] = 50051,
+    metrics_port: Annotated[int, typer.Option(help="0: a free one; -1: no metrics", min=-1, max=65535)] = 9464,
+    metrics_host: Annotated[str, typer.Option(help="address of the metrics port")] = "127.0.0.1",
+    name: Annotated[str | None, typer.Option(help="name shown to clients")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="compute threads", min=1)] = None,
+    context_length: Annotated[int | None, typer.Option(help="tokens of prompt and answer", min=1)] = None,
+    max_sequences: Annotated[int | None, typer.Option(help="sequences that run at once", min=1)] = None,
+    max_batch_tokens: Annotated[int | None, typer.Option(help="tokens computed in one step", min=1)] = None,
+    max_waiting: Annotated[int | None, typer.Option(help="requests that wait", min=1)] = None,
+    cache_mib: Annotated[int | None, typer.Option(help="memory for keys and values, MiB", min=1)] = None,
+    attention_backend: Annotated[str, typer.Option(help="auto, kernel, reference (for debugging)")] = "auto",
+    prefix_caching: Annotated[bool, typer.Option(help="reuse the keys and values of common prefixes")] = True,
+    tls_certificate: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
+    tls_key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
+    tls_client_authority: Annotated[
+        Path | None, typer.Option(help="require client certificates of it", exists=True, dir_okay=False)
+    ] = None,
+    tokens_file: Annotated[
+        Path | None, typer.Option(help="lines of `role name token`; roles generate, admin", exists=True, dir_okay=False)
+    ] = None,
+    allow_insecure: Annotated[bool, typer.Option(help="listen beyond this machine without TLS")] = False,
+    drain_timeout: Annotated[float, typer.Option(help="seconds for calls in flight on SIGTERM", min=0)] = 30.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning, error")] = "info",
+    log_prompts: Annotated[bool, typer.Option(help="write prompt texts into the log")] = False,
+) -> None:
+    """Serve MODEL (or the embedded model) until SIGTERM or Ctrl-C."""
+    from pydantic import ValidationError
+
+    from ift_serve.embedded import EMBEDDED_NAME, model_path
+    from ift_serve.engine.errors import EngineStartError
+    from ift_serve.modeling.prompt import PromptError
+    from ift_serve.server.app import serve as run
+    from ift_serve.server.config import ServerConfig
+
+    try:
+        if model is None:
+            model, name = str(model_path()), name or EMBEDDED_NAME
+        engine = _engine_options(
+            model=model, model_name=name, dtype=dtype, device=device, threads=threads, context_length=context_length,
+            max_sequences=max_sequences, max_batch_tokens=max_batch_tokens, max_waiting=max_waiting,
+            cache_bytes=None if cache_mib is None else cache_mib * 2**20, attention_backend=attention_backend,
+            prefix_caching=prefix_caching,
+        )  # fmt: skip
+        config = ServerConfig.model_validate(
+            {
+                "engine": engine, "host": host, "port": port, "metrics_host": metrics_host,
+                "metrics_port": None if metrics_port < 0 else metrics_port, "tls_certificate": tls_certificate,
+                "tls_key": tls_key, "tls_client_authority": tls_client_authority, "tokens_file": tokens_file,
+                "allow_insecure": allow_insecure, "drain_timeout": drain_timeout, "log_level": log_level,
+                "log_prompts": log_prompts,
+            }
+        )  # fmt: skip
+        run(config)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors()]
+        raise fail("; ".join(problems)) from None
+    except (EngineStartError, PromptError, FileNotFoundError, ValueError) as error:
+        raise fail(str(error)) from None
+    except (OSError, RuntimeError) as error:
+        raise fail(f"cannot listen on {host}:{port}: {error}") from None

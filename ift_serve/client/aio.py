@@ -1,0 +1,207 @@
+"""The asyncio client: the same names as the blocking one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from ift_serve.client import convert
+from ift_serve.client.connection import DEFAULT_TARGET, Attempts, Connection
+from ift_serve.client.errors import ServerError
+from ift_serve.client.types import Delta, Generation, ModelInfo, PromptLike, Scores, Tokenization
+from ift_serve.v1 import inference_pb2 as pb
+from ift_serve.v1 import inference_pb2_grpc, model_pb2, model_pb2_grpc
+
+
+class AsyncStream:
+    """A running stream: iterate for its pieces; ``await result()`` is the whole. Leaving it early cancels the call."""
+
+    def __init__(self, start: Callable[[float | None], Any], attempts: Attempts) -> None:
+        self._start = start
+        self._attempts = attempts
+        self._accumulator = convert.Accumulator()
+        self._call: Any = None
+        self._pieces = self._run()
+
+    async def _run(self) -> AsyncIterator[Delta]:
+        answered = False
+        while True:
+            self._call = self._start(self._attempts.remaining())
+            try:
+                async for message in self._call:
+                    answered = True
+                    for piece in self._accumulator.add(message):
+                        yield piece
+                return
+            except grpc.RpcError as error:
+                await asyncio.sleep(self._attempts.pause_after(ServerError.of(error), answered=answered))
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        return self._pieces
+
+    async def __anext__(self) -> Delta:
+        return await anext(self._pieces)
+
+    async def result(self) -> Generation:
+        """Everything, once the stream has ended."""
+        async for _ in self._pieces:
+            pass
+        return self._accumulator.result
+
+    def cancel(self) -> None:
+        """End the call; the server frees what it holds."""
+        if self._call is not None:
+            self._call.cancel()
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
+
+    def __repr__(self) -> str:
+        return f"AsyncStream({sum(len(c.text) for c in self._accumulator.result.candidates)} characters so far)"
+
+
+class AsyncClient:
+    """Calls one server from one event loop. ``timeout``: seconds for a call unless it says otherwise."""
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        token: str | None = None,
+        authority: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        server_name: str | None = None,
+        timeout: float | None = 120.0,
+        retries: int = 3,
+    ) -> None:
+        self._connection = Connection(target, token, authority, certificate, key, server_name)
+        credentials, options = self._connection.credentials(), self._connection.options
+        self._channel = (
+            grpc.aio.insecure_channel(target, options)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials, options)
+        )
+        self._inference: Any = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        self._model: Any = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._timeout = timeout
+        self._retries = retries
+
+    async def generate(
+        self,
+        prompt: PromptLike,
+        *,
+        adapter: str = "",
+        priority: int = 0,
+        tokens: bool = False,
+        top_alternatives: int = 0,
+        statistics: bool = False,
+        prompt_token_ids: bool = False,
+        timeout: float | None = None,
+        **sampling: Any,
+    ) -> Generation:
+        """Whole answers. ``sampling``: fields of the Sampling message, such as temperature, max_new_tokens, n, stop."""
+        request = pb.GenerateRequest(
+            prompt=convert.prompt_message(prompt), sampling=convert.sampling_message(sampling), adapter=adapter,
+            priority=priority, details=convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
+        )  # fmt: skip
+        message, request_id = await self._call(self._inference.Generate, request, timeout)
+        return convert.generation(message, request_id)
+
+    def stream(
+        self,
+        prompt: PromptLike,
+        *,
+        adapter: str = "",
+        priority: int = 0,
+        tokens: bool = False,
+        top_alternatives: int = 0,
+        statistics: bool = False,
+        prompt_token_ids: bool = False,
+        timeout: float | None = None,
+        **sampling: Any,
+    ) -> AsyncStream:
+        """Text as it is made. Arguments as in ``generate``."""
+        request = pb.StreamGenerateRequest(
+            prompt=convert.prompt_message(prompt), sampling=convert.sampling_message(sampling), adapter=adapter,
+            priority=priority, details=convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
+        )  # fmt: skip
+
+        def start(remaining: float | None) -> Any:
+            return self._inference.StreamGenerate(request, timeout=remaining, metadata=self._connection.metadata)
+
+        return AsyncStream(start, Attempts(timeout or self._timeout, self._retries))
+
+    async def score(
+        self,
+        context: PromptLike,
+        continuations: Sequence[str | Sequence[int]],
+        *,
+        token_log_probs: bool = False,
+        adapter: str = "",
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Scores:
+        """Log-probabilities of continuations of one context; a string context is raw text."""
+        request = convert.score_message(context, continuations, token_log_probs, priority, adapter)
+        return convert.scores((await self._call(self._inference.Score, request, timeout))[0])
+
+    async def score_text(
+        self, text: str, *, token_log_probs: bool = False, adapter: str = "", priority: int = 0,
+        timeout: float | None = None,
+    ) -> Scores:  # fmt: skip
+        """Log-probability of a whole text, each token once."""
+        request = pb.ScoreRequest(
+            text=pb.ScoreText(text=text), token_log_probs=token_log_probs, adapter=adapter, priority=priority
+        )
+        return convert.scores((await self._call(self._inference.Score, request, timeout))[0])
+
+    async def tokenize(self, prompt: PromptLike, *, timeout: float | None = None) -> Tokenization:
+        """Token ids and segments of a prompt."""
+        request = pb.TokenizeRequest(prompt=convert.prompt_message(prompt))
+        return convert.tokenization((await self._call(self._inference.Tokenize, request, timeout))[0])
+
+    async def model(self, *, timeout: float | None = None) -> ModelInfo:
+        """The served model, its limits and its load."""
+        return convert.model_info((await self._call(self._model.GetModel, model_pb2.GetModelRequest(), timeout))[0])
+
+    async def wait_until_ready(self, timeout: float = 60.0) -> ModelInfo:
+        """Wait until the server answers. Raises ServerError UNAVAILABLE."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._channel.channel_ready()
+        except TimeoutError:
+            raise ServerError("UNAVAILABLE", f"no server at {self._connection.target} after {timeout:g} s") from None
+        return await self.model(timeout=timeout)
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight are cancelled."""
+        await self._channel.close()
+
+    async def _call(self, method: Any, request: Any, timeout: float | None) -> tuple[Any, str]:
+        attempts = Attempts(timeout or self._timeout, self._retries)
+        while True:
+            call = method(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
+            try:
+                message = await call
+            except grpc.RpcError as error:
+                await asyncio.sleep(attempts.pause_after(ServerError.of(error)))
+                continue
+            trailing = {str(k): v for k, v in (await call.trailing_metadata() or ())}
+            return message, str(trailing.get("x-request-id", ""))
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self._connection!r})"

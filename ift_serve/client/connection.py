@@ -1,0 +1,88 @@
+"""Addresses, credentials and when a call may be tried again."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from ift_serve.client.errors import ServerError
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+_OPTIONS = [
+    ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.service_config", '{"methodConfig": [{"name": [{}], "waitForReady": false}]}'),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the server is and how to prove who one is. The token never appears in a repr."""
+
+    target: str = DEFAULT_TARGET
+    token: str | None = None
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.target}{', TLS' if self.credentials() else ''}{', token' if self.token else ''}"
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """TLS credentials; None for a plain connection."""
+        if self.authority is None and self.certificate is None:
+            return None
+        return grpc.ssl_channel_credentials(
+            root_certificates=None if self.authority is None else self.authority.read_bytes(),
+            private_key=None if self.key is None else self.key.read_bytes(),
+            certificate_chain=None if self.certificate is None else self.certificate.read_bytes(),
+        )
+
+    @property
+    def options(self) -> list[tuple[str, int | str]]:
+        """Channel options."""
+        named = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
+        return [*_OPTIONS, *named]
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+
+class Attempts:
+    """How often and when one call may be tried again within its timeout.
+
+    Only where that is safe: UNAVAILABLE before anything was answered, and RESOURCE_EXHAUSTED with its delay.
+    """
+
+    def __init__(self, timeout: float | None, retries: int) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._left = retries
+        self._delay = 0.1
+
+    def remaining(self) -> float | None:
+        """Seconds left for the call."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    def pause_after(self, error: ServerError, *, answered: bool = False) -> float:
+        """Seconds to wait before the next try. Raises the error where there is none."""
+        if answered or self._left <= 0 or error.code not in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):
+            raise error
+        if error.code == "RESOURCE_EXHAUSTED" and error.retry_after is None:
+            raise error
+        pause = self._delay if error.retry_after is None else error.retry_after
+        pause *= 1 + random.random() / 4
+        remaining = self.remaining()
+        if remaining is not None and pause >= remaining:
+            raise error
+        self._left -= 1
+        self._delay = min(2 * self._delay, 5.0)
+        return pause

@@ -1,0 +1,188 @@
+"""Arguments to messages, messages to results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ift_serve.client.types import (
+    Alternative,
+    Candidate,
+    Delta,
+    FinishReason,
+    Generation,
+    Message,
+    ModelInfo,
+    Prompt,
+    PromptLike,
+    Score,
+    Scores,
+    Statistics,
+    Token,
+    Tokenization,
+    Usage,
+)
+from ift_serve.v1 import inference_pb2 as pb
+from ift_serve.v1 import model_pb2
+
+_ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
+_REASONS: dict[int, FinishReason] = {
+    pb.FINISH_REASON_UNSPECIFIED: "",
+    pb.FINISH_REASON_STOP: "stop",
+    pb.FINISH_REASON_EOS: "eos",
+    pb.FINISH_REASON_LENGTH: "length",
+    pb.FINISH_REASON_CANCELLED: "cancelled",
+    pb.FINISH_REASON_DEADLINE: "deadline",
+}
+_SAMPLING = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fields)
+
+
+def prompt_message(prompt: PromptLike) -> pb.Prompt:
+    """A string is an instruction, a list of messages a conversation."""
+    if isinstance(prompt, str):
+        prompt = Prompt(instruction=prompt)
+    elif not isinstance(prompt, Prompt):
+        prompt = Prompt.from_messages(prompt)
+    if prompt.messages:
+        messages = [_message(m) for m in prompt.messages]
+        conversation = pb.Conversation(messages=messages, continue_final_message=prompt.continue_final_message)
+        return pb.Prompt(conversation=conversation)
+    if prompt.token_ids:
+        return pb.Prompt(tokens=pb.TokensPrompt(token_ids=prompt.token_ids))
+    if prompt.text is not None:
+        text = pb.TextPrompt(text=prompt.text, without_special_tokens=prompt.without_special_tokens)
+        return pb.Prompt(text=text)
+    return pb.Prompt(instruction=pb.InstructionPrompt(instruction=prompt.instruction or "", context=prompt.context))
+
+
+def _message(message: Message) -> pb.Message:
+    if message.role not in _ROLES:
+        raise ValueError(f"role: {message.role!r} is not one of {', '.join(_ROLES)}")
+    parts = [pb.Part(text=message.text)]
+    if message.context:
+        parts += [pb.Part(text="\n\n"), pb.Part(text=message.context, is_context=True)]
+    return pb.Message(role=_ROLES[message.role], parts=parts)  # type: ignore[arg-type]
+
+
+def sampling_message(options: Mapping[str, Any]) -> pb.Sampling:
+    """Sampling fields by name; None is the server's default. Raises TypeError for unknown names."""
+    unknown = set(options) - _SAMPLING
+    if unknown:
+        raise TypeError(f"unknown option {sorted(unknown)[0]!r}; there are {', '.join(sorted(_SAMPLING))}")
+    try:
+        return pb.Sampling(**{name: value for name, value in options.items() if value is not None})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sampling: {error}") from error
+
+
+def details_message(tokens: bool, top_alternatives: int, statistics: bool, prompt_token_ids: bool) -> pb.Details:
+    """What to report beside the text."""
+    return pb.Details(
+        tokens=tokens, top_alternatives=top_alternatives, statistics=statistics, prompt_token_ids=prompt_token_ids
+    )
+
+
+def _matched(message: pb.Candidate | pb.CandidateDelta) -> str | int | None:
+    kind = message.matched_stop.WhichOneof("kind")
+    return None if kind is None else getattr(message.matched_stop, kind)  # type: ignore[no-any-return]
+
+
+def _token(token: pb.Token) -> Token:
+    statistics = None
+    if token.HasField("statistics"):
+        s = token.statistics
+        statistics = Statistics(s.p1, s.p2, s.entropy, s.mean_top20_log_prob, s.temperature)
+    alternatives = tuple(Alternative(a.token_id, a.text, a.log_prob) for a in token.alternatives)
+    return Token(token.token_id, token.text, token.log_prob, alternatives, statistics)
+
+
+def usage(message: pb.Usage) -> Usage:
+    """Counts and times."""
+    m = message
+    return Usage(
+        m.prompt_tokens, m.cached_tokens, m.generated_tokens, m.queue_seconds, m.first_token_seconds, m.total_seconds
+    )
+
+
+def generation(message: pb.GenerateResponse, request_id: str) -> Generation:
+    """A whole answer."""
+    candidates = [
+        Candidate(c.index, c.text, _REASONS[c.finish_reason], _matched(c), [_token(t) for t in c.tokens])
+        for c in message.candidates
+    ]
+    return Generation(
+        candidates, usage(message.usage), message.model, message.adapter, message.seed, request_id,
+        list(message.prompt_token_ids),
+    )  # fmt: skip
+
+
+def delta(message: pb.CandidateDelta) -> Delta:
+    """A piece of a stream."""
+    return Delta(
+        message.index, message.text, _REASONS[message.finish_reason], _matched(message),
+        tuple(_token(t) for t in message.tokens),
+    )  # fmt: skip
+
+
+class Accumulator:
+    """Joins the pieces of a stream to what a unary call would have returned."""
+
+    def __init__(self) -> None:
+        self.result = Generation([], Usage(), "", "", 0)
+
+    def add(self, message: pb.StreamGenerateResponse) -> list[Delta]:
+        """Take a message over; returns its pieces."""
+        result = self.result
+        if message.model:
+            result.model, result.adapter, result.seed = message.model, message.adapter, message.seed
+            result.prompt_token_ids = list(message.prompt_token_ids)
+        pieces = [delta(d) for d in message.deltas]
+        for piece in pieces:
+            while len(result.candidates) <= piece.index:
+                result.candidates.append(Candidate(len(result.candidates)))
+            candidate = result.candidates[piece.index]
+            candidate.text += piece.text
+            candidate.tokens.extend(piece.tokens)
+            if piece.finish_reason:
+                candidate.finish_reason, candidate.matched_stop = piece.finish_reason, piece.matched_stop
+        if message.HasField("usage"):
+            result.usage = usage(message.usage)
+        return pieces
+
+
+def score_message(
+    context: PromptLike, continuations: Sequence[str | Sequence[int]], token_log_probs: bool, priority: int, adapter: str
+) -> pb.ScoreRequest:
+    """Continuations of one context; a string context is raw text."""
+    prompt = Prompt.from_text(context) if isinstance(context, str) else context
+    listed = [
+        pb.Continuation(text=c) if isinstance(c, str) else pb.Continuation(tokens=pb.TokenIds(token_ids=c))
+        for c in continuations
+    ]
+    asked = pb.ScoreContinuations(context=prompt_message(prompt), continuations=listed)
+    return pb.ScoreRequest(continuations=asked, token_log_probs=token_log_probs, priority=priority, adapter=adapter)
+
+
+def scores(message: pb.ScoreResponse) -> Scores:
+    """Scores in order."""
+    listed = [
+        Score(s.log_prob, s.is_greedy, s.token_count, tuple(s.token_log_probs), tuple(s.token_ids)) for s in message.scores
+    ]
+    return Scores(listed, usage(message.usage), message.model, message.adapter)
+
+
+def tokenization(message: pb.TokenizeResponse) -> Tokenization:
+    """Tokens with the names of their segments."""
+    names = [pb.Segment.Name(s).removeprefix("SEGMENT_").lower() for s in message.segments]
+    return Tokenization(list(message.token_ids), names, message.text, list(message.pieces))
+
+
+def model_info(message: model_pb2.GetModelResponse) -> ModelInfo:
+    """The served model."""
+    m = message
+    limits = {f.name: getattr(m.limits, f.name) for f in m.limits.DESCRIPTOR.fields}
+    load = {f.name: getattr(m.load, f.name) for f in m.load.DESCRIPTOR.fields}
+    return ModelInfo(
+        m.name, m.architecture, m.fingerprint, m.parameters, m.vocabulary_size, m.limits.context_length, m.dtype,
+        m.device, m.attention_backend, m.chat_template, tuple(m.features), m.version, limits, load,
+    )  # fmt: skip

@@ -1,0 +1,211 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+
+from ift_serve.client import convert
+from ift_serve.client.connection import DEFAULT_TARGET, Attempts, Connection
+from ift_serve.client.errors import ServerError
+from ift_serve.client.types import Delta, Generation, ModelInfo, PromptLike, Scores, Tokenization
+from ift_serve.v1 import inference_pb2 as pb
+from ift_serve.v1 import inference_pb2_grpc, model_pb2, model_pb2_grpc
+
+_T = TypeVar("_T")
+
+
+class Stream:
+    """A running stream: iterate for its pieces; ``result()`` is the whole. Leaving it early cancels the call."""
+
+    def __init__(self, start: Callable[[float | None], Any], attempts: Attempts) -> None:
+        self._start = start
+        self._attempts = attempts
+        self._accumulator = convert.Accumulator()
+        self._call: Any = None
+        self._pieces = self._run()
+
+    def _run(self) -> Iterator[Delta]:
+        answered = False
+        while True:
+            self._call = self._start(self._attempts.remaining())
+            try:
+                for message in self._call:
+                    answered = True
+                    yield from self._accumulator.add(message)
+                return
+            except grpc.RpcError as error:
+                time.sleep(self._attempts.pause_after(ServerError.of(error), answered=answered))
+
+    def __iter__(self) -> Iterator[Delta]:
+        return self._pieces
+
+    def __next__(self) -> Delta:
+        return next(self._pieces)
+
+    def result(self) -> Generation:
+        """Everything, once the stream has ended."""
+        for _ in self._pieces:
+            pass
+        return self._accumulator.result
+
+    def cancel(self) -> None:
+        """End the call; the server frees what it holds."""
+        if self._call is not None:
+            self._call.cancel()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    def __repr__(self) -> str:
+        return f"Stream({sum(len(c.text) for c in self._accumulator.result.candidates)} characters so far)"
+
+
+class Client:
+    """Calls one server. Thread-safe. ``timeout``: seconds for a call unless it says otherwise; None waits for ever."""
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        token: str | None = None,
+        authority: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        server_name: str | None = None,
+        timeout: float | None = 120.0,
+        retries: int = 3,
+    ) -> None:
+        self._connection = Connection(target, token, authority, certificate, key, server_name)
+        credentials, options = self._connection.credentials(), self._connection.options
+        self._channel = (
+            grpc.insecure_channel(target, options)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options)
+        )
+        self._inference = inference_pb2_grpc.InferenceServiceStub(self._channel)
+        self._model = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._timeout = timeout
+        self._retries = retries
+
+    def generate(
+        self,
+        prompt: PromptLike,
+        *,
+        adapter: str = "",
+        priority: int = 0,
+        tokens: bool = False,
+        top_alternatives: int = 0,
+        statistics: bool = False,
+        prompt_token_ids: bool = False,
+        timeout: float | None = None,
+        **sampling: Any,
+    ) -> Generation:
+        """Whole answers. ``sampling``: fields of the Sampling message, such as temperature, max_new_tokens, n, stop."""
+        request = pb.GenerateRequest(
+            prompt=convert.prompt_message(prompt), sampling=convert.sampling_message(sampling), adapter=adapter,
+            priority=priority, details=convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
+        )  # fmt: skip
+        message, request_id = self._call(self._inference.Generate, request, timeout)
+        return convert.generation(message, request_id)
+
+    def stream(
+        self,
+        prompt: PromptLike,
+        *,
+        adapter: str = "",
+        priority: int = 0,
+        tokens: bool = False,
+        top_alternatives: int = 0,
+        statistics: bool = False,
+        prompt_token_ids: bool = False,
+        timeout: float | None = None,
+        **sampling: Any,
+    ) -> Stream:
+        """Text as it is made. Arguments as in ``generate``."""
+        request = pb.StreamGenerateRequest(
+            prompt=convert.prompt_message(prompt), sampling=convert.sampling_message(sampling), adapter=adapter,
+            priority=priority, details=convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
+        )  # fmt: skip
+
+        def start(remaining: float | None) -> Any:
+            return self._inference.StreamGenerate(request, timeout=remaining, metadata=self._connection.metadata)
+
+        return Stream(start, Attempts(timeout or self._timeout, self._retries))
+
+    def score(
+        self,
+        context: PromptLike,
+        continuations: Sequence[str | Sequence[int]],
+        *,
+        token_log_probs: bool = False,
+        adapter: str = "",
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Scores:
+        """Log-probabilities of continuations of one context; a string context is raw text."""
+        request = convert.score_message(context, continuations, token_log_probs, priority, adapter)
+        return convert.scores(self._call(self._inference.Score, request, timeout)[0])
+
+    def score_text(
+        self, text: str, *, token_log_probs: bool = False, adapter: str = "", priority: int = 0,
+        timeout: float | None = None,
+    ) -> Scores:  # fmt: skip
+        """Log-probability of a whole text, each token once."""
+        request = pb.ScoreRequest(
+            text=pb.ScoreText(text=text), token_log_probs=token_log_probs, adapter=adapter, priority=priority
+        )
+        return convert.scores(self._call(self._inference.Score, request, timeout)[0])
+
+    def tokenize(self, prompt: PromptLike, *, timeout: float | None = None) -> Tokenization:
+        """Token ids and segments of a prompt."""
+        request = pb.TokenizeRequest(prompt=convert.prompt_message(prompt))
+        return convert.tokenization(self._call(self._inference.Tokenize, request, timeout)[0])
+
+    def model(self, *, timeout: float | None = None) -> ModelInfo:
+        """The served model, its limits and its load."""
+        return convert.model_info(self._call(self._model.GetModel, model_pb2.GetModelRequest(), timeout)[0])
+
+    def wait_until_ready(self, timeout: float = 60.0) -> ModelInfo:
+        """Wait until the server answers. Raises ServerError UNAVAILABLE."""
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout)
+        except grpc.FutureTimeoutError:
+            raise ServerError("UNAVAILABLE", f"no server at {self._connection.target} after {timeout:g} s") from None
+        return self.model(timeout=timeout)
+
+    def close(self) -> None:
+        """Close the connection; calls in flight are cancelled."""
+        self._channel.close()
+
+    def _call(self, method: Any, request: Any, timeout: float | None) -> tuple[Any, str]:
+        attempts = Attempts(timeout or self._timeout, self._retries)
+        while True:
+            try:
+                message, call = method.with_call(
+                    request, timeout=attempts.remaining(), metadata=self._connection.metadata
+                )
+            except grpc.RpcError as error:
+                time.sleep(attempts.pause_after(ServerError.of(error)))
+                continue
+            trailing = dict(call.trailing_metadata() or ())
+            return message, str(trailing.get("x-request-id", ""))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._connection!r})"

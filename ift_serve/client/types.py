@@ -1,0 +1,196 @@
+"""What goes into calls and comes out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["", "stop", "eos", "length", "cancelled", "deadline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation; ``context`` is material that follows the text."""
+
+    role: Role
+    text: str
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What to answer; make one with the class methods. A plain string where a prompt is expected is an instruction."""
+
+    instruction: str | None = None
+    context: str = ""
+    messages: tuple[Message, ...] = ()
+    continue_final_message: bool = False
+    text: str | None = None
+    without_special_tokens: bool = False
+    token_ids: tuple[int, ...] = ()
+
+    @classmethod
+    def from_messages(cls, messages: Sequence[Message | tuple[Role, str]], *, continue_final: bool = False) -> Prompt:
+        """A conversation."""
+        listed = tuple(m if isinstance(m, Message) else Message(*m) for m in messages)
+        return cls(messages=listed, continue_final_message=continue_final)
+
+    @classmethod
+    def from_text(cls, text: str, *, without_special_tokens: bool = False) -> Prompt:
+        """Raw text, without a chat template."""
+        return cls(text=text, without_special_tokens=without_special_tokens)
+
+    @classmethod
+    def from_tokens(cls, token_ids: Sequence[int]) -> Prompt:
+        """Raw token ids."""
+        return cls(token_ids=tuple(token_ids))
+
+
+PromptLike = str | Prompt | Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The model's raw distribution where a token was drawn (natural logarithms)."""
+
+    p1: float
+    p2: float
+    entropy: float
+    mean_top20_log_prob: float
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that could have been drawn."""
+
+    token_id: int
+    text: str
+    log_prob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A generated token."""
+
+    token_id: int
+    text: str
+    log_prob: float
+    alternatives: tuple[Alternative, ...] = ()
+    statistics: Statistics | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counts of tokens, times in seconds."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    queue_seconds: float = 0.0
+    first_token_seconds: float = 0.0
+    total_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One answer."""
+
+    index: int
+    text: str = ""
+    finish_reason: FinishReason = ""
+    matched_stop: str | int | None = None
+    tokens: list[Token] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Generation:
+    """All answers to one prompt."""
+
+    candidates: list[Candidate]
+    usage: Usage
+    model: str
+    adapter: str
+    seed: int
+    request_id: str = ""
+    prompt_token_ids: list[int] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The first answer's text."""
+        return self.candidates[0].text
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the first answer ended."""
+        return self.candidates[0].finish_reason
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text of one candidate of a stream."""
+
+    index: int
+    text: str
+    finish_reason: FinishReason = ""
+    matched_stop: str | int | None = None
+    tokens: tuple[Token, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Log-probability of one continuation or text."""
+
+    log_prob: float
+    is_greedy: bool
+    token_count: int
+    token_log_probs: tuple[float, ...] = ()
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores in the order asked."""
+
+    scores: list[Score]
+    usage: Usage
+    model: str
+    adapter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenization:
+    """A prompt as the model sees it."""
+
+    token_ids: list[int]
+    segments: list[str]
+    text: str
+    pieces: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The served model, what may be asked of it, and its load."""
+
+    name: str
+    architecture: str
+    fingerprint: str
+    parameters: int
+    vocabulary_size: int
+    context_length: int
+    dtype: str
+    device: str
+    attention_backend: str
+    chat_template: str
+    features: tuple[str, ...]
+    version: str
+    limits: dict[str, int]
+    load: dict[str, int]
