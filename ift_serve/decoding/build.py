@@ -10,10 +10,15 @@ from ift_serve.engine.messages import ModelDescription
 
 
 def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
-    """Load the model and wrap it. Raises with a message for the operator when that cannot be."""
-    from ift_serve.engine.runner import ModelRunner  # torch: only where a model runs
+    """Load the model and wrap it. Raises ValueError or OSError with a message for the operator."""
+    # torch is imported only where a model runs.
+    from ift_serve.engine.runner import ModelRunner
+    from ift_serve.modeling.loading import UnsupportedModelError
 
-    runner = ModelRunner(config)
+    try:
+        runner = ModelRunner(config)
+    except UnsupportedModelError as error:
+        raise ValueError(str(error)) from error
     return EngineCore(runner, config, STRATEGIES), runner.description
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 from ift_serve.decoding.build import build_core
+from ift_serve.engine.logs import configure_logs
 from ift_serve.engine.process import worker_main
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logs("info")
     sys.exit(worker_main(build_core, sys.argv[1:]))

@@ -107,12 +107,16 @@ class EngineChild:
         if isinstance(said, Ready):
             self._listens = True
             return said.model
-        raise EngineStartError(said.message if isinstance(said, Failed) else "the engine did not say it is ready")
+        raise EngineStartError(
+            said.message if isinstance(said, Failed) else "the engine did not say it is ready"
+        )
 
     def _why_not_ready(self, timeout: float) -> str:
         if self._ended.done():
             return f"the engine process ended ({self.exit_text()}) before it was ready; its log says why"
-        return f"the engine was not ready after {timeout:.0f} seconds; a large model may need a longer timeout"
+        return (
+            f"the engine was not ready after {timeout:.0f} seconds; a large model may need a longer timeout"
+        )
 
     def exit_text(self) -> str:
         """How the process ended, for people."""
@@ -140,6 +144,11 @@ class EngineChild:
         with contextlib.suppress(zmq.ZMQError):
             self._socket.send(encode(message), zmq.NOBLOCK).add_done_callback(_ignore_result)
 
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
     async def close(self) -> None:
         """End the process, kindly if it is ready, and remove every trace of it."""
         try:
@@ -147,8 +156,7 @@ class EngineChild:
                 self.send(Shutdown())
                 await asyncio.wait({self._ended}, timeout=_SHUTDOWN_SECONDS)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self.kill()
             await asyncio.shield(self._ended)
             self._socket.close()
             shutil.rmtree(self._directory, ignore_errors=True)

@@ -159,7 +159,10 @@ class BaseEngineClient(ABC):
 
 
 class EngineClient(BaseEngineClient):
-    """An engine in a process of its own, restarted when it dies."""
+    """An engine in a process of its own, restarted when it dies.
+
+    Delays and ``patience`` are in seconds; see ``Supervisor``.
+    """
 
     def __init__(
         self,
@@ -168,6 +171,7 @@ class EngineClient(BaseEngineClient):
         worker_module: str = WORKER_MODULE,
         first_restart_delay: float = 0.1,
         longest_restart_delay: float = 10.0,
+        patience: float = 300.0,
     ) -> None:
         super().__init__(config)
         self._supervisor = Supervisor(
@@ -176,6 +180,7 @@ class EngineClient(BaseEngineClient):
             module=worker_module,
             first_delay=first_restart_delay,
             longest_delay=longest_restart_delay,
+            patience=patience,
         )
 
     @property
@@ -210,6 +215,10 @@ class EngineClient(BaseEngineClient):
         """One step's outputs."""
         self.load = said.load
         self._calls.deliver(said)
+
+    def engine_owes(self) -> bool:
+        """Whether any call waits for the engine."""
+        return self._calls.any_unfinished()
 
     def engine_died(self, how: str, retry_after: float) -> None:
         """The engine process ended and will be started again."""

@@ -13,7 +13,7 @@ from ift_serve.engine.client import BaseEngineClient, EngineStartError
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core import EngineCore
 from ift_serve.engine.messages import EngineInput, FailureKind, ModelDescription, Shutdown, StepOutputs
-from ift_serve.engine.process import BuildCore, handle
+from ift_serve.engine.process import BuildCore, handle, start_failure
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class LocalEngine(BaseEngineClient):
         try:
             core, model = self._build(self.config)
         except Exception as error:
-            failure = EngineStartError(f"{type(error).__name__}: {error}")
+            failure = EngineStartError(start_failure(error))
             self._tell(partial(_settle, ready, failure))
             return
         self._tell(partial(_settle, ready, model))

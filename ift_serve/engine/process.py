@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -48,6 +49,14 @@ def handle(core: EngineCore, message: EngineInput) -> bool:
         case _:
             return False
     return True
+
+
+def start_failure(error: Exception) -> str:
+    """What to tell the operator; where it is not said for people, the log has the traceback."""
+    if isinstance(error, ValueError | OSError) and str(error):
+        return str(error)
+    _log.error("the engine cannot start", exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 class EngineLoop:
@@ -115,9 +124,10 @@ def worker_main(build: BuildCore, arguments: list[str]) -> int:
         try:
             core, model = build(EngineConfig.model_validate_json(sys.stdin.buffer.read()))
         except Exception as error:
-            _log.exception("the engine cannot start")
-            socket.send(encode(Failed(f"{type(error).__name__}: {error}")))
+            socket.send(encode(Failed(start_failure(error))))
             return 1
+        gc.collect()
+        gc.freeze()  # a full collection over torch's modules would stall a step for tens of milliseconds
         socket.send(encode(Ready(model)))
         EngineLoop(core, socket, parent).run()
         return 0

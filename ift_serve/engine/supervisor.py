@@ -25,6 +25,7 @@ class Watcher(Protocol):
 
     def engine_ready(self, model: ModelDescription) -> None: ...
     def engine_said(self, said: StepOutputs) -> None: ...
+    def engine_owes(self) -> bool: ...
     def engine_died(self, how: str, retry_after: float) -> None: ...
 
 
@@ -32,7 +33,8 @@ class Supervisor:
     """Owns the engine process of one front. ``start`` once, ``close`` once.
 
     The delay before a restart doubles from ``first_delay`` to ``longest_delay`` (seconds) while engines die
-    without having computed a step, and begins anew once one has.
+    without having computed a step, and begins anew once one has. An engine that owes answers and says nothing
+    for ``patience`` seconds is taken for hung and killed.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Supervisor:
         module: str = WORKER_MODULE,
         first_delay: float = 0.1,
         longest_delay: float = 10.0,
+        patience: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
@@ -50,6 +53,8 @@ class Supervisor:
         self._module = module
         self._first_delay = first_delay
         self._longest_delay = longest_delay
+        self._patience = patience
+        self._heard = clock()
         self._clock = clock
         self._start_timeout = 0.0
         self._start_seconds = 0.0
@@ -100,10 +105,13 @@ class Supervisor:
         while True:
             if self._child is not None:
                 child = self._child
+                watchdog = asyncio.create_task(self._kill_when_hung(child))
                 try:
                     await child.read(self._said)
                 except Exception:
                     _log.exception("the engine's outputs cannot be taken; it is ended")
+                finally:
+                    watchdog.cancel()
                 retry_after = self._delay + self._start_seconds
                 self._watcher.engine_died(child.exit_text(), retry_after)
                 await self._end_child()
@@ -115,7 +123,20 @@ class Supervisor:
                 _log.error("the engine did not start again, next attempt in %.1f s: %s", self._delay, error)
                 await self._end_child()
 
+    async def _kill_when_hung(self, child: EngineChild) -> None:
+        self._heard = self._clock()
+        while True:
+            await asyncio.sleep(self._patience / 4)
+            if not self._watcher.engine_owes():
+                self._heard = self._clock()
+            elif self._clock() - self._heard > self._patience:
+                _log.error(
+                    "the engine has said nothing for %.0f s and owes answers; it is killed", self._patience
+                )
+                child.kill()
+
     def _said(self, said: StepOutputs) -> None:
+        self._heard = self._clock()
         if said.load.steps:
             self._delay = self._first_delay
         self._watcher.engine_said(said)

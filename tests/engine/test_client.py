@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 
@@ -20,12 +21,13 @@ from tests.support.oracle_worker import build
 PROMPT = [5, 17, 3, 44, 9]
 
 
-def process_client(model: str = "slow", **config: int) -> EngineClient:
+def process_client(model: str = "slow", patience: float = 300.0) -> EngineClient:
     return EngineClient(
-        EngineConfig(model=model, **config),  # type: ignore[arg-type]
+        EngineConfig(model=model),
         worker_module="tests.support.oracle_worker",
         first_restart_delay=0.01,
         longest_restart_delay=0.05,
+        patience=patience,
     )
 
 
@@ -235,6 +237,15 @@ async def test_a_call_waits_for_a_restart_no_longer_than_its_deadline() -> None:
         assert late.value.kind is FailureKind.DEADLINE
 
 
+async def test_a_hung_engine_is_replaced() -> None:
+    async with process_client("hung", patience=0.2) as client:
+        with pytest.raises(EngineError) as ended:
+            await answer(client, generate("a", PROMPT))
+        assert ended.value.kind is FailureKind.UNAVAILABLE
+        assert await answer(client, generate("b", PROMPT, max_new_tokens=2))
+        assert client.restarts == 1
+
+
 async def test_twenty_deaths_leak_nothing() -> None:
     async with process_client() as client:
         assert isinstance(client, EngineClient)
@@ -262,8 +273,6 @@ async def test_the_engine_ends_when_its_parent_is_killed() -> None:
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    import sys
-
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, env=environment

@@ -1,6 +1,7 @@
 """``python -m tests.support.oracle_worker ENDPOINT PARENT_PID``: an engine process around the oracle.
 
-The configuration's ``model`` says how it behaves: ``broken`` cannot load, ``slow`` takes 10 ms a step.
+The configuration's ``model`` says how it behaves: ``broken`` cannot load, ``slow`` takes 10 ms a step,
+``hung`` never ends its third.
 """
 
 from __future__ import annotations
@@ -25,11 +26,23 @@ class SlowOracle(PagedOracle):
         return super().execute(batch)
 
 
+class HungOracle(PagedOracle):
+    """Stops for good in its third step."""
+
+    def execute(self, batch: StepBatch) -> StepResult:
+        while len(self.batches) == 2:
+            time.sleep(1)
+        return super().execute(batch)
+
+
+RUNNERS: dict[str, type[PagedOracle]] = {"slow": SlowOracle, "hung": HungOracle}
+
+
 def build(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
     """An engine of 512 blocks that needs no files."""
     if config.model == "broken":
         raise FileNotFoundError("model: there is nothing here")
-    runner = (SlowOracle if config.model == "slow" else PagedOracle)(config.total_blocks or 512)
+    runner = RUNNERS.get(config.model, PagedOracle)(config.total_blocks or 512)
     return EngineCore(runner, config, STRATEGIES), runner.description
 
 
