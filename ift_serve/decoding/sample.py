@@ -16,9 +16,7 @@ class Sample:
     def __init__(self, request: GenerateRequest) -> None:
         self.width = request.sampling.candidates
 
-    def on_token(
-        self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None
-    ) -> None:
+    def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:
         """Nothing to decide."""
 
     def on_end(self, control: Control, branch: Branch, reason: FinishReason) -> None:

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import zmq
 import zmq.asyncio
@@ -52,9 +53,7 @@ def _environment(config: EngineConfig) -> dict[str, str]:
 class EngineChild:
     """Create with ``spawn``; ``ready`` then ``read``; always ``close``."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket, directory: str
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, socket: zmq.asyncio.Socket, directory: str) -> None:
         self._process = process
         self._socket = socket
         self._directory = directory
@@ -107,16 +106,12 @@ class EngineChild:
         if isinstance(said, Ready):
             self._listens = True
             return said.model
-        raise EngineStartError(
-            said.message if isinstance(said, Failed) else "the engine did not say it is ready"
-        )
+        raise EngineStartError(said.message if isinstance(said, Failed) else "the engine did not say it is ready")
 
     def _why_not_ready(self, timeout: float) -> str:
         if self._ended.done():
             return f"the engine process ended ({self.exit_text()}) before it was ready; its log says why"
-        return (
-            f"the engine was not ready after {timeout:.0f} seconds; a large model may need a longer timeout"
-        )
+        return f"the engine was not ready after {timeout:.0f} seconds; a large model may need a longer timeout"
 
     def exit_text(self) -> str:
         """How the process ended, for people."""
@@ -142,7 +137,8 @@ class EngineChild:
     def send(self, message: EngineInput) -> None:
         """Queue a message to the engine. Never blocks; lost when the engine is dead, which ``read`` notices."""
         with contextlib.suppress(zmq.ZMQError):
-            self._socket.send(encode(message), zmq.NOBLOCK).add_done_callback(_ignore_result)
+            sent = asyncio.ensure_future(self._socket.send(encode(message), zmq.NOBLOCK))
+            sent.add_done_callback(_ignore_result)
 
     def kill(self) -> None:
         """End the process at once, whatever it is doing."""
@@ -162,6 +158,6 @@ class EngineChild:
             shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _ignore_result(future: asyncio.Future[object]) -> None:
+def _ignore_result(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()

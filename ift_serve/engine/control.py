@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
+import msgspec
+
 from ift_serve.engine.messages import FinishReason, SamplingParams, TokenStatistics
 from ift_serve.engine.request import Generation
 from ift_serve.engine.scheduler import Scheduler
@@ -55,10 +57,7 @@ class RequestControl:
         log_prob = dict(last.top_log_probs).get(token_id)
         statistics = FORCED
         if log_prob is not None:
-            old = last.statistics
-            statistics = TokenStatistics(
-                log_prob, old.p1, old.p2, old.entropy, old.mean_top20_log_prob, old.temperature
-            )
+            statistics = msgspec.structs.replace(last.statistics, log_prob=log_prob)
         child.record[-1] = SampledToken(token_id, statistics, last.top_log_probs)
         child.statistics[-1] = statistics
 

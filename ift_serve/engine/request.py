@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ift_serve.engine.messages import (
@@ -22,15 +23,13 @@ if TYPE_CHECKING:
     from ift_serve.engine.control import RequestControl
 
 
-class Request:
+class Request(ABC):
     """What generating and scoring have in common. The scheduler knows only this.
 
     ``number`` counts requests in order of arrival. ``live`` holds the sequences that have not ended.
     """
 
-    def __init__(
-        self, message: GenerateRequest | ScoreRequest, number: int, account: Account, now: float
-    ) -> None:
+    def __init__(self, message: GenerateRequest | ScoreRequest, number: int, account: Account, now: float) -> None:
         self.request_id = message.request_id
         self.number = number
         self.priority = message.priority
@@ -71,18 +70,18 @@ class Request:
         )
 
     @property
+    @abstractmethod
     def split_pending(self) -> bool:
         """Whether the root stands for several sequences that part at the end of the prompt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def split(self, root: Sequence, numbers: list[int]) -> list[Sequence]:
         """Turn the root, computed up to its last token, into the first sequence; return the others."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def width(self) -> int:
         """Sequences after the split."""
-        raise NotImplementedError
 
 
 class Generation(Request):
@@ -90,9 +89,7 @@ class Generation(Request):
 
     control: RequestControl
 
-    def __init__(
-        self, message: GenerateRequest, number: int, account: Account, now: float, strategy: Strategy
-    ) -> None:
+    def __init__(self, message: GenerateRequest, number: int, account: Account, now: float, strategy: Strategy) -> None:
         super().__init__(message, number, account, now)
         self.sampling = message.sampling
         self.strategy = strategy
@@ -124,9 +121,7 @@ class Generation(Request):
         return root
 
     def _prepare(self, sequence: Sequence, seed: int, temperature: float) -> None:
-        sequence.set_row(
-            SamplingRow(self.sampling, seed, 0, temperature, sequence.tokens, self.prompt_length)
-        )
+        sequence.set_row(SamplingRow(self.sampling, seed, 0, temperature, sequence.tokens, self.prompt_length))
         if not self.strategy.streams:
             sequence.candidate = -1
 

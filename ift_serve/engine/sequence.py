@@ -127,9 +127,7 @@ class Sequence:
         """Hashes of the first ``blocks`` blocks, all full."""
         if len(self.digests) < blocks:
             request = self.request
-            extend_digests(
-                self.digests, request.root, self.tokens, request.hashed_segments, block_size, blocks
-            )
+            extend_digests(self.digests, request.root, self.tokens, request.hashed_segments, block_size, blocks)
         return self.digests if len(self.digests) == blocks else self.digests[:blocks]
 
     def segments(self, start: int, end: int) -> bytes:

@@ -97,9 +97,7 @@ class Strategy(Protocol):
     def records(self) -> bool:
         """Whether sequences keep all their tokens' statistics; needed to fork after the first token."""
 
-    def on_token(
-        self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None
-    ) -> None:
+    def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:
         """``token`` was drawn and appended; ``reason`` is set when it ends the sequence unless replaced."""
 
     def on_end(self, control: Control, branch: Branch, reason: FinishReason) -> None:

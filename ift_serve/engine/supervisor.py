@@ -130,9 +130,7 @@ class Supervisor:
             if not self._watcher.engine_owes():
                 self._heard = self._clock()
             elif self._clock() - self._heard > self._patience:
-                _log.error(
-                    "the engine has said nothing for %.0f s and owes answers; it is killed", self._patience
-                )
+                _log.error("the engine has said nothing for %.0f s and owes answers; it is killed", self._patience)
                 child.kill()
 
     def _said(self, said: StepOutputs) -> None:
