@@ -29,7 +29,7 @@ from ift_serve.engine.request import Generation, Request, Scoring
 from ift_serve.engine.scheduler import Scheduler
 from ift_serve.engine.sequence import Sequence
 from ift_serve.engine.step import SampledToken, ScoredTokens, StepBatch, StepResult
-from ift_serve.engine.strategy import HIDDEN, Strategies
+from ift_serve.engine.strategy import HIDDEN, Strategies, Strategy
 from ift_serve.engine.validation import RefusedError, RequestValidator
 
 _log = logging.getLogger(__name__)
@@ -128,12 +128,8 @@ class EngineCore:
         accounts = self._scheduler.accounts
         request: Generation | Scoring
         if isinstance(message, GenerateRequest):
-            factory = self._strategies.get(message.strategy)
-            if factory is None:
-                known = ", ".join(sorted(self._strategies))
-                text = f"strategy: {message.strategy!r} is unknown; there are {known}"
-                raise RefusedError(FailureKind.INVALID, text, "strategy")
-            request = Generation(message, number, accounts.open(message.client), now, factory(message))
+            strategy = self._make_strategy(message)
+            request = Generation(message, number, accounts.open(message.client), now, strategy)
             request.set_limits(self._model.eos_ids, self._model.context_length)
             request.control = RequestControl(request, self._scheduler)
         else:
@@ -146,6 +142,20 @@ class EngineCore:
         request.start(self._scheduler.next_number())
         self._scheduler.enqueue(request)
         return request
+
+    def _make_strategy(self, message: GenerateRequest) -> Strategy:
+        factory = self._strategies.get(message.strategy)
+        if factory is None:
+            known = ", ".join(sorted(self._strategies))
+            text = f"strategy: {message.strategy!r} is unknown; there are {known}"
+            raise RefusedError(FailureKind.INVALID, text, "strategy")
+        try:
+            return factory(message)
+        except RefusedError:
+            raise
+        except Exception:
+            _log.exception("strategy %s cannot be made", message.strategy)
+            raise RefusedError(FailureKind.INTERNAL, "the decoding strategy failed", "strategy") from None
 
     def stop(self, request_id: str, candidate: int) -> None:
         """End one candidate without a word; the request ends with its last one. Unknown ones are ignored."""

@@ -105,4 +105,5 @@ class Strategy(Protocol):
 
 
 StrategyFactory = Callable[[GenerateRequest], Strategy]
+"""May raise ``RefusedError`` for parameters that the strategy cannot work with."""
 Strategies = Mapping[str, StrategyFactory]

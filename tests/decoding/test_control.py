@@ -30,9 +30,7 @@ def strategy(
         streams = traits.get("streams", True)
         records = traits.get("records", True)
 
-        def on_token(
-            self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None
-        ) -> None:
+        def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:
             if on_token is not None:
                 on_token(control, branch, token, reason)
 
@@ -210,9 +208,7 @@ def test_the_temperature_can_change_on_the_way() -> None:
     answer = run(strategy(cool_down), temperature=1.0)
     tokens = answer.tokens[0]
     assert tokens[1:] == greedy([*PROMPT, tokens[0]], 7)
-    assert [entry.temperature for output in answer.outputs for entry in output.statistics] == [1.0] + [
-        0.0
-    ] * 7
+    assert [entry.temperature for output in answer.outputs for entry in output.statistics] == [1.0] + [0.0] * 7
 
 
 def test_a_branch_tells_its_record() -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -47,11 +47,16 @@ async def answer(client: BaseEngineClient, request: GenerateRequest) -> dict[int
     return tokens
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what happens in another process or thread."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - nobody there could set an event
+            await asyncio.sleep(0.005)
+
+
 async def until_idle(client: BaseEngineClient) -> None:
     """Wait until the engine says that it holds nothing."""
-    async with asyncio.timeout(5):
-        while client.load.running or client.load.waiting or client.load.steps == 0:
-            await asyncio.sleep(0.005)
+    await until(lambda: client.load.steps > 0 and not client.load.running and not client.load.waiting)
 
 
 async def test_concurrent_calls_get_their_own_answers(client: BaseEngineClient) -> None:
@@ -108,9 +113,12 @@ async def test_cancelling_the_caller_frees_the_request(client: BaseEngineClient)
 
 
 async def test_abort_ends_the_call_as_cancelled(client: BaseEngineClient) -> None:
-    with pytest.raises(EngineError) as ended:
+    async def abort_at_first() -> None:
         async for _ in client.generate(generate("a", PROMPT, max_new_tokens=100)):
             client.abort("a")
+
+    with pytest.raises(EngineError) as ended:
+        await abort_at_first()
     assert ended.value.kind is FailureKind.CANCELLED
     await until_idle(client)
 
@@ -157,9 +165,12 @@ async def test_an_id_in_use_is_refused(client: BaseEngineClient) -> None:
 
 
 async def test_closing_fails_what_is_in_flight(client: BaseEngineClient) -> None:
-    with pytest.raises(EngineError) as ended:
+    async def close_at_first() -> None:
         async for _ in client.generate(generate("a", PROMPT, max_new_tokens=400)):
             await client.close()
+
+    with pytest.raises(EngineError) as ended:
+        await close_at_first()
     assert ended.value.kind is FailureKind.UNAVAILABLE
     with pytest.raises(EngineError):
         await answer(client, generate("b", PROMPT))
@@ -208,13 +219,8 @@ async def test_calls_in_flight_fail_at_once_when_the_engine_dies() -> None:
         assert isinstance(client, EngineClient)
         states: list[State] = []
         client.on_state(states.append)
-        calls = [
-            asyncio.create_task(answer(client, generate(f"r{i}", PROMPT, max_new_tokens=400)))
-            for i in range(4)
-        ]
-        async with asyncio.timeout(5):
-            while client.load.generated_tokens == 0:
-                await asyncio.sleep(0.005)
+        calls = [asyncio.create_task(answer(client, generate(f"r{i}", PROMPT, max_new_tokens=400))) for i in range(4)]
+        await until(lambda: client.load.generated_tokens > 0)
         killed = time.monotonic()
         kill(client)
         errors = await asyncio.gather(*calls, return_exceptions=True)
@@ -281,9 +287,7 @@ async def test_the_engine_ends_when_its_parent_is_killed() -> None:
     engine = int(await parent.stdout.readline())
     parent.kill()
     await parent.wait()
-    async with asyncio.timeout(5):
-        while _is_running(engine):
-            await asyncio.sleep(0.01)
+    await until(lambda: not _is_running(engine))
 
 
 def _is_running(pid: int) -> bool:

@@ -54,9 +54,7 @@ def score(context: list[int], *continuations: list[int]) -> ScoreRequest:
         (score([1], [3] * 48), "continuations[0]"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_its_field(
-    request_: GenerateRequest | ScoreRequest, field: str
-) -> None:
+def test_what_cannot_be_done_is_refused_with_its_field(request_: GenerateRequest | ScoreRequest, field: str) -> None:
     driver = Driver(make_core(PagedOracle(10, context_length=60)))
     driver.add(request_)
     failed = failure(driver)
@@ -218,9 +216,7 @@ def test_a_failed_step_fails_what_was_in_flight_and_nothing_later() -> None:
     driver.step()
     oracle.fail_next = True
     driver.step()
-    assert {answer.failure.kind for answer in driver.answers.values() if answer.failure} == {
-        FailureKind.INTERNAL
-    }
+    assert {answer.failure.kind for answer in driver.answers.values() if answer.failure} == {FailureKind.INTERNAL}
     driver.add(generate("c", PROMPT))
     answer = driver.run()["c"]
     assert answer.usage is not None and answer.usage.cached_tokens == 0
@@ -230,11 +226,16 @@ def test_a_failed_step_fails_what_was_in_flight_and_nothing_later() -> None:
 def test_an_engine_that_keeps_failing_gives_up() -> None:
     oracle = PagedOracle(64)
     driver = Driver(make_core(oracle))
+
+    def fail(name: str) -> None:
+        driver.add(generate(name, PROMPT))
+        oracle.fail_next = True
+        driver.step()
+
+    fail("first")
+    fail("second")
     with pytest.raises(RuntimeError, match="told to fail"):
-        for i in range(3):
-            driver.add(generate(f"r{i}", PROMPT))
-            oracle.fail_next = True
-            driver.step()
+        fail("third")
 
 
 class Clumsy:
@@ -247,9 +248,7 @@ class Clumsy:
     def __init__(self, request: GenerateRequest) -> None:
         self._seen = 0
 
-    def on_token(
-        self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None
-    ) -> None:
+    def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:
         self._seen += 1
         if self._seen == 3:
             raise ZeroDivisionError
@@ -263,6 +262,16 @@ def test_a_failing_strategy_fails_its_request_alone() -> None:
     driver.add(generate("a", PROMPT, strategy="clumsy"), generate("b", PROMPT))
     assert failure(driver).kind is FailureKind.INTERNAL
     assert driver.answers["b"].tokens == solo(generate("b", PROMPT)).tokens
+
+
+def test_a_strategy_that_cannot_be_made_fails_its_request_alone() -> None:
+    def cannot(request: GenerateRequest) -> Any:
+        raise ZeroDivisionError
+
+    driver = Driver(make_core(PagedOracle(64), {"cannot": cannot, "sample": _sample}))
+    driver.add(generate("a", PROMPT, strategy="cannot"), generate("b", PROMPT))
+    assert failure(driver).kind is FailureKind.INTERNAL
+    assert driver.answers["b"].failure is None
 
 
 def _sample(request: GenerateRequest) -> Any:

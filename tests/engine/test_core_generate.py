@@ -87,6 +87,17 @@ def test_prompts_that_arrive_together_compute_their_common_prefix_once() -> None
     assert driver.steps == 2
 
 
+def test_a_long_common_prefix_is_computed_once_though_it_takes_many_steps() -> None:
+    oracle = PagedOracle(200)
+    driver = Driver(make_core(oracle, max_batch_tokens=32))
+    prefix = [(k * k) % 90 for k in range(100)]
+    requests = [generate(f"r{i}", [*prefix, i], max_new_tokens=1) for i in range(6)]
+    driver.add(*requests)
+    answers = driver.run()
+    assert oracle.computed_tokens == 100 + 6
+    assert all(answers[r.request_id].tokens == solo(r).tokens for r in requests)
+
+
 def test_without_prefix_caching_nothing_is_shared_between_requests() -> None:
     oracle = PagedOracle(64)
     driver = Driver(make_core(oracle, prefix_caching=False))

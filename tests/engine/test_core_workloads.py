@@ -46,9 +46,7 @@ def make_request(draw: random.Random, index: int, prefixes: list[list[int]]) -> 
         priority=priority,
         client=client,
         seed=index,
-        segment_ids=bytes(len(prompt))
-        if draw.random() < 0.5
-        else bytes(draw.choices(range(4), k=len(prompt))),
+        segment_ids=bytes(len(prompt)) if draw.random() < 0.5 else bytes(draw.choices(range(4), k=len(prompt))),
     )
 
 
@@ -61,9 +59,7 @@ def run_workload(seed: int, blocks: int, rows: int, budget: int, reuse: bool) ->
     draw = random.Random(seed)
     prefixes = [[], tokens(draw, 5, 13), tokens(draw, 8, 8)]
     requests = [make_request(draw, index, prefixes) for index in range(draw.randint(4, 24))]
-    core = make_core(
-        PagedOracle(blocks), ALL, max_sequences=rows, max_batch_tokens=budget, prefix_caching=reuse
-    )
+    core = make_core(PagedOracle(blocks), ALL, max_sequences=rows, max_batch_tokens=budget, prefix_caching=reuse)
     driver = Driver(core)
     waiting, gone = list(requests), set[str]()
     while waiting or core.has_work():
@@ -95,9 +91,7 @@ def run_workload(seed: int, blocks: int, rows: int, budget: int, reuse: bool) ->
     budget=st.sampled_from([16, 24, 64]),
     reuse=st.booleans(),
 )
-def test_every_answer_equals_the_one_given_alone(
-    seed: int, blocks: int, rows: int, budget: int, reuse: bool
-) -> None:
+def test_every_answer_equals_the_one_given_alone(seed: int, blocks: int, rows: int, budget: int, reuse: bool) -> None:
     run_workload(seed, blocks, rows, budget, reuse)
 
 

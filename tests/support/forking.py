@@ -17,9 +17,7 @@ class Tree:
     def __init__(self, request: GenerateRequest) -> None:
         self._branches: list[Branch] = []
 
-    def on_token(
-        self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None
-    ) -> None:
+    def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:
         if not self._branches:
             self._branches.append(branch)
         if branch.ordinal:
