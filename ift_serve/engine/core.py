@@ -9,7 +9,6 @@ from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
-from ift_serve.engine.block_manager import BlockManager
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.control import RequestControl
 from ift_serve.engine.messages import (
@@ -30,6 +29,7 @@ from ift_serve.engine.scheduler import Scheduler
 from ift_serve.engine.sequence import Sequence
 from ift_serve.engine.step import SampledToken, ScoredTokens, StepBatch, StepResult
 from ift_serve.engine.strategy import HIDDEN, Strategies, Strategy
+from ift_serve.engine.tables import BlockTables
 from ift_serve.engine.validation import RefusedError, RequestValidator
 
 _log = logging.getLogger(__name__)
@@ -68,14 +68,8 @@ class EngineCore:
         self._strategies = strategies
         self._model = runner.description
         self._max_waiting = config.max_waiting
-        self._blocks = BlockManager(runner.total_blocks)
-        self._scheduler = Scheduler(
-            self._blocks,
-            runner.block_size,
-            config.max_batch_tokens,
-            config.max_sequences,
-            config.prefix_caching,
-        )
+        self._tables = BlockTables(runner.total_blocks, runner.block_size, config.prefix_caching)
+        self._scheduler = Scheduler(self._tables, config.max_batch_tokens, config.max_sequences)
         self._validator = RequestValidator(self._model, runner.block_size, runner.total_blocks)
         self._requests: dict[str, Request] = {}
         self._deadlines: list[tuple[float, int, Request]] = []
@@ -195,7 +189,7 @@ class EngineCore:
 
     def load(self) -> EngineLoad:
         """A snapshot."""
-        blocks, scheduler = self._blocks, self._scheduler
+        blocks, scheduler = self._tables.blocks, self._scheduler
         return EngineLoad(
             waiting=len(scheduler.waiting),
             running=len(scheduler.running) + len(scheduler.parked),
@@ -235,7 +229,7 @@ class EngineCore:
     def _process(self, batch: StepBatch, result: StepResult) -> None:
         """Take in what the step computed, sequence by sequence."""
         now = self._clock()
-        advance = self._scheduler.advance
+        advance = self._tables.advance
         total = 0
         for sequence, step, sampled, scored in zip(
             self._scheduler.scheduled, batch.sequences, result.sampled, result.scored, strict=True
@@ -341,7 +335,7 @@ class EngineCore:
         """Fail every request and forget every prefix: nothing written by a failed step can be trusted."""
         for request in list(self._requests.values()):
             self._fail(request, FailureKind.INTERNAL, message)
-        self._blocks.forget_all()
+        self._tables.blocks.forget_all()
 
     def _close(self, request: Request) -> None:
         request.done = True

@@ -177,6 +177,8 @@ class Scoring(Request):
         """The root sequence: the context, of which the last token stays for the continuations."""
         root = self.new_sequence(number, list(self.prompt))
         root.held_back = 1
+        if self.width == 1:
+            self.split(root, [])
         return root
 
     @property

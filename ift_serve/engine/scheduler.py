@@ -6,10 +6,10 @@ from bisect import insort
 from itertools import count
 from operator import attrgetter
 
-from ift_serve.engine.block_manager import BlockManager
 from ift_serve.engine.request import Request
 from ift_serve.engine.sequence import Sequence
 from ift_serve.engine.step import SequenceStep, StepBatch
+from ift_serve.engine.tables import BlockTables
 from ift_serve.engine.waiting import Accounts, WaitingQueue
 
 _KEY = attrgetter("key")
@@ -27,18 +27,12 @@ class Scheduler:
     always advances and every request that fits into the cache alone ends.
     """
 
-    def __init__(
-        self, blocks: BlockManager, block_size: int, max_batch_tokens: int, max_sequences: int, reuse: bool
-    ) -> None:
-        self._blocks = blocks
-        self._block_size = block_size
+    def __init__(self, tables: BlockTables, max_batch_tokens: int, max_sequences: int) -> None:
+        self._tables = tables
         self._max_batch_tokens = max_batch_tokens
         self._max_sequences = max_sequences
-        self._reuse = reuse
         self._numbers = count()
         self._steps: list[SequenceStep] = []
-        self._copies: list[tuple[int, int]] = []
-        self._claims: set[bytes] = set()
         self.accounts = Accounts()
         self.waiting = WaitingQueue()
         self.running: list[Sequence] = []
@@ -51,17 +45,45 @@ class Scheduler:
         """The next step's batch; ``scheduled`` holds its sequences in the same order."""
         self.scheduled = []
         self._steps = []
-        self._copies = []
+        self._tables.begin_step()
         if self.parked or len(self.waiting):
             self._make_room()
         self._schedule_decodes()
         budget = self._max_batch_tokens - len(self._steps)
-        self._claims.clear()
         if len(self._steps) < len(self.running):
             budget = self._schedule_chunks(budget)
         if budget and (self.parked or len(self.waiting)):
             self._admit(budget, now)
-        return StepBatch(self._steps, self._copies)
+        return StepBatch(self._steps, self._tables.copies)
+
+    def enqueue(self, request: Request) -> None:
+        """A new request, with its root sequence, waits for its turn."""
+        self.waiting.push(request)
+
+    def split(self, root: Sequence) -> None:
+        """The prompt is computed: the request's other sequences begin on the root's blocks."""
+        request = root.request
+        numbers = [next(self._numbers) for _ in range(request.width - 1)]
+        for child in request.split(root, numbers):
+            self.fork(root, child)
+
+    def fork(self, parent: Sequence, child: Sequence) -> None:
+        """Start ``child`` on the parent's blocks; without a free row it is parked with them."""
+        self._tables.share(parent, child)
+        free_row = len(self.running) < self._max_sequences and not self.parked
+        insort(self.running if free_row else self.parked, child, key=_KEY)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Free the row and the blocks of a sequence that ended. A waiting request's root has neither."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+        elif sequence in self.parked:
+            self.parked.remove(sequence)
+        self._tables.release(sequence)
+
+    def next_number(self) -> int:
+        """A number that no sequence of this process has had."""
+        return next(self._numbers)
 
     def _schedule_decodes(self) -> None:
         """One token for every running sequence that has just one to compute."""
@@ -108,15 +130,13 @@ class Scheduler:
             start,
             sequence.table,
             sequence.segments(start, end),
-            score_targets=_targets(sequence, start, end),
+            score_targets=sequence.targets(start, end),
         )
         row = sequence.row
         if end == goal and row is not None and not sequence.held_back:
             row.step = end - sequence.prompt_length
             step.sampling = row
-        if self._reuse:
-            digests = sequence.extend_digests(end // self._block_size, self._block_size)
-            self._claims.update(digests[start // self._block_size :])
+        self._tables.claim(sequence, start, end)
         self.scheduled.append(sequence)
         self._steps.append(step)
         return end - start
@@ -135,7 +155,7 @@ class Scheduler:
             return
         root = _root(head)
         while self.running and self.running[-1].request.priority < root.request.priority:
-            if len(self.running) < self._max_sequences and self._fits(root, self._hits(root)):
+            if len(self.running) < self._max_sequences and self._fits(root, self._tables.hits(root)):
                 return
             self._preempt(self.running[-1])
 
@@ -151,41 +171,31 @@ class Scheduler:
             if head is None:
                 break
             root = _root(head)
-            hits = self._hits(root)
-            if self._is_being_computed(root, len(hits)):
+            hits = self._tables.hits(root)
+            if self._tables.is_being_computed(root, len(hits)):
                 self._take_out(head)
                 put_off.append(head)
                 continue
             if not self._fits(root, hits) and not (not self.running and self._strip_parked(root, hits)):
                 break
             self._take_out(head)
-            if isinstance(head, Request):
-                self._note_admission(head, hits, now)
-            budget -= self._start(root, hits, budget)
+            budget -= self._start(root, hits, budget, now)
         for item in reversed(put_off):
             if isinstance(item, Sequence):
                 insort(self.parked, item, key=_KEY)
             else:
                 self.waiting.push_back_first(item)
 
-    def _note_admission(self, request: Request, hits: list[int], now: float) -> None:
-        self.accounts.note_admission(request.account)
-        request.admitted = now
-        request.cached_tokens = len(hits) * self._block_size
-        self.cached_tokens += request.cached_tokens
-
-    def _start(self, sequence: Sequence, hits: list[int], budget: int) -> int:
+    def _start(self, sequence: Sequence, hits: list[int], budget: int, now: float) -> int:
         """Give a row and blocks, cached ones first; schedule the first chunk. Returns its tokens."""
-        if not sequence.table and hits:
-            for block in hits:
-                self._blocks.share(block)
-            sequence.table += hits
-            sequence.computed = len(hits) * self._block_size
-            sequence.published = len(hits)
-            sequence.capacity = sequence.computed
-        while sequence.goal > sequence.capacity:
-            self._append_block(sequence)
+        self._tables.take_up(sequence, hits)
         insort(self.running, sequence, key=_KEY)
+        request = sequence.request
+        if not request.admitted:
+            request.admitted = now
+            request.cached_tokens = sequence.computed
+            self.cached_tokens += sequence.computed
+            self.accounts.note_admission(request.account)
         if sequence.computed == sequence.goal:
             self.split(sequence)
         return self._schedule_chunk(sequence, budget)
@@ -196,70 +206,41 @@ class Scheduler:
         else:
             self.waiting.remove(head)
 
-    def _hits(self, sequence: Sequence) -> list[int]:
-        """Cached blocks that the sequence can begin with, up to the first position it must compute."""
-        if not self._reuse or sequence.table:
-            return []
-        limit = sequence.first_required // self._block_size
-        return self._blocks.match(sequence.extend_digests(limit, self._block_size))
-
-    def _is_being_computed(self, sequence: Sequence, hits: int) -> bool:
-        """Whether this step computes the block after the cached ones for another sequence."""
-        if not self._claims or sequence.table or hits >= sequence.first_required // self._block_size:
-            return False
-        return sequence.digests[hits] in self._claims
-
     def _fits(self, sequence: Sequence, hits: list[int]) -> bool:
-        """Whether there are blocks for all tokens known, and some for those who run already to grow into."""
-        table = sequence.table
-        held = len(table) or len(hits)
-        needed = -(-sequence.goal // self._block_size) - held
-        needed += sequence.may_share_tail and self._blocks.is_shared(table[-1])
-        available = self._blocks.available - self._blocks.unreferenced(hits)
-        return available - needed >= len(self.running) // 2
+        """Whether there are blocks for all its tokens, and some for those who run already to grow into."""
+        return self._tables.left_over(sequence, hits) >= len(self.running) // 2
 
     def _strip_parked(self, sequence: Sequence, hits: list[int]) -> bool:
         """Take blocks from parked sequences, last first, until ``sequence`` fits."""
         for other in reversed(self.parked):
             if self._fits(sequence, hits):
                 break
-            if other is not sequence and other.table:
-                self._release(other)
+            if other is not sequence:
+                self._tables.release(other)
         return self._fits(sequence, hits)
 
     def _grow(self, sequence: Sequence) -> bool:
         """One block more; False when the sequence itself had to give way."""
         if not self._reclaim(sequence):
             return False
-        self._append_block(sequence)
+        self._tables.append(sequence)
         return True
-
-    def _append_block(self, sequence: Sequence) -> None:
-        sequence.table.append(self._blocks.allocate())
-        sequence.capacity += self._block_size
 
     def _own_tail(self, sequence: Sequence) -> bool:
         """Copy the partial last block if others share it; False when the sequence itself had to give way."""
-        sequence.may_share_tail = False
-        index = sequence.computed // self._block_size
-        if not self._blocks.is_shared(sequence.table[index]):
-            return True
-        if not self._reclaim(sequence):
-            return False
-        source = sequence.table[index]
-        if self._blocks.is_shared(source):
-            target = self._blocks.allocate()
-            self._copies.append((source, target))
-            self._blocks.release(source)
-            sequence.table[index] = target
+        if self._tables.must_copy_tail(sequence):
+            if not self._reclaim(sequence):
+                return False
+            if self._tables.must_copy_tail(sequence):
+                self._tables.copy_tail(sequence)
         return True
 
     def _reclaim(self, sequence: Sequence) -> bool:
         """Make a block available at the cost of the last in order; False when that is ``sequence``."""
-        while not self._blocks.available:
+        while not self._tables.blocks.available:
             parked = next((other for other in reversed(self.parked) if other.table), None)
             if parked is not None:
-                self._release(parked)
+                self._tables.release(parked)
                 continue
             victim = self.running[-1]
             self._preempt(victim)
@@ -272,87 +253,22 @@ class Scheduler:
         if sequence in self.scheduled:
             index = self.scheduled.index(sequence)
             del self.scheduled[index], self._steps[index]
-        if self._copies:
-            held = set(sequence.table)
-            self._copies = [pair for pair in self._copies if pair[1] not in held]
         self.running.remove(sequence)
-        self._release(sequence)
+        self._tables.release(sequence)
         insort(self.parked, sequence, key=_KEY)
         sequence.request.preemptions += 1
         self.preemptions += 1
 
-    def _release(self, sequence: Sequence) -> None:
-        self._blocks.release_all(sequence.table)
-        sequence.forget_computed()
-
-    def enqueue(self, request: Request) -> None:
-        """A new request, with its root sequence, waits for its turn."""
-        self.waiting.push(request)
-
-    def advance(self, sequence: Sequence, computed: int) -> None:
-        """A step has computed the sequence up to ``computed``: its full blocks can be shared from now on."""
-        sequence.computed = computed
-        full = computed // self._block_size
-        if full > sequence.published:
-            if self._reuse:
-                digests = sequence.extend_digests(full, self._block_size)
-                for index in range(sequence.published, full):
-                    self._blocks.publish(sequence.table[index], digests[index])
-            sequence.published = full
-
-    def split(self, root: Sequence) -> None:
-        """The prompt is computed: the request's other sequences begin on the root's blocks."""
-        request = root.request
-        numbers = [next(self._numbers) for _ in range(request.width - 1)]
-        for child in request.split(root, numbers):
-            self.fork(root, child)
-
-    def fork(self, parent: Sequence, child: Sequence) -> None:
-        """Start ``child`` on the parent's blocks; without a free row it is parked with them."""
-        used = -(-parent.computed // self._block_size)
-        child.table += parent.table[:used]
-        for block in child.table:
-            self._blocks.share(block)
-        child.computed = parent.computed
-        child.published = parent.published
-        child.capacity = used * self._block_size
-        if parent.computed % self._block_size:
-            parent.may_share_tail = child.may_share_tail = True
-        free_row = len(self.running) < self._max_sequences and not self.parked
-        insort(self.running if free_row else self.parked, child, key=_KEY)
-
-    def next_number(self) -> int:
-        """A number that no sequence of this process has had."""
-        return next(self._numbers)
-
-    def remove(self, sequence: Sequence) -> None:
-        """Free the row and the blocks of a sequence that ended. A waiting request's root has neither."""
-        if sequence in self.running:
-            self.running.remove(sequence)
-        elif sequence in self.parked:
-            self.parked.remove(sequence)
-        self._release(sequence)
-
     def check_integrity(self) -> None:
         """Raise AssertionError unless blocks, rows and order are consistent. For tests."""
         resident = [*self.running, *self.parked]
-        self._blocks.check_integrity([sequence.table for sequence in resident])
+        self._tables.check_integrity(resident)
         assert len(self.running) <= self._max_sequences, "more sequences than rows"
         for group in (self.running, self.parked):
             assert [s.key for s in group] == sorted(s.key for s in group), "out of order"
         for sequence in resident:
             assert sequence.ended is None, f"sequence {sequence.number} ended and still has a place"
-            assert sequence.capacity == len(sequence.table) * self._block_size
-            assert sequence.computed <= min(sequence.capacity, len(sequence.tokens))
 
 
 def _root(head: Sequence | Request) -> Sequence:
     return head if isinstance(head, Sequence) else head.live[0]
-
-
-def _targets(sequence: Sequence, start: int, end: int) -> list[int] | None:
-    """The next tokens of those positions in ``start .. end-1`` that are scored and were not before."""
-    if sequence.score_start < 0:
-        return None
-    first = max(start, sequence.first_required)
-    return sequence.tokens[first + 1 : end + 1] or None

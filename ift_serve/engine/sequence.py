@@ -138,6 +138,13 @@ class Sequence:
         known = segments[start:end]
         return known + _RESPONSE * (end - start - len(known))
 
+    def targets(self, start: int, end: int) -> list[int] | None:
+        """The next tokens of those positions in ``start .. end-1`` that are scored and were not before."""
+        if self.score_start < 0:
+            return None
+        first = max(start, self.first_required)
+        return self.tokens[first + 1 : end + 1] or None
+
     def forget_computed(self) -> None:
         """Nothing is computed any more; the caller has released the table."""
         self.computed = 0
