@@ -104,7 +104,13 @@ class PromptRenderer:
         """Load the tokenizer of a directory or hub id; code that comes with a model is never run."""
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise PromptError(
+                "model", f"{path} is no directory with a model, nor a hub id that can be fetched: {error}"
+            ) from error
+        return cls(tokenizer)
 
     def instruction(self, instruction: str, context: str = "") -> RenderedPrompt:
         """One user message: the instruction, and after an empty line the context if there is one."""

@@ -1,0 +1,123 @@
+"""The commands as a person runs them: in processes of their own, against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ift_serve.cli.bench import percentile, plan
+from tests.support.models import tiny_llama
+
+COMMANDS = ("serve", "generate", "chat", "bench", "doctor", "demo", "health")
+
+
+def _ift(*arguments: str, stdin: str = "", code: int = 0) -> str:
+    command = [sys.executable, "-c", "from ift_serve.cli import main; main()", *arguments]
+    environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"}
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    model = tiny_llama(tmp_path_factory.mktemp("model"))
+    command = [
+        sys.executable, "-c", "from ift_serve.cli import main; main()", "serve", str(model), "--port", "0",
+        "--metrics-port", "0", "--threads", "1", "--name", "tiny", "--dtype", "float32",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("ift-serve ready on 127.0.0.1:"), line
+    yield line.split("ready on ")[1].split(",")[0]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str) -> None:
+    assert "Usage" in _ift(command, "--help")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, ift_serve.cli; print(sorted({'torch', 'transformers', 'grpc', 'numba'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_generate(address: str) -> None:
+    options = ("--server", address, "--temperature", "0", "--max-new-tokens", "5")
+    text = _ift("generate", "Say hello", *options)
+    answer = json.loads(_ift("generate", "Say hello", *options, "--json"))
+    assert answer["candidates"][0]["text"] + "\n" == text
+    assert answer["usage"]["generated_tokens"] <= 5
+    assert json.loads(_ift("generate", "-", *options, "--json", stdin="Say hello"))["candidates"] == answer["candidates"]
+    assert _ift("generate", "Say hello", *options, "--n", "2").startswith("[0]")
+
+
+def test_chat_in_a_pipe_remembers(address: str) -> None:
+    shown = _ift(
+        "chat", "--server", address, "--max-new-tokens", "3", "--temperature", "0",
+        stdin="Say hello\n/history\n/reset\n/history\n/what\n",
+    )  # fmt: skip
+    assert "user: Say hello" in shown and shown.count("assistant:") == 1 and "/reset forgets" in shown
+
+
+def test_bench(address: str) -> None:
+    report = json.loads(
+        _ift("bench", "--server", address, "--requests", "6", "--concurrency", "3", "--output-tokens", "4", "6", "--json")
+    )
+    assert report["requests"] == 6 and 24 <= report["generated_tokens"] <= 36
+    assert report["first_token_p50"] > 0 and report["tokens_per_second"] > 0
+
+
+def test_plans_are_seeded_and_fit_the_context() -> None:
+    first, second = (plan(20, (5, 50), (1, 40), 300, 64, seed=3) for _ in range(2))
+    assert first == second
+    assert all(len(r.token_ids) + r.new_tokens <= 64 for r in first)
+    assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0 and percentile([], 0.5) == 0.0
+
+
+def test_health(address: str) -> None:
+    assert _ift("health", "--server", address).strip() == "SERVING"
+    assert "UNAVAILABLE" in _ift("health", "--server", "127.0.0.1:1", "--timeout", "1", code=1)
+
+
+def test_doctor() -> None:
+    findings = {f["name"]: f for f in json.loads(_ift("doctor", "--json"))}
+    assert findings["torch"]["status"] == "ok" and int(findings["cores"]["value"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("serve", "nowhere", "--port", "0"), "nowhere"),
+        (("serve", "--host", "0.0.0.0"), "reachable from other machines"),
+        (("serve", "--dtype", "int3"), "engine.dtype"),
+        (("generate", "x", "--server", "127.0.0.1:1"), "ift-serve serve"),
+        (("bench", "--output-tokens", "9", "3"), "not a range"),
+    ],
+)
+def test_mistakes_are_explained(arguments: tuple[str, ...], said: str) -> None:
+    shown = _ift(*arguments, code=2 if arguments[0] == "bench" else 1)
+    assert said in shown and "Traceback" not in shown
+
+
+def test_the_demo_shows_answers() -> None:
+    begun = time.monotonic()
+    shown = json.loads(_ift("demo", "--json"))
+    assert len(shown["answers"]) >= 6 and all(a["text"] for a in shown["answers"])
+    assert time.monotonic() - begun < 60
+
+
+def test_two_servers_do_not_share_a_port(address: str, tmp_path: Path) -> None:
+    shown = _ift("serve", str(tiny_llama(tmp_path)), "--port", address.rsplit(":", 1)[1], "--metrics-port", "0", code=1)
+    assert "cannot listen" in shown
