@@ -31,6 +31,9 @@ __all__ = ["BaseEngineClient", "EngineClient", "EngineError", "EngineStartError"
 
 _log = logging.getLogger(__name__)
 
+_LONGEST_WAIT = 60.0
+"""Seconds that a call waits for a restarting engine when its deadline is further away, or it has none."""
+
 State = Literal["starting", "ready", "restarting", "closed"]
 
 
@@ -123,20 +126,24 @@ class BaseEngineClient(ABC):
         self._calls.close(call)
 
     async def _until_ready(self, deadline: float | None) -> None:
-        """Wait while the engine restarts, in a bounded crowd, up to the deadline."""
+        """Wait while the engine restarts: in a bounded crowd, up to the deadline, and not for ever."""
         if self.state == "ready":
             return
         if self._held_up >= self.config.max_waiting:
             raise EngineError(FailureKind.OVERLOADED, "too many calls wait for the engine", retry_after=1.0)
         self._held_up += 1
+        patience = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
         try:
-            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+            async with asyncio.timeout(min(patience, _LONGEST_WAIT)):
                 while self.state in ("starting", "restarting"):
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            message = "the deadline passed while the engine was restarting"
-            raise EngineError(FailureKind.DEADLINE, message) from None
+            if patience < _LONGEST_WAIT:
+                message = "the deadline passed while the engine was restarting"
+                raise EngineError(FailureKind.DEADLINE, message) from None
+            message = "the engine does not come back"
+            raise EngineError(FailureKind.UNAVAILABLE, message, retry_after=_LONGEST_WAIT) from None
         finally:
             self._held_up -= 1
         if self.state == "closed":

@@ -38,6 +38,10 @@ _FAILURES_IN_A_ROW = 3
 """Failed steps after which the engine gives up: the process is restarted rather than fail every request."""
 
 
+_SPARE_DEADLINES = 64
+"""Deadlines of ended requests kept beyond the live ones; past it they are swept out, and their prompts with them."""
+
+
 class Runner(Protocol):
     """What the core needs of a model runner."""
 
@@ -344,6 +348,9 @@ class EngineCore:
         now = self._clock()
         self._close_interval += 0.1 * (min(now - self._last_close, 5.0) - self._close_interval)
         self._last_close = now
+        if len(self._deadlines) > 2 * len(self._requests) + _SPARE_DEADLINES:
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
+            heapq.heapify(self._deadlines)
 
     def _retry_after(self) -> float:
         """Seconds until about a quarter of the queue will have been served, at the present rate."""

@@ -197,6 +197,18 @@ def test_a_request_that_ended_in_time_is_not_ended_again() -> None:
     assert driver.run()["a"].reasons == {0: FinishReason.LENGTH}
 
 
+def test_deadlines_of_ended_requests_are_not_kept() -> None:
+    clock = Clock()
+    driver = timed(clock)
+    driver.add(generate("long", PROMPT, max_new_tokens=120, deadline=clock.now + 50))
+    for i in range(100):
+        driver.add(generate(f"r{i}", PROMPT, max_new_tokens=1, deadline=clock.now + 100))
+        driver.step()
+    assert len(driver.core._deadlines) < 80
+    clock.now += 60
+    assert driver.run()["long"].reasons == {0: FinishReason.DEADLINE}
+
+
 def test_queue_and_first_token_times_are_told() -> None:
     clock = Clock()
     driver = timed(clock, max_sequences=1)
