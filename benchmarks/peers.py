@@ -52,7 +52,7 @@ class StaticBatches:
         width = max(len(p) for p in prompts)
         ids = torch.tensor([[_PAD] * (width - len(p)) + list(p) for p in prompts])
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-        output: Any = self._model.generate(  # type: ignore[operator]
+        output: Any = self._model.generate(
             input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=new_tokens, min_new_tokens=new_tokens
         )
         answers: list[list[int]] = output[:, width:].tolist()
