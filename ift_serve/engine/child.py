@@ -105,6 +105,8 @@ class EngineChild:
             first.cancel()
         if isinstance(said, Ready):
             self._listens = True
+            # Connected: the path has served its purpose, and a front that is killed leaves nothing behind.
+            shutil.rmtree(self._directory, ignore_errors=True)
             return said.model
         raise EngineStartError(said.message if isinstance(said, Failed) else "the engine did not say it is ready")
 

@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -250,6 +252,14 @@ async def test_a_hung_engine_is_replaced() -> None:
         assert ended.value.kind is FailureKind.UNAVAILABLE
         assert await answer(client, generate("b", PROMPT, max_new_tokens=2))
         assert client.restarts == 1
+
+
+async def test_a_running_engine_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    async with process_client() as client:
+        assert list(tmp_path.iterdir()) == []
+        request = generate("a", PROMPT)
+        assert await answer(client, request) == solo(request).tokens
 
 
 async def test_twenty_deaths_leak_nothing() -> None:
