@@ -43,6 +43,7 @@ class CandidateText:
         self._tokenizer = tokenizer.backend_tokenizer
         self._detokenizer = IncrementalDetokenizer(tokenizer)
         self._matcher = StopMatcher(stop)
+        self._has_stop = bool(stop)
         self._wanted = wanted
         self._last_time = 0.0
 
@@ -53,14 +54,16 @@ class CandidateText:
 
     def add(self, output: CandidateOutput, metrics: Metrics) -> pb.CandidateDelta | None:
         """What is new for the caller; None where nothing can be sent yet."""
-        self._observe(len(output.token_ids), metrics)
         ids, reason = output.token_ids, output.finish_reason
         delta = pb.CandidateDelta(index=self.index)
         ends_by_token = bool(ids) and reason in (FinishReason.EOS, FinishReason.STOP)
-        text = self._detokenizer.push(ids[:-1] if ends_by_token else ids)
-        if reason is not None:
-            text += self._detokenizer.flush()
-        text, matched = self._matcher.push(text)
+        text, matched, used = self._read(ids[:-1] if ends_by_token else ids)
+        if matched is None:
+            used = len(ids)
+            if reason is not None:
+                rest, matched = self._matcher.push(self._detokenizer.flush())
+                text += rest
+        self._observe(used, metrics)
         if matched is not None:
             self.finish_reason = pb.FINISH_REASON_STOP
             delta.matched_stop.text = matched
@@ -72,10 +75,26 @@ class CandidateText:
         delta.text = text
         delta.finish_reason = self.finish_reason  # type: ignore[assignment]
         if self._wanted.tokens:
-            delta.tokens.extend(self._token(output, place) for place in range(len(ids)))
+            delta.tokens.extend(self._token(output, place) for place in range(used))
         if self.is_finished:
             metrics.finished.labels(pb.FinishReason.Name(self.finish_reason).removeprefix("FINISH_REASON_").lower()).inc()
         return delta if text or delta.tokens or self.is_finished else None
+
+    def _read(self, ids: list[int]) -> tuple[str, str | None, int]:
+        """Text that may be sent, the stop string found, and how many tokens it took.
+
+        Outputs that were joined on their way may go on past a stop string; token by token nothing of that is shown,
+        so an answer does not depend on how busy the server is.
+        """
+        if not self._has_stop:
+            return self._detokenizer.push(ids), None, len(ids)
+        text = ""
+        for place, token_id in enumerate(ids, 1):
+            new, matched = self._matcher.push(self._detokenizer.push([token_id]))
+            text += new
+            if matched is not None:
+                return text, matched, place
+        return text, None, len(ids)
 
     def _observe(self, count: int, metrics: Metrics) -> None:
         now = time.monotonic()
@@ -112,9 +131,9 @@ class UsageCount:
     usage: RequestUsage = field(default_factory=lambda: RequestUsage(prompt_tokens=0))
     generated: int = 0
 
-    def add(self, output: CandidateOutput) -> None:
-        """Take over what the engine says."""
-        self.generated += len(output.token_ids)
+    def add(self, output: CandidateOutput, tokens: int) -> None:
+        """Take over what the engine says, and how many of its tokens belong to the answer."""
+        self.generated += tokens
         if output.usage is not None:
             self.usage = output.usage
 

@@ -172,8 +172,9 @@ class _Generation:
                 candidate = self.candidates[output.candidate]
                 if candidate.is_finished:
                     continue
-                self._count.add(output)
+                before = candidate.tokens
                 delta = candidate.add(output, self._metrics)
+                self._count.add(output, candidate.tokens - before)
                 if candidate.is_finished and output.finish_reason is None:
                     self._engine.stop_candidate(self.request.request_id, output.candidate)
                 if delta is not None:
