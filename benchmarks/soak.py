@@ -73,6 +73,8 @@ class Soak:
             "seconds": round(time.monotonic() - begun, 1), "counts": dict(sorted(self.counts.items())),
             "kills": self.kills, "told_seconds_max": round(max(self.told, default=0.0), 3), "idle_load": load,
             "held": [{"at": round(at, 1)} | asdict(h) for at, h in samples[:: max(1, len(samples) // 20)]],
+            "problem_count": len(self.problems),
+            "problem_kinds": dict(Counter(p.split(":")[0].split(" ")[0] for p in self.problems)),
             "problems": self.problems[:50], "passed": not self.problems,
         }  # fmt: skip
 
