@@ -17,6 +17,7 @@ from ift_serve.modeling.batch import FlatBatch
 from ift_serve.modeling.decoder import Decoder, make_decoder
 from ift_serve.modeling.loading import LoadedModel, load_model
 
+_TILE_ROWS = 4
 _LOGIT_ROWS = 64
 """Rows of logits computed at a time: bounds memory to 64 vocabularies when long texts are scored."""
 
@@ -181,7 +182,18 @@ class ModelRunner:
             block_tables=torch.from_numpy(tables),
             segments=torch.from_numpy(segments),
             layers=self._cache.layers,
+            tiles=_tiles(counts),
         )
+
+
+def _tiles(counts: list[int]) -> torch.Tensor:
+    """Bounds of groups of up to four neighbouring rows of one sequence."""
+    bounds, first = [0], 0
+    for count in counts:
+        bounds += range(first + _TILE_ROWS, first + count, _TILE_ROWS)
+        first += count
+        bounds.append(first)
+    return torch.tensor(bounds, dtype=torch.int32)
 
 
 def _output_rows(sequences: list[SequenceStep]) -> tuple[list[int], list[SamplingRow | None], list[int]]:

@@ -46,7 +46,8 @@ class FlatBatch:
 
     ``positions``, ``slots`` (cache slot each token is written to), ``sequence`` (row of ``block_tables``) and
     ``lengths`` (tokens a row may see: its position + 1) are ``[T]`` int32; ``block_tables`` is ``[S, M]`` int32;
-    ``segments`` is ``[T]`` uint8 (design: 0 template, 1 instruction, 2 context, 3 response).
+    ``segments`` is ``[T]`` uint8 (design: 0 template, 1 instruction, 2 context, 3 response). ``tiles`` groups
+    neighbouring rows for the attention kernel.
     """
 
     input_ids: Tensor
@@ -58,6 +59,7 @@ class FlatBatch:
     block_tables: Tensor
     segments: Tensor
     layers: list[LayerCache]
+    tiles: Tensor | None = None
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int, softcap: float
@@ -71,7 +73,7 @@ class FlatBatch:
         """Attention over keys and values that are in the cache already."""
         return paged_decode(
             query, cache.keys, cache.values, self.block_tables, self.sequence, self.lengths, self.longest,
-            scale, window, softcap,
+            scale, window, softcap, self.tiles,
         )  # fmt: skip
 
 

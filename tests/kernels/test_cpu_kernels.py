@@ -50,6 +50,8 @@ def test_paged_decode(
     output = paged_decode(*given, 130, width**-0.5, window, softcap)
     expected = paged_decode_reference(*given, width**-0.5, window, softcap)
     torch.testing.assert_close(output, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+    tiles = torch.tensor([0, 3, 4, 5, 6, 7, 8, 9, 10], dtype=torch.int32)
+    assert torch.equal(paged_decode(*given, 130, width**-0.5, window, softcap, tiles), output)
 
 
 def test_paged_decode_never_reads_past_the_length() -> None:

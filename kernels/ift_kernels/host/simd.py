@@ -171,6 +171,21 @@ def load_i64(typing, address, index):
 
 
 @intrinsic
+def prefetch(typing, address):
+    """Ask for the cache line at an address; does nothing else."""
+
+    def codegen(context, builder, signature, args):
+        i8p = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [i8p, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        read, keep, data = (ir.Constant(_I32, v) for v in (0, 3, 1))
+        builder.call(function, [builder.inttoptr(args[0], i8p), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def splat(typing, value):
     """The scalar in every lane."""
 

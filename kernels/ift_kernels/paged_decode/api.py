@@ -16,6 +16,7 @@ def paged_decode(
     scale: float,
     window: int = 0,
     softcap: float = 0.0,
+    tiles: Tensor | None = None,
 ) -> Tensor:
     """softmax(cap(scale q K^T)) V for every row, over the first ``lengths[row]`` cached tokens of its sequence.
 
@@ -25,13 +26,15 @@ def paged_decode(
     block_tables: ``[S, M]`` int32 block ids. row_sequence: ``[R]`` int32 row of ``block_tables``.
     lengths: ``[R]`` int32, at least 1; longest: an upper bound of them.
     window: only the last ``window`` tokens are seen (0: all). softcap: ``cap(s) = softcap tanh(s / softcap)``.
+    tiles: ``[K + 1]`` int32 bounds of groups of at most 4 consecutive rows of one sequence with ascending lengths;
+    a hint that lets a kernel load each key once for all of them, without any effect on the result.
     Returns ``[R, H, D]`` contiguous. Accumulates in float32.
     """
     if query.device.type == "cpu":
         from ift_kernels.paged_decode.cpu import paged_decode_cpu
 
         return paged_decode_cpu(
-            query, key_cache, value_cache, block_tables, row_sequence, lengths, longest, scale, window, softcap
+            query, key_cache, value_cache, block_tables, row_sequence, lengths, longest, scale, window, softcap, tiles
         )
     from ift_kernels.paged_decode.reference import paged_decode_reference
 

@@ -1,7 +1,9 @@
-"""Paged decode attention on the CPU: one work item per row and key-value head.
+"""Paged decode attention on the CPU: one work item per tile of rows and key-value head.
 
-Keys are stored transposed in a block, ``[width, block_size]``, so that 16 keys fill a vector and scores
-need no horizontal sums. Scores of one item stay in a scratch row; a head group shares each key load.
+Keys are stored transposed in a block, ``[width, block_size]``, so that 16 keys fill a vector and scores need no
+horizontal sums. A tile is up to four consecutive rows of one sequence; each loaded key and value serves all heads of
+the tile. What a row gets does not depend on its tile, bit for bit: every head sums in the same order, and what a
+longer neighbour adds is multiplied by exact zeros.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
@@ -15,147 +17,217 @@ from torch import Tensor
 
 from ift_kernels.host import openmp, simd
 from ift_kernels.host.simd import LANES, add, exp, fma, keep_lanes, load, load_i32, load_i64, load_one, max_lanes
-from ift_kernels.host.simd import maximum, mul, splat, store, store_one, sub, sum_lanes, tanh, zero
+from ift_kernels.host.simd import maximum, mul, prefetch, splat, store, store_one, sub, sum_lanes, tanh, zero
 
 # Slots of the argument block. The two counters are bumped by the workers.
 _NEXT, _WORKER, _QUERY, _KEYS, _VALUES, _OUTPUT, _TABLES, _SEQUENCE, _LENGTHS, _SCRATCH = range(10)
-_ROWS, _HEADS, _KV_HEADS, _WIDTH, _BLOCK, _PADDED, _TABLE_STRIDE, _SCRATCH_STRIDE, _WINDOW = range(10, 19)
-_SCALE, _SOFTCAP, _QUERY_STRIDE, _SLOTS = 19, 20, 21, 22
+_TILES, _HEADS, _KV_HEADS, _WIDTH, _BLOCK, _PADDED, _TABLE_STRIDE, _SCRATCH_STRIDE, _WINDOW = range(10, 19)
+_SCALE, _SOFTCAP, _QUERY_STRIDE, _TILE_STARTS, _TILE_ROWS, _SLOTS = range(19, 25)
+_FP = np.float32(0)
 
 
 @njit(inline="always")
-def _scores_of_block(kind, keys, query, group, width, block, scratch, stride, position):
-    """Scores of ``block`` keys for ``group`` heads, three heads sharing each key load."""
-    zero_kind = np.float32(0)
+def _query(queries, head, width, d):
+    return splat(load_one(_FP, queries + 4 * head * width, d))
+
+
+@njit(inline="always")
+def _scores_of_block(kind, keys, queries, heads, width, block, scratch, stride, position):
+    """Scores of ``block`` keys for all heads, three heads sharing each key load.
+
+    Even and odd columns are summed apart in every case: two chains hide the latency, and the order is always the same.
+    """
     for lane in range(0, block, LANES):
         head = 0
-        while head + 3 <= group:
-            s0, s1, s2 = zero(), zero(), zero()
-            q0 = query + head * width * 4
-            q1 = q0 + width * 4
-            q2 = q1 + width * 4
-            for d in range(width):
-                k = load(kind, keys, d * block + lane)
-                s0 = fma(splat(load_one(zero_kind, q0, d)), k, s0)
-                s1 = fma(splat(load_one(zero_kind, q1, d)), k, s1)
-                s2 = fma(splat(load_one(zero_kind, q2, d)), k, s2)
-            store(zero_kind, scratch, (head + 0) * stride + position + lane, s0)
-            store(zero_kind, scratch, (head + 1) * stride + position + lane, s1)
-            store(zero_kind, scratch, (head + 2) * stride + position + lane, s2)
-            head += 3
-        while head < group:
-            s0, s1 = zero(), zero()
-            q0 = query + head * width * 4
+        while head + 3 <= heads:
+            a0, a1, b0, b1, c0, c1 = zero(), zero(), zero(), zero(), zero(), zero()
             for d in range(0, width - 1, 2):
-                s0 = fma(splat(load_one(zero_kind, q0, d)), load(kind, keys, d * block + lane), s0)
-                s1 = fma(splat(load_one(zero_kind, q0, d + 1)), load(kind, keys, (d + 1) * block + lane), s1)
+                k0 = load(kind, keys, d * block + lane)
+                k1 = load(kind, keys, (d + 1) * block + lane)
+                a0, a1 = fma(_query(queries, head, width, d), k0, a0), fma(_query(queries, head, width, d + 1), k1, a1)
+                b0 = fma(_query(queries, head + 1, width, d), k0, b0)
+                b1 = fma(_query(queries, head + 1, width, d + 1), k1, b1)
+                c0 = fma(_query(queries, head + 2, width, d), k0, c0)
+                c1 = fma(_query(queries, head + 2, width, d + 1), k1, c1)
             if width % 2:
-                d = width - 1
-                s0 = fma(splat(load_one(zero_kind, q0, d)), load(kind, keys, d * block + lane), s0)
-            store(zero_kind, scratch, head * stride + position + lane, add(s0, s1))
+                k0 = load(kind, keys, (width - 1) * block + lane)
+                a0 = fma(_query(queries, head, width, width - 1), k0, a0)
+                b0 = fma(_query(queries, head + 1, width, width - 1), k0, b0)
+                c0 = fma(_query(queries, head + 2, width, width - 1), k0, c0)
+            store(_FP, scratch, (head + 0) * stride + position + lane, add(a0, a1))
+            store(_FP, scratch, (head + 1) * stride + position + lane, add(b0, b1))
+            store(_FP, scratch, (head + 2) * stride + position + lane, add(c0, c1))
+            head += 3
+        while head < heads:
+            a0, a1 = zero(), zero()
+            for d in range(0, width - 1, 2):
+                a0 = fma(_query(queries, head, width, d), load(kind, keys, d * block + lane), a0)
+                a1 = fma(_query(queries, head, width, d + 1), load(kind, keys, (d + 1) * block + lane), a1)
+            if width % 2:
+                k0 = load(kind, keys, (width - 1) * block + lane)
+                a0 = fma(_query(queries, head, width, width - 1), k0, a0)
+            store(_FP, scratch, head * stride + position + lane, add(a0, a1))
             head += 1
 
 
 @njit(inline="always")
-def _softmax(scratch, offset, first, start, end, softcap):
-    """Turn scores ``[first, end)`` into probabilities in place; lanes before ``start`` become 0."""
-    kind = np.float32(0)
+def _softmax(scratch, offset, first, start, end, last, softcap):
+    """Turn scores into weights in place, 0 outside ``[start, end)`` up to ``last``; returns 1 over their sum."""
     low = np.float32(-np.inf)
     best = splat(low)
     for position in range(first, end, LANES):
-        s = load(kind, scratch, offset + position)
+        s = load(_FP, scratch, offset + position)
         if softcap > 0.0:
             s = mul(splat(softcap), tanh(mul(splat(np.float32(1.0) / softcap), s)))
         s = keep_lanes(s, start - position, end - position, low)
-        store(kind, scratch, offset + position, s)
+        store(_FP, scratch, offset + position, s)
         best = maximum(best, s)
     top = splat(max_lanes(best))
     total = zero()
     for position in range(first, end, LANES):
-        p = exp(sub(load(kind, scratch, offset + position), top))
-        store(kind, scratch, offset + position, p)
+        p = exp(sub(load(_FP, scratch, offset + position), top))
+        store(_FP, scratch, offset + position, p)
         total = add(total, p)
+    for position in range(end, last):
+        store_one(_FP, scratch, offset + position, np.float32(0.0))
     return np.float32(1.0) / sum_lanes(total)
 
 
 @njit(inline="always")
-def _mix_values(kind, args, item_values, table, scratch, offset, start, end, inverse, width, block, padded, out):
-    """Write sum_j p_j v_j / sum_j p_j for one head, 64 columns of the values at a time."""
-    fp = np.float32(0)
-    kv_stride = load_i64(args, _KV_HEADS) * block * padded
-    column = 0
-    while column < padded:
-        wide = padded - column >= 64
-        a0, a1, a2, a3 = zero(), zero(), zero(), zero()
-        position = start
-        while position < end:
-            index = position // block
-            stop = min(end, (index + 1) * block)
-            base = load_i32(table, index) * kv_stride + column
-            for j in range(position, stop):
-                p = splat(load_one(fp, scratch, offset + j))
-                row = base + (j - index * block) * padded
-                a0 = fma(p, load(kind, item_values, row), a0)
-                if wide:
-                    a1 = fma(p, load(kind, item_values, row + 16), a1)
-                    a2 = fma(p, load(kind, item_values, row + 32), a2)
-                    a3 = fma(p, load(kind, item_values, row + 48), a3)
-            position = stop
-        scale = splat(inverse)
-        store(fp, out, column, mul(a0, scale))
-        if wide:
-            store(fp, out, column + 16, mul(a1, scale))
-            store(fp, out, column + 32, mul(a2, scale))
-            store(fp, out, column + 48, mul(a3, scale))
-            column += 64
-        else:
-            column += 16
+def _mix_three(kind, values, table, kv_stride, weights, stride, start, end, block, padded, column, out):
+    """sum_j p_j v_j of 32 columns for three heads."""
+    a0, a1, b0, b1, c0, c1 = zero(), zero(), zero(), zero(), zero(), zero()
+    position = start
+    while position < end:
+        index = position // block
+        stop = min(end, (index + 1) * block)
+        base = load_i32(table, index) * kv_stride + column - index * block * padded
+        for j in range(position, stop):
+            v0, v1 = load(kind, values, base + j * padded), load(kind, values, base + j * padded + 16)
+            p = splat(load_one(_FP, weights, j))
+            a0, a1 = fma(p, v0, a0), fma(p, v1, a1)
+            p = splat(load_one(_FP, weights, stride + j))
+            b0, b1 = fma(p, v0, b0), fma(p, v1, b1)
+            p = splat(load_one(_FP, weights, 2 * stride + j))
+            c0, c1 = fma(p, v0, c0), fma(p, v1, c1)
+        position = stop
+    store(_FP, out, column, a0)
+    store(_FP, out, column + 16, a1)
+    store(_FP, out, padded + column, b0)
+    store(_FP, out, padded + column + 16, b1)
+    store(_FP, out, 2 * padded + column, c0)
+    store(_FP, out, 2 * padded + column + 16, c1)
+
+
+@njit(inline="always")
+def _mix_one(kind, values, table, kv_stride, weights, start, end, block, padded, column, out):
+    """sum_j p_j v_j of 16 columns for one head."""
+    a0 = zero()
+    position = start
+    while position < end:
+        index = position // block
+        stop = min(end, (index + 1) * block)
+        base = load_i32(table, index) * kv_stride + column - index * block * padded
+        for j in range(position, stop):
+            a0 = fma(splat(load_one(_FP, weights, j)), load(kind, values, base + j * padded), a0)
+        position = stop
+    store(_FP, out, column, a0)
+
+
+@njit(inline="always")
+def _mix_values(kind, values, table, kv_stride, weights, stride, heads, start, end, block, padded, out):
+    """Weighted sums of the values for all heads, ``[heads, padded]`` into ``out``."""
+    head = 0
+    while head < heads:
+        wide = head + 3 <= heads
+        own, result = weights + 4 * head * stride, out + 4 * head * padded
+        column = 0
+        while column < padded:
+            if wide and column + 32 <= padded:
+                _mix_three(kind, values, table, kv_stride, own, stride, start, end, block, padded, column, result)
+                column += 32
+            else:
+                for extra in range(3 if wide else 1):
+                    _mix_one(
+                        kind, values, table, kv_stride, own + 4 * extra * stride, start, end, block, padded, column,
+                        result + 4 * extra * padded,
+                    )  # fmt: skip
+                column += 16
+        head += 3 if wide else 1
+
+
+@njit(inline="always")
+def _ask_for(address, size):
+    for line in range(0, size, 64):
+        prefetch(address + line)
+
+
+@njit
+def _tile(kind, size, args, first_row, rows, kv_head, queries, out, scratch):
+    """Rows ``first_row .. first_row + rows - 1`` for one key-value head."""
+    all_heads, kv_heads = load_i64(args, _HEADS), load_i64(args, _KV_HEADS)
+    width, block, padded = load_i64(args, _WIDTH), load_i64(args, _BLOCK), load_i64(args, _PADDED)
+    group = all_heads // kv_heads
+    stride, window = load_i64(args, _SCRATCH_STRIDE), load_i64(args, _WINDOW)
+    scale, softcap = load_one(_FP, args, _SCALE * 2), load_one(_FP, args, _SOFTCAP * 2)
+    lengths = load_i64(args, _LENGTHS)
+    heads = rows * group
+    last = load_i32(lengths, first_row + rows - 1)
+    shortest = load_i32(lengths, first_row)
+    start = max(0, shortest - window) if window > 0 else 0
+    sequence = load_i32(load_i64(args, _SEQUENCE), first_row)
+    table = load_i64(args, _TABLES) + 4 * sequence * load_i64(args, _TABLE_STRIDE)
+    for row in range(rows):
+        source = (first_row + row) * load_i64(args, _QUERY_STRIDE) + kv_head * group * width
+        for i in range(group * width):
+            store_one(_FP, queries, row * group * width + i, scale * load_one(kind, load_i64(args, _QUERY), source + i))
+    key_bytes, value_bytes = size * width * block, size * block * padded
+    keys = load_i64(args, _KEYS) + kv_head * key_bytes
+    values = load_i64(args, _VALUES) + kv_head * value_bytes
+    first_block, end_block = start // block, (last + block - 1) // block
+    for index in range(first_block, end_block):
+        place = load_i32(table, index)
+        _ask_for(values + place * kv_heads * value_bytes, value_bytes)
+        if index + 1 < end_block:
+            _ask_for(keys + load_i32(table, index + 1) * kv_heads * key_bytes, key_bytes)
+        _scores_of_block(
+            kind, keys + place * kv_heads * key_bytes, queries, heads, width, block, scratch, stride, index * block
+        )
+    inverses = out + 4 * heads * padded
+    for head in range(heads):
+        end = load_i32(lengths, first_row + head // group)
+        own_start = max(0, end - window) if window > 0 else 0
+        inverse = _softmax(scratch, head * stride, first_block * block, own_start, end, last, softcap)
+        store_one(_FP, inverses, head, inverse)
+    _mix_values(kind, values, table, kv_heads * block * padded, scratch, stride, heads, start, last, block, padded, out)
+    for head in range(heads):
+        row = first_row + head // group
+        target = (row * all_heads + kv_head * group + head % group) * width
+        inverse = load_one(_FP, inverses, head)
+        for i in range(width):
+            store_one(kind, load_i64(args, _OUTPUT), target + i, inverse * load_one(_FP, out, head * padded + i))
 
 
 @njit
 def _work(kind, size, args):
-    """Take (row, key-value head) items until none is left."""
-    fp = np.float32(0)
-    heads, kv_heads = load_i64(args, _HEADS), load_i64(args, _KV_HEADS)
-    width, block, padded = load_i64(args, _WIDTH), load_i64(args, _BLOCK), load_i64(args, _PADDED)
-    group = heads // kv_heads
-    stride = load_i64(args, _SCRATCH_STRIDE)
-    window = load_i64(args, _WINDOW)
-    scale = load_one(fp, args, _SCALE * 2)
-    softcap = load_one(fp, args, _SOFTCAP * 2)
-    items = load_i64(args, _ROWS) * kv_heads
+    """Take (tile, key-value head) items until none is left."""
+    kv_heads, padded = load_i64(args, _KV_HEADS), load_i64(args, _PADDED)
+    heads = load_i64(args, _TILE_ROWS) * (load_i64(args, _HEADS) // kv_heads)
+    items = load_i64(args, _TILES) * kv_heads
     worker = openmp.take(args + 8 * _WORKER)
-    # Per worker: the scaled query of a head group, one output row, and the scores.
-    query = load_i64(args, _SCRATCH) + worker * 4 * ((group + 1) * (padded + 16) + group * stride)
-    out = query + 4 * group * (padded + 16)
-    scratch = out + 4 * (padded + 16)
-    keys_stride = kv_heads * width * block
+    # Per worker: the scaled queries of a tile, its outputs with their divisors, and the scores.
+    per_worker = heads * (2 * padded + LANES + load_i64(args, _SCRATCH_STRIDE))
+    queries = load_i64(args, _SCRATCH) + worker * 4 * per_worker
+    out = queries + 4 * heads * padded
+    scratch = out + 4 * heads * (padded + LANES)
+    starts = load_i64(args, _TILE_STARTS)
     while True:
         item = openmp.take(args + 8 * _NEXT)
         if item >= items:
             return
-        row = item // kv_heads
-        kv_head = item % kv_heads
-        end = load_i32(load_i64(args, _LENGTHS), row)
-        start = max(0, end - window) if window > 0 else 0
-        sequence = load_i32(load_i64(args, _SEQUENCE), row)
-        table = load_i64(args, _TABLES) + 4 * sequence * load_i64(args, _TABLE_STRIDE)
-        source = row * load_i64(args, _QUERY_STRIDE) + kv_head * group * width
-        for i in range(group * width):
-            store_one(fp, query, i, scale * load_one(kind, load_i64(args, _QUERY), source + i))
-        first_block = start // block
-        for index in range(first_block, (end + block - 1) // block):
-            keys = load_i64(args, _KEYS) + size * (load_i32(table, index) * keys_stride + kv_head * width * block)
-            _scores_of_block(kind, keys, query, group, width, block, scratch, stride, index * block)
-        values = load_i64(args, _VALUES) + size * kv_head * block * padded
-        for head in range(group):
-            inverse = _softmax(scratch, head * stride, first_block * block, start, end, softcap)
-            _mix_values(
-                kind, args, values, table, scratch, head * stride, start, end, inverse, width, block, padded, out
-            )
-            target = (row * heads + kv_head * group + head) * width
-            for i in range(width):
-                store_one(kind, load_i64(args, _OUTPUT), target + i, load_one(fp, out, i))
+        tile = item // kv_heads
+        first = load_i32(starts, tile)
+        _tile(kind, size, args, first, load_i32(starts, tile + 1) - first, item % kv_heads, queries, out, scratch)
 
 
 @cfunc(types.void(types.voidptr), cache=True)
@@ -171,6 +243,10 @@ def _worker_fp32(data):
 _WORKERS = {torch.bfloat16: _worker_bf16.address, torch.float32: _worker_fp32.address}
 
 
+TILE_ROWS = 4
+"""Rows of one sequence that share their loads of keys and values."""
+
+
 def paged_decode_cpu(
     query: Tensor,
     key_cache: Tensor,
@@ -182,6 +258,7 @@ def paged_decode_cpu(
     scale: float,
     window: int = 0,
     softcap: float = 0.0,
+    tiles: Tensor | None = None,
 ) -> Tensor:
     """See :func:`ift_kernels.paged_decode.paged_decode`."""
     rows, heads, width = query.shape
@@ -189,11 +266,13 @@ def paged_decode_cpu(
         query = query.contiguous()
     kv_heads, block, padded = key_cache.shape[1], key_cache.shape[3], value_cache.shape[3]
     output = torch.empty((rows, heads, width), dtype=query.dtype)
-    items = rows * kv_heads
-    threads = min(torch.get_num_threads(), items)
+    starts = torch.arange(rows + 1, dtype=torch.int32) if tiles is None else tiles
+    tile_rows = 1 if tiles is None or starts.shape[0] == rows + 1 else TILE_ROWS
+    count = starts.shape[0] - 1
+    threads = min(torch.get_num_threads(), count * kv_heads)
     stride = -(-longest // block) * block + LANES
-    group = heads // kv_heads
-    scratch = torch.empty(threads * ((group + 1) * (padded + LANES) + group * stride), dtype=torch.float32)
+    tile_heads = tile_rows * (heads // kv_heads)
+    scratch = torch.empty(threads * tile_heads * (2 * padded + LANES + stride), dtype=torch.float32)
     arguments = np.empty(_SLOTS, dtype=np.int64)
     arguments[:_SCALE] = (
         0,
@@ -206,7 +285,7 @@ def paged_decode_cpu(
         row_sequence.data_ptr(),
         lengths.data_ptr(),
         scratch.data_ptr(),
-        rows,
+        count,
         heads,
         kv_heads,
         width,
@@ -219,6 +298,6 @@ def paged_decode_cpu(
     floats = arguments.view(np.float32)
     floats[2 * _SCALE] = scale
     floats[2 * _SOFTCAP] = softcap
-    arguments[_QUERY_STRIDE] = query.stride(0)
+    arguments[_QUERY_STRIDE:] = (query.stride(0), starts.data_ptr(), tile_rows)
     openmp.run(openmp.entry_point(), _WORKERS[query.dtype], arguments, threads)
     return output
