@@ -73,9 +73,9 @@ class BlockManager:
         while table:
             self.release(table.pop())
 
-    def is_shared(self, block: int) -> bool:
-        """Whether more than one table refers to the block, so that it must be copied before a write."""
-        return self._references[block] > 1
+    def is_writable(self, block: int) -> bool:
+        """Whether one table alone refers to the block and nobody can find it by its content."""
+        return self._references[block] == 1 and self._digests[block] is None
 
     def publish(self, block: int, digest: bytes) -> None:
         """Make a full, computed block findable. The first block of a content wins; others stay private."""

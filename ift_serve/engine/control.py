@@ -68,6 +68,8 @@ class RequestControl:
             raise ValueError("force: the sequence has ended")
         if not token_ids:
             raise ValueError("force: no tokens given")
+        if replace_last and sequence.pending:
+            raise ValueError("force: a sibling's last token cannot be replaced while the step that uses it ends")
         if replace_last:
             sequence.take_back_last(request.strategy.records)
             sequence.overridden = True

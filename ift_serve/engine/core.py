@@ -240,13 +240,16 @@ class EngineCore:
         ):
             computed = len(step.token_ids)
             total += computed
+            sequence.pending = False
             if sequence.ended is not None:
                 continue
             request = sequence.request
             request.account.served += computed
             advance(sequence, step.start + computed)
             if sampled is not None:
-                self._accept(sequence, sampled, now)
+                # A sibling's callback may have forced tokens meanwhile, which this draw does not know of.
+                if sequence.computed == len(sequence.tokens):
+                    self._accept(sequence, sampled, now)
                 continue
             if scored is not None:
                 self._take_scores(sequence, scored)

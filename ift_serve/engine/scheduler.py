@@ -102,6 +102,7 @@ class Scheduler:
             row = sequence.row
             if row is not None:
                 row.step = position + 1 - sequence.prompt_length
+            sequence.pending = True
             scheduled.append(sequence)
             steps.append(step)
 
@@ -137,6 +138,7 @@ class Scheduler:
             row.step = end - sequence.prompt_length
             step.sampling = row
         self._tables.claim(sequence, start, end)
+        sequence.pending = True
         self.scheduled.append(sequence)
         self._steps.append(step)
         return end - start
@@ -253,6 +255,7 @@ class Scheduler:
         if sequence in self.scheduled:
             index = self.scheduled.index(sequence)
             del self.scheduled[index], self._steps[index]
+            sequence.pending = False
         self.running.remove(sequence)
         self._tables.release(sequence)
         insort(self.parked, sequence, key=_KEY)

@@ -19,6 +19,7 @@ class Sequence:
 
     ``tokens[:computed]`` have keys and values in the blocks of ``table``. ``held_back`` is 1 where the last
     token is not to be computed: a prompt that several sequences will share, or a text that is only scored.
+    ``pending`` is set while a step computes it, until its result is taken in.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class Sequence:
         "number",
         "ordinal",
         "overridden",
+        "pending",
         "prompt_length",
         "published",
         "record",
@@ -72,6 +74,7 @@ class Sequence:
             self.decode_step.segment_ids = _RESPONSE
         self.ended: FinishReason | None = None
         self.overridden = False
+        self.pending = False
         self.branches = 0
         self.candidate = ordinal
         self.sent = 0

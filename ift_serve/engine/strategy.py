@@ -45,7 +45,11 @@ class Branch(Protocol):
 
 
 class Control(Protocol):
-    """What a strategy may do to the sequences of its request, from within its callbacks."""
+    """What a strategy may do to the sequences of its request, from within its callbacks.
+
+    Sequences advance together. A sibling may have drawn a token that the strategy will be told of later in the
+    same step; until then it is not there: a fork does not have it, and forcing tokens discards it.
+    """
 
     @property
     def sampling(self) -> SamplingParams:
@@ -65,7 +69,8 @@ class Control(Protocol):
     def force(self, branch: Branch, token_ids: list[int], *, replace_last: bool = False) -> None:
         """Append tokens as if they had been drawn, computed in one go before the next draw.
 
-        With ``replace_last`` the token just drawn is taken back first, and with it the end it may have meant.
+        With ``replace_last`` the token just drawn is taken back first, and with it the end it may have meant;
+        that is for the branch whose ``on_token`` is running.
         Forced tokens carry statistics of zeros.
         """
 

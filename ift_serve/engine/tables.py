@@ -70,10 +70,10 @@ class BlockTables:
         sequence.capacity += self._block_size
 
     def must_copy_tail(self, sequence: Sequence) -> bool:
-        """Whether others share the partial block that the sequence writes next."""
+        """Whether the partial block that the sequence writes next is not its own to write."""
         if sequence.may_share_tail:
-            tail = sequence.table[sequence.computed // self._block_size]
-            sequence.may_share_tail = self.blocks.is_shared(tail)
+            index, used = divmod(sequence.computed, self._block_size)
+            sequence.may_share_tail = used > 0 and not self.blocks.is_writable(sequence.table[index])
         return sequence.may_share_tail
 
     def copy_tail(self, sequence: Sequence) -> None:

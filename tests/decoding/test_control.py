@@ -248,6 +248,53 @@ def test_parked_forks_give_up_their_blocks_when_the_first_in_line_needs_them() -
     assert answer.tokens[2] == [*first[:10], 1, *greedy([*PROMPT[:4], *first[:10], 1], 1)]
 
 
+@pytest.mark.parametrize("count", range(1, 9))
+def test_forking_a_sibling_that_this_step_computes_spoils_no_cached_block(count: int) -> None:
+    """The sibling's last block may be full and findable by the time its fork, which has less of it, writes."""
+
+    def fork_sibling(control: Control, branch: Branch, token: SampledToken, _: object) -> None:
+        if branch.ordinal == 0 and branch.generated_count == count + 1:
+            sibling = next(other for other in control.live if other.ordinal == 1)
+            assert sibling.generated_count == count
+            control.fork(sibling, candidate=2, replace_last=77)
+        if branch.ordinal == 1 and branch.generated_count == count + 1:
+            control.stop(branch)
+
+    strategies = {**STRATEGIES, "doing": strategy(fork_sibling, width=2)}
+    driver = Driver(make_core(PagedOracle(64), strategies, max_sequences=2))
+    driver.add(generate("a", PROMPT, strategy="doing", temperature=1.0, max_new_tokens=16))
+    answer = driver.run()["a"]
+    alone = solo(generate("b", PROMPT, temperature=1.0, candidates=2, max_new_tokens=16)).tokens
+    assert answer.tokens[0] == alone[0]
+    assert answer.tokens[1] == alone[1][: count + 1]
+    assert answer.tokens[2][:count] == [*alone[1][: count - 1], 77]
+    for tokens in answer.tokens.values():
+        again = generate("c", [*PROMPT, *tokens, 1], max_new_tokens=1)
+        driver.add(again)
+        assert driver.run()["c"].tokens == solo(again).tokens
+
+
+def test_tokens_forced_on_a_sibling_replace_the_draw_it_was_waiting_for() -> None:
+    def force_sibling(control: Control, branch: Branch, token: SampledToken, _: object) -> None:
+        if branch.ordinal == 0 and branch.generated_count == 3:
+            sibling = next(other for other in control.live if other.ordinal == 1)
+            control.force(sibling, [30, 31])
+
+    answer = run(strategy(force_sibling, width=2), max_new_tokens=8)
+    start = [*greedy(PROMPT, 2), 30, 31]
+    assert answer.tokens[0] == greedy(PROMPT, 8)
+    assert answer.tokens[1] == [*start, *greedy([*PROMPT, *start], 4)]
+
+
+def test_a_siblings_last_token_is_not_replaced_under_a_running_step() -> None:
+    def replace_sibling(control: Control, branch: Branch, token: SampledToken, _: object) -> None:
+        if branch.ordinal == 0 and branch.generated_count == 3:
+            control.force(control.live[1], [30], replace_last=True)
+
+    answer = run(strategy(replace_sibling, width=2))
+    assert answer.failure is not None and answer.failure.kind is FailureKind.INTERNAL
+
+
 def test_the_registry_names_plain_sampling() -> None:
     request = generate("a", PROMPT, candidates=5)
     assert STRATEGIES[request.strategy](request).width == 5
