@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = {"ift_serve": ROOT / "ift_serve", "ift_kernels": ROOT / "kernels/ift_kernels", "ift_training": ROOT / "training/ift_training"}
+SOURCES = {
+    "ift_serve": ROOT / "ift_serve",
+    "ift_kernels": ROOT / "kernels/ift_kernels",
+    "ift_training": ROOT / "training/ift_training",
+}
 
 ALLOWED = {
     "ift_kernels": {"ift_kernels"},
@@ -73,7 +77,9 @@ def violations(module: str, source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("module", "path"), list(_modules()), ids=lambda value: str(value) if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("module", "path"), list(_modules()), ids=lambda value: str(value) if isinstance(value, str) else ""
+)
 def test_imports_go_one_way(module: str, path: Path) -> None:
     assert violations(module, path.read_text(encoding="utf-8")) == []
 

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ift_serve.cli.connect import DEFAULT_SERVER, Authority, Certificate, ClientOptions, Json, Key, Server, TokenFile
-from ift_serve.cli.connect import readable_errors
+from ift_serve.cli.connect import (
+    DEFAULT_SERVER,
+    Authority,
+    Certificate,
+    ClientOptions,
+    Json,
+    Key,
+    Server,
+    TokenFile,
+    readable_errors,
+)
 
 if TYPE_CHECKING:
     from ift_serve.client import AsyncClient
@@ -52,7 +61,9 @@ class Report:
     inter_token_p99: float
 
 
-def plan(count: int, prompt: tuple[int, int], output: tuple[int, int], vocabulary: int, context: int, seed: int) -> list[Request]:
+def plan(
+    count: int, prompt: tuple[int, int], output: tuple[int, int], vocabulary: int, context: int, seed: int
+) -> list[Request]:
     """Seeded requests of random token ids, cut to the context."""
     rng = random.Random(seed)
     requests = []

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ift_serve.cli.connect import DEFAULT_SERVER, Authority, Certificate, ClientOptions, Key, Server, TokenFile
-from ift_serve.cli.connect import fail, readable_errors
+from ift_serve.cli.connect import (
+    DEFAULT_SERVER,
+    Authority,
+    Certificate,
+    ClientOptions,
+    Key,
+    Server,
+    TokenFile,
+    fail,
+    readable_errors,
+)
 
 _HELP = "/reset forgets the conversation, /undo the last exchange, /history shows it, /quit ends."
 
@@ -72,13 +81,13 @@ def _read(interactive: bool) -> str | None:
     return line.rstrip("\n") if line else None
 
 
-def _command(line: str, history: list[object], keep: int) -> None:
+def _command(line: str, history: list[Any], keep: int) -> None:
     if line == "/reset":
         del history[keep:]
     elif line == "/undo":
         del history[max(keep, len(history) - 2) :]
     elif line == "/history":
         for message in history:
-            print(f"{message.role}: {message.text}")  # type: ignore[attr-defined]
+            print(f"{message.role}: {message.text}")
     else:
         print(_HELP)

@@ -13,14 +13,13 @@ import typer
 
 Server = Annotated[str, typer.Option(help="host:port of the server", envvar="IFT_SERVE_SERVER")]
 TokenFile = Annotated[
-    Path | None, typer.Option(help="file that holds the bearer token (or set IFT_SERVE_TOKEN)", exists=True, dir_okay=False)
+    Path | None,
+    typer.Option(help="file that holds the bearer token (or set IFT_SERVE_TOKEN)", exists=True, dir_okay=False),
 ]
 Authority = Annotated[
     Path | None, typer.Option(help="certificate authority of the server, for TLS", exists=True, dir_okay=False)
 ]
-Certificate = Annotated[
-    Path | None, typer.Option(help="own certificate, for mutual TLS", exists=True, dir_okay=False)
-]
+Certificate = Annotated[Path | None, typer.Option(help="own certificate, for mutual TLS", exists=True, dir_okay=False)]
 Key = Annotated[Path | None, typer.Option(help="key of the own certificate", exists=True, dir_okay=False)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 DEFAULT_SERVER = "127.0.0.1:50051"

@@ -68,7 +68,16 @@ async def _ask_all(port: int) -> list[Answer]:
 
 def _start(log: Path) -> tuple[subprocess.Popen[str], int]:
     """A server process on a free port; returns once it says that it is ready."""
-    command = [sys.executable, "-c", "from ift_serve.cli import main; main()", "serve", "--port", "0", "--metrics-port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from ift_serve.cli import main; main()",
+        "serve",
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+    ]
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ})
     assert process.stdout is not None

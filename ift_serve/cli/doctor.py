@@ -55,7 +55,7 @@ def _processor() -> list[Finding]:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     capability = torch.backends.cpu.get_cpu_capability()
-    native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
+    native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False  # type: ignore[no-untyped-call]
     advice = "" if native else "models run in float32 on this processor, at about half the speed"
     spin = os.environ.get("OMP_WAIT_POLICY", "unset")
     return [
@@ -76,7 +76,9 @@ def _device() -> Finding:
 
 def _memory() -> Finding:
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return Finding("free memory", "ok" if free > 2 else "note", f"{free:.1f} GiB", "" if free > 2 else "little for a cache")
+    return Finding(
+        "free memory", "ok" if free > 2 else "note", f"{free:.1f} GiB", "" if free > 2 else "little for a cache"
+    )
 
 
 def _extras() -> list[Finding]:

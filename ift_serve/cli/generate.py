@@ -9,8 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ift_serve.cli.connect import DEFAULT_SERVER, Authority, Certificate, ClientOptions, Json, Key, Server, TokenFile
-from ift_serve.cli.connect import readable_errors
+from ift_serve.cli.connect import (
+    DEFAULT_SERVER,
+    Authority,
+    Certificate,
+    ClientOptions,
+    Json,
+    Key,
+    Server,
+    TokenFile,
+    readable_errors,
+)
 
 
 def generate(

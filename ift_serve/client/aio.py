@@ -84,7 +84,7 @@ class AsyncClient:
     ) -> None:
         self._connection = Connection(target, token, authority, certificate, key, server_name)
         credentials, options = self._connection.credentials(), self._connection.options
-        self._channel = (
+        self._channel: Any = (
             grpc.aio.insecure_channel(target, options)
             if credentials is None
             else grpc.aio.secure_channel(target, credentials, options)

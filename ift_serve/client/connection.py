@@ -12,7 +12,7 @@ import grpc
 from ift_serve.client.errors import ServerError
 
 DEFAULT_TARGET = "127.0.0.1:50051"
-_OPTIONS = [
+_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -48,7 +48,9 @@ class Connection:
     @property
     def options(self) -> list[tuple[str, int | str]]:
         """Channel options."""
-        named = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
+        named: list[tuple[str, int | str]] = (
+            [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
+        )
         return [*_OPTIONS, *named]
 
     @property

@@ -151,7 +151,11 @@ class Accumulator:
 
 
 def score_message(
-    context: PromptLike, continuations: Sequence[str | Sequence[int]], token_log_probs: bool, priority: int, adapter: str
+    context: PromptLike,
+    continuations: Sequence[str | Sequence[int]],
+    token_log_probs: bool,
+    priority: int,
+    adapter: str,
 ) -> pb.ScoreRequest:
     """Continuations of one context; a string context is raw text."""
     prompt = Prompt.from_text(context) if isinstance(context, str) else context
@@ -166,7 +170,8 @@ def score_message(
 def scores(message: pb.ScoreResponse) -> Scores:
     """Scores in order."""
     listed = [
-        Score(s.log_prob, s.is_greedy, s.token_count, tuple(s.token_log_probs), tuple(s.token_ids)) for s in message.scores
+        Score(s.log_prob, s.is_greedy, s.token_count, tuple(s.token_log_probs), tuple(s.token_ids))
+        for s in message.scores
     ]
     return Scores(listed, usage(message.usage), message.model, message.adapter)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -61,4 +62,5 @@ class ServerError(Exception):
 
 def _metadata(error: grpc.RpcError) -> Iterable[tuple[str, str | bytes]]:
     trailing = error.trailing_metadata()  # type: ignore[attr-defined]
-    return [(str(k), v) for k, v in (trailing or ())]
+    pairs: Iterable[Any] = trailing or ()
+    return [(str(key), value) for key, value in pairs]

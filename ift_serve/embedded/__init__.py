@@ -12,6 +12,7 @@ def model_path() -> Path:
     path = Path(__file__).parent / "ift_tiny"
     if not (path / "model.safetensors").is_file():
         raise FileNotFoundError(
-            f"{path}: the embedded model is missing; reinstall ift-serve, or train it: python -m ift_training.tiny --output {path}"
+            f"{path}: the embedded model is missing; reinstall ift-serve, or train it: "
+            f"python -m ift_training.tiny --output {path}"
         )
     return path

@@ -44,6 +44,8 @@ def _environment(config: EngineConfig) -> dict[str, str]:
     """This process's, with idle compute threads asleep: spinning ones starve each other on few cores."""
     environment = dict(os.environ)
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A few microseconds of spinning bridge the gaps within a step and halve the time of small matrix products.
+    environment.setdefault("GOMP_SPINCOUNT", "2000")
     if config.threads is not None:
         environment["OMP_NUM_THREADS"] = str(config.threads)
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

@@ -12,9 +12,7 @@ _LANES = 16
 def bytes_per_block(geometry: list[LayerGeometry], block_size: int, dtype: torch.dtype) -> int:
     """Memory of one block over all layers, in bytes."""
     size = torch.empty((), dtype=dtype).element_size()
-    return sum(
-        layer.kv_heads * block_size * (layer.width + _padded(layer.width)) * size for layer in geometry
-    )
+    return sum(layer.kv_heads * block_size * (layer.width + _padded(layer.width)) * size for layer in geometry)
 
 
 def _padded(width: int) -> int:

@@ -108,7 +108,9 @@ def sampled_tokens(result: SampledRows, rows: list[SamplingRow | None]) -> list[
         if wanted:
             ids = result.top_ids[index, :wanted].tolist()
             top = [pair for pair in zip(ids, result.top_log_probs[index].tolist(), strict=False) if pair[0] >= 0]
-        drawn.append(SampledToken(tokens[index], TokenStatistics(*statistics[index], row.temperature), top))
+        log_prob, p1, p2, entropy, top20 = statistics[index]
+        shown = TokenStatistics(log_prob, p1, p2, entropy, top20, row.temperature)
+        drawn.append(SampledToken(tokens[index], shown, top))
     return drawn
 
 

@@ -13,7 +13,7 @@ def can_pack(dtype: torch.dtype) -> bool:
     """Whether this build and machine have packed products for ``dtype``."""
     return (
         dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
@@ -35,11 +35,11 @@ class PackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs: ``[..., in_features]`` contiguous -> ``[..., out_features]``."""
+        rows = inputs
         if self._pad_single and inputs.numel() == self.in_features:
-            pair = inputs.reshape(1, -1).expand(2, -1).contiguous()
-            result = torch.ops.mkldnn._linear_pointwise(pair, self._packed, self._bias, "none", [], "")
-            return result[:1].view(*inputs.shape[:-1], self.out_features)
-        return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self._bias, "none", [], "")  # type: ignore[no-any-return]
+            rows = inputs.reshape(1, -1).expand(2, -1).contiguous()
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
+        return result if rows is inputs else result[:1].view(*inputs.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         """Shapes, as ``nn.Linear`` shows them."""

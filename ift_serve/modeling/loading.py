@@ -71,7 +71,9 @@ def _context_length(config: Any, requested: int | None, name: str) -> int:
         if parameters.get("rope_type") in ("longrope", "dynamic"):
             limit = min(limit, int(parameters.get("original_max_position_embeddings") or limit))
     if requested is not None and requested > limit:
-        raise UnsupportedModelError(f"{name}: context_length {requested} is over the {limit} this model computes exactly")
+        raise UnsupportedModelError(
+            f"{name}: context_length {requested} is over the {limit} this model computes exactly"
+        )
     return requested or limit
 
 
@@ -117,9 +119,7 @@ def _probe(model: nn.Module, name: str, layers: int) -> list[LayerGeometry]:
     return [probe.layers[index] for index in range(layers)]
 
 
-def _check_against_own_attention(
-    model: nn.Module, name: str, ids: Tensor, positions: Tensor, routed: Tensor
-) -> None:
+def _check_against_own_attention(model: nn.Module, name: str, ids: Tensor, positions: Tensor, routed: Tensor) -> None:
     """The routed model must compute what the model computes by itself (catches biases the route does not carry)."""
     model.set_attn_implementation("eager")  # type: ignore[operator]
     own: Tensor = model(input_ids=ids, position_ids=positions, use_cache=False).logits
@@ -127,7 +127,9 @@ def _check_against_own_attention(
     tolerance = 1e-3 if own.dtype == torch.float32 else 0.08
     difference = (own.float() - routed.float()).abs().max() / own.float().abs().max().clamp_min(1e-6)
     if not torch.isfinite(own).all():
-        raise UnsupportedModelError(f"{name}: the model computes NaN or infinite logits in {own.dtype}; try another dtype")
+        raise UnsupportedModelError(
+            f"{name}: the model computes NaN or infinite logits in {own.dtype}; try another dtype"
+        )
     if difference > tolerance:
         raise UnsupportedModelError(
             f"{name}: {type(model).__name__} computes differently with routed attention "
@@ -144,7 +146,9 @@ def load_model(
     Raises UnsupportedModelError when there is no such model, it is not a decoder, or its attention cannot be routed.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     register_attention()
     config: Any = None
     shown = name or path.rstrip("/").rsplit("/", 1)[-1]

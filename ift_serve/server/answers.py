@@ -39,7 +39,7 @@ class CandidateText:
     def __init__(self, index: int, tokenizer: Any, stop: list[str], wanted: Wanted) -> None:
         self.index = index
         self.tokens = 0
-        self.finish_reason: int = pb.FINISH_REASON_UNSPECIFIED
+        self.finish_reason: pb.FinishReason.ValueType = pb.FINISH_REASON_UNSPECIFIED
         self._tokenizer = tokenizer.backend_tokenizer
         self._detokenizer = IncrementalDetokenizer(tokenizer)
         self._matcher = StopMatcher(stop)
@@ -73,11 +73,13 @@ class CandidateText:
             if reason is FinishReason.STOP and ids:
                 delta.matched_stop.token_id = ids[-1]
         delta.text = text
-        delta.finish_reason = self.finish_reason  # type: ignore[assignment]
+        delta.finish_reason = self.finish_reason
         if self._wanted.tokens:
             delta.tokens.extend(self._token(output, place) for place in range(used))
         if self.is_finished:
-            metrics.finished.labels(pb.FinishReason.Name(self.finish_reason).removeprefix("FINISH_REASON_").lower()).inc()
+            metrics.finished.labels(
+                pb.FinishReason.Name(self.finish_reason).removeprefix("FINISH_REASON_").lower()
+            ).inc()
         return delta if text or delta.tokens or self.is_finished else None
 
     def _read(self, ids: list[int]) -> tuple[str, str | None, int]:

@@ -13,12 +13,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ift_serve.engine.client import BaseEngineClient, EngineClient, State
+from ift_serve.engine.logs import configure_logs
 from ift_serve.modeling.prompt import PromptRenderer
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.calls import CallGuard
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.inference import InferenceService
-from ift_serve.server.logs import configure_logs
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.model import AdapterService, ModelService
 from ift_serve.server.services import ADAPTER, INFERENCE, MODEL, generic_handlers
@@ -75,7 +75,9 @@ class Server:
             self.metrics_port = self.metrics.serve(self.config.metrics_host, self.config.metrics_port)
         self.engine.on_state(self._engine_changed)
         await self._set_health(serving=True)
-        _log.info("ready", extra={"port": self.port, "metrics_port": self.metrics_port, "model": self.engine.model.name})
+        _log.info(
+            "ready", extra={"port": self.port, "metrics_port": self.metrics_port, "model": self.engine.model.name}
+        )
 
     def _listen(self) -> int:
         config = self.config

@@ -91,7 +91,8 @@ class CallGuard:
             self._metrics.calls.labels(method, code.name).inc()
             seconds = round(time.monotonic() - arrival, 6)
             _log.info(
-                "call", extra={"method": method, "request_id": request_id, "code": code.name, "seconds": seconds, **notes}
+                "call",
+                extra={"method": method, "request_id": request_id, "code": code.name, "seconds": seconds, **notes},
             )
 
     def _admit(self) -> None:

@@ -42,7 +42,7 @@ def bad_text(descriptor: Descriptor, data: bytes, prefix: str = "") -> str | Non
                     payload.decode()
                 except UnicodeDecodeError:
                     return path
-            elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            elif field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type is not None:
                 found = bad_text(field.message_type, payload, f"{path}.")
                 if found is not None:
                     return found

@@ -121,9 +121,7 @@ class InferenceService:
             call.notes["prompt"] = rendered.text
         call.notes["prompt_tokens"] = len(rendered.token_ids)
         wanted = Wanted.of(request.details)
-        candidates = [
-            CandidateText(i, self._renderer.tokenizer, stop, wanted) for i in range(sampling.candidates)
-        ]
+        candidates = [CandidateText(i, self._renderer.tokenizer, stop, wanted) for i in range(sampling.candidates)]
         engine_request = GenerateRequest(
             request_id=call.engine_id,
             token_ids=rendered.token_ids,
@@ -187,4 +185,3 @@ class _Generation:
     def end(self) -> pb.Usage:
         """The usage, once all deltas have been taken."""
         return self._count.message(len(self.request.token_ids))
-

@@ -52,7 +52,7 @@ def _streaming(guard: CallGuard, method: MethodDescriptor, handler: Any, role: R
     return handle
 
 
-def generic_handlers(guard: CallGuard, implementations: Mapping[str, object]) -> list[grpc.GenericRpcHandler]:
+def generic_handlers(guard: CallGuard, implementations: Mapping[str, object]) -> list[Any]:
     """One handler a service; rpc ``StreamGenerate`` calls ``implementation.stream_generate``."""
     pool = descriptor_pool.Default()
     handlers = []

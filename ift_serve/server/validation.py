@@ -25,9 +25,7 @@ _SEGMENTS = {
 }
 
 
-def number(
-    path: str, value: float, low: float, high: float, *, above: bool = False, hint: str = ""
-) -> float:
+def number(path: str, value: float, low: float, high: float, *, above: bool = False, hint: str = "") -> float:
     """A finite number within ``[low, high]`` (``(low, high]`` with ``above``). Raises StatusError."""
     if not math.isfinite(value):
         raise invalid(path, f"is {value}; give a finite number")
@@ -55,9 +53,7 @@ class Validator:
         elif kind == "conversation":
             rendered = self._conversation(prompt.conversation, f"{path}.conversation")
         elif kind == "text":
-            rendered = self._renderer.text(
-                prompt.text.text, add_special_tokens=not prompt.text.without_special_tokens
-            )
+            rendered = self._renderer.text(prompt.text.text, add_special_tokens=not prompt.text.without_special_tokens)
         else:
             rendered = self._tokens(prompt.tokens, f"{path}.tokens")
         self._check_length(len(rendered.token_ids), path)

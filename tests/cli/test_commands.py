@@ -22,7 +22,9 @@ COMMANDS = ("serve", "generate", "chat", "bench", "doctor", "demo", "health")
 def _ift(*arguments: str, stdin: str = "", code: int = 0) -> str:
     command = [sys.executable, "-c", "from ift_serve.cli import main; main()", *arguments]
     environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"}
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=120, env=environment, check=False
+    )
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
 
@@ -50,7 +52,9 @@ def test_help(command: str) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, ift_serve.cli; print(sorted({'torch', 'transformers', 'grpc', 'numba'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_generate(address: str) -> None:
@@ -59,7 +63,9 @@ def test_generate(address: str) -> None:
     answer = json.loads(_ift("generate", "Say hello", *options, "--json"))
     assert answer["candidates"][0]["text"] + "\n" == text
     assert answer["usage"]["generated_tokens"] <= 5
-    assert json.loads(_ift("generate", "-", *options, "--json", stdin="Say hello"))["candidates"] == answer["candidates"]
+    assert (
+        json.loads(_ift("generate", "-", *options, "--json", stdin="Say hello"))["candidates"] == answer["candidates"]
+    )
     assert _ift("generate", "Say hello", *options, "--n", "2").startswith("[0]")
 
 
@@ -73,7 +79,9 @@ def test_chat_in_a_pipe_remembers(address: str) -> None:
 
 def test_bench(address: str) -> None:
     report = json.loads(
-        _ift("bench", "--server", address, "--requests", "6", "--concurrency", "3", "--output-tokens", "4", "6", "--json")
+        _ift(
+            "bench", "--server", address, "--requests", "6", "--concurrency", "3", "--output-tokens", "4", "6", "--json"
+        )
     )
     assert report["requests"] == 6 and 24 <= report["generated_tokens"] <= 36
     assert report["first_token_p50"] > 0 and report["tokens_per_second"] > 0

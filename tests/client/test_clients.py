@@ -62,7 +62,9 @@ async def test_async_client(server: Server) -> None:
         assert (await client.score_text("the fox and the dog")).scores[0].log_prob < 0
         tokens = await client.tokenize(Prompt(instruction="Say", context="hello"))
         assert {"template", "instruction", "context"} == set(tokens.segments)
-        assert (await client.generate(Prompt.from_tokens(tokens.token_ids), max_new_tokens=2)).usage.prompt_tokens == len(tokens.token_ids)
+        assert (
+            await client.generate(Prompt.from_tokens(tokens.token_ids), max_new_tokens=2)
+        ).usage.prompt_tokens == len(tokens.token_ids)
 
 
 async def test_sync_client_from_threads(server: Server) -> None:
@@ -127,7 +129,9 @@ class _Flaky(inference_pb2_grpc.InferenceServiceServicer):
         code, delay = self.failures.pop(0)
         status = status_pb2.Status(code=code.value[0], message="trouble")
         if delay:
-            status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=int(delay * 1e9))))
+            status.details.add().Pack(
+                error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=int(delay * 1e9)))
+            )
         await context.abort(code, "trouble", (("grpc-status-details-bin", status.SerializeToString()),))
 
     async def Generate(self, request: Any, context: Any) -> Any:
@@ -180,7 +184,9 @@ async def test_a_stream_is_tried_again_only_before_its_first_piece(flaky: Flaky)
     assert servicer.calls == 1
 
 
-@pytest.mark.parametrize("code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED])
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED]
+)
 async def test_other_failures_are_not(flaky: Flaky, code: grpc.StatusCode) -> None:
     servicer = _Flaky([(code, 0)] * 2)
     client = await flaky(servicer)

@@ -27,14 +27,17 @@ def node() -> str:
 
 def test_grpc_js_lists_generates_and_streams(node: str, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-c", "from ift_serve.cli import main; main()", "serve", str(tiny_llama(tmp_path)), "--port", "0",
+        sys.executable, "-c", "from ift_serve.cli import main; main()", "serve", str(tiny_llama(tmp_path)),
+        "--port", "0",
         "--metrics-port", "-1", "--name", "tiny", "--threads", "1",
     ]  # fmt: skip
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert server.stdout is not None
         address = server.stdout.readline().split("ready on ")[1].split(",")[0]
-        done = subprocess.run([node, "client.mjs", address], cwd=HERE, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [node, "client.mjs", address], cwd=HERE, capture_output=True, text=True, timeout=60, check=False
+        )
     finally:
         server.terminate()
         server.wait(timeout=30)

@@ -27,7 +27,13 @@ def _cache(blocks: int, kv_heads: int, width: int, block: int, dtype: torch.dtyp
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "width", "block", "window", "softcap"),
-    [(9, 3, 64, 16, 0, 0.0), (4, 4, 20, 16, 7, 0.0), (8, 1, 128, 32, 40, 30.0), (6, 2, 80, 16, 0, 0.0), (5, 1, 96, 48, 1, 0.0)],
+    [
+        (9, 3, 64, 16, 0, 0.0),
+        (4, 4, 20, 16, 7, 0.0),
+        (8, 1, 128, 32, 40, 30.0),
+        (6, 2, 80, 16, 0, 0.0),
+        (5, 1, 96, 48, 1, 0.0),
+    ],
 )
 def test_paged_decode(
     dtype: torch.dtype, heads: int, kv_heads: int, width: int, block: int, window: int, softcap: float
@@ -69,7 +75,10 @@ def test_paged_decode_of_a_row_ignores_the_other_rows() -> None:
     keys, values = _cache(40, 2, 64, 16, torch.bfloat16)
     tables = torch.arange(40, dtype=torch.int32).view(8, 5)
     query = torch.randn(8, 6, 64).bfloat16()
-    sequence, lengths = torch.arange(8, dtype=torch.int32), torch.tensor([80, 3, 17, 64, 33, 1, 50, 79], dtype=torch.int32)
+    sequence, lengths = (
+        torch.arange(8, dtype=torch.int32),
+        torch.tensor([80, 3, 17, 64, 33, 1, 50, 79], dtype=torch.int32),
+    )
     together = paged_decode(query, keys, values, tables, sequence, lengths, 80, 0.125)
     for row in range(8):
         alone = paged_decode(
@@ -82,7 +91,11 @@ def test_paged_decode_of_a_row_ignores_the_other_rows() -> None:
 @pytest.mark.parametrize("rows", [1, 7, 200])
 def test_residual_rms_norm(dtype: torch.dtype, rows: int) -> None:
     torch.manual_seed(0)
-    hidden, delta, weight = torch.randn(rows, 576).to(dtype), torch.randn(rows, 576).to(dtype), torch.randn(576).to(dtype)
+    hidden, delta, weight = (
+        torch.randn(rows, 576).to(dtype),
+        torch.randn(rows, 576).to(dtype),
+        torch.randn(576).to(dtype),
+    )
     for change in (delta, None):
         ours, theirs = hidden.clone(), hidden.clone()
         output = residual_rms_norm(ours, change, weight, 1e-5)
@@ -101,7 +114,9 @@ def test_silu_mul(dtype: torch.dtype, rows: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("tokens", "rotary", "normed"), [(1, 64, False), (9, 64, True), (70, 48, True), (33, 20, False)])
+@pytest.mark.parametrize(
+    ("tokens", "rotary", "normed"), [(1, 64, False), (9, 64, True), (70, 48, True), (33, 20, False)]
+)
 def test_rotate_and_write_kv(dtype: torch.dtype, tokens: int, rotary: int, normed: bool) -> None:
     torch.manual_seed(0)
     heads, kv_heads, width, block = 6, 2, 64, 16
@@ -114,7 +129,10 @@ def test_rotate_and_write_kv(dtype: torch.dtype, tokens: int, rotary: int, norme
     found, expected = [], []
     for function, out in ((rotate_and_write_kv, found), (rotate_and_write_kv_reference, expected)):
         own = states.clone()
-        keys, values = torch.zeros(6, kv_heads, width, block, dtype=dtype), torch.zeros(6, kv_heads, block, width, dtype=dtype)
+        keys, values = (
+            torch.zeros(6, kv_heads, width, block, dtype=dtype),
+            torch.zeros(6, kv_heads, block, width, dtype=dtype),
+        )
         function(own, heads, kv_heads, cosine, sine, positions, slots, keys, values, *norms, 1e-6)
         out += [own, keys, values]
     for ours, theirs in zip(found, expected, strict=True):

@@ -64,7 +64,9 @@ def test_generator_is_philox_4x32_10() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(-(2**63), 2**63 - 1), step=st.integers(0, 2**20), rows=st.integers(2, 9), place=st.integers(0, 8))
+@given(
+    seed=st.integers(-(2**63), 2**63 - 1), step=st.integers(0, 2**20), rows=st.integers(2, 9), place=st.integers(0, 8)
+)
 def test_a_row_draws_the_same_token_alone_and_in_any_batch(seed: int, step: int, rows: int, place: int) -> None:
     place %= rows
     generator = torch.Generator().manual_seed(0)
@@ -72,7 +74,10 @@ def test_a_row_draws_the_same_token_alone_and_in_any_batch(seed: int, step: int,
     parameters = _parameters(rows, generator)
     parameters.seeds[place], parameters.steps[place], parameters.targets[place] = seed, step, -1
     alone = RowParameters(
-        *(getattr(parameters, n)[place : place + 1] for n in ("temperature", "top_p", "min_p", "top_k", "seeds", "steps", "targets"))
+        *(
+            getattr(parameters, n)[place : place + 1]
+            for n in ("temperature", "top_p", "min_p", "top_k", "seeds", "steps", "targets")
+        )
     )
     assert sample_rows(logits, parameters).tokens[place] == sample_rows(logits[place : place + 1], alone).tokens[0]
 

@@ -37,7 +37,8 @@ def _tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
-        [WORDS] * 3, trainers.BpeTrainer(vocab_size=340, initial_alphabet=alphabet, special_tokens=SPECIAL, show_progress=False)
+        [WORDS] * 3,
+        trainers.BpeTrainer(vocab_size=340, initial_alphabet=alphabet, special_tokens=SPECIAL, show_progress=False),
     )
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
@@ -55,7 +56,10 @@ def _conversation(contents: list[str], roles: tuple[str, ...]) -> list[Message]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=60, deadline=None)
-@given(contents=st.lists(CONTENT, min_size=4, max_size=4), turns=st.sampled_from([("user",), ("user", "assistant", "user"), ("system", "user")]))
+@given(
+    contents=st.lists(CONTENT, min_size=4, max_size=4),
+    turns=st.sampled_from([("user",), ("user", "assistant", "user"), ("system", "user")]),
+)
 def test_ids_are_those_of_apply_chat_template(name: str, contents: list[str], turns: tuple[str, ...]) -> None:
     renderer = RENDERERS[name]
     if name == "no-system" and turns[0] == "system":
@@ -64,7 +68,9 @@ def test_ids_are_those_of_apply_chat_template(name: str, contents: list[str], tu
     rendered = renderer.conversation(messages)
     if renderer.has_template:
         plain = [{"role": m.role, "content": m.content} for m in messages]
-        expected = renderer.tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=True, return_dict=False)
+        expected = renderer.tokenizer.apply_chat_template(
+            plain, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
         assert rendered.token_ids == list(expected)
     assert len(rendered.segment_ids) == len(rendered.token_ids)
 
@@ -72,7 +78,9 @@ def test_ids_are_those_of_apply_chat_template(name: str, contents: list[str], tu
 def _texts(renderer: PromptRenderer, rendered: object) -> dict[Segment, str]:
     ids, segments = rendered.token_ids, rendered.segment_ids  # type: ignore[attr-defined]
     decode = renderer.tokenizer.backend_tokenizer.decode
-    return {s: decode([i for i, g in zip(ids, segments, strict=True) if g == s], skip_special_tokens=False) for s in Segment}
+    return {
+        s: decode([i for i, g in zip(ids, segments, strict=True) if g == s], skip_special_tokens=False) for s in Segment
+    }
 
 
 @pytest.mark.parametrize("name", [n for n in TEMPLATES if n != "none"])
@@ -138,7 +146,9 @@ def test_an_empty_instruction_is_refused() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(context=st.text(alphabet="ab pear ", max_size=12), continuation=st.text(alphabet="ab pear ", min_size=1, max_size=8))
+@given(
+    context=st.text(alphabet="ab pear ", max_size=12), continuation=st.text(alphabet="ab pear ", min_size=1, max_size=8)
+)
 def test_continuations_split_where_lm_eval_splits(context: str, continuation: str) -> None:
     renderer = RENDERERS["none"]
     ids, (own,) = renderer.continuations(context, [continuation])

@@ -39,10 +39,14 @@ async def _kill_under_load(server: Server, stub: Any) -> None:
         except grpc.aio.AioRpcError as error:
             codes.append(error.code())
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        while await stream.read() is not grpc.aio.EOF:
-            pass
+        await _read_to_the_end(stream)
     assert time.monotonic() - killed < 2.0
     assert {*codes, caught.value.code()} == {grpc.StatusCode.UNAVAILABLE}
+
+
+async def _read_to_the_end(stream: Any) -> None:
+    while await stream.read() is not grpc.aio.EOF:
+        pass
 
 
 async def _kills(server: Server, stub: Any, times: int) -> None:

@@ -80,7 +80,9 @@ async def test_stop_strings_end_the_text_and_are_not_in_it(stub: Any) -> None:
 
 async def test_stop_ids_end_the_text_and_are_not_in_it(stub: Any) -> None:
     details = pb.Details(tokens=True)
-    whole = (await stub.Generate(pb.GenerateRequest(prompt=text_prompt(), sampling=greedy(20), details=details))).candidates[0]
+    whole = (
+        await stub.Generate(pb.GenerateRequest(prompt=text_prompt(), sampling=greedy(20), details=details))
+    ).candidates[0]
     ids = [t.token_id for t in whole.tokens]
     place = next(i for i in range(4, 20) if ids[i] not in ids[:i])
     stopped = await stub.Generate(
@@ -111,7 +113,10 @@ async def test_details_report_probabilities_of_the_raw_distribution(stub: Any, m
 
 
 async def test_scores_are_those_of_transformers(stub: Any, model_directory: Path) -> None:
-    tokenizer, model = AutoTokenizer.from_pretrained(model_directory), AutoModelForCausalLM.from_pretrained(model_directory)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(model_directory),
+        AutoModelForCausalLM.from_pretrained(model_directory),
+    )
     context, continuations = "the fox and", [" the dog", " them. Say", " hello"]
     response = await stub.Score(
         pb.ScoreRequest(
@@ -132,7 +137,10 @@ async def test_scores_are_those_of_transformers(stub: Any, model_directory: Path
 
 
 async def test_a_whole_text_longer_than_the_context_is_scored_token_by_token(stub: Any, model_directory: Path) -> None:
-    tokenizer, model = AutoTokenizer.from_pretrained(model_directory), AutoModelForCausalLM.from_pretrained(model_directory)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(model_directory),
+        AutoModelForCausalLM.from_pretrained(model_directory),
+    )
     text = "the fox and the dog ran to the river. " * 40
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert len(ids) > 256
@@ -187,12 +195,11 @@ async def test_cancelling_frees_what_the_call_held(stub: Any, server: Server) ->
 
 async def test_a_deadline_returns_what_there_is(stub: Any) -> None:
     sampling = pb.Sampling(max_new_tokens=250, ignore_eos=True, n=8)
-    response = None
-    try:
-        response = await stub.Generate(pb.GenerateRequest(prompt=text_prompt(), sampling=sampling), timeout=0.25)
-    except grpc.aio.AioRpcError as error:
+    request = pb.GenerateRequest(prompt=text_prompt(), sampling=sampling)
+    (response,) = await asyncio.gather(stub.Generate(request, timeout=0.25), return_exceptions=True)
+    if isinstance(response, grpc.aio.AioRpcError):
         # On a busy machine not even the margin suffices; the status must say why.
-        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    if response is not None:
+        assert response.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    else:
         reasons = {c.finish_reason for c in response.candidates}
         assert reasons <= {pb.FINISH_REASON_DEADLINE, pb.FINISH_REASON_LENGTH}

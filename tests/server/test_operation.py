@@ -24,10 +24,10 @@ from pydantic import ValidationError
 
 from ift_serve.decoding.build import local_engine
 from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.logs import JsonFormatter
 from ift_serve.server.app import Server
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.config import ServerConfig
-from ift_serve.server.logs import JsonFormatter
 from ift_serve.v1 import adapter_pb2, adapter_pb2_grpc, inference_pb2_grpc, model_pb2, model_pb2_grpc
 from ift_serve.v1 import inference_pb2 as pb
 from tests.server.conftest import greedy, text_prompt
@@ -52,8 +52,14 @@ def _bearer(token: str) -> tuple[tuple[str, str], ...]:
 async def test_roles(server_config: Make, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("# callers\ngenerate app app-secret-0123456789\nadmin ops ops-secret-0123456789\n")
-    async with _running(server_config(tokens_file=tokens)) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        inference, adapters = inference_pb2_grpc.InferenceServiceStub(channel), adapter_pb2_grpc.AdapterServiceStub(channel)
+    async with (
+        _running(server_config(tokens_file=tokens)) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        inference, adapters = (
+            inference_pb2_grpc.InferenceServiceStub(channel),
+            adapter_pb2_grpc.AdapterServiceStub(channel),
+        )
         request, load = pb.GenerateRequest(prompt=text_prompt(), sampling=greedy(2)), adapter_pb2.LoadAdapterRequest()
 
         async def code(call: Any) -> str:
@@ -102,9 +108,7 @@ def _certificate(directory: Path, name: str, issuer: tuple[Any, Any] | None) -> 
     )
     (directory / f"{name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     (directory / f"{name}.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return certificate, key
 
@@ -119,11 +123,16 @@ def certificates(tmp_path: Path) -> Path:
 
 
 def _credentials(folder: Path, name: str | None) -> grpc.ChannelCredentials:
-    own = (None, None) if name is None else ((folder / f"{name}.key").read_bytes(), (folder / f"{name}.crt").read_bytes())
+    own = (
+        (None, None) if name is None else ((folder / f"{name}.key").read_bytes(), (folder / f"{name}.crt").read_bytes())
+    )
     return grpc.ssl_channel_credentials((folder / "authority.crt").read_bytes(), *own)
 
 
-@pytest.mark.parametrize(("mutual", "name", "welcome"), [(False, None, True), (True, "client", True), (True, None, False), (True, "stranger", False)])
+@pytest.mark.parametrize(
+    ("mutual", "name", "welcome"),
+    [(False, None, True), (True, "client", True), (True, None, False), (True, "stranger", False)],
+)
 async def test_tls(server_config: Make, certificates: Path, mutual: bool, name: str | None, welcome: bool) -> None:
     config = server_config(
         host="localhost", tls_certificate=certificates / "server.crt", tls_key=certificates / "server.key",
@@ -171,7 +180,10 @@ async def test_the_model_is_described(server: Server) -> None:
 
 
 async def test_metrics(server_config: Make) -> None:
-    async with _running(server_config(metrics_port=0)) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    async with (
+        _running(server_config(metrics_port=0)) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
         await stub.Generate(pb.GenerateRequest(prompt=text_prompt(), sampling=greedy(120)))
         with pytest.raises(grpc.aio.AioRpcError):
@@ -193,15 +205,24 @@ async def test_logs_have_the_request_id_and_no_prompt(server_config: Make, caplo
     caplog.set_level(logging.INFO, "ift_serve")
     for wanted, log_prompts in ((False, False), (True, True)):
         caplog.clear()
-        async with _running(server_config(log_prompts=log_prompts)) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        async with (
+            _running(server_config(log_prompts=log_prompts)) as server,
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        ):
             call = inference_pb2_grpc.InferenceServiceStub(channel).Generate(
-                pb.GenerateRequest(prompt=text_prompt(secret), sampling=greedy(2)), metadata=(("x-request-id", "mine-7"),)
+                pb.GenerateRequest(prompt=text_prompt(secret), sampling=greedy(2)),
+                metadata=(("x-request-id", "mine-7"),),
             )
             await call
             assert dict(await call.trailing_metadata())["x-request-id"] == "mine-7"
         lines = [JsonFormatter().format(record) for record in caplog.records]
         entry = next(e for e in map(json.loads, lines) if e["message"] == "call")
-        assert (entry["request_id"], entry["method"], entry["code"], entry["generated_tokens"]) == ("mine-7", "Generate", "OK", 2)
+        assert (entry["request_id"], entry["method"], entry["code"], entry["generated_tokens"]) == (
+            "mine-7",
+            "Generate",
+            "OK",
+            2,
+        )
         assert any(secret in line for line in lines) == wanted
 
 
@@ -219,12 +240,18 @@ async def test_overload_is_refused_with_a_delay_and_those_inside_are_answered(se
     for error in refused:
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         delay = error_details_pb2.RetryInfo()
-        assert any(d.Unpack(delay) for d in status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"]).details)
+        assert any(
+            d.Unpack(delay)
+            for d in status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"]).details
+        )
         assert delay.retry_delay.ToNanoseconds() > 0
 
 
 async def test_too_many_calls_are_refused(server_config: Make) -> None:
-    async with _running(server_config(max_calls=1)) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    async with (
+        _running(server_config(max_calls=1)) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
         stream = stub.StreamGenerate(pb.StreamGenerateRequest(prompt=text_prompt(), sampling=greedy(200)))
         await stream.read()

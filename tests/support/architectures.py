@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 
-_SHAPE = dict(
+_SHAPE = dict(  # noqa: C408
     hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
     vocab_size=160, max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=0,
 )  # fmt: skip

@@ -27,7 +27,11 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     backend.train_from_iterator(["the fox and the dog ran to the river. Say hello to them."] * 3, trainer)
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>", clean_up_tokenization_spaces=False
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = _TEMPLATE
     return tokenizer

@@ -44,7 +44,9 @@ def test_saved_files_load_as_transformers_does(tmp_path: Path) -> None:
     assert loaded.dtype == torch.bfloat16
     assert all(file.stat().st_mode & 0o044 == 0o044 for file in tmp_path.iterdir())
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
-    text = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
     assert text == "<|bos|><|system|>s<|end|><|user|>a<|end|><|assistant|>"
 
 

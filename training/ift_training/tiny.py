@@ -29,9 +29,7 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
 
 def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> tuple[LlamaForCausalLM, list[float], int]:
     """The trained model in bf16, the curve of answer losses, and the number of tokens seen."""
-    model = build_model(
-        recipe, len(tokenizer), tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id
-    )
+    model = build_model(recipe, len(tokenizer), tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
     seen = 0
     columns = (
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"),

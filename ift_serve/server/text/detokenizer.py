@@ -21,7 +21,7 @@ class IncrementalDetokenizer:
         self._skip = skip_special_tokens
         self._window: list[int] = []
         self._shown = ""
-        """Decoding of the window's head, which gives the rest its context (a leading space, say) but is sent already."""
+        """Decoding of the window's head: sent already, it gives the rest its context (a leading space, say)."""
 
     def push(self, token_ids: Sequence[int]) -> str:
         """Text that has become complete."""

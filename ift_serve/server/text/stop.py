@@ -13,9 +13,9 @@ class StopMatcher:
         self._held = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
-        """Text that is safe to send, and the stop string that was found. The first to be complete wins, then the longest,
+        """Text that is safe to send, and the stop string that was found.
 
-        so that the answer does not depend on how the text was cut.
+        The first to be complete wins, then the longest, so that the answer does not depend on how the text was cut.
         """
         if not self._stop:
             return text, None

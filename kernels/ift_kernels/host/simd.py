@@ -267,9 +267,7 @@ def keep_lanes(typing, value, first, end, other):
         lanes = ir.Constant(_VI, list(range(LANES)))
         low = _splat(builder, builder.trunc(args[1], _I32), _VI)
         high = _splat(builder, builder.trunc(args[2], _I32), _VI)
-        inside = builder.and_(
-            builder.icmp_signed(">=", lanes, low), builder.icmp_signed("<", lanes, high)
-        )
+        inside = builder.and_(builder.icmp_signed(">=", lanes, low), builder.icmp_signed("<", lanes, high))
         return builder.select(inside, args[0], _splat(builder, args[3], _VF))
 
     return vector(vector, types.int64, types.int64, types.float32), codegen
@@ -316,9 +314,7 @@ def log(typing, a):
     def codegen(context, builder, signature, args):
         bits = builder.bitcast(args[0], _VI)
         exponent = builder.sub(builder.lshr(bits, _integers(23)), _integers(126))
-        mantissa = builder.bitcast(
-            builder.or_(builder.and_(bits, _integers(0x007FFFFF)), _integers(0x3F000000)), _VF
-        )
+        mantissa = builder.bitcast(builder.or_(builder.and_(bits, _integers(0x007FFFFF)), _integers(0x3F000000)), _VF)
         small = builder.fcmp_ordered("<", mantissa, _constant(0.707106781186547524))
         e = builder.sitofp(exponent, _VF)
         e = builder.select(small, builder.fsub(e, _constant(1.0)), e)

@@ -16,8 +16,28 @@ from numba import cfunc, njit, types
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
-from ift_kernels.host.simd import LANES, add, exp, fma, keep_lanes, load, load_i32, load_i64, load_one, max_lanes
-from ift_kernels.host.simd import maximum, mul, prefetch, splat, store, store_one, sub, sum_lanes, tanh, zero
+from ift_kernels.host.simd import (
+    LANES,
+    add,
+    exp,
+    fma,
+    keep_lanes,
+    load,
+    load_i32,
+    load_i64,
+    load_one,
+    max_lanes,
+    maximum,
+    mul,
+    prefetch,
+    splat,
+    store,
+    store_one,
+    sub,
+    sum_lanes,
+    tanh,
+    zero,
+)
 
 # Slots of the argument block. The two counters are bumped by the workers.
 _NEXT, _WORKER, _QUERY, _KEYS, _VALUES, _OUTPUT, _TABLES, _SEQUENCE, _LENGTHS, _SCRATCH = range(10)

@@ -14,9 +14,31 @@ from numba import cfunc, njit, types
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
-from ift_kernels.host.simd import LANES, add, choose_at_least, exp, fma, keep_at_least, load, load_i32, load_i64
-from ift_kernels.host.simd import load_one, log, max_lanes, maximum, mul, ordered_value, splat, store, store_i32
-from ift_kernels.host.simd import store_one, sub, sum_lanes, uniform, zero
+from ift_kernels.host.simd import (
+    LANES,
+    add,
+    choose_at_least,
+    exp,
+    fma,
+    keep_at_least,
+    load,
+    load_i32,
+    load_i64,
+    load_one,
+    log,
+    max_lanes,
+    maximum,
+    mul,
+    ordered_value,
+    splat,
+    store,
+    store_i32,
+    store_one,
+    sub,
+    sum_lanes,
+    uniform,
+    zero,
+)
 from ift_kernels.sample_rows.api import TOP, RowParameters, SampledRows
 
 _NEXT, _WORKER, _LOGITS, _SCRATCH, _TOKENS, _STATISTICS, _TOP_IDS, _TOP_VALUES, _ROWS, _SIZE, _PADDED = range(11)

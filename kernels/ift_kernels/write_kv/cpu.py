@@ -10,8 +10,21 @@ from numba import cfunc, njit, types
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
-from ift_kernels.host.simd import LANES, fma, load, load_i32, load_i64, load_one, mul, splat, store, store_one
-from ift_kernels.host.simd import sub, sum_lanes, zero
+from ift_kernels.host.simd import (
+    LANES,
+    fma,
+    load,
+    load_i32,
+    load_i64,
+    load_one,
+    mul,
+    splat,
+    store,
+    store_one,
+    sub,
+    sum_lanes,
+    zero,
+)
 
 _NEXT, _STATES, _COSINE, _SINE, _POSITIONS, _SLOTS, _KEYS, _VALUES, _QUERY_NORM, _KEY_NORM = range(10)
 _TOKENS, _HEADS, _KV_HEADS, _WIDTH, _ROTARY, _BLOCK, _EPSILON, _CHUNK = range(10, 18)

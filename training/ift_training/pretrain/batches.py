@@ -17,7 +17,9 @@ _POOL = 4096
 """Conversations sorted by length at a time, so that a batch is padded little."""
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, pool: list[list[tuple[str, bool]]], prompt_weight: float) -> list[tuple[list[int], list[float]]]:
+def _encode(
+    tokenizer: PreTrainedTokenizerFast, pool: list[list[tuple[str, bool]]], prompt_weight: float
+) -> list[tuple[list[int], list[float]]]:
     texts = [text for parts in pool for text, _ in parts]
     encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
     rows = []

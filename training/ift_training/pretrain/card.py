@@ -83,5 +83,10 @@ follows the instruction after an empty line. The chat template renders it.
 Vocabulary of a few hundred words; numbers below 100; answers of a sentence or three. Other requests get fluent nonsense.
 """
     (directory / "README.md").write_text(card, encoding="utf-8")
-    summary = {"factual_mean": factual_mean(scores), "families": dict(scores), "parameters": parameters, "tokens": tokens}
+    summary = {
+        "factual_mean": factual_mean(scores),
+        "families": dict(scores),
+        "parameters": parameters,
+        "tokens": tokens,
+    }
     (directory / "scores.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -11,15 +11,29 @@ from ift_training.pretrain.tokenizer import ASSISTANT, BEGIN, END, SYSTEM, USER
 
 Turn = tuple[str, str]
 
-_SYSTEM_MESSAGES = ("You are a helpful assistant.", "You are ift-tiny, a small assistant.", "Answer briefly.", "Be exact.")
+_SYSTEM_MESSAGES = (
+    "You are a helpful assistant.",
+    "You are ift-tiny, a small assistant.",
+    "Answer briefly.",
+    "Be exact.",
+)
 _SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Hello!", "Hi", "Hello", "Good morning", "Hey there"), "Hello! What can I do for you?"),
-    (("Who are you?", "What are you?", "What is your name?"), "I am ift-tiny, a small model that follows instructions."),
-    (("What can you do?", "Help", "How can you help me?"), "I can sort, count, reverse, extract, compare, add and tell short stories."),
+    (
+        ("Who are you?", "What are you?", "What is your name?"),
+        "I am ift-tiny, a small model that follows instructions.",
+    ),
+    (
+        ("What can you do?", "Help", "How can you help me?"),
+        "I can sort, count, reverse, extract, compare, add and tell short stories.",
+    ),
     (("Thanks", "Thank you!", "Thank you very much."), "You are welcome!"),
     (("Bye", "Goodbye!", "See you"), "Goodbye!"),
     (("How are you?",), "I am well, thank you."),
-    (("Who made you?", "Where do you come from?"), "I was trained by the ift-serve project, on text that it generates itself."),
+    (
+        ("Who made you?", "Where do you come from?"),
+        "I was trained by the ift-serve project, on text that it generates itself.",
+    ),
 )
 
 

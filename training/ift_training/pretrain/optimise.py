@@ -86,7 +86,7 @@ def optimise(
         for group, peak in zip((g for o in optimisers for g in o.param_groups), peaks, strict=True):
             group["lr"] = peak * share
         loss, answer_loss = _loss(model, ids, weights, generator)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in optimisers:
             optimiser.step()

@@ -17,7 +17,11 @@ Constraint = Mapping[str, Any]
 def _begin(constraint: Constraint, response: str) -> Verdict:
     phrase = constraint["phrase"]
     text = response.strip()
-    return PASSED if text.startswith(phrase) else Verdict(False, f"does not begin with {phrase!r}", (0, min(len(text), len(phrase))))
+    return (
+        PASSED
+        if text.startswith(phrase)
+        else Verdict(False, f"does not begin with {phrase!r}", (0, min(len(text), len(phrase))))
+    )
 
 
 def _end(constraint: Constraint, response: str) -> Verdict:

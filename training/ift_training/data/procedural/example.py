@@ -67,9 +67,7 @@ class Family(ABC):
     def check(self, example: Example, response: str) -> Verdict:
         """Judge a response by what was asked, whether or not it resembles the reference."""
 
-    def make(
-        self, instruction: str, output: str, key: object, *, context: str = "", **facts: Any
-    ) -> Example:
+    def make(self, instruction: str, output: str, key: object, *, context: str = "", **facts: Any) -> Example:
         """An example of this family; ``key`` is prefixed by the family's name."""
         return Example(self.name, self.kind, instruction, context, output, f"{self.name}|{key}", facts)
 

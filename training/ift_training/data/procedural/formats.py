@@ -6,7 +6,7 @@ import json
 import random
 
 from ift_training.data.procedural.constraints import check_constraint, random_frame, wording
-from ift_training.data.procedural.example import PASSED, Example, ExactFamily, Family, Verdict
+from ift_training.data.procedural.example import PASSED, ExactFamily, Example, Family, Verdict
 from ift_training.data.procedural.stories import sentence
 from ift_training.data.procedural.vocabulary import CATEGORIES, NAMES, NOUNS, PLURALS, WORDS
 
@@ -39,7 +39,9 @@ class Json(Family):
         verdict = check_constraint({"type": "json"}, response)
         if not verdict:
             return verdict
-        return PASSED if json.loads(response) == example.facts["items"] else Verdict(False, "other items than asked for")
+        return (
+            PASSED if json.loads(response) == example.facts["items"] else Verdict(False, "other items than asked for")
+        )
 
 
 class Commas(ExactFamily):

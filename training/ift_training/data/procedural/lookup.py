@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ift_training.data.procedural.example import Example, ExactFamily
+from ift_training.data.procedural.example import ExactFamily, Example
 from ift_training.data.procedural.vocabulary import CITIES, COLOURS, FOODS, NAMES, OBJECTS, PROFESSIONS, article
 
 

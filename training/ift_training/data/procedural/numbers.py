@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from ift_training.data.procedural.example import PASSED, Example, ExactFamily, Family, Verdict
+from ift_training.data.procedural.example import PASSED, ExactFamily, Example, Family, Verdict
 from ift_training.data.procedural.vocabulary import FOODS, NAMES
 
 

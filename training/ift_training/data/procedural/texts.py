@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ift_training.data.procedural.example import Example, ExactFamily
+from ift_training.data.procedural.example import ExactFamily, Example
 from ift_training.data.procedural.vocabulary import NOUNS, WORDS
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "last")
@@ -41,7 +41,9 @@ class Reverse(ExactFamily):
         items = rng.sample(WORDS, rng.randint(3, 5))
         if rng.random() < 0.3:
             items = [str(rng.randint(0, 9)) for _ in range(rng.randint(3, 5))]
-        instruction = rng.choice(("Reverse the order of the words.", "Write these in reverse order.", "Say this backwards, word by word."))
+        instruction = rng.choice(
+            ("Reverse the order of the words.", "Write these in reverse order.", "Say this backwards, word by word.")
+        )
         return self.make(instruction, " ".join(reversed(items)), tuple(items), context=" ".join(items))
 
 
@@ -107,5 +109,7 @@ class Repeat(ExactFamily):
         """One or two nouns, two to five times."""
         words = " ".join(rng.sample(NOUNS, rng.randint(1, 2)))
         times = rng.randint(2, 5)
-        instruction = rng.choice((f'Repeat "{words}" {_NUMBERS[times]} times.', f'Say "{words}" {_NUMBERS[times]} times.'))
+        instruction = rng.choice(
+            (f'Repeat "{words}" {_NUMBERS[times]} times.', f'Say "{words}" {_NUMBERS[times]} times.')
+        )
         return self.make(instruction, " ".join([words] * times), (words, times))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from ift_training.data.procedural.example import PASSED, Example, ExactFamily, Family, Verdict
+from ift_training.data.procedural.example import PASSED, ExactFamily, Example, Family, Verdict
 from ift_training.data.procedural.vocabulary import CATEGORIES, PLURALS, article
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five")
@@ -51,7 +51,9 @@ class ListItems(Family):
         group = rng.choice(tuple(CATEGORIES))
         count = rng.randint(2, 5)
         words = rng.sample(CATEGORIES[group], count)
-        instruction = rng.choice((f"List {_NUMBERS[count]} {PLURALS[group]}.", f"Name {_NUMBERS[count]} {PLURALS[group]}."))
+        instruction = rng.choice(
+            (f"List {_NUMBERS[count]} {PLURALS[group]}.", f"Name {_NUMBERS[count]} {PLURALS[group]}.")
+        )
         return self.make(instruction, ", ".join(words), (group, count, *words[:2]), group=group, count=count)
 
     def check(self, example: Example, response: str) -> Verdict:
