@@ -150,14 +150,17 @@ class PromptRenderer:
         kept = context.rstrip()
         moved = context[len(kept) :]
         if not kept:
-            begin = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
+            begin = (
+                self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
+            )
             if begin is None:
                 raise PromptError("continuations.context", "is empty, and the model has no token that begins a text")
             own = [list(self._backend.encode(moved + c, add_special_tokens=False).ids) for c in continuations]
             return [int(begin)], own
         context_ids = list(self._backend.encode(kept, add_special_tokens=add_special_tokens).ids)
         whole = [
-            list(self._backend.encode(kept + moved + c, add_special_tokens=add_special_tokens).ids) for c in continuations
+            list(self._backend.encode(kept + moved + c, add_special_tokens=add_special_tokens).ids)
+            for c in continuations
         ]
         own = [ids[len(context_ids) :] for ids in whole]
         # Where the continuation melts into the context's last token nothing is left: then it stands by itself.
@@ -185,7 +188,10 @@ class PromptRenderer:
         plain = [{"role": m.role, "content": c} for m, c in zip(messages, contents, strict=True)]
         extra = {}
         if not self.has_template:
-            extra = {"bos": (self.tokenizer.bos_token or "") if self._begins else "", "eos": self.tokenizer.eos_token or ""}
+            extra = {
+                "bos": (self.tokenizer.bos_token or "") if self._begins else "",
+                "eos": self.tokenizer.eos_token or "",
+            }
         try:
             rendered = self.tokenizer.apply_chat_template(
                 plain, chat_template=self.template, tokenize=False, add_generation_prompt=not continue_final,
