@@ -5,12 +5,13 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 FAMILY_WEIGHTS = {
-    "case": 1.3, "reverse": 1.0, "sort": 1.5, "count": 1.0, "position": 1.0, "repeat": 0.5, "extract": 1.6, "table": 1.2,
-    "arithmetic": 1.8, "arithmetic_steps": 0.3, "word_problem": 0.8, "compare": 1.2, "yes_no": 0.7, "classify": 0.8,
-    "odd_one_out": 0.8, "list_items": 0.6, "bullets": 0.25, "json": 0.2, "commas": 0.25, "frame": 0.1,
-    "include_word": 0.25, "avoid_word": 0.15, "story": 0.6, "combined": 0.04,
+    "case": 1.3, "reverse": 1.0, "sort": 1.5, "count": 1.0, "position": 1.0, "repeat": 0.5, "extract": 1.6,
+    "table": 1.2, "arithmetic": 1.8, "arithmetic_steps": 0.3, "word_problem": 0.8, "compare": 1.2,
+    "yes_no": 0.7, "classify": 0.8, "odd_one_out": 0.8, "list_items": 0.6, "bullets": 0.25, "json": 0.2,
+    "commas": 0.25, "frame": 0.1, "include_word": 0.25, "avoid_word": 0.15, "story": 0.6, "combined": 0.04,
+    "both_ends": 0.0, "list_shape": 0.0, "words_in_and_out": 0.0, "short_sentence": 0.0, "long_sum": 0.0,
 }  # fmt: skip
-"""Constraints and combinations are rare on purpose: adapters are there to teach them."""
+"""Simple constraints are rare and several at once never occur: adapters are there to teach them."""
 
 
 class Recipe(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from ift_training.data.procedural.combined import Combined
+from ift_training.data.procedural.composite import BothEnds, ListShape, LongSum, ShortSentence, WordsInAndOut
 from ift_training.data.procedural.example import Family
 from ift_training.data.procedural.formats import AvoidWord, Bullets, Commas, Frame, IncludeWord, Json
 from ift_training.data.procedural.lookup import Extract, Table
@@ -20,7 +21,7 @@ def families() -> dict[str, Family]:
     every: tuple[type[Family], ...] = (
         Case, Reverse, Sort, Count, Position, Repeat, Extract, Table, Arithmetic, ArithmeticSteps, WordProblem,
         Compare, YesNo, Classify, OddOneOut, ListItems, Bullets, Json, Commas, Frame, IncludeWord, AvoidWord, Story,
-        Combined,
+        Combined, BothEnds, ListShape, WordsInAndOut, ShortSentence, LongSum,
     )  # fmt: skip
     return {kind.name: kind() for kind in every}
 

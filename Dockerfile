@@ -1,0 +1,33 @@
+# CPU by default; for CUDA: docker build --build-arg BASE=nvidia/cuda:13.0.1-runtime-ubuntu24.04 --build-arg DEVICE=cuda .
+ARG BASE=python:3.12-slim
+
+FROM ${BASE} AS build
+ARG DEVICE=cpu
+# Where pip finds a CPU build of torch: a directory or page of wheels, given at build time.
+ARG TORCH_LINKS=
+RUN if ! command -v python3 >/dev/null; then \
+        apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && rm -rf /var/lib/apt/lists/*; \
+    fi
+RUN python3 -m venv /opt/ift
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY ift_serve ift_serve
+COPY kernels kernels
+COPY training training
+RUN if [ "$DEVICE" = cpu ] && [ -n "$TORCH_LINKS" ]; then export PIP_FIND_LINKS="$TORCH_LINKS"; fi; \
+    /opt/ift/bin/pip install --no-cache-dir -c constraints.txt .
+
+FROM ${BASE}
+RUN if ! command -v python3 >/dev/null; then \
+        apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists/*; \
+    fi; \
+    useradd --create-home --uid 10001 ift
+COPY --from=build /opt/ift /opt/ift
+ENV PATH=/opt/ift/bin:$PATH PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=2000 NUMBA_CACHE_DIR=/home/ift/.cache/numba
+USER ift
+WORKDIR /home/ift
+EXPOSE 50051 9464
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=3 CMD ["ift-serve", "health", "--server", "127.0.0.1:50051"]
+ENTRYPOINT ["ift-serve"]
+# Inside a container the port is published on purpose; add --tls-certificate and --tls-key before exposing it further.
+CMD ["serve", "--host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--allow-insecure"]
