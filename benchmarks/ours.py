@@ -61,12 +61,12 @@ async def client(address: str) -> AsyncIterator[AsyncClient]:
         yield connected
 
 
-def through_grpc(address: str, requests: list[Request], concurrency: int) -> Report:
-    """One run of all requests."""
+def through_grpc(address: str, requests: list[Request], concurrency: int, *, whole: bool = False) -> Report:
+    """One run of all requests, as streams or for whole answers."""
 
     async def go() -> Report:
         async with client(address) as connected:
-            return await run(connected, requests, concurrency)
+            return await run(connected, requests, concurrency, whole=whole)
 
     return asyncio.run(go())
 

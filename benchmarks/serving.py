@@ -88,7 +88,8 @@ class Benchmark:
         with server(self._model, *self._options, "--no-prefix-caching") as (address, _):
             through_grpc(address, self._requests[:8], 8)
             for _ in range(self._given.rounds):
-                reports.append(through_grpc(address, self._requests, self._given.concurrency))
+                # Whole answers, as the peers give them.
+                reports.append(through_grpc(address, self._requests, self._given.concurrency, whole=True))
                 rates["ift-serve"].append(reports[-1].tokens_per_second)
                 for name, peer in self._peers.items():
                     rates[name].append(round(peer.run(self._requests, self._given.concurrency).rate, 1))
@@ -149,19 +150,19 @@ class Benchmark:
         config = EngineConfig(
             model=str(self._model), dtype=self._given.dtype, threads=self._given.threads, prefix_caching=False
         )
-        rates: dict[str, list[float]] = {"grpc": [], "in_process": []}
+        rates: dict[str, list[float]] = {"grpc": [], "grpc_streams": [], "in_process": []}
         direct = WithoutWire(config)
+        given = self._requests, self._given.concurrency
         with server(self._model, *self._options, "--no-prefix-caching") as (address, _):
             through_grpc(address, self._requests[:8], 8)
             for _ in range(self._given.rounds):
-                rates["grpc"].append(
-                    through_grpc(address, self._requests, self._given.concurrency).tokens_per_second
-                )
-                rates["in_process"] += direct.rates(self._requests, self._given.concurrency, 1)
+                rates["grpc"].append(through_grpc(address, *given, whole=True).tokens_per_second)
+                rates["in_process"] += direct.rates(*given, 1)
+                rates["grpc_streams"].append(through_grpc(address, *given).tokens_per_second)
                 self._say("wire", {name: values[-1] for name, values in rates.items()})
         medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
-        cost = 1 - medians["grpc"] / medians["in_process"]
-        return {"tokens_per_second": medians, "cost": round(cost, 4), "rounds": rates}
+        cost = {name: round(1 - medians[name] / medians["in_process"], 4) for name in ("grpc", "grpc_streams")}
+        return {"tokens_per_second": medians, "cost": cost, "rounds": rates}
 
     def _compared(self, rounds: dict[str, list[float]], *, highest_is_best: bool) -> dict[str, Any]:
         """Medians, spreads, and ours as a multiple of each peer's."""

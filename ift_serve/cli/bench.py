@@ -81,6 +81,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 async def _ask(client: AsyncClient, request: Request, gaps: list[float]) -> Seen:
+    """One streamed answer, timed by its tokens."""
     from ift_serve.client import Prompt
 
     begun = time.perf_counter()
@@ -98,13 +99,25 @@ async def _ask(client: AsyncClient, request: Request, gaps: list[float]) -> Seen
     return Seen(first, last, (await stream.result()).usage.generated_tokens)
 
 
-async def run(client: AsyncClient, requests: list[Request], concurrency: int) -> Report:
-    """Send all requests, ``concurrency`` at a time."""
+async def _ask_whole(client: AsyncClient, request: Request) -> Seen:
+    """One whole answer; the time to the first token is the server's."""
+    from ift_serve.client import Prompt
+
+    begun = time.perf_counter()
+    answer = await client.generate(
+        Prompt.from_tokens(request.token_ids), max_new_tokens=request.new_tokens, temperature=0.0, ignore_eos=True,
+        timeout=600,
+    )  # fmt: skip
+    return Seen(answer.usage.first_token_seconds, time.perf_counter() - begun, answer.usage.generated_tokens)
+
+
+async def run(client: AsyncClient, requests: list[Request], concurrency: int, *, whole: bool = False) -> Report:
+    """Send all requests, ``concurrency`` at a time, streaming or for ``whole`` answers."""
     gate, gaps = asyncio.Semaphore(concurrency), list[float]()
 
     async def one(request: Request) -> Seen:
         async with gate:
-            return await _ask(client, request, gaps)
+            return await (_ask_whole(client, request) if whole else _ask(client, request, gaps))
 
     begun = time.perf_counter()
     seen = await asyncio.gather(*(one(r) for r in requests))
@@ -124,6 +137,7 @@ def bench(
     concurrency: Annotated[int, typer.Option(help="requests at once", min=1)] = 8,
     prompt_tokens: Annotated[tuple[int, int], typer.Option(help="shortest and longest prompt")] = (16, 128),
     output_tokens: Annotated[tuple[int, int], typer.Option(help="shortest and longest answer")] = (16, 64),
+    whole: Annotated[bool, typer.Option("--whole", help="ask for whole answers instead of streams")] = False,
     seed: Annotated[int, typer.Option()] = 0,
     server: Server = DEFAULT_SERVER,
     token_file: TokenFile = None,
@@ -144,7 +158,7 @@ def bench(
         async with AsyncClient(server, **options.arguments()) as client:
             model = await client.model()
             planned = plan(requests, prompt_tokens, output_tokens, model.vocabulary_size, model.context_length, seed)
-            return await run(client, planned, concurrency)
+            return await run(client, planned, concurrency, whole=whole)
 
     with readable_errors():
         report = asyncio.run(measure())

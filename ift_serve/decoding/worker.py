@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 
 from ift_serve.decoding.build import build_core
@@ -10,4 +12,8 @@ from ift_serve.engine.process import worker_main
 
 if __name__ == "__main__":
     configure_logs("info")
-    sys.exit(worker_main(build_core, sys.argv[1:]))
+    code = worker_main(build_core, sys.argv[1:])
+    logging.shutdown()
+    sys.stderr.flush()
+    # Everything that matters is closed; tearing down torch and triton only prints what their bindings leak.
+    os._exit(code)

@@ -53,13 +53,18 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="generate"):
-    """Continue ``token_ids``. ``segment_ids`` holds one byte per prompt token (empty: all template)."""
+    """Continue ``token_ids``. ``segment_ids`` holds one byte per prompt token (empty: all template).
+
+    With ``whole`` nothing is sent before the request is done: a caller who waits for the whole answer should not
+    cost the front a wake-up a token.
+    """
 
     request_id: str
     token_ids: list[int]
     segment_ids: bytes = b""
     sampling: SamplingParams = SamplingParams()
     strategy: str = "sample"
+    whole: bool = False
     priority: int = 0
     client: str = ""
     adapter: str = ""

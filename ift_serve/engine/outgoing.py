@@ -9,8 +9,10 @@ from ift_serve.engine.sequence import Sequence
 
 def candidate_outputs(request: Generation) -> list[CandidateOutput]:
     """The unsent tokens of every candidate touched; empties the request's ``dirty`` list."""
-    dirty, request.dirty = request.dirty, []
     finished = request.done
+    if request.whole and not finished:
+        return []
+    dirty, request.dirty = request.dirty, []
     if not dirty:
         return [_closing(request)] if finished and not request.silent else []
     usage = request.usage() if finished or not request.counted_first else None

@@ -92,6 +92,7 @@ class Generation(Request):
     def __init__(self, message: GenerateRequest, number: int, account: Account, now: float, strategy: Strategy) -> None:
         super().__init__(message, number, account, now)
         self.sampling = message.sampling
+        self.whole = message.whole
         self.strategy = strategy
         self.end_ids: frozenset[int] = frozenset()
         self.eos_ids: frozenset[int] = frozenset()

@@ -127,6 +127,8 @@ class InferenceService:
             token_ids=rendered.token_ids,
             segment_ids=rendered.segment_ids,
             sampling=sampling,
+            # Stop strings are found in the text as it is made; otherwise one message at the end will do.
+            whole=isinstance(request, pb.GenerateRequest) and not stop,
             priority=self._validator.priority(request.priority),
             client=call.identity.name,
             arrival=call.arrival,
