@@ -185,14 +185,15 @@ async def test_metrics(server_config: Make) -> None:
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
-        await stub.Generate(pb.GenerateRequest(prompt=text_prompt(), sampling=greedy(120)))
+        request = pb.StreamGenerateRequest(prompt=text_prompt(), sampling=greedy(120))
+        assert [message async for message in stub.StreamGenerate(request)]
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.Generate(pb.GenerateRequest())
         url = f"http://127.0.0.1:{server.metrics_port}/metrics"
         text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert values["ift_generated_tokens_total"] == "120.0"
-    assert values['ift_calls_total{code="OK",method="Generate"}'] == "1.0"
+    assert values['ift_calls_total{code="OK",method="StreamGenerate"}'] == "1.0"
     assert values['ift_calls_total{code="INVALID_ARGUMENT",method="Generate"}'] == "1.0"
     assert values['ift_candidates_finished_total{reason="length"}'] == "1.0"
     assert values["ift_first_token_seconds_count"] == "1.0"
