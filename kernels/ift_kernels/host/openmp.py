@@ -25,10 +25,11 @@ _I8P = ir.IntType(8).as_pointer()
 
 @functools.cache
 def _libgomp() -> ctypes.CDLL | None:
-    bundled = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
-    if not bundled.exists():
-        return None
-    return ctypes.CDLL(str(bundled))
+    # Wheels carry it under its own name or with a hash in it, beside torch's libraries or in a folder of its own.
+    package = Path(torch.__file__).parent
+    folders = (package / "lib", package.parent / "torch.libs")
+    found = [path for folder in folders for path in sorted(folder.glob("libgomp*.so*"))]
+    return ctypes.CDLL(str(found[0])) if found else None
 
 
 @functools.cache
