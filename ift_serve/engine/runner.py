@@ -102,18 +102,14 @@ class ModelRunner:
         """Compute every sequence's tokens; results come in the order of ``batch.sequences``."""
         if batch.block_copies:
             self._cache.copy_blocks(batch.block_copies)
-        hidden = self._decoder.forward(self._flatten(batch.sequences))
         indices, rows, targets = _output_rows(batch.sequences)
+        flat = self._flatten(batch.sequences)
+        everything = len(indices) == flat.input_ids.shape[0]
+        hidden = self._decoder.forward(flat, None if everything else torch.tensor(indices, dtype=torch.long))
         result = StepResult([None] * len(batch.sequences), [None] * len(batch.sequences))
-        if not indices:
-            return result
-        self._fill(batch.sequences, self._select(hidden, indices), rows, targets, result)
+        if indices:
+            self._fill(batch.sequences, hidden, rows, targets, result)
         return result
-
-    def _select(self, hidden: Tensor, indices: list[int]) -> Tensor:
-        if len(indices) == hidden.shape[0]:
-            return hidden
-        return hidden[torch.tensor(indices)]
 
     def _fill(
         self,

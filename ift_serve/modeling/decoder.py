@@ -17,8 +17,11 @@ class Decoder(Protocol):
 
     name: str
 
-    def forward(self, batch: FlatBatch) -> Tensor:
-        """Hidden states after the last normalisation, ``[T, d]``; keys and values go into the cache."""
+    def forward(self, batch: FlatBatch, rows: Tensor | None) -> Tensor:
+        """Hidden states after the last normalisation; keys and values go into the cache.
+
+        rows: ``[R]`` int64 indices of the tokens that are asked for, or None for all -> ``[R, d]``.
+        """
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``[R, d]`` -> ``[R, V]``, as the model's own head computes them."""
@@ -33,13 +36,13 @@ class RoutedDecoder:
         self._model = model
         self._backbone: nn.Module = model.base_model  # type: ignore[assignment]
 
-    def forward(self, batch: FlatBatch) -> Tensor:
+    def forward(self, batch: FlatBatch, rows: Tensor | None) -> Tensor:
         """See :class:`Decoder`."""
         output = self._backbone(
             input_ids=batch.input_ids[None], position_ids=batch.positions.long()[None], use_cache=False, batch=batch
         )
-        hidden: Tensor = output.last_hidden_state
-        return hidden[0]
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden if rows is None else hidden[rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See :class:`Decoder`. Scaling and soft-capping of logits follow the model's configuration."""

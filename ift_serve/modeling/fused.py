@@ -109,7 +109,7 @@ class FusedDecoder:
             window=self._geometry[index].window,
         )
 
-    def forward(self, batch: FlatBatch) -> Tensor:
+    def forward(self, batch: FlatBatch, rows: Tensor | None) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.Decoder`."""
         hidden = embedding(batch.input_ids, self._embedding)
         tokens = hidden.shape[0]
@@ -122,7 +122,13 @@ class FusedDecoder:
             )  # fmt: skip
             query = states.view(tokens, -1, shape.width)[:, : shape.heads]
             mixed = batch.attend_cached(cache, query, layer.scale, layer.window, 0.0)
-            delta = layer.output(mixed.view(tokens, -1))
+            mixed = mixed.view(tokens, -1)
+            if rows is not None and layer is self._layers[-1]:
+                # Nobody looks at the other rows once the last keys and values are written.
+                mixed, hidden = mixed[rows], hidden[rows]
+                if not rows.numel():
+                    return hidden
+            delta = layer.output(mixed)
             states = layer.gate_up(residual_rms_norm(hidden, delta, layer.mlp_norm, self._epsilon))
             delta = layer.down(silu_mul(states))
         return residual_rms_norm(hidden, delta, self._norm, self._epsilon)
