@@ -1,0 +1,44 @@
+"""The scripts run as a person runs them, on a model so small that the figures mean nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.benchmarks.conftest import SCRIPTS
+
+
+def _run(script: str, *arguments: str) -> dict[str, Any]:
+    paths = os.pathsep.join(p for p in sys.path if p)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / script), *arguments, "--json"],
+        capture_output=True, text=True, timeout=160, env=os.environ | {"PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+@pytest.mark.slow
+def test_the_soak_finds_nothing_and_counts_everything() -> None:
+    report = _run("soak.py", "--minutes", "0.2", "--cases", "12", "--kills", "1", "--concurrency", "6")
+    assert report["passed"] and not report["problem_count"]
+    assert len(report["kills"]) == 1 and report["idle_load"]["running"] == 0
+    assert {"generated", "streamed", "scored", "left_early", "bad_refused"} <= set(report["counts"])
+
+
+@pytest.mark.slow
+def test_serving_measures_ours_and_the_peers() -> None:
+    report = _run(
+        "serving.py", "--shape", "small", "--peer", "transformers-static,transformers-cb", "--parts",
+        "throughput,latency", "--requests", "6", "--concurrency", "3", "--rounds", "1", "--prompt", "4", "16",
+        "--output", "4", "8",
+    )  # fmt: skip
+    names = {"ift-serve", "transformers-static", "transformers-cb"}
+    assert set(report["throughput"]["tokens_per_second"]) == names
+    assert all(v > 0 for v in report["latency"]["milliseconds_per_token"].values())
