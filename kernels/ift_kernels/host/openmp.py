@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import cfunc, njit, types
 from numba.core.extending import intrinsic
 
 _I64 = ir.IntType(64)
@@ -39,6 +41,16 @@ def entry_point() -> int:
     if library is None:
         return 0
     return ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value or 0
+
+
+@functools.cache
+def _compile(worker: Callable[[Any], None]) -> Any:
+    return cfunc(types.void(types.voidptr), cache=True)(worker)
+
+
+def compiled(worker: Callable[[Any], None]) -> int:
+    """Address of a worker, compiled when it is first needed: a process computes in one dtype, not in all."""
+    return int(_compile(worker).address)
 
 
 @intrinsic

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import cfunc, njit, types
+from numba import njit
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
@@ -250,17 +250,15 @@ def _work(kind, size, args):
         _tile(kind, size, args, first, load_i32(starts, tile + 1) - first, item % kv_heads, queries, out, scratch)
 
 
-@cfunc(types.void(types.voidptr), cache=True)
 def _worker_bf16(data):
     _work(simd.BF16, 2, openmp.address_of(data))
 
 
-@cfunc(types.void(types.voidptr), cache=True)
 def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 
 
-_WORKERS = {torch.bfloat16: _worker_bf16.address, torch.float32: _worker_fp32.address}
+_WORKERS = {torch.bfloat16: _worker_bf16, torch.float32: _worker_fp32}
 
 
 TILE_ROWS = 4
@@ -319,5 +317,5 @@ def paged_decode_cpu(
     floats[2 * _SCALE] = scale
     floats[2 * _SOFTCAP] = softcap
     arguments[_QUERY_STRIDE:] = (query.stride(0), starts.data_ptr(), tile_rows)
-    openmp.run(openmp.entry_point(), _WORKERS[query.dtype], arguments, threads)
+    openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[query.dtype]), arguments, threads)
     return output

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import cfunc, njit, types
+from numba import njit
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
@@ -41,17 +41,15 @@ def _work(kind, size, args):
                 store(kind, output, i, mul(load(kind, output, i), load(kind, weight, i)))
 
 
-@cfunc(types.void(types.voidptr), cache=True)
 def _worker_bf16(data):
     _work(simd.BF16, 2, openmp.address_of(data))
 
 
-@cfunc(types.void(types.voidptr), cache=True)
 def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 
 
-_WORKERS = {torch.bfloat16: _worker_bf16.address, torch.float32: _worker_fp32.address}
+_WORKERS = {torch.bfloat16: _worker_bf16, torch.float32: _worker_fp32}
 _SERIAL_ELEMENTS = 16384
 """Below this, waking a second thread costs more than it saves."""
 
@@ -76,5 +74,5 @@ def residual_rms_norm_cpu(hidden: Tensor, delta: Tensor | None, weight: Tensor, 
         dtype=np.int64,
     )
     arguments.view(np.float32)[2 * _EPSILON] = epsilon
-    openmp.run(openmp.entry_point(), _WORKERS[hidden.dtype], arguments, threads)
+    openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[hidden.dtype]), arguments, threads)
     return output

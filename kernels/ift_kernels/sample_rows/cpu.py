@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import cfunc, njit, types
+from numba import njit
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
@@ -268,17 +268,15 @@ def _work(kind, size, args):
         _row(kind, size, args, row, scratch, scratch + 4 * padded)
 
 
-@cfunc(types.void(types.voidptr), cache=True)
 def _worker_bf16(data):
     _work(simd.BF16, 2, openmp.address_of(data))
 
 
-@cfunc(types.void(types.voidptr), cache=True)
 def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 
 
-_WORKERS = {torch.bfloat16: _worker_bf16.address, torch.float32: _worker_fp32.address}
+_WORKERS = {torch.bfloat16: _worker_bf16, torch.float32: _worker_fp32}
 
 
 def sample_rows_cpu(logits: Tensor, parameters: RowParameters) -> SampledRows:
@@ -311,5 +309,5 @@ def sample_rows_cpu(logits: Tensor, parameters: RowParameters) -> SampledRows:
     if (a := parameters.adjustments) is not None:
         tables = (a.offsets, a.token_ids, a.generated, a.bias, a.repetition, a.presence, a.frequency)
         arguments[_OFFSETS:_SLOTS] = [t.data_ptr() for t in tables]
-    openmp.run(openmp.entry_point(), _WORKERS[logits.dtype], arguments, threads)
+    openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[logits.dtype]), arguments, threads)
     return result

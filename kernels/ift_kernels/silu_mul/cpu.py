@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import cfunc, njit, types
+from numba import njit
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
@@ -33,17 +33,15 @@ def _work(kind, size, args):
                 store(kind, output, i, mul(load(kind, output, i), load(kind, gate, width + i)))
 
 
-@cfunc(types.void(types.voidptr), cache=True)
 def _worker_bf16(data):
     _work(simd.BF16, 2, openmp.address_of(data))
 
 
-@cfunc(types.void(types.voidptr), cache=True)
 def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 
 
-_WORKERS = {torch.bfloat16: _worker_bf16.address, torch.float32: _worker_fp32.address}
+_WORKERS = {torch.bfloat16: _worker_bf16, torch.float32: _worker_fp32}
 _SERIAL_ELEMENTS = 8192
 
 
@@ -55,5 +53,5 @@ def silu_mul_cpu(gate_up: Tensor) -> Tensor:
     arguments = np.array(
         (0, gate_up.data_ptr(), output.data_ptr(), rows, width, max(1, -(-rows // (4 * threads)))), dtype=np.int64
     )
-    openmp.run(openmp.entry_point(), _WORKERS[gate_up.dtype], arguments, threads)
+    openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[gate_up.dtype]), arguments, threads)
     return output

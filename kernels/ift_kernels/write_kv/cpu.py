@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import cfunc, njit, types
+from numba import njit
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
@@ -99,17 +99,15 @@ def _work(kind, size, args):
             _token(kind, size, args, token)
 
 
-@cfunc(types.void(types.voidptr), cache=True)
 def _worker_bf16(data):
     _work(simd.BF16, 2, openmp.address_of(data))
 
 
-@cfunc(types.void(types.voidptr), cache=True)
 def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 
 
-_WORKERS = {torch.bfloat16: _worker_bf16.address, torch.float32: _worker_fp32.address}
+_WORKERS = {torch.bfloat16: _worker_bf16, torch.float32: _worker_fp32}
 _SERIAL_TOKENS = 8
 
 
@@ -154,4 +152,4 @@ def rotate_and_write_kv_cpu(
         dtype=np.int64,
     )
     arguments.view(np.float32)[2 * _EPSILON] = epsilon
-    openmp.run(openmp.entry_point(), _WORKERS[states.dtype], arguments, threads)
+    openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[states.dtype]), arguments, threads)
