@@ -17,12 +17,13 @@ import typer
 from ift_serve.cli.connect import Json, fail
 
 _PROMPTS = (
-    ("Sort these words alphabetically.", "pear, apple, melon, fig"),
-    ("Where does Anna live?", "Anna works as a baker. Anna lives in Lisbon. Ben lives in Oslo. Ben likes rice."),
+    ("Sort these words alphabetically.", "table, apple, horse"),
+    ("What is the job of Anna?", "Anna lives in Lisbon. Anna works as a baker. Ben works as a pilot."),
     ("Write this in capital letters.", "quiet green river"),
-    ("What is the price of the lamp?", "item | colour | price\nlamp | blue | 42\nchair | red | 17"),
+    ("What colour is the lamp?", "item | colour | price\nlamp | blue | 42\nchair | red | 17"),
     ("Reverse the order of the words.", "moon star cloud"),
     ("What is 23 + 14?", ""),
+    ("Kate has 12 apples. Kate buys 6 more and gives 5 to Will. How many apples does Kate have now?", ""),
     ("Who are you?", ""),
     ("Tell a story about Clara. Use the words boat and fox.", ""),
 )
