@@ -9,3 +9,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Triton kernels run in its interpreter here: the decorator reads this when a kernel is defined.
+os.environ["TRITON_INTERPRET"] = "1"
+
+try:
+    from tests.support.interpreter import install
+except ImportError:  # Triton is there on Linux only
+    pass
+else:
+    install()

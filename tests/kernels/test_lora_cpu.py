@@ -1,0 +1,56 @@
+"""Batched LoRA on the CPU against float64, and its independence of the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ift_kernels.lora import group_rows, lora_rows
+from ift_kernels.lora_add import lora_add
+from tests.support.lora import Factors
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
+def test_every_row_gets_its_own_adapter(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    factors = Factors([1, 3, 16, 64, 200], width=48, parts=(64, 16, 96), dtype=dtype)
+    adapter_of_row = np.array([0, -1, 4, 2, 2, 3, 2, 1, -1, 2, 2, 4, 0], dtype=np.int32)
+    inputs, output = torch.randn(13, 48).to(dtype), torch.randn(13, 176).to(dtype)
+    expected = factors.expected(inputs, output, adapter_of_row)
+    got = output.clone()
+    lora_add(inputs, factors.table, lora_rows(adapter_of_row, 4), got)
+    assert torch.allclose(got.double(), expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
+    base = torch.from_numpy(adapter_of_row < 0)
+    assert torch.equal(got[base], output[base])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_is_the_same_alone_and_in_any_batch(dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    factors = Factors([5, 32], width=64, parts=(80,), dtype=dtype)
+    inputs, output = torch.randn(11, 64).to(dtype), torch.randn(11, 80).to(dtype)
+    together = output.clone()
+    adapter_of_row = np.array([0, 1, 0, 0, 0, 0, 1, 1, 1, 0, 0], dtype=np.int32)
+    lora_add(inputs, factors.table, lora_rows(adapter_of_row, 4), together)
+    for row in range(11):
+        alone = output[row : row + 1].clone()
+        lora_add(inputs[row : row + 1], factors.table, lora_rows(adapter_of_row[row : row + 1], 4), alone)
+        assert torch.equal(alone[0], together[row])
+
+
+def test_a_part_that_an_adapter_leaves_alone_is_not_touched() -> None:
+    factors = Factors([8], width=32, parts=(32, 32), dtype=torch.float32)
+    factors.table.ranks[0, 1] = 0
+    inputs, output = torch.randn(2, 32), torch.randn(2, 64)
+    got = output.clone()
+    lora_add(inputs, factors.table, lora_rows(np.zeros(2, dtype=np.int32), 4), got)
+    assert torch.equal(got[:, 32:], output[:, 32:]) and not torch.equal(got[:, :32], output[:, :32])
+
+
+def test_rows_are_grouped_into_tiles_of_one_adapter() -> None:
+    order, tiles = group_rows(np.array([1, -1, 0, 1, 1, 0, -1, 1], dtype=np.int32), 3)
+    assert order.tolist() == [2, 5, 0, 3, 4, 7]
+    assert tiles.tolist() == [[0, 1, 1], [0, 2, 5], [2, 3, 1]]
+    order, tiles = group_rows(np.array([-1, -1], dtype=np.int32), 4)
+    assert len(order) == 0 and tiles.shape == (3, 0)

@@ -1,0 +1,86 @@
+"""Makes Triton's interpreter compute bfloat16 and float8 as a GPU does.
+
+The interpreter holds bfloat16 as bit patterns: products and comparisons work on the bits, and conversions truncate
+instead of rounding to nearest even (float8 loses the carry of a rounded mantissa as well). Here conversions go
+through torch, and arithmetic on bfloat16 goes through float32. Triton 3.6 with numpy 2.4 also needs help to take a
+one-element array as a loop bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import triton.language as tl
+from triton.runtime import interpreter
+
+_TORCH = {
+    tl.float32: torch.float32,
+    tl.float16: torch.float16,
+    tl.bfloat16: torch.bfloat16,
+    tl.float8e4nv: torch.float8_e4m3fn,
+    tl.float8e5: torch.float8_e5m2,
+}
+_BITS = {1: (torch.uint8, np.uint8), 2: (torch.uint16, np.uint16), 4: (torch.uint32, np.uint32)}
+_LARGEST = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
+
+_convert_other = interpreter._convert_float
+_builder = interpreter.InterpreterBuilder
+_dot, _binary_op = _builder.create_dot, _builder.binary_op
+
+
+def _convert(data: Any, source: Any, target: Any, rounding: Any) -> Any:
+    """Rounds to nearest even, and saturates to float8 as the hardware conversion does."""
+    if source not in _TORCH or target not in _TORCH:
+        return _convert_other(data, source, target, rounding)
+    array = np.ascontiguousarray(data)
+    bits, unsigned = _BITS[source.primitive_bitwidth // 8]
+    values = torch.from_numpy(array.view(unsigned).copy()).view(bits).view(_TORCH[source])
+    kind = _TORCH[target]
+    if kind in _LARGEST:
+        wide = values.float()
+        values = torch.where(wide.isnan(), wide, wide.clamp(-_LARGEST[kind], _LARGEST[kind]))
+    out_bits, out_unsigned = _BITS[target.primitive_bitwidth // 8]
+    return values.to(kind).view(out_bits).numpy().view(out_unsigned).reshape(np.shape(data))
+
+
+def _wide(handle: Any) -> Any:
+    if handle.dtype.scalar != tl.bfloat16:
+        return handle
+    data = _convert(handle.data, tl.bfloat16, tl.float32, None).view(np.float32)
+    return interpreter.TensorHandle(data, tl.float32)
+
+
+def _multiply(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
+    return _dot(self, _wide(a), _wide(b), d, *rest)
+
+
+def _operate(self: Any, left: Any, right: Any, op: Callable[[Any, Any], Any]) -> Any:
+    if left.dtype.scalar != tl.bfloat16:
+        return _binary_op(self, left, right, op)
+    result = op(_wide(left).data, _wide(right).data)
+    if result.dtype == np.bool_:
+        return interpreter.TensorHandle(result, tl.int1)
+    rounded = _convert(np.asarray(result, dtype=np.float32), tl.float32, tl.bfloat16, None)
+    return interpreter.TensorHandle(rounded, tl.bfloat16)
+
+
+def _repair_loop_bounds() -> None:
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, *rest: Any) -> Any:
+        result = patch(tensor, *rest)
+        tensor.__index__ = lambda self: int(np.asarray(self.handle.data).reshape(-1)[0])
+        return result
+
+    interpreter._patch_lang_tensor = patched
+
+
+def install() -> None:
+    """Repair the interpreter of this process."""
+    interpreter._convert_float = _convert
+    _builder.create_dot = _multiply
+    _builder.binary_op = _operate
+    _repair_loop_bounds()
