@@ -29,7 +29,7 @@ def _of_device(index: int) -> DeviceProperties:
 
 
 def properties(tensor: Tensor) -> DeviceProperties:
-    """Of the device a tensor is on; for CPU tensors, which only the interpreter and compile-only runs use, an H200's."""
+    """Of the device a tensor is on. CPU tensors, as in the interpreter, count as on an H200."""
     if tensor.device.type == "cuda":
         return _of_device(tensor.device.index or 0)
     return _assumed

@@ -16,9 +16,9 @@ class LoraTable:
 
     a_addresses, b_addresses: ``[A, P]`` int64 device addresses of ``A [rank, K]`` and of ``B^T [rank, N_p]``, both
     contiguous, 16-byte aligned and of the layer's dtype; ranks: ``[A, P]`` int32, 0 where the adapter leaves the part
-    alone; scales: ``[A, P]`` float32; bounds: ``[P + 1]`` int64, ``columns`` on the device. Addresses rather than one stacked tensor, so that ranks may differ without
-    padding and an adapter's memory is its own. columns: P + 1 bounds of the parts in the output.
-    max_rank: an upper bound of the ranks.
+    alone; scales: ``[A, P]`` float32. Addresses rather than one stacked tensor, so that ranks may differ without
+    padding and an adapter's memory is its own. columns: P + 1 bounds of the parts in the output; bounds: the same on
+    the device, int64. max_rank: an upper bound of the ranks.
     """
 
     a_addresses: Tensor

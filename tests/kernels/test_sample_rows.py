@@ -39,10 +39,11 @@ def _assert_same(ours: SampledRows, theirs: SampledRows) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("size", [7, 33, 500, 5003])
+@pytest.mark.parametrize("size", [7, 500, 5003])
 @pytest.mark.parametrize("adjusted", [False, True])
-def test_equals_the_float64_definition(dtype: torch.dtype, size: int, adjusted: bool) -> None:
-    rows, generator = 24, torch.Generator().manual_seed(size)
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_equals_the_float64_definition(dtype: torch.dtype, size: int, adjusted: bool, backend: str) -> None:
+    rows, generator = 24 if backend == "cpu" else 6, torch.Generator().manual_seed(size)
     logits = (torch.randn(rows, size, generator=generator) * 3).to(dtype)
     adjustments = None
     if adjusted:
@@ -55,7 +56,7 @@ def test_equals_the_float64_definition(dtype: torch.dtype, size: int, adjusted: 
             *(torch.rand(rows, generator=generator) + 0.5 for _ in range(3)),
         )
     parameters = _parameters(rows, generator, adjustments)
-    _assert_same(sample_rows(logits, parameters), sample_rows_reference(logits, parameters))
+    _assert_same(sample_rows(logits, parameters, backend), sample_rows_reference(logits, parameters))
 
 
 def test_generator_is_philox_4x32_10() -> None:

@@ -13,7 +13,10 @@ from ift_kernels.lora import LoraRows, LoraTable
 TILE_ROWS = 16
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(
+    do_not_specialize=["rows"],
+    do_not_specialize_on_alignment=["order_ptr", "tile_adapter_ptr", "tile_start_ptr", "tile_count_ptr"],
+)
 def _lora_expand_kernel(
     t_ptr, b_ptr, rank_ptr, scale_ptr, bounds_ptr, order_ptr, tile_adapter_ptr, tile_start_ptr, tile_count_ptr, y_ptr,
     stride_y, rows,

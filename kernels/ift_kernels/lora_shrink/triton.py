@@ -18,7 +18,10 @@ from ift_kernels.lora import LoraRows, LoraTable
 TILE_ROWS = 16
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(
+    do_not_specialize=["rows"],
+    do_not_specialize_on_alignment=["order_ptr", "tile_adapter_ptr", "tile_start_ptr", "tile_count_ptr"],
+)
 def _lora_shrink_kernel(
     x_ptr, a_ptr, rank_ptr, order_ptr, tile_adapter_ptr, tile_start_ptr, tile_count_ptr, t_ptr,
     stride_x, rows,

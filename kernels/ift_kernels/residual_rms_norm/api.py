@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ift_kernels.backend import uses_cpu, uses_triton
 
-def residual_rms_norm(hidden: Tensor, delta: Tensor | None, weight: Tensor, epsilon: float) -> Tensor:
+
+def residual_rms_norm(
+    hidden: Tensor, delta: Tensor | None, weight: Tensor, epsilon: float, backend: str = "auto"
+) -> Tensor:
     """Add ``delta`` to ``hidden`` in place and return ``weight * hidden / sqrt(mean(hidden^2) + epsilon)``.
 
     hidden, delta: ``[T, d]`` contiguous float32 or bfloat16; weight: ``[d]`` of the same dtype. The mean is
     float32 and the quotient is rounded to the dtype before the weight multiplies it, as transformers'
     Llama does. On the CPU d must be a multiple of 16.
     """
-    if hidden.device.type == "cpu" and hidden.shape[1] % 16 == 0:
+    if uses_cpu(hidden, backend) and hidden.shape[1] % 16 == 0:
         from ift_kernels.residual_rms_norm.cpu import residual_rms_norm_cpu
 
         return residual_rms_norm_cpu(hidden, delta, weight, epsilon)
+    if uses_triton(hidden, backend):
+        from ift_kernels.residual_rms_norm.triton import residual_rms_norm_triton
+
+        return residual_rms_norm_triton(hidden, delta, weight, epsilon)
     from ift_kernels.residual_rms_norm.reference import residual_rms_norm_reference
 
     return residual_rms_norm_reference(hidden, delta, weight, epsilon)

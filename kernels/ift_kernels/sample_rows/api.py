@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ift_kernels.backend import uses_cpu, uses_triton
+
 TOP = 20
 """How many of the most likely tokens are reported, and averaged in the ``mean_top20`` statistic."""
 
@@ -45,6 +47,7 @@ class RowParameters:
     steps: Tensor
     targets: Tensor
     adjustments: SparseAdjustments | None = None
+    truncated: bool = True
 
 
 @dataclass(slots=True)
@@ -58,7 +61,7 @@ class SampledRows:
     top_log_probs: Tensor
 
 
-def sample_rows(logits: Tensor, parameters: RowParameters) -> SampledRows:
+def sample_rows(logits: Tensor, parameters: RowParameters, backend: str = "auto") -> SampledRows:
     """Draw one token a row; report statistics of the raw logits at temperature 1 (natural logarithms).
 
     logits: ``[R, V]`` float32 or bfloat16. Order: bias, repetition (divide positive, multiply negative logits),
@@ -67,10 +70,14 @@ def sample_rows(logits: Tensor, parameters: RowParameters) -> SampledRows:
     ``argmax_v z_v - log(-log u_v)`` (Gumbel-max) with ``u_v`` from Philox-4x32-10, key = seed, counter = (v, step):
     equal seeds, steps and logits give equal tokens in any batch on any device.
     """
-    if logits.device.type == "cpu":
+    if uses_cpu(logits, backend):
         from ift_kernels.sample_rows.cpu import sample_rows_cpu
 
         return sample_rows_cpu(logits, parameters)
+    if uses_triton(logits, backend):
+        from ift_kernels.sample_rows.triton import sample_rows_triton
+
+        return sample_rows_triton(logits, parameters)
     from ift_kernels.sample_rows.reference import sample_rows_reference
 
     return sample_rows_reference(logits, parameters)

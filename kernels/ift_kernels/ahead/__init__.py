@@ -1,0 +1,1 @@
+"""Compiling the Triton kernels for GPUs that are not here: what they need, and how often they compile."""
