@@ -29,7 +29,7 @@ def serve(
     max_batch_tokens: Annotated[int | None, typer.Option(help="tokens computed in one step", min=1)] = None,
     max_waiting: Annotated[int | None, typer.Option(help="requests that wait", min=1)] = None,
     cache_mib: Annotated[int | None, typer.Option(help="memory for keys and values, MiB", min=1)] = None,
-    attention_backend: Annotated[str, typer.Option(help="auto, kernel, reference (for debugging)")] = "auto",
+    attention_backend: Annotated[str, typer.Option(help="auto, triton, cpu, reference (for debugging)")] = "auto",
     prefix_caching: Annotated[bool, typer.Option(help="reuse the keys and values of common prefixes")] = True,
     tls_certificate: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
     tls_key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,

@@ -19,7 +19,7 @@ def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
         runner = ModelRunner(config)
     except UnsupportedModelError as error:
         raise ValueError(str(error)) from error
-    return EngineCore(runner, config, STRATEGIES), runner.description
+    return EngineCore(runner, config, STRATEGIES, adapter_host=runner.adapters), runner.description
 
 
 def local_engine(config: EngineConfig) -> LocalEngine:

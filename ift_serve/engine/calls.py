@@ -11,7 +11,14 @@ import asyncio
 import msgspec
 
 from ift_serve.engine.errors import EngineError
-from ift_serve.engine.messages import CandidateOutput, FailureKind, RequestFailed, ScoreOutput, StepOutputs
+from ift_serve.engine.messages import (
+    AdapterReply,
+    CandidateOutput,
+    FailureKind,
+    RequestFailed,
+    ScoreOutput,
+    StepOutputs,
+)
 
 
 class Call:
@@ -24,16 +31,16 @@ class Call:
         self._open = set(range(candidates))
         self._stopped: set[int] = set()
         self._pending: dict[int, CandidateOutput] = {}
-        self._score: ScoreOutput | None = None
+        self._reply: ScoreOutput | AdapterReply | None = None
         self._error: EngineError | None = None
         self._news = asyncio.Event()
 
-    def deliver(self, output: CandidateOutput | ScoreOutput | RequestFailed) -> None:
+    def deliver(self, output: CandidateOutput | ScoreOutput | AdapterReply | RequestFailed) -> None:
         """Keep what the engine said until it is taken."""
         if isinstance(output, CandidateOutput):
             self._keep(output)
-        elif isinstance(output, ScoreOutput):
-            self._score = output
+        elif isinstance(output, ScoreOutput | AdapterReply):
+            self._reply = output
             self.finished = True
         else:
             self.fail(EngineError.of(output))
@@ -82,14 +89,14 @@ class Call:
         self._pending.clear()
         return taken
 
-    async def score(self) -> ScoreOutput:
-        """The answer to a score request. Raises ``EngineError``."""
-        while self._score is None:
+    async def reply(self) -> ScoreOutput | AdapterReply:
+        """The answer to a request that has just one. Raises ``EngineError``."""
+        while self._reply is None:
             if self._error is not None:
                 raise self._error
             self._news.clear()
             await self._news.wait()
-        return self._score
+        return self._reply
 
 
 def _joined(first: CandidateOutput, second: CandidateOutput) -> CandidateOutput:

@@ -7,23 +7,29 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
+from itertools import count
 from typing import Literal
 
 from ift_serve.engine.calls import Call, Calls
 from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.directory import AdapterDirectory
 from ift_serve.engine.errors import EngineError, EngineStartError
 from ift_serve.engine.messages import (
     Abort,
+    AdapterInfo,
+    AdapterReply,
     CandidateOutput,
     EngineInput,
     EngineLoad,
     FailureKind,
     GenerateRequest,
+    LoadAdapter,
     ModelDescription,
     ScoreOutput,
     ScoreRequest,
     StepOutputs,
     StopCandidate,
+    UnloadAdapter,
 )
 from ift_serve.engine.supervisor import WORKER_MODULE, Supervisor
 
@@ -55,6 +61,9 @@ class BaseEngineClient(ABC):
         self._callbacks: list[Callable[[State], None]] = []
         self._changed = asyncio.Event()
         self._held_up = 0
+        self.adapters = AdapterDirectory()
+        self._wanted: dict[str, tuple[str, str]] = {}
+        self._numbers = count()
 
     @abstractmethod
     async def start(self, timeout: float = 120.0) -> None:
@@ -95,9 +104,51 @@ class BaseEngineClient(ABC):
         call = self._calls.open(request.request_id, 0)
         self._send(request)
         try:
-            return await call.score()
+            scores = await call.reply()
+            assert isinstance(scores, ScoreOutput)
+            return scores
         finally:
             self._leave(call)
+
+    async def load_adapter(self, name: str, path: str, shown_path: str = "") -> AdapterInfo:
+        """Load the directory ``path`` as a new version of ``name``; an engine that restarts loads it again.
+
+        ``shown_path`` is what clients know it as. Raises ``EngineError``; the old version then goes on serving.
+        """
+        await self._until_ready(None)
+        info = await self._load_adapter(name, path, shown_path or path)
+        self._wanted[name] = (path, shown_path or path)
+        return info
+
+    async def _load_adapter(self, name: str, path: str, shown_path: str) -> AdapterInfo:
+        number = f"adapter/{next(self._numbers)}"
+        message = LoadAdapter(request_id=number, name=name, path=path, shown_path=shown_path)
+        return (await self._ask(number, message))[0]
+
+    async def unload_adapter(self, reference: str, drain_seconds: float = 60.0) -> list[AdapterInfo]:
+        """Refuse new requests for ``name`` or ``name@version``; wait until it is free. Raises ``EngineError``."""
+        await self._until_ready(None)
+        name, _, version = reference.partition("@")
+        newest = self.adapters.find(name)
+        if newest is not None and version in ("", newest.version):
+            self._wanted.pop(name, None)
+        number = f"adapter/{next(self._numbers)}"
+        message = UnloadAdapter(request_id=number, reference=reference, drain_seconds=drain_seconds)
+        return await self._ask(number, message)
+
+    async def _ask(self, number: str, message: EngineInput) -> list[AdapterInfo]:
+        call = self._calls.open(number, 0)
+        self._send(message)
+        try:
+            reply = await call.reply()
+            assert isinstance(reply, AdapterReply)
+            return reply.adapters
+        finally:
+            self._calls.close(call)
+
+    def _adapters_changed(self, changes: list[AdapterInfo]) -> None:
+        for info in changes:
+            self.adapters.change(info)
 
     def stop_candidate(self, request_id: str, candidate: int) -> None:
         """Free one candidate; nothing more of it comes. Unknown ones are ignored."""
@@ -181,6 +232,7 @@ class EngineClient(BaseEngineClient):
         patience: float = 300.0,
     ) -> None:
         super().__init__(config)
+        self._restoring: asyncio.Task[None] | None = None
         self._supervisor = Supervisor(
             config,
             self,
@@ -216,12 +268,27 @@ class EngineClient(BaseEngineClient):
         self.model = model
         if self.state == "restarting":
             self.restarts += 1
+        if self._wanted:
+            self._restoring = asyncio.get_running_loop().create_task(self._restore())
+        else:
+            self._set_state("ready")
+
+    async def _restore(self) -> None:
+        """Load again what a dead engine had, before new calls are let in."""
+        for name, (path, shown) in list(self._wanted.items()):
+            try:
+                await self._load_adapter(name, path, shown)
+            except EngineError as error:
+                if error.kind is FailureKind.UNAVAILABLE:
+                    return  # this engine died too; the next one begins anew
+                _log.error("adapter %s could not be loaded again: %s", name, error)
         self._set_state("ready")
 
     def engine_said(self, said: StepOutputs) -> None:
         """One step's outputs."""
         self.load = said.load
         self._calls.deliver(said)
+        self._adapters_changed(said.adapters)
 
     def engine_owes(self) -> bool:
         """Whether any call waits for the engine."""
@@ -232,4 +299,5 @@ class EngineClient(BaseEngineClient):
         _log.error("the engine process ended (%s); %d calls in flight fail", how, len(self._calls))
         self.load = EngineLoad()
         self._set_state("restarting")
+        self.adapters.lost()
         self._calls.fail_all(FailureKind.UNAVAILABLE, "the engine is restarting", retry_after)

@@ -26,7 +26,13 @@ class EngineConfig(BaseModel):
     max_sequences: Count = Field(default=64, description="sequences that run at once")
     max_waiting: Count = Field(default=256, description="requests that wait; past it new ones are refused")
     prefix_caching: bool = True
-    attention_backend: Literal["auto", "kernel", "reference"] = "auto"
+    adapter_slots: Count = Field(default=32, description="adapters that requests use at once")
+    max_lora_rank: Annotated[int, Field(gt=0, le=256)] = Field(default=64, description="largest rank that is loaded")
+    attention_backend: Literal["auto", "triton", "cpu", "reference"] = Field(
+        default="auto", description="kernels: auto follows the device; the others are for debugging"
+    )
+    kv_dtype: Literal["auto", "float8"] = Field(default="auto", description="of the cache; float8 halves it on a GPU")
+    cuda_graphs: bool = Field(default=True, description="replay decode steps as CUDA graphs")
     context_length: Count | None = Field(default=None, description="tokens of prompt and answer; None: the model's")
     seed: int = 0
 

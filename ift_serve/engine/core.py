@@ -9,19 +9,25 @@ from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
+from ift_serve.engine.adapters import AdapterHost, AdapterRegistry, AdapterVersion
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.control import RequestControl
+from ift_serve.engine.gate import AdapterGate
 from ift_serve.engine.messages import (
+    AdapterInfo,
+    AdapterReply,
     CandidateOutput,
     EngineLoad,
     FailureKind,
     FinishReason,
     GenerateRequest,
+    LoadAdapter,
     ModelDescription,
     RequestFailed,
     ScoreOutput,
     ScoreRequest,
     StepOutputs,
+    UnloadAdapter,
 )
 from ift_serve.engine.outgoing import candidate_outputs, score_output
 from ift_serve.engine.request import Generation, Request, Scoring
@@ -66,6 +72,7 @@ class EngineCore:
         config: EngineConfig,
         strategies: Strategies,
         clock: Callable[[], float] = time.monotonic,
+        adapter_host: AdapterHost | None = None,
     ) -> None:
         self._runner = runner
         self._clock = clock
@@ -73,14 +80,17 @@ class EngineCore:
         self._model = runner.description
         self._max_waiting = config.max_waiting
         self._tables = BlockTables(runner.total_blocks, runner.block_size, config.prefix_caching)
-        self._scheduler = Scheduler(self._tables, config.max_batch_tokens, config.max_sequences)
+        self._adapters = None if adapter_host is None else AdapterRegistry(adapter_host, clock)
+        self._gate = AdapterGate(self._adapters)
+        self._scheduler = Scheduler(self._tables, config.max_batch_tokens, config.max_sequences, self._gate)
         self._validator = RequestValidator(self._model, runner.block_size, runner.total_blocks)
         self._requests: dict[str, Request] = {}
         self._deadlines: list[tuple[float, int, Request]] = []
         self._numbers = count()
-        self._outputs: list[CandidateOutput | ScoreOutput | RequestFailed] = []
+        self._outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed] = []
         self._touched: list[Generation] = []
         self._failures = 0
+        self._woken = False
         self._close_interval = 0.1
         self._last_close = self._clock()
         self._prompt_tokens = self._generated_tokens = self._steps = self._batch_tokens = 0
@@ -104,6 +114,7 @@ class EngineCore:
     def _add(self, message: GenerateRequest | ScoreRequest) -> None:
         if message.request_id in self._requests:
             raise RefusedError(FailureKind.INVALID, "request_id: already in use", "request_id")
+        adapter = self._resolve(message.adapter)
         self._validator.check(message)
         if len(self._scheduler.waiting) >= self._max_waiting:
             raise RefusedError(
@@ -115,31 +126,71 @@ class EngineCore:
         if message.deadline is not None and message.deadline <= now:
             raise RefusedError(FailureKind.DEADLINE, "the deadline had passed on arrival")
         number = next(self._numbers)
-        request = self._open(message, number, now)
+        request = self._open(message, adapter, number, now)
         if request.done:
             return
         self._requests[message.request_id] = request
         if request.deadline is not None:
             heapq.heappush(self._deadlines, (request.deadline, number, request))
 
-    def _open(self, message: GenerateRequest | ScoreRequest, number: int, now: float) -> Request:
+    def _open(
+        self, message: GenerateRequest | ScoreRequest, adapter: AdapterVersion | None, number: int, now: float
+    ) -> Request:
         accounts = self._scheduler.accounts
         request: Generation | Scoring
         if isinstance(message, GenerateRequest):
             strategy = self._make_strategy(message)
-            request = Generation(message, number, accounts.open(message.client), now, strategy)
+            request = Generation(message, number, accounts.open(message.client), now, strategy, adapter)
             request.set_limits(self._model.eos_ids, self._model.context_length)
             request.control = RequestControl(request, self._scheduler)
         else:
-            request = Scoring(message, number, accounts.open(message.client), now)
+            request = Scoring(message, number, accounts.open(message.client), now, adapter)
             if not request.width:
                 request.done = True
                 accounts.close(request.account)
                 self._outputs.append(score_output(request))
                 return request
+        if adapter is not None and self._adapters is not None:
+            self._adapters.use(adapter)
         request.start(self._scheduler.next_number())
         self._scheduler.enqueue(request)
         return request
+
+    def _resolve(self, reference: str) -> AdapterVersion | None:
+        if self._adapters is not None:
+            return self._adapters.resolve(reference)
+        if reference:
+            raise RefusedError(FailureKind.NOT_FOUND, f"adapter: {reference!r} is not loaded", "adapter")
+        return None
+
+    def load_adapter(self, message: LoadAdapter) -> None:
+        """Begin to load an adapter; a later step says how it went."""
+        if self._adapters is None:
+            text = "this engine serves no adapters"
+            self._outputs.append(RequestFailed(request_id=message.request_id, kind=FailureKind.INVALID, message=text))
+        else:
+            self._adapters.load(message)
+
+    def unload_adapter(self, message: UnloadAdapter) -> None:
+        """Refuse new requests for an adapter and free it when it is no longer used."""
+        if self._adapters is None:
+            text = f"name: {message.reference!r} is not loaded"
+            self._outputs.append(
+                RequestFailed(request_id=message.request_id, kind=FailureKind.NOT_FOUND, message=text, field="name")
+            )
+        else:
+            self._adapters.unload(message)
+
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called, from any thread, when an idle engine has something to do: an adapter is loaded."""
+        self._woken = False
+
+        def woken() -> None:
+            self._woken = True
+            wake()
+
+        if self._adapters is not None:
+            self._adapters.on_wake(woken)
 
     def _make_strategy(self, message: GenerateRequest) -> Strategy:
         factory = self._strategies.get(message.strategy)
@@ -173,13 +224,16 @@ class EngineCore:
 
     def has_work(self) -> bool:
         """Whether ``step`` would do or say anything."""
-        return bool(self._requests or self._outputs)
+        return bool(self._requests or self._outputs or self._woken or (self._adapters and self._adapters.busy))
 
     def step(self) -> StepOutputs:
         """Compute once; return what there is to say. Raises what the runner raises if it keeps failing."""
         started = self._clock()
         if self._deadlines:
             self._expire(started)
+        if self._adapters is not None:
+            self._woken = False
+            self._step_adapters(self._adapters)
         batch = self._scheduler.schedule(started)
         if batch.sequences:
             self._execute(batch)
@@ -188,8 +242,18 @@ class EngineCore:
             request.touched = False
             self._outputs += candidate_outputs(request)
         self._touched.clear()
+        changes: list[AdapterInfo] = []
+        if self._adapters is not None:
+            replies, changes = self._adapters.take_news()
+            self._outputs += replies
         outputs, self._outputs = self._outputs, []
-        return StepOutputs(outputs=outputs, load=self.load())
+        return StepOutputs(outputs=outputs, load=self.load(), adapters=changes)
+
+    def _step_adapters(self, adapters: AdapterRegistry) -> None:
+        """Take in finished loads; end the requests of versions whose time to drain is over."""
+        for version in adapters.step():
+            for request in [r for r in self._requests.values() if r.adapter is version]:
+                self._fail(request, FailureKind.CANCELLED, f"adapter {version.key} was unloaded")
 
     def load(self) -> EngineLoad:
         """A snapshot."""
@@ -207,6 +271,8 @@ class EngineCore:
             steps=self._steps,
             step_seconds=self._step_seconds,
             batch_tokens=self._batch_tokens,
+            adapter_bytes=0 if self._adapters is None else self._adapters.bytes,
+            adapter_users={} if self._adapters is None else dict(self._adapters.in_flight),
         )
 
     def check_integrity(self) -> None:
@@ -346,6 +412,9 @@ class EngineCore:
 
     def _close(self, request: Request) -> None:
         request.done = True
+        self._gate.end(request)
+        if request.adapter is not None and self._adapters is not None:
+            self._adapters.leave(request.adapter)
         del self._requests[request.request_id]
         self._scheduler.accounts.close(request.account)
         now = self._clock()

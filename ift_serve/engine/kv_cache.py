@@ -9,34 +9,49 @@ from ift_serve.modeling.batch import LayerCache, LayerGeometry
 _LANES = 16
 
 
-def bytes_per_block(geometry: list[LayerGeometry], block_size: int, dtype: torch.dtype) -> int:
+def _padded(width: int, device: str) -> int:
+    """Width of a stored value: whole vectors on the CPU."""
+    return -(-width // _LANES) * _LANES if device == "cpu" else width
+
+
+def bytes_per_block(geometry: list[LayerGeometry], block_size: int, dtype: torch.dtype, device: str = "cpu") -> int:
     """Memory of one block over all layers, in bytes."""
-    size = torch.empty((), dtype=dtype).element_size()
-    return sum(layer.kv_heads * block_size * (layer.width + _padded(layer.width)) * size for layer in geometry)
-
-
-def _padded(width: int) -> int:
-    return -(-width // _LANES) * _LANES
+    return sum(g.kv_heads * block_size * (g.width + _padded(g.width, device)) * dtype.itemsize for g in geometry)
 
 
 class KVCache:
-    """``blocks`` blocks of ``block_size`` tokens for every layer, zeroed so that unwritten slots stay finite."""
+    """``blocks`` blocks of ``block_size`` tokens for every layer, zeroed so that unwritten slots stay finite.
 
-    def __init__(self, geometry: list[LayerGeometry], blocks: int, block_size: int, dtype: torch.dtype) -> None:
+    On the CPU the keys of a block lie transposed, so that 16 of them fill a vector; on a GPU a token's key is
+    contiguous. Either way their shape is ``[N, H_kv, D, B]``. ``dtype`` may be float8_e4m3fn on a GPU.
+    """
+
+    def __init__(
+        self, geometry: list[LayerGeometry], blocks: int, block_size: int, dtype: torch.dtype, device: str = "cpu"
+    ) -> None:
         self.blocks = blocks
         self.block_size = block_size
-        self.layers = [
-            LayerCache(
-                keys=torch.zeros(blocks, layer.kv_heads, layer.width, block_size, dtype=dtype),
-                values=torch.zeros(blocks, layer.kv_heads, block_size, _padded(layer.width), dtype=dtype),
-            )
-            for layer in geometry
-        ]
+        self.layers = [self._layer(layer, dtype, device) for layer in geometry]
+
+    def _layer(self, layer: LayerGeometry, dtype: torch.dtype, device: str) -> LayerCache:
+        outer = (self.blocks, layer.kv_heads)
+        if device == "cpu":
+            keys = torch.zeros(*outer, layer.width, self.block_size, dtype=dtype)
+        else:
+            keys = torch.zeros(*outer, self.block_size, layer.width, dtype=dtype, device=device).transpose(2, 3)
+        values = torch.zeros(*outer, self.block_size, _padded(layer.width, device), dtype=dtype, device=device)
+        return LayerCache(keys, values)
 
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
         """Copy whole blocks, ``(source, destination)``, in every layer."""
-        source = torch.tensor([pair[0] for pair in copies])
-        destination = torch.tensor([pair[1] for pair in copies])
+        device = self.layers[0].keys.device
+        source = torch.tensor([pair[0] for pair in copies], device=device)
+        destination = torch.tensor([pair[1] for pair in copies], device=device)
         for layer in self.layers:
-            layer.keys[destination] = layer.keys[source]
-            layer.values[destination] = layer.values[source]
+            for memory in (_bytes(layer.keys), _bytes(layer.values)):
+                memory[destination] = memory[source]
+
+
+def _bytes(memory: torch.Tensor) -> torch.Tensor:
+    """Float8 tensors as bytes, which every device can index."""
+    return memory.view(torch.uint8) if memory.dtype.itemsize == 1 else memory

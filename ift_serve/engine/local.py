@@ -24,7 +24,7 @@ class LocalEngine(BaseEngineClient):
     def __init__(self, config: EngineConfig, build: BuildCore) -> None:
         super().__init__(config)
         self._build = build
-        self._inbox: queue.SimpleQueue[EngineInput] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[EngineInput | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -69,14 +69,20 @@ class LocalEngine(BaseEngineClient):
             self._tell(self._died)
 
     def _serve(self, core: EngineCore) -> None:
+        core.on_wake(lambda: self._inbox.put(None))
         while True:
-            if not core.has_work() and not handle(core, self._inbox.get()):
+            if not core.has_work() and not self._take(core):
                 return
             while not self._inbox.empty():
-                if not handle(core, self._inbox.get()):
+                if not self._take(core):
                     return
             said = core.step() if core.has_work() else StepOutputs(outputs=[], load=core.load())
             self._tell(partial(self._deliver, said))
+
+    def _take(self, core: EngineCore) -> bool:
+        """Wait for one message and handle it; None only wakes. False for ``Shutdown``."""
+        message = self._inbox.get()
+        return message is None or handle(core, message)
 
     def _tell(self, callback: Callable[[], None]) -> None:
         """Run a callback on the event loop; nobody listens once that is closed."""
@@ -87,6 +93,7 @@ class LocalEngine(BaseEngineClient):
     def _deliver(self, said: StepOutputs) -> None:
         self.load = said.load
         self._calls.deliver(said)
+        self._adapters_changed(said.adapters)
 
     def _died(self) -> None:
         self._set_state("closed")

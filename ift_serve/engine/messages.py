@@ -27,6 +27,7 @@ class FailureKind(StrEnum):
     INVALID = "invalid"
     OVERLOADED = "overloaded"
     NOT_FOUND = "not_found"
+    UNFIT = "unfit"
     UNAVAILABLE = "unavailable"
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
@@ -99,11 +100,28 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
     request_id: str
 
 
+class LoadAdapter(msgspec.Struct, frozen=True, kw_only=True, tag="load_adapter"):
+    """Read the directory ``path`` as a new version of ``name``. ``shown_path`` is what clients know it as."""
+
+    request_id: str
+    name: str
+    path: str
+    shown_path: str
+
+
+class UnloadAdapter(msgspec.Struct, frozen=True, kw_only=True, tag="unload_adapter"):
+    """Free ``name`` or ``name@version`` once its requests are done, or ``drain_seconds`` have passed."""
+
+    request_id: str
+    reference: str
+    drain_seconds: float
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """End the engine process once this message is read."""
 
 
-EngineInput = GenerateRequest | ScoreRequest | StopCandidate | Abort | Shutdown
+EngineInput = GenerateRequest | ScoreRequest | StopCandidate | Abort | LoadAdapter | UnloadAdapter | Shutdown
 
 
 class TokenStatistics(msgspec.Struct, frozen=True, array_like=True):
@@ -118,13 +136,17 @@ class TokenStatistics(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Counts in tokens, times in seconds since arrival. Sent with a request's first and last outputs."""
+    """Counts in tokens, times in seconds since arrival. Sent with a request's first and last outputs.
+
+    ``adapter`` is the version that answers, ``name@version``; empty for the base model.
+    """
 
     prompt_tokens: int
     cached_tokens: int = 0
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
     preemptions: int = 0
+    adapter: str = ""
 
 
 class CandidateOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="tokens"):
@@ -166,8 +188,42 @@ class RequestFailed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     retry_after: float = 0.0
 
 
+class AdapterState(StrEnum):
+    """What an adapter version is doing."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    UNLOADED = "unloaded"
+    FAILED = "failed"
+
+
+class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One version of an adapter. ``bytes``: host memory; ``in_flight``: requests; ``message``: why it failed."""
+
+    name: str
+    version: str
+    state: AdapterState
+    path: str = ""
+    components: list[str] = []
+    rank: int = 0
+    bytes: int = 0
+    in_flight: int = 0
+    message: str = ""
+
+
+class AdapterReply(msgspec.Struct, frozen=True, kw_only=True, tag="adapters"):
+    """The answer to a load or an unload: the versions it was about."""
+
+    request_id: str
+    adapters: list[AdapterInfo]
+
+
 class EngineLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A snapshot of the engine after a step; counters grow from the start of the process."""
+    """A snapshot of the engine after a step; counters grow from the start of the process.
+
+    ``adapter_users``: requests in flight by ``name@version``.
+    """
 
     waiting: int = 0
     running: int = 0
@@ -181,13 +237,16 @@ class EngineLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     steps: int = 0
     step_seconds: float = 0.0
     batch_tokens: int = 0
+    adapter_bytes: int = 0
+    adapter_users: dict[str, int] = {}
 
 
 class StepOutputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="outputs"):
-    """Everything one step produced, for all requests at once."""
+    """Everything one step produced, for all requests at once, and every change of an adapter since the last one."""
 
-    outputs: list[CandidateOutput | ScoreOutput | RequestFailed]
+    outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed]
     load: EngineLoad
+    adapters: list[AdapterInfo] = []
 
 
 class ModelDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -19,11 +20,13 @@ from ift_serve.engine.messages import (
     EngineInput,
     Failed,
     GenerateRequest,
+    LoadAdapter,
     ModelDescription,
     Ready,
     ScoreRequest,
     StepOutputs,
     StopCandidate,
+    UnloadAdapter,
     decode_input,
     encode,
 )
@@ -46,6 +49,10 @@ def handle(core: EngineCore, message: EngineInput) -> bool:
             core.stop(request_id, candidate)
         case Abort(request_id=request_id):
             core.abort(request_id)
+        case LoadAdapter():
+            core.load_adapter(message)
+        case UnloadAdapter():
+            core.unload_adapter(message)
         case _:
             return False
     return True
@@ -66,6 +73,13 @@ class EngineLoop:
         self._core = core
         self._socket = socket
         self._parent = parent
+        self._woken, nudge = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(nudge, False)
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._woken, zmq.POLLIN)
+        core.on_wake(lambda: _write_byte(nudge))
 
     def run(self) -> None:
         """Serve until ``Shutdown`` comes or the parent is gone. Blocks only while there is nothing to do."""
@@ -79,10 +93,12 @@ class EngineLoop:
             socket.send(encode(said))
 
     def _wait(self) -> bool:
-        """Sleep until a message is there; False when the parent is gone."""
-        while not self._socket.poll(_PARENT_CHECK_MILLISECONDS):
+        """Sleep until a message is there or the core is woken; False when the parent is gone."""
+        while not (ready := self._poller.poll(_PARENT_CHECK_MILLISECONDS)):
             if os.getppid() != self._parent:
                 return False
+        if any(source == self._woken for source, _ in ready):
+            os.read(self._woken, 4096)
         return True
 
     def _drain(self) -> bool:
@@ -94,6 +110,12 @@ class EngineLoop:
                 return True
             if not handle(self._core, decode_input(raw)):
                 return False
+
+
+def _write_byte(pipe: int) -> None:
+    # A full pipe wakes as well as one more byte would.
+    with contextlib.suppress(BlockingIOError):
+        os.write(pipe, b"w")
 
 
 def _die_with_parent(parent: int) -> None:

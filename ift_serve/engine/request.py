@@ -15,11 +15,12 @@ from ift_serve.engine.messages import (
 from ift_serve.engine.prefix import root_digest
 from ift_serve.engine.seeds import candidate_seed
 from ift_serve.engine.sequence import Sequence
-from ift_serve.engine.step import SamplingRow
+from ift_serve.engine.step import AdaptedPrompt, SamplingRow
 from ift_serve.engine.strategy import Strategy
 from ift_serve.engine.waiting import Account
 
 if TYPE_CHECKING:
+    from ift_serve.engine.adapters import AdapterVersion
     from ift_serve.engine.control import RequestControl
 
 
@@ -29,7 +30,14 @@ class Request(ABC):
     ``number`` counts requests in order of arrival. ``live`` holds the sequences that have not ended.
     """
 
-    def __init__(self, message: GenerateRequest | ScoreRequest, number: int, account: Account, now: float) -> None:
+    def __init__(
+        self,
+        message: GenerateRequest | ScoreRequest,
+        number: int,
+        account: Account,
+        now: float,
+        adapter: AdapterVersion | None = None,
+    ) -> None:
         self.request_id = message.request_id
         self.number = number
         self.priority = message.priority
@@ -38,8 +46,15 @@ class Request(ABC):
         self.prompt = message.token_ids
         self.prompt_length = len(message.token_ids)
         self.segment_ids = message.segment_ids if any(message.segment_ids) else b""
+        self.adapter = adapter
+        self.slot = 0
         self.hashed_segments = b""
         self.root = root_digest("")
+        self.adapted_prompt: AdaptedPrompt | None = None
+        if adapter is not None:
+            self.root = adapter.cache_root(self.prompt, self.segment_ids)
+            self.hashed_segments = self.segment_ids if adapter.facts.uses_segments else b""
+            self.adapted_prompt = AdaptedPrompt(number, self.prompt, self.segment_ids)
         self.arrival = message.arrival or now
         self.admitted = 0.0
         self.first_token = 0.0
@@ -67,6 +82,7 @@ class Request(ABC):
             queue_seconds=max(0.0, self.admitted - self.arrival) if self.admitted else 0.0,
             first_token_seconds=max(0.0, self.first_token - self.arrival) if self.first_token else 0.0,
             preemptions=self.preemptions,
+            adapter="" if self.adapter is None else self.adapter.key,
         )
 
     @property
@@ -89,8 +105,16 @@ class Generation(Request):
 
     control: RequestControl
 
-    def __init__(self, message: GenerateRequest, number: int, account: Account, now: float, strategy: Strategy) -> None:
-        super().__init__(message, number, account, now)
+    def __init__(
+        self,
+        message: GenerateRequest,
+        number: int,
+        account: Account,
+        now: float,
+        strategy: Strategy,
+        adapter: AdapterVersion | None = None,
+    ) -> None:
+        super().__init__(message, number, account, now, adapter)
         self.sampling = message.sampling
         self.whole = message.whole
         self.strategy = strategy
@@ -167,8 +191,15 @@ class Generation(Request):
 class Scoring(Request):
     """A request for the log-probabilities of continuations. Every continuation is one sequence."""
 
-    def __init__(self, message: ScoreRequest, number: int, account: Account, now: float) -> None:
-        super().__init__(message, number, account, now)
+    def __init__(
+        self,
+        message: ScoreRequest,
+        number: int,
+        account: Account,
+        now: float,
+        adapter: AdapterVersion | None = None,
+    ) -> None:
+        super().__init__(message, number, account, now, adapter)
         self._continuations = [(i, tokens) for i, tokens in enumerate(message.continuations) if tokens]
         empty = ContinuationScore(0.0, True, [])
         self.scores: list[ContinuationScore] = [empty] * len(message.continuations)

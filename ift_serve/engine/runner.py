@@ -6,18 +6,23 @@ import os
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.adapter_host import TensorAdapterHost
+from ift_serve.engine.compile_monitor import CompileMonitor
+from ift_serve.engine.flatten import Flattener
+from ift_serve.engine.graphs import CudaCapture, DecodeGraphs, bucket_sizes, eager_capture
 from ift_serve.engine.kv_cache import KVCache, bytes_per_block
-from ift_serve.engine.messages import ModelDescription, SamplingParams
+from ift_serve.engine.messages import ModelDescription
 from ift_serve.engine.sampler import Sampler, sampled_tokens, scored_tokens
 from ift_serve.engine.step import SamplingRow, SequenceStep, StepBatch, StepResult
-from ift_serve.modeling.batch import FlatBatch
+from ift_serve.engine.warm_up import warm_up_batches
+from ift_serve.modeling.adapter.base import BaseFacts
 from ift_serve.modeling.decoder import Decoder, make_decoder
 from ift_serve.modeling.loading import LoadedModel, load_model
 
-_TILE_ROWS = 4
 _LOGIT_ROWS = 64
 """Rows of logits computed at a time: bounds memory to 64 vocabularies when long texts are scored."""
 
@@ -28,24 +33,44 @@ def _device(config: EngineConfig) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _free_memory() -> int:
+def _backend(config: EngineConfig, device: str) -> str:
+    """The kernels' implementation, named. Raises ValueError where it cannot run."""
+    if config.attention_backend == "auto":
+        return "triton" if device == "cuda" else "cpu"
+    if config.attention_backend == "cpu" and device != "cpu":
+        raise ValueError(f"attention_backend: the compiled CPU kernels cannot run on {device}; choose auto")
+    if config.attention_backend == "triton" and device == "cpu" and not os.environ.get("TRITON_INTERPRET"):
+        raise ValueError("attention_backend: triton needs a GPU; choose auto")
+    return config.attention_backend
+
+
+def _free_memory(device: str) -> int:
+    if device != "cpu":
+        return int(torch.cuda.mem_get_info()[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _block_count(config: EngineConfig, model: LoadedModel) -> int:
-    """Blocks for the cache: as asked, else what all sequences at full context need, within a quarter of memory."""
+def _block_count(config: EngineConfig, model: LoadedModel, device: str, dtype: torch.dtype) -> int:
+    """Blocks for the cache: as asked, else what all sequences at full context need, within a share of free memory:
+    a quarter on the CPU, which others use too, most of a GPU."""
     if config.total_blocks is not None:
         return config.total_blocks
-    size = bytes_per_block(model.geometry, config.block_size, model.dtype)
+    size = bytes_per_block(model.geometry, config.block_size, dtype, device)
     wanted = config.max_sequences * -(-model.context_length // config.block_size)
-    budget = config.cache_bytes if config.cache_bytes is not None else _free_memory() // 4
+    share = _free_memory(device) // 4 if device == "cpu" else _free_memory(device) * 85 // 100
+    budget = share if config.cache_bytes is None else config.cache_bytes
     blocks = min(wanted, budget // size)
     if blocks < 1:
         raise ValueError(f"cache_bytes: {budget} bytes do not hold one block of {size} bytes")
     return blocks
 
 
-_WARM = SamplingParams(top_p=0.9, top_k=8, max_new_tokens=1)
+def _cache_dtype(config: EngineConfig, backend: str, dtype: torch.dtype) -> torch.dtype:
+    if config.kv_dtype == "auto":
+        return dtype
+    if backend == "cpu":
+        raise ValueError("kv_dtype: float8 caches need the Triton kernels, which need a GPU; choose auto")
+    return torch.float8_e4m3fn
 
 
 class ModelRunner:
@@ -60,11 +85,22 @@ class ModelRunner:
             config.model, name=config.model_name, dtype=config.dtype, device=device,
             context_length=config.context_length,
         )  # fmt: skip
+        backend = _backend(config, device)
+        dtype = _cache_dtype(config, backend, model.dtype)
         self.block_size = config.block_size
-        self.total_blocks = _block_count(config, model)
-        self._cache = KVCache(model.geometry, self.total_blocks, self.block_size, model.dtype)
-        self._decoder: Decoder = make_decoder(model, use_kernels=config.attention_backend != "reference")
-        self._sampler = Sampler()
+        self.total_blocks = _block_count(config, model, device, dtype)
+        self._cache = KVCache(model.geometry, self.total_blocks, self.block_size, dtype, device)
+        facts = BaseFacts.of_model(model)
+        self._decoder: Decoder = make_decoder(model, backend)
+        self._sampler = Sampler(device, backend)
+        split = backend == "triton"
+        self._flatten = Flattener(self._cache.layers, model.geometry, self.block_size, backend, split=split)
+        self._graphs = self._make_graphs(config, model, backend, device) if split else None
+        self.compile_monitor = CompileMonitor()
+        self.adapters = TensorAdapterHost(
+            model, facts, self._decoder, slots=config.adapter_slots, max_rank=config.max_lora_rank, backend=backend,
+            device=device,
+        )  # fmt: skip
         self.description = ModelDescription(
             name=model.name,
             path=model.path,
@@ -82,20 +118,33 @@ class ModelRunner:
             total_blocks=self.total_blocks,
             max_batch_tokens=config.max_batch_tokens,
             max_sequences=config.max_sequences,
-            attention_backend=self._decoder.name,
+            attention_backend=f"{self._decoder.name}/{backend}",
             features=["generate", "score", "statistics", "prefix_caching"] if config.prefix_caching else [],
         )
         self._warm_up()
 
+    def _make_graphs(self, config: EngineConfig, model: LoadedModel, backend: str, device: str) -> DecodeGraphs:
+        length = min(model.context_length, self.total_blocks * self.block_size)
+        return DecodeGraphs(
+            self._decoder,
+            self._cache.layers,
+            sizes=bucket_sizes(config.max_sequences),
+            table_width=-(-length // self.block_size),
+            context_length=length,
+            backend=backend,
+            capture=CudaCapture() if device == "cuda" and config.cuda_graphs else eager_capture,
+        )
+
     def _warm_up(self) -> None:
-        """One prompt and one decode step, so that the first request meets compiled kernels and warm memory."""
-        row = SamplingRow(_WARM, 0, 0, 1.0, [0], 1)
-        for count in (min(8, self.block_size), 1):
-            step = SequenceStep(-1, [0] * count, 0, [0], b"", row)
-            self.execute(StepBatch([step], []))
+        """The shapes that serving will have, so that the first request meets compiled kernels and warm memory."""
+        for batch in warm_up_batches(self.block_size, self._graphs.sizes if self._graphs else []):
+            self.execute(batch)
         for layer in self._cache.layers:
-            layer.keys[0].zero_()
-            layer.values[0].zero_()
+            for memory in (layer.keys, layer.values):
+                memory.view(torch.uint8)[0].zero_() if memory.dtype.itemsize == 1 else memory[0].zero_()
+        if self.description.device == "cuda":
+            torch.cuda.synchronize()
+            self.compile_monitor.start()
 
     @torch.inference_mode()
     def execute(self, batch: StepBatch) -> StepResult:
@@ -104,17 +153,26 @@ class ModelRunner:
             self._cache.copy_blocks(batch.block_copies)
         indices, rows, targets = _output_rows(batch.sequences)
         flat = self._flatten(batch.sequences)
+        slots = self.adapters.extend(flat, batch.sequences)
         everything = len(indices) == flat.input_ids.shape[0]
-        hidden = self._decoder.forward(flat, None if everything else torch.tensor(indices, dtype=torch.long))
+        logits = None
+        if self._graphs is not None and everything and self._graphs.takes(flat):
+            hidden, logits = self._graphs.run(flat)
+        else:
+            wanted = None if everything else torch.tensor(indices, dtype=torch.long, device=flat.input_ids.device)
+            hidden = self._decoder.forward(flat, wanted)
         result = StepResult([None] * len(batch.sequences), [None] * len(batch.sequences))
         if indices:
-            self._fill(batch.sequences, hidden, rows, targets, result)
+            changed = None if slots is None else slots[flat.sequence.numpy(force=True)[indices]]
+            self._fill(batch.sequences, hidden, logits, changed, rows, targets, result)
         return result
 
     def _fill(
         self,
         sequences: list[SequenceStep],
         hidden: Tensor,
+        known: Tensor | None,
+        slots: NDArray[np.int32] | None,
         rows: list[SamplingRow | None],
         targets: list[int],
         result: StepResult,
@@ -124,7 +182,9 @@ class ModelRunner:
         drawn = []
         for first in range(0, len(rows), _LOGIT_ROWS):
             part = slice(first, first + _LOGIT_ROWS)
-            logits = self._decoder.logits(hidden[part])
+            logits = self._decoder.logits(hidden[part]) if known is None else known[part]
+            if slots is not None:
+                logits = self.adapters.change_logits(hidden[part], logits, slots[part])
             sampled = self._sampler.run(logits, rows[part], targets[part])
             drawn += sampled_tokens(sampled, rows[part])
             scores = scored_tokens(sampled, 0, logits.shape[0])
@@ -139,57 +199,6 @@ class ModelRunner:
             if sequence.sampling is not None:
                 result.sampled[index] = drawn[place]
                 place += 1
-
-    def _flatten(self, sequences: list[SequenceStep]) -> FlatBatch:
-        """Lay the sequences' tokens side by side."""
-        counts = [len(s.token_ids) for s in sequences]
-        total = sum(counts)
-        longest = max(s.start + n for s, n in zip(sequences, counts, strict=True))
-        width = -(-longest // self.block_size)
-        tables = np.zeros((len(sequences), width), dtype=np.int32)
-        positions = np.empty(total, dtype=np.int32)
-        owner = np.empty(total, dtype=np.int32)
-        ids = np.empty(total, dtype=np.int64)
-        segments = np.zeros(total, dtype=np.uint8)
-        first = 0
-        for index, (sequence, count) in enumerate(zip(sequences, counts, strict=True)):
-            end = sequence.start + count
-            used = -(-end // self.block_size)
-            tables[index, :used] = sequence.block_table[:used]
-            if count == 1:
-                positions[first] = sequence.start
-                owner[first] = index
-                ids[first] = sequence.token_ids[0]
-            else:
-                positions[first : first + count] = np.arange(sequence.start, end, dtype=np.int32)
-                owner[first : first + count] = index
-                ids[first : first + count] = sequence.token_ids
-            if sequence.segment_ids:
-                segments[first : first + count] = np.frombuffer(sequence.segment_ids, dtype=np.uint8)
-            first += count
-        slots = tables[owner, positions // self.block_size] * self.block_size + positions % self.block_size
-        return FlatBatch(
-            input_ids=torch.from_numpy(ids),
-            positions=torch.from_numpy(positions),
-            slots=torch.from_numpy(slots),
-            sequence=torch.from_numpy(owner),
-            lengths=torch.from_numpy(positions + 1),
-            longest=longest,
-            block_tables=torch.from_numpy(tables),
-            segments=torch.from_numpy(segments),
-            layers=self._cache.layers,
-            tiles=_tiles(counts),
-        )
-
-
-def _tiles(counts: list[int]) -> torch.Tensor:
-    """Bounds of groups of up to four neighbouring rows of one sequence."""
-    bounds, first = [0], 0
-    for count in counts:
-        bounds += range(first + _TILE_ROWS, first + count, _TILE_ROWS)
-        first += count
-        bounds.append(first)
-    return torch.tensor(bounds, dtype=torch.int32)
 
 
 def _output_rows(sequences: list[SequenceStep]) -> tuple[list[int], list[SamplingRow | None], list[int]]:

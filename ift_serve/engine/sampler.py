@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,8 +68,28 @@ def _signed(seed: int) -> int:
     return seed - (1 << 64) if seed >= 1 << 63 else seed
 
 
+def _moved(parameters: RowParameters, device: str) -> RowParameters:
+    """The same on the device; every tensor of it and of its adjustments."""
+
+    def move(part: object) -> dict[str, Any]:
+        values = {field.name: getattr(part, field.name) for field in fields(part)}  # type: ignore[arg-type]
+        return {
+            name: value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
+
+    moved = move(parameters)
+    if parameters.adjustments is not None:
+        moved["adjustments"] = SparseAdjustments(**move(parameters.adjustments))
+    return RowParameters(**moved)
+
+
 class Sampler:
     """Draws and scores the rows of a step. A row is a sequence to sample, or a target to score."""
+
+    def __init__(self, device: str = "cpu", backend: str = "auto") -> None:
+        self._device = device
+        self._backend = backend
 
     def run(self, logits: Tensor, rows: list[SamplingRow | None], targets: list[int]) -> SampledRows:
         """logits: ``[R, V]``; ``rows[i]`` is None where ``targets[i]`` is a token to score (else -1)."""
@@ -83,6 +105,7 @@ class Sampler:
                 integers[:, index] = (params.top_k, row.step)
                 seeds[index] = _signed(row.seed)
         parameters = RowParameters(
+            truncated=bool((floats[1] < 1.0).any() or floats[2].any() or integers[0].any()),
             temperature=torch.from_numpy(floats[0]),
             top_p=torch.from_numpy(floats[1]),
             min_p=torch.from_numpy(floats[2]),
@@ -92,7 +115,12 @@ class Sampler:
             targets=torch.tensor(targets, dtype=torch.int32),
             adjustments=_adjustments(rows),
         )
-        return sample_rows(logits, parameters)
+        if self._device == "cpu":
+            return sample_rows(logits, parameters, self._backend)
+        result = sample_rows(logits, _moved(parameters, self._device), self._backend)
+        return SampledRows(
+            result.tokens.cpu(), result.statistics.cpu(), result.top_ids.cpu(), result.top_log_probs.cpu()
+        )
 
 
 def sampled_tokens(result: SampledRows, rows: list[SamplingRow | None]) -> list[SampledToken | None]:

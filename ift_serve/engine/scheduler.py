@@ -6,6 +6,7 @@ from bisect import insort
 from itertools import count
 from operator import attrgetter
 
+from ift_serve.engine.gate import AdapterGate
 from ift_serve.engine.request import Request
 from ift_serve.engine.sequence import Sequence
 from ift_serve.engine.step import SequenceStep, StepBatch
@@ -13,6 +14,8 @@ from ift_serve.engine.tables import BlockTables
 from ift_serve.engine.waiting import Accounts, WaitingQueue
 
 _KEY = attrgetter("key")
+_PUT_OFF = 64
+"""Requests that one step looks past, for want of a slot or to wait for a block; more would cost the step too much."""
 
 
 class Scheduler:
@@ -27,8 +30,11 @@ class Scheduler:
     always advances and every request that fits into the cache alone ends.
     """
 
-    def __init__(self, tables: BlockTables, max_batch_tokens: int, max_sequences: int) -> None:
+    def __init__(
+        self, tables: BlockTables, max_batch_tokens: int, max_sequences: int, gate: AdapterGate | None = None
+    ) -> None:
         self._tables = tables
+        self._gate = gate or AdapterGate()
         self._max_batch_tokens = max_batch_tokens
         self._max_sequences = max_sequences
         self._numbers = count()
@@ -46,6 +52,7 @@ class Scheduler:
         self.scheduled = []
         self._steps = []
         self._tables.begin_step()
+        self._gate.begin_step()
         if self.parked or len(self.waiting):
             self._make_room()
         self._schedule_decodes()
@@ -132,6 +139,8 @@ class Scheduler:
             sequence.table,
             sequence.segments(start, end),
             score_targets=sequence.targets(start, end),
+            adapter=sequence.request.slot,
+            prompt=sequence.request.adapted_prompt,
         )
         row = sequence.row
         if end == goal and row is not None and not sequence.held_back:
@@ -156,6 +165,8 @@ class Scheduler:
         if head is None:
             return
         root = _root(head)
+        if not self._gate.admits(root.request):
+            return
         while self.running and self.running[-1].request.priority < root.request.priority:
             if len(self.running) < self._max_sequences and self._fits(root, self._tables.hits(root)):
                 return
@@ -165,7 +176,7 @@ class Scheduler:
         """Give rows to parked sequences and waiting requests, in order, until one does not fit.
 
         A sequence whose next block is being computed in this very step is put off: in the next one it
-        takes that block up from the cache.
+        takes that block up from the cache. So is a request whose adapter has no slot.
         """
         put_off: list[Sequence | Request] = []
         while budget and len(self.running) < self._max_sequences:
@@ -173,10 +184,13 @@ class Scheduler:
             if head is None:
                 break
             root = _root(head)
-            hits = self._tables.hits(root)
-            if self._tables.is_being_computed(root, len(hits)):
+            admitted = self._gate.admits(root.request)
+            hits = self._tables.hits(root) if admitted else []
+            if not admitted or self._tables.is_being_computed(root, len(hits)):
                 self._take_out(head)
                 put_off.append(head)
+                if len(put_off) >= _PUT_OFF:
+                    break
                 continue
             if not self._fits(root, hits) and not (not self.running and self._strip_parked(root, hits)):
                 break
@@ -193,6 +207,7 @@ class Scheduler:
         self._tables.take_up(sequence, hits)
         insort(self.running, sequence, key=_KEY)
         request = sequence.request
+        request.slot = sequence.decode_step.adapter = self._gate.start(request)
         if not request.admitted:
             request.admitted = now
             request.cached_tokens = sequence.computed

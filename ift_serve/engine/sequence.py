@@ -70,6 +70,7 @@ class Sequence:
         self.row: SamplingRow | None = None
         self.last_token = [0]
         self.decode_step = SequenceStep(number, self.last_token, 0, self.table)
+        self.decode_step.adapter, self.decode_step.prompt = request.slot, request.adapted_prompt
         if request.segment_ids:
             self.decode_step.segment_ids = _RESPONSE
         self.ended: FinishReason | None = None

@@ -23,6 +23,18 @@ class SamplingRow:
     prompt_length: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AdaptedPrompt:
+    """What an adapter needs to know of a request beside the tokens of a step: its whole prompt.
+
+    ``number`` tells requests of one engine apart.
+    """
+
+    number: int
+    token_ids: list[int]
+    segment_ids: bytes
+
+
 @dataclass(slots=True)
 class SequenceStep:
     """The tokens of one sequence that one step computes.
@@ -30,6 +42,7 @@ class SequenceStep:
     ``start`` tokens are in the cache already, so it is the position of ``token_ids[0]``. ``block_table``
     covers at least ``start + len(token_ids)`` positions. ``segment_ids`` has a byte per token (empty:
     all template). ``score_targets`` are the true next tokens of the last ``len(score_targets)`` positions.
+    ``adapter`` is the slot of the sequence's adapter, 0 for the base model, which needs no ``prompt``.
     """
 
     sequence_id: int
@@ -39,6 +52,8 @@ class SequenceStep:
     segment_ids: bytes = b""
     sampling: SamplingRow | None = None
     score_targets: list[int] | None = None
+    adapter: int = 0
+    prompt: AdaptedPrompt | None = None
 
 
 @dataclass(slots=True)

@@ -36,8 +36,6 @@ class RequestValidator:
             raise _invalid("token_ids", "the prompt has no token; at least one is needed")
         if request.segment_ids and len(request.segment_ids) != len(request.token_ids):
             raise _invalid("segment_ids", f"{len(request.segment_ids)} segments for {len(request.token_ids)} tokens")
-        if request.adapter:
-            raise RefusedError(FailureKind.NOT_FOUND, f"adapter: {request.adapter!r} is not loaded", "adapter")
         if isinstance(request, GenerateRequest):
             self._check_generation(request)
         else:

@@ -25,21 +25,14 @@ def _routed_attention(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' calling convention: ``[1, H, T, D]`` in, ``[1, T, H, D]`` out.
+    """transformers' calling convention: ``[B, H, L, D]`` in, ``[B, L, H, D]`` out; the batch sees ``T = B L`` tokens.
 
     The batch arrives as a keyword through the model, never from ambient state.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output = batch.attend(
-        module,
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-        scale,
-        sliding_window or 0,
-        softcap or 0.0,
-    )
-    return output[None], None
+    q, k, v = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))
+    output = batch.attend(module, q, k, v, scale, sliding_window or 0, softcap or 0.0)
+    return output.view(query.shape[0], query.shape[2], *output.shape[1:]), None
 
 
 def register_attention() -> None:

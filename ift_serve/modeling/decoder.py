@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ift_serve.modeling.batch import FlatBatch
+from ift_serve.modeling.adaptable import AdaptableLinear
+from ift_serve.modeling.batch import BatchLora, FlatBatch
+from ift_serve.modeling.instruction.hooks import attach
 from ift_serve.modeling.linear import pack_linears
 from ift_serve.modeling.loading import LoadedModel
 
@@ -16,6 +18,12 @@ class Decoder(Protocol):
     """The compute of a model, whatever its implementation."""
 
     name: str
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """The base model's token embeddings: ``[T] -> [T, d]``."""
+
+    def adaptable(self) -> list[AdaptableLinear]:
+        """The linear layers below the head that adapters can change; a batch's LoRA tables come in this order."""
 
     def forward(self, batch: FlatBatch, rows: Tensor | None) -> Tensor:
         """Hidden states after the last normalisation; keys and values go into the cache.
@@ -27,17 +35,73 @@ class Decoder(Protocol):
         """``[R, d]`` -> ``[R, V]``, as the model's own head computes them."""
 
 
+class _LoraSlot:
+    """Holds what the adapted layers of one decoder add during its current forward pass."""
+
+    lora: BatchLora | None = None
+
+
+class _AdaptedLinear(nn.Module):
+    """A linear layer of the model, then the batch's low-rank changes of it.
+
+    transformers hands a layer only its input, so the batch waits in a slot that the decoder fills for each pass.
+    """
+
+    def __init__(self, inner: nn.Module, index: int, slot: _LoraSlot) -> None:
+        super().__init__()
+        self.inner = inner
+        self._index = index
+        self._slot = slot
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        output: Tensor = self.inner(inputs)
+        lora = self._slot.lora
+        if lora is not None:
+            lora.add(self._index, inputs.reshape(-1, inputs.shape[-1]), output.view(-1, output.shape[-1]))
+        return output
+
+
+def _linears(model: nn.Module, head: nn.Module | None) -> list[tuple[str, nn.Module, str]]:
+    """Path, parent and name of every linear layer but the head."""
+    found = []
+    for path, module in model.named_modules():
+        for name, child in module.named_children():
+            if type(child) is nn.Linear and child is not head:
+                found.append((f"{path}.{name}" if path else name, module, name))
+    return found
+
+
 class RoutedDecoder:
     """The transformers model as it is, with attention routed into the flat batch."""
 
     name = "routed"
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, pack: bool = False) -> None:
         self._model = model
         self._backbone: nn.Module = model.base_model  # type: ignore[assignment]
+        head = model.get_output_embeddings()  # type: ignore[operator]
+        linears = _linears(model, head)
+        shapes = [(path, _width(getattr(parent, name))) for path, parent, name in linears]
+        self._adaptable = [AdaptableLinear((path,), k, (0, n)) for path, (k, n) in shapes]
+        self._slot = _LoraSlot()
+        if pack:
+            pack_linears(model)
+        for index, (_, parent, name) in enumerate(linears):
+            setattr(parent, name, _AdaptedLinear(getattr(parent, name), index, self._slot))
+        attach(model)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """See :class:`Decoder`."""
+        embedded: Tensor = self._model.get_input_embeddings()(input_ids)  # type: ignore[operator]
+        return embedded
+
+    def adaptable(self) -> list[AdaptableLinear]:
+        """See :class:`Decoder`."""
+        return self._adaptable
 
     def forward(self, batch: FlatBatch, rows: Tensor | None) -> Tensor:
         """See :class:`Decoder`."""
+        self._slot.lora = batch.lora
         output = self._backbone(
             input_ids=batch.input_ids[None], position_ids=batch.positions.long()[None], use_cache=False, batch=batch
         )
@@ -56,12 +120,16 @@ class RoutedDecoder:
         return logits
 
 
-def make_decoder(loaded: LoadedModel, *, use_kernels: bool = True) -> Decoder:
-    """The fastest decoder that computes this model."""
+def _width(linear: Any) -> tuple[int, int]:
+    return int(linear.in_features), int(linear.out_features)
+
+
+def make_decoder(loaded: LoadedModel, backend: str = "auto") -> Decoder:
+    """The fastest decoder that computes this model; ``reference`` takes the model's own modules as they are."""
     from ift_serve.modeling.fused import FusedDecoder, can_fuse
 
-    if use_kernels:
-        if can_fuse(loaded):
-            return FusedDecoder(loaded)
-        pack_linears(loaded.model)
-    return RoutedDecoder(loaded.model)
+    if backend == "reference":
+        return RoutedDecoder(loaded.model)
+    if can_fuse(loaded):
+        return FusedDecoder(loaded)
+    return RoutedDecoder(loaded.model, pack=True)

@@ -8,6 +8,7 @@ write, attention and gating are one kernel each.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -17,9 +18,12 @@ from torch.nn.functional import embedding
 from ift_kernels.residual_rms_norm import residual_rms_norm
 from ift_kernels.silu_mul import silu_mul
 from ift_kernels.write_kv import rotate_and_write_kv
+from ift_serve.modeling.adaptable import AdaptableLinear
 from ift_serve.modeling.batch import FlatBatch
-from ift_serve.modeling.linear import PackedLinear, can_pack
+from ift_serve.modeling.linear import PackedLinear, PlainLinear, can_pack, make_linear
 from ift_serve.modeling.loading import LoadedModel
+
+Linear = PackedLinear | PlainLinear
 
 _LANES = 16
 _LAYER_CLASSES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
@@ -30,28 +34,32 @@ class _Layer:
     """The packed weights of one decoder layer."""
 
     input_norm: Tensor
-    qkv: PackedLinear
+    qkv: Linear
     query_norm: Tensor | None
     key_norm: Tensor | None
-    output: PackedLinear
+    output: Linear
     mlp_norm: Tensor
-    gate_up: PackedLinear
-    down: PackedLinear
+    gate_up: Linear
+    down: Linear
     scale: float
     window: int
 
 
-def _merged(*linears: Any) -> PackedLinear:
+def _merged(*linears: Any) -> Linear:
     weight = torch.cat([linear.weight for linear in linears])
     biases = [linear.bias for linear in linears]
     present = [b for b in biases if b is not None]
     if not present:
-        return PackedLinear(weight, None)
+        return make_linear(weight, None)
     filled = [
-        torch.zeros(linear.weight.shape[0], dtype=weight.dtype) if bias is None else bias
+        weight.new_zeros(linear.weight.shape[0]) if bias is None else bias
         for linear, bias in zip(linears, biases, strict=True)
     ]
-    return PackedLinear(weight, torch.cat(filled))
+    return make_linear(weight, torch.cat(filled))
+
+
+def _bounds(*widths: int) -> tuple[int, ...]:
+    return (0, *accumulate(widths))
 
 
 def can_fuse(loaded: LoadedModel) -> bool:
@@ -61,16 +69,12 @@ def can_fuse(loaded: LoadedModel) -> bool:
     if not layers or any(type(layer).__name__ not in _LAYER_CLASSES for layer in layers):
         return False
     config = loaded.config
-    widths = {g.width for g in loaded.geometry}
-    return (
-        config.hidden_act == "silu"
-        and next(model.parameters()).device.type == "cpu"
-        and can_pack(loaded.dtype)
-        and all(width % _LANES == 0 for width in widths)
-        and config.hidden_size % _LANES == 0
-        and config.intermediate_size % _LANES == 0
-        and not any(g.softcap for g in loaded.geometry)
-    )
+    if config.hidden_act != "silu" or any(g.softcap for g in loaded.geometry):
+        return False
+    if next(model.parameters()).device.type != "cpu":
+        return True
+    sizes = {g.width for g in loaded.geometry} | {config.hidden_size, config.intermediate_size}
+    return can_pack(loaded.dtype) and not any(size % _LANES for size in sizes)
 
 
 class FusedDecoder:
@@ -84,9 +88,10 @@ class FusedDecoder:
         self._epsilon = float(loaded.config.rms_norm_eps)
         self._embedding: Tensor = model.model.embed_tokens.weight
         self._norm: Tensor = model.model.norm.weight
-        self._head = PackedLinear(model.lm_head.weight, model.lm_head.bias)
-        positions = torch.arange(loaded.context_length)[None]
-        cosine, sine = model.model.rotary_emb(torch.empty(0, dtype=loaded.dtype), positions)
+        self._head = make_linear(model.lm_head.weight, model.lm_head.bias)
+        device = self._embedding.device
+        positions = torch.arange(loaded.context_length, device=device)[None]
+        cosine, sine = model.model.rotary_emb(torch.empty(0, dtype=loaded.dtype, device=device), positions)
         self._cosine, self._sine = cosine[0].float().contiguous(), sine[0].float().contiguous()
         self._geometry = loaded.geometry
         self._layers = [self._take(layer, index) for index, layer in enumerate(model.model.layers)]
@@ -109,29 +114,73 @@ class FusedDecoder:
             window=self._geometry[index].window,
         )
 
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """See :class:`ift_serve.modeling.decoder.Decoder`."""
+        return embedding(input_ids, self._embedding)
+
+    def adaptable(self) -> list[AdaptableLinear]:
+        """See :class:`ift_serve.modeling.decoder.Decoder`."""
+        found = []
+        for index, (layer, shape) in enumerate(zip(self._layers, self._geometry, strict=True)):
+            path = f"model.layers.{index}"
+            queries, keys = shape.heads * shape.width, shape.kv_heads * shape.width
+            half = layer.gate_up.out_features // 2
+            attention = [f"{path}.self_attn.{name}_proj" for name in "qkvo"]
+            found += [
+                AdaptableLinear(tuple(attention[:3]), layer.qkv.in_features, _bounds(queries, keys, keys)),
+                AdaptableLinear((attention[3],), layer.output.in_features, (0, layer.output.out_features)),
+                AdaptableLinear(
+                    (f"{path}.mlp.gate_proj", f"{path}.mlp.up_proj"), layer.gate_up.in_features, _bounds(half, half)
+                ),
+                AdaptableLinear((f"{path}.mlp.down_proj",), layer.down.in_features, (0, layer.down.out_features)),
+            ]
+        return found
+
     def forward(self, batch: FlatBatch, rows: Tensor | None) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.Decoder`."""
-        hidden = embedding(batch.input_ids, self._embedding)
+        adaptation, lora, backend = batch.adaptation, batch.lora, batch.backend
+        hidden = self.embed(batch.input_ids)
+        if adaptation is not None:
+            hidden = adaptation.embed(hidden)
         tokens = hidden.shape[0]
         delta: Tensor | None = None
-        for layer, shape, cache in zip(self._layers, self._geometry, batch.layers, strict=True):
-            states = layer.qkv(residual_rms_norm(hidden, delta, layer.input_norm, self._epsilon))
+        selected = rows is None
+        for index, (layer, shape, cache) in enumerate(zip(self._layers, self._geometry, batch.layers, strict=True)):
+            normal = residual_rms_norm(hidden, delta, layer.input_norm, self._epsilon, backend)
+            states = layer.qkv(normal)
+            if lora is not None:
+                lora.add(4 * index, normal, states)
             rotate_and_write_kv(
                 states, shape.heads, shape.kv_heads, self._cosine, self._sine, batch.positions, batch.slots,
                 cache.keys, cache.values, layer.query_norm, layer.key_norm, self._epsilon,
+                key_scale=cache.key_scale, value_scale=cache.value_scale, backend=backend,
             )  # fmt: skip
             query = states.view(tokens, -1, shape.width)[:, : shape.heads]
-            mixed = batch.attend_cached(cache, query, layer.scale, layer.window, 0.0)
-            mixed = mixed.view(tokens, -1)
-            if rows is not None and layer is self._layers[-1]:
+            mixed = batch.attend_cached(index, query, layer.scale, layer.window, 0.0).view(tokens, -1)
+            last = layer is self._layers[-1]
+            if rows is not None and last and adaptation is None and lora is None:
                 # Nobody looks at the other rows once the last keys and values are written.
-                mixed, hidden = mixed[rows], hidden[rows]
+                mixed, hidden, selected = mixed[rows], hidden[rows], True
                 if not rows.numel():
                     return hidden
             delta = layer.output(mixed)
-            states = layer.gate_up(residual_rms_norm(hidden, delta, layer.mlp_norm, self._epsilon))
-            delta = layer.down(silu_mul(states))
-        return residual_rms_norm(hidden, delta, self._norm, self._epsilon)
+            if lora is not None:
+                lora.add(4 * index + 1, mixed, delta)
+            normal = residual_rms_norm(hidden, delta, layer.mlp_norm, self._epsilon, backend)
+            states = layer.gate_up(normal)
+            if lora is not None:
+                lora.add(4 * index + 2, normal, states)
+            active = silu_mul(states, backend)
+            delta = layer.down(active)
+            if lora is not None:
+                lora.add(4 * index + 3, active, delta)
+            if adaptation is not None and adaptation.changes_layers:
+                hidden = adaptation.after_layer(index, hidden + delta)
+                delta = None
+        hidden = residual_rms_norm(hidden, delta, self._norm, self._epsilon, backend)
+        if adaptation is not None:
+            hidden = adaptation.before_head(hidden)
+        return hidden if selected or rows is None else hidden[rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.Decoder`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 _SPLIT_WIDTH = 1024
 """oneDNN splits the sum of a single row from about this input width on, which rounds differently."""
@@ -44,6 +45,26 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         """Shapes, as ``nn.Linear`` shows them."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._bias is not None}"
+
+
+class PlainLinear(nn.Module):
+    """``x W^T + b`` by the vendor's matrix product, for devices that need no packing."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._weight = weight.detach().contiguous()
+        self._bias = None if bias is None else bias.detach().contiguous()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs: ``[..., in_features]`` -> ``[..., out_features]``."""
+        return linear(inputs, self._weight, self._bias)
+
+
+def make_linear(weight: Tensor, bias: Tensor | None) -> PackedLinear | PlainLinear:
+    """The fastest linear layer for a weight, where it is."""
+    packed = weight.device.type == "cpu" and can_pack(weight.dtype)
+    return PackedLinear(weight, bias) if packed else PlainLinear(weight, bias)
 
 
 def pack_linears(model: nn.Module) -> int:

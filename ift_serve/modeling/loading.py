@@ -77,7 +77,7 @@ def _context_length(config: Any, requested: int | None, name: str) -> int:
     return requested or limit
 
 
-def _fingerprint(path: Path, config: Any) -> str:
+def model_fingerprint(path: Path, config: Any) -> str:
     """A hash that tells base models apart: configuration and the names and sizes of the weight files."""
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
     for file in sorted(path.glob("*.safetensors")) if path.is_dir() else []:
@@ -179,6 +179,6 @@ def load_model(
         dtype=computed,
         context_length=_context_length(text_config, context_length, shown),
         eos_ids=_eos_ids(model, text_config),
-        fingerprint=_fingerprint(Path(path), config),
+        fingerprint=model_fingerprint(Path(path), config),
         parameters=sum(p.numel() for p in model.parameters()),
     )

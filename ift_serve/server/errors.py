@@ -17,6 +17,7 @@ _CODES = {
     FailureKind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     FailureKind.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     FailureKind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    FailureKind.UNFIT: grpc.StatusCode.FAILED_PRECONDITION,
     FailureKind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     FailureKind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
     FailureKind.CANCELLED: grpc.StatusCode.CANCELLED,

@@ -81,7 +81,7 @@ def test_reference_backend_equals_generate(name: str, tmp_path: Path) -> None:
 
 def test_llama_like_models_take_the_fused_path(tmp_path: Path) -> None:
     runner = ModelRunner(EngineConfig(model=str(build("llama", tmp_path)), dtype="float32", total_blocks=8))
-    assert runner.description.attention_backend == "fused"
+    assert runner.description.attention_backend == "fused/cpu"
 
 
 def test_bfloat16_logits_are_close_to_transformers(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ift_kernels.instruction import InstructionBias
 from ift_kernels.paged_decode import paged_decode
 from ift_kernels.paged_decode.reference import paged_decode_reference
 from ift_kernels.residual_rms_norm import residual_rms_norm
@@ -85,6 +86,47 @@ def test_paged_decode_of_a_row_ignores_the_other_rows() -> None:
             query[row : row + 1], keys, values, tables, sequence[row : row + 1], lengths[row : row + 1], 80, 0.125
         )
         assert torch.equal(alone[0], together[row])
+
+
+def _bias(sequences: int, longest: int, heads: int) -> InstructionBias:
+    mask = (torch.rand(sequences, longest) < 0.4).to(torch.uint8)
+    return InstructionBias(
+        mask, torch.randn(3, heads) * 2, torch.arange(sequences, dtype=torch.int32) % 3, torch.rand(sequences) * 2
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("window", "softcap", "longest"), [(0, 0.0, 160), (0, 20.0, 150), (21, 0.0, 147)])
+def test_paged_decode_with_an_instruction_bias(dtype: torch.dtype, window: int, softcap: float, longest: int) -> None:
+    torch.manual_seed(2)
+    keys, values = _cache(30, 2, 64, 16, dtype)
+    tables = torch.randperm(30).int().view(3, 10)
+    query = torch.randn(8, 6, 64).to(dtype)
+    sequence = torch.tensor([2, 2, 2, 2, 0, 0, 1, 1], dtype=torch.int32)
+    lengths = torch.tensor([126, 127, 128, 129, 1, 2, 146, 147], dtype=torch.int32)
+    bias = _bias(3, longest, 6)
+    given = (query, keys, values, tables, sequence, lengths)
+    output = paged_decode(*given, 147, 0.125, window, softcap, instruction=bias)
+    expected = paged_decode_reference(*given, 0.125, window, softcap, bias)
+    torch.testing.assert_close(output, expected, atol=3 * TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+    tiles = torch.tensor([0, 4, 6, 8], dtype=torch.int32)
+    assert torch.equal(paged_decode(*given, 147, 0.125, window, softcap, tiles, bias), output)
+    for row in range(8):
+        alone = paged_decode(
+            query[row : row + 1], keys, values, tables, sequence[row : row + 1], lengths[row : row + 1], 150, 0.125,
+            window, softcap, instruction=bias,
+        )  # fmt: skip
+        assert torch.equal(alone[0], output[row])
+
+
+def test_paged_decode_without_strength_is_without_bias_bit_for_bit() -> None:
+    torch.manual_seed(3)
+    keys, values = _cache(10, 1, 32, 16, torch.bfloat16)
+    tables, rows = torch.arange(10, dtype=torch.int32).view(2, 5), torch.arange(2, dtype=torch.int32)
+    given = (torch.randn(2, 4, 32).bfloat16(), keys, values, tables, rows, torch.tensor([80, 33], dtype=torch.int32))
+    bias = _bias(2, 80, 4)
+    bias.strength[:] = 0
+    assert torch.equal(paged_decode(*given, 80, 0.2, instruction=bias), paged_decode(*given, 80, 0.2))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

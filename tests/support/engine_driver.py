@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,14 +12,18 @@ from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core import EngineCore, Runner
 from ift_serve.engine.messages import (
+    AdapterInfo,
+    AdapterReply,
     CandidateOutput,
     FinishReason,
     GenerateRequest,
+    LoadAdapter,
     RequestFailed,
     RequestUsage,
     SamplingParams,
     ScoreOutput,
     ScoreRequest,
+    UnloadAdapter,
 )
 from ift_serve.engine.strategy import Strategies
 from tests.support.paged_oracle import PagedOracle
@@ -72,6 +77,27 @@ class Driver:
         self.core = core
         self.answers: dict[str, Answer] = {}
         self.steps = 0
+        self.replies: dict[str, AdapterReply | RequestFailed | None] = {}
+        self.changes: list[AdapterInfo] = []
+
+    def load(self, name: str, path: str) -> AdapterReply | RequestFailed:
+        """Load an adapter and step until the engine says how it went."""
+        number = f"load {len(self.replies)}"
+        self.replies[number] = None
+        ready = threading.Event()
+        self.core.on_wake(ready.set)
+        self.core.load_adapter(LoadAdapter(request_id=number, name=name, path=path, shown_path=path))
+        while (reply := self.replies[number]) is None:
+            assert ready.wait(30), "the loader says nothing"
+            self.step()
+        return reply
+
+    def unload(self, reference: str, drain_seconds: float = 60.0) -> str:
+        """Begin to unload; ``replies`` has the answer when it is done."""
+        number = f"unload {len(self.replies)}"
+        self.replies[number] = None
+        self.core.unload_adapter(UnloadAdapter(request_id=number, reference=reference, drain_seconds=drain_seconds))
+        return number
 
     def add(self, *requests: GenerateRequest | ScoreRequest) -> None:
         for request in requests:
@@ -82,7 +108,11 @@ class Driver:
         said = self.core.step()
         self.steps += 1
         self.core.check_integrity()
+        self.changes += said.adapters
         for output in said.outputs:
+            if isinstance(output, AdapterReply) or output.request_id in self.replies:
+                self.replies[output.request_id] = output
+                continue
             answer = self.answers[output.request_id]
             assert not answer.finished, "something was said after the end"
             if isinstance(output, CandidateOutput):

@@ -38,11 +38,14 @@ from ift_kernels.host.simd import (
     tanh,
     zero,
 )
+from ift_kernels.instruction import InstructionBias
+from ift_kernels.paged_decode.bytes import load_bytes
 
 # Slots of the argument block. The two counters are bumped by the workers.
 _NEXT, _WORKER, _QUERY, _KEYS, _VALUES, _OUTPUT, _TABLES, _SEQUENCE, _LENGTHS, _SCRATCH = range(10)
 _TILES, _HEADS, _KV_HEADS, _WIDTH, _BLOCK, _PADDED, _TABLE_STRIDE, _SCRATCH_STRIDE, _WINDOW = range(10, 19)
-_SCALE, _SOFTCAP, _QUERY_STRIDE, _TILE_STARTS, _TILE_ROWS, _SLOTS = range(19, 25)
+_SCALE, _SOFTCAP, _QUERY_STRIDE, _TILE_STARTS, _TILE_ROWS = range(19, 24)
+_MASK, _MASK_STRIDE, _BIAS, _ADAPTER, _STRENGTH, _SLOTS = range(24, 30)
 _FP = np.float32(0)
 
 
@@ -91,14 +94,19 @@ def _scores_of_block(kind, keys, queries, heads, width, block, scratch, stride, 
 
 
 @njit(inline="always")
-def _softmax(scratch, offset, first, start, end, last, softcap):
-    """Turn scores into weights in place, 0 outside ``[start, end)`` up to ``last``; returns 1 over their sum."""
+def _softmax(scratch, offset, first, start, end, last, softcap, mask, boost):
+    """Turn scores into weights in place, 0 outside ``[start, end)`` up to ``last``; returns 1 over their sum.
+
+    ``mask`` is the address of a byte per key, 0 for none; ``boost`` is what a set byte adds to the capped score.
+    """
     low = np.float32(-np.inf)
     best = splat(low)
     for position in range(first, end, LANES):
         s = load(_FP, scratch, offset + position)
         if softcap > 0.0:
             s = mul(splat(softcap), tanh(mul(splat(np.float32(1.0) / softcap), s)))
+        if mask != 0:
+            s = fma(splat(boost), load_bytes(mask, position), s)
         s = keep_lanes(s, start - position, end - position, low)
         store(_FP, scratch, offset + position, s)
         best = maximum(best, s)
@@ -214,10 +222,18 @@ def _tile(kind, size, args, first_row, rows, kv_head, queries, out, scratch):
             kind, keys + place * kv_heads * key_bytes, queries, heads, width, block, scratch, stride, index * block
         )
     inverses = out + 4 * heads * padded
+    mask, boost, adapter, strength = load_i64(args, _MASK), np.float32(0), 0, np.float32(0)
+    if mask != 0:
+        mask += sequence * load_i64(args, _MASK_STRIDE)
+        adapter = load_i32(load_i64(args, _ADAPTER), sequence)
+        strength = load_one(_FP, load_i64(args, _STRENGTH), sequence)
     for head in range(heads):
         end = load_i32(lengths, first_row + head // group)
         own_start = max(0, end - window) if window > 0 else 0
-        inverse = _softmax(scratch, head * stride, first_block * block, own_start, end, last, softcap)
+        if mask != 0:
+            place = adapter * all_heads + kv_head * group + head % group
+            boost = strength * load_one(_FP, load_i64(args, _BIAS), place)
+        inverse = _softmax(scratch, head * stride, first_block * block, own_start, end, last, softcap, mask, boost)
         store_one(_FP, inverses, head, inverse)
     _mix_values(kind, values, table, kv_heads * block * padded, scratch, stride, heads, start, last, block, padded, out)
     for head in range(heads):
@@ -265,6 +281,12 @@ TILE_ROWS = 4
 """Rows of one sequence that share their loads of keys and values."""
 
 
+def _whole_lanes(mask: Tensor) -> Tensor:
+    """The mask itself if a vector of bytes may be read wherever a row holds one, else a padded copy."""
+    extra = -mask.shape[1] % LANES
+    return torch.nn.functional.pad(mask, (0, extra)) if extra else mask
+
+
 def paged_decode_cpu(
     query: Tensor,
     key_cache: Tensor,
@@ -277,6 +299,7 @@ def paged_decode_cpu(
     window: int = 0,
     softcap: float = 0.0,
     tiles: Tensor | None = None,
+    instruction: InstructionBias | None = None,
 ) -> Tensor:
     """See :func:`ift_kernels.paged_decode.paged_decode`."""
     rows, heads, width = query.shape
@@ -316,6 +339,16 @@ def paged_decode_cpu(
     floats = arguments.view(np.float32)
     floats[2 * _SCALE] = scale
     floats[2 * _SOFTCAP] = softcap
-    arguments[_QUERY_STRIDE:] = (query.stride(0), starts.data_ptr(), tile_rows)
+    arguments[_QUERY_STRIDE:_MASK] = (query.stride(0), starts.data_ptr(), tile_rows)
+    arguments[_MASK:] = 0
+    if instruction is not None:
+        mask = _whole_lanes(instruction.mask)
+        arguments[_MASK:] = (
+            mask.data_ptr(),
+            mask.stride(0),
+            instruction.bias.data_ptr(),
+            instruction.adapter.data_ptr(),
+            instruction.strength.data_ptr(),
+        )
     openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[query.dtype]), arguments, threads)
     return output

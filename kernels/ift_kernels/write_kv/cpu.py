@@ -25,6 +25,7 @@ from ift_kernels.host.simd import (
     sum_lanes,
     zero,
 )
+from ift_kernels.instruction import mark_instruction
 
 _NEXT, _STATES, _COSINE, _SINE, _POSITIONS, _SLOTS, _KEYS, _VALUES, _QUERY_NORM, _KEY_NORM = range(10)
 _TOKENS, _HEADS, _KV_HEADS, _WIDTH, _ROTARY, _BLOCK, _EPSILON, _CHUNK = range(10, 18)
@@ -64,6 +65,9 @@ def _token(kind, size, args, token):
     heads, kv_heads, width = load_i64(args, _HEADS), load_i64(args, _KV_HEADS), load_i64(args, _WIDTH)
     block, rotary = load_i64(args, _BLOCK), load_i64(args, _ROTARY)
     epsilon = load_one(np.float32(0), args, 2 * _EPSILON)
+    slot = load_i32(load_i64(args, _SLOTS), token)
+    if slot < 0:
+        return
     states = load_i64(args, _STATES) + size * token * (heads + 2 * kv_heads) * width
     position = load_i32(load_i64(args, _POSITIONS), token)
     cosine = load_i64(args, _COSINE) + 4 * position * rotary
@@ -74,7 +78,6 @@ def _token(kind, size, args, token):
         if weight != 0:
             _normalise(kind, item, width, weight, epsilon)
         _rotate(kind, item, rotary, cosine, sine)
-    slot = load_i32(load_i64(args, _SLOTS), token)
     start = (slot // block) * kv_heads * width * block
     offset = slot % block
     for head in range(kv_heads):
@@ -124,8 +127,9 @@ def rotate_and_write_kv_cpu(
     query_norm: Tensor | None,
     key_norm: Tensor | None,
     epsilon: float,
+    marks: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> None:
-    """See :func:`ift_kernels.write_kv.rotate_and_write_kv`."""
+    """See :func:`ift_kernels.write_kv.rotate_and_write_kv`; ``marks`` is (segments, mask, sequence)."""
     tokens = states.shape[0]
     threads = 1 if tokens < _SERIAL_TOKENS else torch.get_num_threads()
     arguments = np.array(
@@ -153,3 +157,6 @@ def rotate_and_write_kv_cpu(
     )
     arguments.view(np.float32)[2 * _EPSILON] = epsilon
     openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[states.dtype]), arguments, threads)
+    if marks is not None:
+        segments, mask, sequence = marks
+        mark_instruction(mask, sequence, positions, segments, slots)

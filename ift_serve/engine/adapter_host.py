@@ -1,0 +1,240 @@
+"""The tensors of all resident adapters, and what they add to a step's batch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ift_kernels.lora import LoraRows, group_rows
+from ift_kernels.lora_add import lora_add
+from ift_serve.engine.adapters import AdapterFacts
+from ift_serve.engine.step import AdaptedPrompt, SequenceStep
+from ift_serve.modeling.adaptable import AdaptableLinear
+from ift_serve.modeling.adapter.base import BaseFacts
+from ift_serve.modeling.adapter.weights import AdapterWeights
+from ift_serve.modeling.batch import BatchBias, BatchLora, FlatBatch
+from ift_serve.modeling.decoder import Decoder
+from ift_serve.modeling.instruction.components import InstructionComponents
+from ift_serve.modeling.instruction.config import BaseShape
+from ift_serve.modeling.instruction.tokens import TokenBatch
+from ift_serve.modeling.loading import LoadedModel
+from ift_serve.modeling.mixed.adaptation import AdapterGroup, MixedAdaptation
+from ift_serve.modeling.mixed.prepared import PreparedAdapter, prepare
+from ift_serve.modeling.mixed.tables import AdapterTables
+
+_INSTRUCTION = 1
+_REMEMBERED_PROMPTS = 1024
+_CPU_TILE, _GPU_TILE = 4, 16
+
+
+class TensorAdapterHost:
+    """The :class:`ift_serve.engine.adapters.AdapterHost` of a model runner. Only ``read`` runs in another thread."""
+
+    def __init__(
+        self, model: LoadedModel, facts: BaseFacts, decoder: Decoder, *, slots: int, max_rank: int, backend: str, device: str,
+    ) -> None:  # fmt: skip
+        geometry = model.geometry
+        self.slots = slots
+        self._facts = facts
+        self._decoder = decoder
+        self._max_rank = max_rank
+        self._dtype = model.dtype
+        self._device = torch.device(device)
+        self._backend = backend
+        self._tile = _GPU_TILE if backend == "triton" else _CPU_TILE
+        self._shape = BaseShape(
+            hidden_size=int(model.config.hidden_size),
+            layers=len(geometry),
+            heads=geometry[0].heads,
+            vocabulary_size=int(model.config.vocab_size),
+        )
+        self._adaptable = decoder.adaptable()
+        vocabulary, hidden = int(model.config.vocab_size), int(model.config.hidden_size)
+        head = AdaptableLinear((facts.head_path,), hidden, (0, vocabulary))
+        self._tables = AdapterTables(
+            self._adaptable, head, slots=slots, layers=len(geometry), heads=geometry[0].heads, max_rank=max_rank,
+            device=str(self._device),
+        )  # fmt: skip
+        self._read: dict[str, PreparedAdapter] = {}
+        self._resident: dict[str, PreparedAdapter] = {}
+        self._placed: dict[int, PreparedAdapter] = {}
+        self._linears = self._tables.linears
+        self._states: OrderedDict[int, tuple[Tensor, float]] = OrderedDict()
+
+    def read(self, path: str) -> AdapterFacts:
+        """See :class:`ift_serve.engine.adapters.AdapterHost`. Raises AdapterError."""
+        from ift_serve.modeling.adapter.reader import read_adapter
+
+        torch.set_num_threads(1)  # of this thread only: the engine's keep theirs
+        return self.take(read_adapter(Path(path), self._facts, max_rank=self._max_rank))
+
+    def take(self, weights: AdapterWeights) -> AdapterFacts:
+        """Lay out what was read. Raises AdapterError for what batches cannot do."""
+        prepared = prepare(
+            weights, self._adaptable, self._shape, embedding_path=self._facts.embedding_path,
+            head_path=self._facts.head_path, dtype=self._dtype, device=str(self._device),
+        )  # fmt: skip
+        self._read[weights.version] = prepared
+        components = weights.components
+        below_head = any(any(part is not None for part in parts) for parts in prepared.linears)
+        changes = below_head or prepared.changes_embeddings or components.changes_cache
+        return AdapterFacts(
+            version=weights.version,
+            rank=weights.rank,
+            components=[*(["lora"] if weights.lora else []), *components.names],
+            bytes=weights.bytes,
+            shares_cache=not changes,
+            uses_segments=components.uses_segments,
+            uses_instruction=components.uses_instruction_vector,
+        )
+
+    def keep(self, version: str, key: str) -> None:
+        """See :class:`ift_serve.engine.adapters.AdapterHost`."""
+        self._resident[key] = self._read.pop(version)
+
+    def discard(self, version: str) -> None:
+        """See :class:`ift_serve.engine.adapters.AdapterHost`."""
+        self._read.pop(version, None)
+
+    def place(self, key: str, slot: int) -> None:
+        """See :class:`ift_serve.engine.adapters.AdapterHost`."""
+        self._placed[slot] = self._resident[key]
+        self._tables.place(slot, self._resident[key])
+        self._linears = self._tables.linears
+
+    def forget(self, key: str, slot: int | None) -> None:
+        """See :class:`ift_serve.engine.adapters.AdapterHost`."""
+        del self._resident[key]
+        if slot is not None:
+            del self._placed[slot]
+            self._tables.clear(slot)
+            self._linears = self._tables.linears
+
+    def extend(self, batch: FlatBatch, sequences: list[SequenceStep]) -> NDArray[np.int32] | None:
+        """Add to a batch what its sequences' adapters change; None, and nothing added, where there are none.
+
+        Returns the slot of each sequence.
+        """
+        slots = np.array([s.adapter for s in sequences], dtype=np.int32)
+        if not slots.any():
+            return None
+        owner = batch.sequence.numpy(force=True)
+        rows = slots[owner]
+        if any(table is not None for table in self._linears):
+            batch.lora = BatchLora(self._rows(rows), self._linears, self._backend)
+        used = {int(slot): self._placed[int(slot)] for slot in np.unique(slots) if slot}
+        states = self._prompt_states(sequences, used)
+        if any(adapter.head_bias is not None for adapter in used.values()):
+            batch.bias = self._bias(batch, sequences, slots, states)
+        groups = [
+            self._group(batch, adapter, np.flatnonzero(rows == slot), owner, sequences, states)
+            for slot, adapter in used.items()
+            if adapter.components is not None or adapter.changes_embeddings
+        ]
+        if groups:
+            batch.adaptation = MixedAdaptation(groups)
+        return slots
+
+    def change_logits(self, hidden: Tensor, logits: Tensor, slots: NDArray[np.int32]) -> Tensor:
+        """Logits ``[R, V]`` of rows whose adapters are in ``slots`` ``[R]``, with what those change in the head."""
+        for slot in np.unique(slots):
+            adapter = self._placed.get(int(slot))
+            if adapter is not None and adapter.head_weight is not None:
+                chosen = torch.from_numpy(np.flatnonzero(slots == slot)).to(logits.device)
+                logits[chosen] = linear(hidden[chosen], adapter.head_weight).to(logits.dtype)
+        if (table := self._tables.head) is not None:
+            lora_add(hidden.contiguous(), table, self._rows(slots), logits, self._backend)
+        return logits
+
+    def _rows(self, slots: NDArray[np.int32]) -> LoraRows:
+        order, tiles = group_rows(np.where(slots > 0, slots, -1), self._tile)
+        return LoraRows(self._put(order), *(self._put(np.ascontiguousarray(part)) for part in tiles))
+
+    def _put(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def _bias(
+        self,
+        batch: FlatBatch,
+        sequences: list[SequenceStep],
+        slots: NDArray[np.int32],
+        states: dict[int, tuple[Tensor, float]],
+    ) -> BatchBias:
+        mask = np.zeros((len(sequences), -(-batch.longest // 16) * 16), dtype=np.uint8)
+        strength = np.ones(len(sequences), dtype=np.float32)
+        for index, sequence in enumerate(sequences):
+            prompt = sequence.prompt
+            if sequence.adapter and prompt is not None and prompt.segment_ids:
+                length = min(len(prompt.segment_ids), mask.shape[1])
+                mask[index, :length] = np.frombuffer(prompt.segment_ids, dtype=np.uint8)[:length] == _INSTRUCTION
+                if prompt.number in states:
+                    strength[index] = states[prompt.number][1]
+        return BatchBias(self._put(mask), self._tables.head_bias, self._put(slots), self._put(strength))
+
+    def _group(
+        self,
+        batch: FlatBatch,
+        adapter: PreparedAdapter,
+        chosen: NDArray[np.int64],
+        owner: NDArray[np.int32],
+        sequences: list[SequenceStep],
+        states: dict[int, tuple[Tensor, float]],
+    ) -> AdapterGroup:
+        every = len(chosen) == len(owner)
+        rows = self._put(chosen)
+        members, inverse = np.unique(owner[chosen], return_inverse=True)
+        instruction = None
+        if adapter.components is not None and adapter.components.config.instruction_encoder:
+            prompts = [sequences[int(member)].prompt for member in members]
+            instruction = torch.stack([states[p.number][0] for p in prompts if p is not None])
+        tokens = TokenBatch(
+            input_ids=batch.input_ids.long() if every else batch.input_ids[rows].long(),
+            segments=batch.segments if every else batch.segments[rows],
+            sequence=self._put(inverse.astype(np.int64)),
+            sequences=len(members),
+            instruction=instruction,
+        )
+        return AdapterGroup(adapter, None if every else rows, tokens)
+
+    def _prompt_states(
+        self, sequences: list[SequenceStep], used: dict[int, PreparedAdapter]
+    ) -> dict[int, tuple[Tensor, float]]:
+        """The pooled instruction vector and the strength of every prompt that has them, computed once a request."""
+        found: dict[int, tuple[Tensor, float]] = {}
+        for sequence in sequences:
+            adapter = used.get(sequence.adapter)
+            components = None if adapter is None else adapter.components
+            if components is None or not components.config.instruction_encoder or sequence.prompt is None:
+                continue
+            number = sequence.prompt.number
+            if number not in found:
+                if number not in self._states:
+                    assert adapter is not None
+                    self._states[number] = self._pooled(adapter, components, sequence.prompt)
+                    if len(self._states) > _REMEMBERED_PROMPTS:
+                        self._states.popitem(last=False)
+                self._states.move_to_end(number)
+                found[number] = self._states[number]
+        return found
+
+    def _pooled(
+        self, adapter: PreparedAdapter, components: InstructionComponents, prompt: AdaptedPrompt
+    ) -> tuple[Tensor, float]:
+        segments = prompt.segment_ids or bytes(len(prompt.token_ids))
+        chosen = [i for i, segment in enumerate(segments) if segment == _INSTRUCTION]
+        ids = torch.tensor([prompt.token_ids[i] for i in chosen], dtype=torch.int64, device=self._device)
+        tokens = TokenBatch(
+            input_ids=ids,
+            segments=torch.ones(len(ids), dtype=torch.uint8, device=self._device),
+            sequence=torch.zeros(len(ids), dtype=torch.int64, device=self._device),
+            sequences=1,
+        )
+        pooled = components.instruction_vector(self._decoder.embed(ids), tokens)
+        assert pooled is not None
+        return pooled[0], float(components.strength(pooled, 1)[0])

@@ -1,0 +1,280 @@
+"""The adapters that an engine knows: versions, who uses them, and the slots they run in."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import count
+from typing import Protocol
+
+from ift_serve.engine.loader import Loaded, Loader
+from ift_serve.engine.messages import (
+    AdapterInfo,
+    AdapterReply,
+    AdapterState,
+    FailureKind,
+    LoadAdapter,
+    RequestFailed,
+    UnloadAdapter,
+)
+from ift_serve.engine.prefix import root_digest
+from ift_serve.engine.slots import SlotPool
+from ift_serve.engine.validation import RefusedError
+
+_log = logging.getLogger(__name__)
+_INSTRUCTION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """What the engine must know of an adapter that was read.
+
+    ``shares_cache``: keys and values are the base model's. ``uses_segments``: they depend on the prompt's segments;
+    ``uses_instruction``: on its whole instruction.
+    """
+
+    version: str
+    rank: int
+    components: list[str]
+    bytes: int
+    shares_cache: bool
+    uses_segments: bool
+    uses_instruction: bool
+
+
+class AdapterHost(Protocol):
+    """The side that has the tensors."""
+
+    @property
+    def slots(self) -> int: ...
+    def read(self, path: str) -> AdapterFacts:
+        """Read and check a directory, in the loader's thread. Raises what is wrong with it. Kept under its version
+        until ``keep`` or ``discard``."""
+
+    def keep(self, version: str, key: str) -> None:
+        """What was read is resident as ``key`` from now on."""
+
+    def discard(self, version: str) -> None:
+        """What was read is not wanted."""
+
+    def place(self, key: str, slot: int) -> None:
+        """Have batches find the adapter in ``slot``."""
+
+    def forget(self, key: str, slot: int | None) -> None:
+        """Free an adapter that nobody uses, and the slot it was in."""
+
+
+@dataclass(slots=True, eq=False)
+class AdapterVersion:
+    """One version of an adapter. ``users`` counts requests that were accepted and have not ended."""
+
+    name: str
+    path: str
+    facts: AdapterFacts
+    state: AdapterState = AdapterState.READY
+    users: int = 0
+    slot: int = 0
+    deadline: float | None = None
+
+    @property
+    def key(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.facts.version}"
+
+    def info(self, message: str = "") -> AdapterInfo:
+        """For clients."""
+        facts = self.facts
+        return AdapterInfo(
+            name=self.name, version=facts.version, state=self.state, path=self.path, components=facts.components,
+            rank=facts.rank, bytes=facts.bytes, in_flight=self.users, message=message,
+        )  # fmt: skip
+
+    def cache_root(self, token_ids: list[int], segment_ids: bytes) -> bytes:
+        """The root of the prompt's block hashes: no two versions share a prefix; heads alone share the base's."""
+        if self.facts.shares_cache:
+            return root_digest("")
+        instruction = b""
+        if self.facts.uses_instruction:
+            ids = [t for t, segment in zip(token_ids, segment_ids, strict=False) if segment == _INSTRUCTION]
+            instruction = blake2b(repr(ids).encode(), digest_size=16).digest()
+        return root_digest(f"{self.key}/{instruction.hex()}")
+
+
+class AdapterRegistry:
+    """Loads, resolves and unloads. ``step`` must be called before each step of the engine; see ``busy``."""
+
+    def __init__(self, host: AdapterHost, clock: Callable[[], float] = time.monotonic) -> None:
+        self._host = host
+        self._clock = clock
+        self._loader = Loader(host.read)
+        self._numbers = count()
+        self._loading: dict[int, LoadAdapter] = {}
+        self._versions: dict[str, list[AdapterVersion]] = {}
+        self._pool = SlotPool(host.slots)
+        self._events: list[AdapterInfo] = []
+        self._replies: list[AdapterReply | RequestFailed] = []
+        self.in_flight: dict[str, int] = {}
+        """Requests of each version that has any, by ``name@version``."""
+        self._unloads: dict[str, list[AdapterVersion]] = {}
+
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called, from another thread, when a load is done."""
+        self._loader.wake = wake
+
+    def load(self, message: LoadAdapter) -> None:
+        """Begin to load; the reply comes when it is done."""
+        number = next(self._numbers)
+        self._loading[number] = message
+        self._events.append(
+            AdapterInfo(name=message.name, version="", state=AdapterState.LOADING, path=message.shown_path)
+        )
+        self._loader.start(number, message.path)
+
+    def unload(self, message: UnloadAdapter) -> None:
+        """Refuse new requests for ``name`` or ``name@version``; free it when those in flight are done."""
+        name, _, version = message.reference.partition("@")
+        found = [v for v in self._versions.get(name, []) if version in ("", v.facts.version)]
+        if not found:
+            text = f"{message.reference!r} is not loaded"
+            self._replies.append(_failed(message.request_id, FailureKind.NOT_FOUND, text, "name"))
+            return
+        self._unloads[message.request_id] = list(found)
+        for adapter in found:
+            adapter.deadline = self._clock() + message.drain_seconds
+            self._drain(adapter)
+
+    def resolve(self, reference: str) -> AdapterVersion | None:
+        """The newest ready version of ``name``, or ``name@version``; None for the empty reference.
+
+        Raises RefusedError (NOT_FOUND) otherwise.
+        """
+        if not reference:
+            return None
+        name, _, version = reference.partition("@")
+        for adapter in reversed(self._versions.get(name, [])):
+            if adapter.state is AdapterState.READY and version in ("", adapter.facts.version):
+                return adapter
+        known = ", ".join(sorted(v.name for v in self.ready())) or "none"
+        raise RefusedError(FailureKind.NOT_FOUND, f"adapter: {reference!r} is not loaded; loaded: {known}", "adapter")
+
+    def ready(self) -> Iterator[AdapterVersion]:
+        """Versions that new requests may use."""
+        for versions in self._versions.values():
+            yield from (v for v in versions if v.state is AdapterState.READY)
+
+    @property
+    def bytes(self) -> int:
+        """Host memory of all resident versions."""
+        return sum(v.facts.bytes for versions in self._versions.values() for v in versions)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to say now."""
+        return bool(self._events or self._replies)
+
+    def use(self, adapter: AdapterVersion) -> None:
+        """One request more."""
+        adapter.users += 1
+        self.in_flight[adapter.key] = adapter.users
+
+    def leave(self, adapter: AdapterVersion) -> None:
+        """One request less; the last one of a drained version frees it."""
+        adapter.users -= 1
+        self.in_flight[adapter.key] = adapter.users
+        if not adapter.users:
+            del self.in_flight[adapter.key]
+        if not adapter.users and adapter.state is AdapterState.DRAINING:
+            self._free(adapter)
+
+    def can_enter(self, adapter: AdapterVersion, *, only_resident: bool) -> bool:
+        """Whether a request may start now; with ``only_resident`` it must not take a slot that another waits for."""
+        return self._pool.is_resident(adapter.key) or (not only_resident and self._pool.can_take(adapter.key))
+
+    def enter(self, adapter: AdapterVersion) -> int:
+        """Take the adapter's slot for a request that starts; there must be one."""
+        slot, fresh = self._pool.take(adapter.key)
+        if fresh:
+            self._host.place(adapter.key, slot)
+        adapter.slot = slot
+        return slot
+
+    def exit(self, adapter: AdapterVersion) -> None:
+        """A request that had started is done."""
+        self._pool.give_back(adapter.key)
+
+    def step(self) -> list[AdapterVersion]:
+        """Take in loads that are done; returns drained versions whose time is over: their requests must end."""
+        for outcome in self._loader.finished():
+            self._finish(outcome)
+        now = self._clock()
+        late = [
+            v for versions in self._versions.values() for v in versions
+            if v.state is AdapterState.DRAINING and v.users and v.deadline is not None and v.deadline <= now
+        ]  # fmt: skip
+        return late
+
+    def take_news(self) -> tuple[list[AdapterReply | RequestFailed], list[AdapterInfo]]:
+        """Replies to calls, and every change since the last time."""
+        replies, events = self._replies, self._events
+        self._replies, self._events = [], []
+        return replies, events
+
+    def _finish(self, outcome: Loaded) -> None:
+        message = self._loading.pop(outcome.key)
+        if outcome.error is not None:
+            reason = str(outcome.error) or type(outcome.error).__name__
+            _log.warning("adapter %s was not loaded: %s", message.name, reason)
+            self._events.append(
+                AdapterInfo(
+                    name=message.name, version="", state=AdapterState.FAILED, path=message.shown_path, message=reason
+                )
+            )
+            self._replies.append(_failed(message.request_id, FailureKind.UNFIT, reason, "path"))
+            return
+        facts: AdapterFacts = outcome.result
+        versions = self._versions.setdefault(message.name, [])
+        same = next((v for v in versions if v.facts.version == facts.version), None)
+        if same is not None and same.state is AdapterState.READY:
+            self._host.discard(facts.version)
+            adapter = same
+        elif same is not None:
+            # It was being drained; what is in memory already serves again.
+            self._host.discard(facts.version)
+            adapter = same
+            adapter.state, adapter.deadline = AdapterState.READY, None
+        else:
+            adapter = AdapterVersion(message.name, message.shown_path, facts)
+            self._host.keep(facts.version, adapter.key)
+            versions.append(adapter)
+        for older in [v for v in versions if v is not adapter]:
+            self._drain(older)
+        self._events.append(adapter.info())
+        self._replies.append(AdapterReply(request_id=message.request_id, adapters=[adapter.info()]))
+
+    def _drain(self, adapter: AdapterVersion) -> None:
+        if adapter.state is AdapterState.READY:
+            adapter.state = AdapterState.DRAINING
+            if adapter.users:
+                self._events.append(adapter.info())
+        if not adapter.users:
+            self._free(adapter)
+
+    def _free(self, adapter: AdapterVersion) -> None:
+        versions = self._versions[adapter.name]
+        versions.remove(adapter)
+        if not versions:
+            del self._versions[adapter.name]
+        self._host.forget(adapter.key, self._pool.drop(adapter.key))
+        adapter.state = AdapterState.UNLOADED
+        self._events.append(adapter.info())
+        for request_id, versions in list(self._unloads.items()):
+            if all(v.state is AdapterState.UNLOADED for v in versions):
+                del self._unloads[request_id]
+                self._replies.append(AdapterReply(request_id=request_id, adapters=[v.info() for v in versions]))
+
+
+def _failed(request_id: str, kind: FailureKind, message: str, field: str) -> RequestFailed:
+    return RequestFailed(request_id=request_id, kind=kind, message=f"{field}: {message}", field=field)

@@ -1,0 +1,1 @@
+"""Adapter directories (format 1): read, checked, written, explained."""

@@ -1,0 +1,67 @@
+"""Attaches the components to a transformers decoder, without subclassing it.
+
+The batch travels as the keyword ``batch`` through the model's own forward, where these hooks find it: nothing is
+ambient, so gradient checkpointing recomputes the same thing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+def _layers(backbone: Any) -> list[nn.Module]:
+    for name in ("layers", "h", "blocks"):
+        found = getattr(backbone, name, None)
+        if found is not None:
+            return list(found)
+    raise ValueError(f"{type(backbone).__name__}: its decoder layers are not where they usually are")
+
+
+def _enter(backbone: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    adaptation = kwargs["batch"].adaptation if "batch" in kwargs else None
+    ids = kwargs.get("input_ids")
+    if adaptation is None or ids is None:
+        return None
+    embeddings: Tensor = backbone.get_input_embeddings()(ids)
+    changed = adaptation.embed(embeddings.reshape(-1, embeddings.shape[-1]))
+    return args, {**kwargs, "input_ids": None, "inputs_embeds": changed.view(embeddings.shape)}
+
+
+def _leave_layer(index: int) -> Any:
+    def hook(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        adaptation = kwargs["batch"].adaptation if "batch" in kwargs else None
+        if adaptation is None or not adaptation.changes_layers:
+            return output
+        hidden: Tensor = output[0] if isinstance(output, tuple) else output
+        changed = adaptation.after_layer(index, hidden.reshape(-1, hidden.shape[-1])).view(hidden.shape)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return hook
+
+
+def _leave(_: nn.Module, __: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    adaptation = kwargs["batch"].adaptation if "batch" in kwargs else None
+    if adaptation is not None:
+        hidden: Tensor = output.last_hidden_state
+        changed = adaptation.before_head(hidden.reshape(-1, hidden.shape[-1])).view(hidden.shape)
+        output.last_hidden_state = changed
+    return output
+
+
+def attach(model: Any) -> list[RemovableHandle]:
+    """Have ``model(..., batch=batch)`` apply ``batch.adaptation``. The handles take it off again.
+
+    Attention itself (bias and gain) is the batch's; see :mod:`ift_serve.modeling.attention`. Raises ValueError when
+    the layers of the decoder cannot be found.
+    """
+    backbone = model.base_model
+    handles = [backbone.register_forward_pre_hook(_enter, with_kwargs=True)]
+    handles += [
+        layer.register_forward_hook(_leave_layer(index), with_kwargs=True)
+        for index, layer in enumerate(_layers(backbone))
+    ]
+    handles.append(backbone.register_forward_hook(_leave, with_kwargs=True))
+    return handles

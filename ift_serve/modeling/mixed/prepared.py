@@ -1,0 +1,126 @@
+"""One adapter in the form that batches use: factors laid out for the kernels, modules in the model's dtype."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ift_serve.modeling.adaptable import AdaptableLinear
+from ift_serve.modeling.adapter.weights import AdapterError, AdapterWeights, LoraModule
+from ift_serve.modeling.instruction.components import InstructionComponents
+from ift_serve.modeling.instruction.config import BaseShape
+
+HEAD = "lm_head"
+
+
+@dataclass(slots=True)
+class Factors:
+    """``a [r, K]`` and ``b [r, N]`` (transposed), contiguous; the scale is applied to their product."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        """Rows of both factors."""
+        return self.a.shape[0]
+
+
+@dataclass(slots=True)
+class PreparedAdapter:
+    """``linears[i][p]`` belongs to part p of the decoder's i-th adaptable linear; ``head`` to the language head.
+
+    ``embedding`` changes token embeddings: low-rank (``a [V, r]`` rows by token, ``b [r, d]``); ``token_ids`` ``[n]``
+    sorted, with their ``token_rows`` ``[n, d]`` in place of the base model's; ``embedding_table`` in place of all.
+    """
+
+    linears: list[list[Factors | None]]
+    head: Factors | None = None
+    head_weight: Tensor | None = None
+    embedding: Factors | None = None
+    embedding_table: Tensor | None = None
+    token_ids: Tensor | None = None
+    token_rows: Tensor | None = None
+    components: InstructionComponents | None = None
+    head_bias: Tensor | None = None
+
+    @property
+    def max_rank(self) -> int:
+        """The largest rank of any linear layer."""
+        ranks = [f.rank for parts in self.linears for f in parts if f is not None]
+        return max([*ranks, 0 if self.head is None else self.head.rank], default=0)
+
+    @property
+    def changes_embeddings(self) -> bool:
+        """Whether token embeddings differ from the base model's, components apart."""
+        return any(x is not None for x in (self.embedding, self.embedding_table, self.token_ids))
+
+
+def _factors(module: LoraModule, dtype: torch.dtype, device: str) -> Factors:
+    a = module.a.to(device=device, dtype=dtype).contiguous()
+    b = module.b.T.to(device=device, dtype=dtype).contiguous()
+    return Factors(a, b, module.scale)
+
+
+def _pop_linears(
+    left: dict[str, LoraModule], adaptable: list[AdaptableLinear], dtype: torch.dtype, device: str
+) -> list[list[Factors | None]]:
+    found: list[list[Factors | None]] = []
+    for linear in adaptable:
+        parts = [left.pop(path, None) for path in linear.paths]
+        found.append([None if module is None else _factors(module, dtype, device) for module in parts])
+    return found
+
+
+def prepare(
+    weights: AdapterWeights,
+    adaptable: list[AdaptableLinear],
+    shape: BaseShape,
+    *,
+    embedding_path: str,
+    head_path: str,
+    dtype: torch.dtype,
+    device: str,
+) -> PreparedAdapter:
+    """Lay an adapter out for serving. Raises AdapterError, naming the module, for what batches cannot do."""
+    left = dict(weights.lora)
+    decomposed = [path for path, module in left.items() if module.magnitude is not None]
+    if decomposed:
+        raise AdapterError(
+            f"{decomposed[0]}: weight decomposition (DoRA) is not served; merge it, or train with use_dora: false"
+        )
+    prepared = PreparedAdapter(_pop_linears(left, adaptable, dtype, device))
+    if (module := left.pop(head_path, None)) is not None:
+        prepared.head = _factors(module, dtype, device)
+    if (module := left.pop(embedding_path, None)) is not None:
+        # PEFT keeps an embedding's factors as A [r, V] and B [d, r].
+        a, b = module.a.T.to(device=device, dtype=dtype), module.b.T.to(device=device, dtype=dtype)
+        prepared.embedding = Factors(a.contiguous(), b.contiguous(), module.scale)
+    if left:
+        raise AdapterError(f"{next(iter(left))}: this model's serving path has no such layer to adapt")
+    _take_replaced(prepared, dict(weights.replaced), embedding_path, head_path, dtype, device)
+    for path, (ids, rows) in weights.token_rows.items():
+        if path != embedding_path:
+            raise AdapterError(f"{path}: trainable tokens are served for the input embeddings only")
+        prepared.token_ids = ids.to(device)
+        prepared.token_rows = rows.to(device=device, dtype=dtype).contiguous()
+    if weights.components.names:
+        components = InstructionComponents(weights.components, shape)
+        components.load_state_dict(weights.extras)
+        prepared.head_bias = components.head_bias().float().to(device) if weights.components.attention_bias else None
+        prepared.components = components.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return prepared
+
+
+def _take_replaced(
+    prepared: PreparedAdapter, replaced: dict[str, Tensor], embedding: str, head: str, dtype: torch.dtype, device: str
+) -> None:
+    if (table := replaced.pop(f"{embedding}.weight", None)) is not None:
+        prepared.embedding_table = table.to(device=device, dtype=dtype).contiguous()
+    if (weight := replaced.pop(f"{head}.weight", None)) is not None:
+        prepared.head_weight = weight.to(device=device, dtype=dtype).contiguous()
+    if replaced:
+        raise AdapterError(f"{next(iter(replaced))}: modules_to_save is served for the embeddings and the head only")

@@ -1,0 +1,71 @@
+"""Random adapters for small models, in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ift_serve.engine.adapter_host import TensorAdapterHost
+from ift_serve.engine.adapters import AdapterFacts
+from ift_serve.modeling.adapter.base import BaseFacts
+from ift_serve.modeling.adapter.weights import AdapterWeights, LoraModule
+from ift_serve.modeling.instruction.components import InstructionComponents
+from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
+
+EVERYTHING = ComponentsConfig(
+    segment_embedding=True, instruction_embedding=4, instruction_encoder=16, two_stream=8, attention_bias=True,
+    attention_gain=True, instruction_gate=4, reasoning_pathways=12, temperature_head=8, adherence_head=8,
+)  # fmt: skip
+
+
+class MemoryHost:
+    """The adapter host of a runner, with adapters from memory in place of directories."""
+
+    def __init__(self, host: TensorAdapterHost, weights: dict[str, AdapterWeights]) -> None:
+        self._host = host
+        self._weights = weights
+
+    def read(self, path: str) -> AdapterFacts:
+        """What lies under a name."""
+        return self._host.take(self._weights[path])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+
+def shape_of(facts: BaseFacts) -> BaseShape:
+    """The dimensions that components depend on."""
+    return BaseShape(
+        hidden_size=facts.hidden_size, layers=facts.layers, heads=facts.heads, vocabulary_size=facts.vocabulary_size
+    )
+
+
+def random_components(
+    facts: BaseFacts, config: ComponentsConfig, *, seed: int, size: float = 0.3
+) -> InstructionComponents:
+    """Components of which every parameter is far from its start."""
+    torch.manual_seed(seed)
+    components = InstructionComponents(config, shape_of(facts))
+    with torch.no_grad():
+        for parameter in components.parameters():
+            parameter.add_(torch.randn_like(parameter) * size)
+    return components
+
+
+def random_weights(
+    facts: BaseFacts, config: ComponentsConfig | None = None, *, seed: int, rank: int = 4, targets: tuple[str, ...] = ()
+) -> AdapterWeights:
+    """An adapter with LoRA on the linear layers whose names end in ``targets``, and random components."""
+    config = config or ComponentsConfig()
+    components = random_components(facts, config, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    lora = {}
+    for path in sorted(facts.linears):
+        if path.rsplit(".", 1)[-1] in targets:
+            outputs, inputs = facts.shapes[f"{path}.weight"]
+            a = torch.randn(rank, inputs, generator=generator) / inputs**0.5
+            b = torch.randn(outputs, rank, generator=generator) / rank**0.5
+            lora[path] = LoraModule(a, b, 0.7)
+    extras = {name: tensor.clone() for name, tensor in components.state_dict().items()}
+    return AdapterWeights(f"{seed:016x}", rank if lora else 0, lora, {}, {}, config, extras)
