@@ -57,14 +57,14 @@ class TensorAdapterHost:
         self._adaptable = decoder.adaptable()
         vocabulary, hidden = int(model.config.vocab_size), int(model.config.hidden_size)
         head = AdaptableLinear((facts.head_path,), hidden, (0, vocabulary))
-        self._tables = AdapterTables(
+        self.tables = AdapterTables(
             self._adaptable, head, slots=slots, layers=len(geometry), heads=geometry[0].heads, max_rank=max_rank,
             device=str(self._device),
         )  # fmt: skip
         self._read: dict[str, PreparedAdapter] = {}
         self._resident: dict[str, PreparedAdapter] = {}
         self._placed: dict[int, PreparedAdapter] = {}
-        self._linears = self._tables.linears
+        self._linears = self.tables.linears
         self._states: OrderedDict[int, tuple[Tensor, float]] = OrderedDict()
 
     def read(self, path: str) -> AdapterFacts:
@@ -105,16 +105,16 @@ class TensorAdapterHost:
     def place(self, key: str, slot: int) -> None:
         """See :class:`ift_serve.engine.adapters.AdapterHost`."""
         self._placed[slot] = self._resident[key]
-        self._tables.place(slot, self._resident[key])
-        self._linears = self._tables.linears
+        self.tables.place(slot, self._resident[key])
+        self._linears = self.tables.linears
 
     def forget(self, key: str, slot: int | None) -> None:
         """See :class:`ift_serve.engine.adapters.AdapterHost`."""
         del self._resident[key]
         if slot is not None:
             del self._placed[slot]
-            self._tables.clear(slot)
-            self._linears = self._tables.linears
+            self.tables.clear(slot)
+            self._linears = self.tables.linears
 
     def extend(self, batch: FlatBatch, sequences: list[SequenceStep]) -> NDArray[np.int32] | None:
         """Add to a batch what its sequences' adapters change; None, and nothing added, where there are none.
@@ -148,7 +148,7 @@ class TensorAdapterHost:
             if adapter is not None and adapter.head_weight is not None:
                 chosen = torch.from_numpy(np.flatnonzero(slots == slot)).to(logits.device)
                 logits[chosen] = linear(hidden[chosen], adapter.head_weight).to(logits.dtype)
-        if (table := self._tables.head) is not None:
+        if (table := self.tables.head) is not None:
             lora_add(hidden.contiguous(), table, self._rows(slots), logits, self._backend)
         return logits
 
@@ -175,7 +175,7 @@ class TensorAdapterHost:
                 mask[index, :length] = np.frombuffer(prompt.segment_ids, dtype=np.uint8)[:length] == _INSTRUCTION
                 if prompt.number in states:
                     strength[index] = states[prompt.number][1]
-        return BatchBias(self._put(mask), self._tables.head_bias, self._put(slots), self._put(strength))
+        return BatchBias(self._put(mask), self.tables.head_bias, self._put(slots), self._put(strength))
 
     def _group(
         self,

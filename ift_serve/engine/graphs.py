@@ -6,12 +6,14 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ift_serve.modeling.batch import BatchBias, FlatBatch, LayerCache
+from ift_kernels.lora import LoraRows, LoraTable
+from ift_serve.modeling.batch import BatchBias, BatchLora, FlatBatch, LayerCache
 from ift_serve.modeling.decoder import Decoder
 
 _log = logging.getLogger(__name__)
@@ -63,8 +65,8 @@ class DecodeGraphs:
     """Replays the forward pass and the head for batches of one token a sequence.
 
     Everything that varies is read from buffers at fixed addresses, padded to the bucket: a padding row has length 0
-    and slot -1, so it neither reads nor writes the cache. A batch that adapters change in other ways than by the
-    attention bias is not taken.
+    and slot -1, so it neither reads nor writes the cache. Variants have the attention bias, low-rank changes (of every
+    linear layer, since which ones have any varies), both or neither; batches with other components are not taken.
     """
 
     def __init__(
@@ -77,13 +79,17 @@ class DecodeGraphs:
         context_length: int,
         backend: str,
         capture: Capture,
+        tables: list[LoraTable],
+        head_bias: Tensor,
     ) -> None:
         self.sizes = sizes
         self._decoder = decoder
         self._capture = capture
-        self._replays: dict[tuple[int, bool], Replay] = {}
+        self._replays: dict[tuple[int, bool, bool], Replay] = {}
+        self._tables: list[LoraTable | None] = list(tables)
+        self._head_bias = head_bias
         device, rows = layers[0].keys.device, sizes[-1]
-        integers = torch.zeros((6, rows), dtype=torch.int32, device=device)
+        integers = torch.zeros((10, rows), dtype=torch.int32, device=device)
         integers[1], integers[3] = -1, torch.arange(rows, device=device)
         self._integers = integers
         self._buffers = FlatBatch(
@@ -103,8 +109,7 @@ class DecodeGraphs:
 
     def takes(self, batch: FlatBatch) -> bool:
         """Whether this step can be replayed."""
-        plain = batch.prefill is None and batch.lora is None and batch.adaptation is None
-        return plain and batch.input_ids.shape[0] == batch.block_tables.shape[0] <= self.sizes[-1]
+        return batch.prefill is None and batch.adaptation is None and batch.input_ids.shape[0] == batch.block_tables.shape[0] <= self.sizes[-1]
 
     def run(self, batch: FlatBatch) -> tuple[Tensor, Tensor]:
         """Hidden states ``[R, d]`` and logits ``[R, V]`` of a batch that :meth:`takes` accepts.
@@ -114,11 +119,21 @@ class DecodeGraphs:
         rows = batch.input_ids.shape[0]
         size = self.sizes[bisect_left(self.sizes, rows)]
         self._fill(batch, rows, size)
-        key = (size, batch.bias is not None)
-        if key not in self._replays:
-            self._replays[key] = self._record(size, batch.bias)
-        hidden, logits = self._replays[key]()
+        hidden, logits = self._replay(size, batch.bias is not None, batch.lora is not None)()
         return hidden[:rows], logits[:rows]
+
+    def capture_all(self) -> None:
+        """Capture every bucket and variant, so that no request waits for it; the largest first, whose memory the
+        others share."""
+        for size in reversed(self.sizes):
+            for bias, lora in product((False, True), (False, True)):
+                self._replay(size, bias, lora)
+
+    def _replay(self, size: int, bias: bool, lora: bool) -> Replay:
+        key = (size, bias, lora)
+        if key not in self._replays:
+            self._replays[key] = self._record(size, bias, lora)
+        return self._replays[key]
 
     def _fill(self, batch: FlatBatch, rows: int, size: int) -> None:
         fields = self._integers
@@ -135,22 +150,27 @@ class DecodeGraphs:
             self._strength[:rows].copy_(bias.strength)
             self._mask[:rows].zero_()
             self._mask[:rows, : bias.mask.shape[1]].copy_(bias.mask)
+        if batch.lora is not None:
+            lora = batch.lora.rows
+            fields[6:10, :size] = 0
+            for index, part in enumerate((lora.order, lora.tile_adapter, lora.tile_start, lora.tile_count)):
+                fields[6 + index, : part.shape[0]].copy_(part)
 
-    def _record(self, size: int, bias: BatchBias | None) -> Replay:
+    def _record(self, size: int, bias: bool, lora: bool) -> Replay:
         whole = self._buffers
         batch = replace(
             whole,
             **{name: getattr(whole, name)[:size] for name in (
                 "input_ids", "positions", "slots", "sequence", "lengths", "block_tables", "segments",
             )},
-            bias=None if bias is None else BatchBias(
-                self._mask[:size], bias.head_bias, self._integers[4, :size], self._strength[:size]
-            ),
+            bias=BatchBias(self._mask[:size], self._head_bias, self._integers[4, :size], self._strength[:size])
+            if bias else None,
+            lora=BatchLora(LoraRows(*self._integers[6:10, :size]), self._tables, whole.backend) if lora else None,
         )  # fmt: skip
 
         def compute() -> tuple[Tensor, Tensor]:
             hidden = self._decoder.forward(batch, None)
             return hidden, self._decoder.logits(hidden)
 
-        _log.debug("capturing decode of %d rows, %s bias", size, "with" if bias is not None else "without")
+        _log.debug("capturing decode of %d rows, bias %s, lora %s", size, bias, lora)
         return self._capture(compute)

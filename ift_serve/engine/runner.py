@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ift_serve.engine.config import EngineConfig
+from ift_kernels.device import FLOAT8_CAPABILITY, properties
 from ift_serve.engine.adapter_host import TensorAdapterHost
 from ift_serve.engine.compile_monitor import CompileMonitor
+from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.flatten import Flattener
 from ift_serve.engine.graphs import CudaCapture, DecodeGraphs, bucket_sizes, eager_capture
 from ift_serve.engine.kv_cache import KVCache, bytes_per_block
@@ -70,6 +71,8 @@ def _cache_dtype(config: EngineConfig, backend: str, dtype: torch.dtype) -> torc
         return dtype
     if backend == "cpu":
         raise ValueError("kv_dtype: float8 caches need the Triton kernels, which need a GPU; choose auto")
+    if torch.cuda.is_available() and properties(torch.empty(0, device="cuda")).capability < FLOAT8_CAPABILITY:
+        raise ValueError("kv_dtype: this GPU has no float8 (Ada, Hopper and later do); choose auto")
     return torch.float8_e4m3fn
 
 
@@ -95,12 +98,12 @@ class ModelRunner:
         self._sampler = Sampler(device, backend)
         split = backend == "triton"
         self._flatten = Flattener(self._cache.layers, model.geometry, self.block_size, backend, split=split)
-        self._graphs = self._make_graphs(config, model, backend, device) if split else None
         self.compile_monitor = CompileMonitor()
         self.adapters = TensorAdapterHost(
             model, facts, self._decoder, slots=config.adapter_slots, max_rank=config.max_lora_rank, backend=backend,
             device=device,
         )  # fmt: skip
+        self._graphs = self._make_graphs(config, model, backend, device) if split else None
         self.description = ModelDescription(
             name=model.name,
             path=model.path,
@@ -119,7 +122,8 @@ class ModelRunner:
             max_batch_tokens=config.max_batch_tokens,
             max_sequences=config.max_sequences,
             attention_backend=f"{self._decoder.name}/{backend}",
-            features=["generate", "score", "statistics", "prefix_caching"] if config.prefix_caching else [],
+            features=["generate", "score", "statistics", "adapters"]
+            + (["prefix_caching"] if config.prefix_caching else []),
         )
         self._warm_up()
 
@@ -133,6 +137,8 @@ class ModelRunner:
             context_length=length,
             backend=backend,
             capture=CudaCapture() if device == "cuda" and config.cuda_graphs else eager_capture,
+            tables=self.adapters.tables.all_linears,
+            head_bias=self.adapters.tables.head_bias,
         )
 
     def _warm_up(self) -> None:
@@ -143,6 +149,8 @@ class ModelRunner:
             for memory in (layer.keys, layer.values):
                 memory.view(torch.uint8)[0].zero_() if memory.dtype.itemsize == 1 else memory[0].zero_()
         if self.description.device == "cuda":
+            assert self._graphs is not None
+            self._graphs.capture_all()
             torch.cuda.synchronize()
             self.compile_monitor.start()
 

@@ -19,6 +19,9 @@ class DeviceProperties:
     capability: int = 90
 
 
+FLOAT8_CAPABILITY = 89
+"""From here on the hardware converts float8_e4m3fn (Ada, Hopper); below, Triton does not know the type."""
+
 _assumed = DeviceProperties()
 
 

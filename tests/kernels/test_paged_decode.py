@@ -95,11 +95,12 @@ def test_tokens_before_the_window_are_not_read() -> None:
 @pytest.mark.parametrize("multiprocessors", [1, 3, 12])
 def test_a_long_row_among_short_ones_is_split_for_any_number_of_multiprocessors(multiprocessors: int) -> None:
     torch.manual_seed(3)
-    lengths = [5, 1500, 0, 64]
-    cached = make_sequences(lengths, 1, 128, 64, torch.bfloat16)
-    query = torch.randn(4, 3, 128).bfloat16()
-    output = _run(query, cached, [0, 1, 2, 3], lengths, 0.1, multiprocessors=multiprocessors)
-    _assert_close(output, torch.stack([attend(query[i], cached, i, lengths[i], 0.1) for i in range(4)]))
+    # Up to 19 splits, more than are merged at once, and scores whose exponentials overflow.
+    lengths = [5, 1200, 0, 64]
+    cached = make_sequences(lengths, 1, 256, 64, torch.bfloat16)
+    query = torch.randn(4, 3, 256).bfloat16()
+    output = _run(query, cached, [0, 1, 2, 3], lengths, 4.0, multiprocessors=multiprocessors)
+    _assert_close(output, torch.stack([attend(query[i], cached, i, lengths[i], 4.0) for i in range(4)]))
 
 
 def test_rows_without_keys_are_zero_and_no_rows_are_no_output() -> None:

@@ -53,6 +53,11 @@ class AdapterTables:
         return [t if users else None for t, users in zip(self._tables[:-1], self._users[:-1], strict=True)]
 
     @property
+    def all_linears(self) -> list[LoraTable]:
+        """Every adaptable linear's table, in use or not: addresses that a CUDA graph may keep."""
+        return self._tables[:-1]
+
+    @property
     def head(self) -> LoraTable | None:
         """The language head's."""
         return self._tables[-1] if self._users[-1] else None

@@ -313,7 +313,7 @@ def sample_rows_triton(logits: Tensor, parameters: RowParameters) -> SampledRows
     if parameters.truncated:
         _threshold_kernel[(rows,)](
             drawn_from, drawn_from.stride(0), parameters.temperature, parameters.top_p, parameters.min_p,
-            parameters.top_k, parameters.targets, thresholds, V=size, BLOCK=4096, num_warps=16,
+            parameters.top_k, parameters.targets, thresholds, V=size, BLOCK=4096, num_warps=8,
         )  # fmt: skip
     best = torch.empty((rows, tiles), dtype=torch.int64, device=device)
     # Fusing the division by the temperature into the sum with the noise would round unlike the CPU.
