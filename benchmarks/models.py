@@ -22,11 +22,14 @@ class Shape:
     intermediate: int
     vocabulary: int
     context: int = 2048
+    tied: bool = True
 
 
 SHAPES = {
     "smollm2-135m": Shape("Llama", 576, 30, 9, 3, 1536, 49_152),
     "qwen2.5-0.5b": Shape("Qwen2", 896, 24, 14, 2, 4864, 151_936),
+    "llama-3-8b": Shape("Llama", 4096, 32, 32, 8, 14_336, 128_256, tied=False),
+    "qwen3-0.6b": Shape("Qwen3", 1024, 28, 16, 8, 3072, 151_936),
     "small": Shape("Llama", 256, 4, 4, 2, 512, 2_048),
 }
 """``small`` is for trying the script, not for figures."""
@@ -61,7 +64,7 @@ def build(name: str, directory: Path, dtype: str, seed: int = 0) -> Path:
     config = getattr(transformers, f"{shape.family}Config")(
         hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.key_value_heads, vocab_size=shape.vocabulary,
-        max_position_embeddings=shape.context, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
+        max_position_embeddings=shape.context, tie_word_embeddings=shape.tied, bos_token_id=1, eos_token_id=2,
         pad_token_id=0,
     )  # fmt: skip
     torch.manual_seed(seed)

@@ -19,7 +19,9 @@ class EngineConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count | None = Field(default=None, description="compute threads; None: the cores this process may use")
-    block_size: Count = Field(default=16, description="tokens in a cache block, a multiple of 16")
+    block_size: Count | None = Field(
+        default=None, description="tokens in a cache block, a multiple of 16; None: 16 on the CPU, 64 on a GPU"
+    )
     cache_bytes: Count | None = Field(default=None, description="memory for keys and values; None: automatic")
     total_blocks: Count | None = Field(default=None, description="cache blocks; overrides `cache_bytes`")
     max_batch_tokens: Count = Field(default=512, description="tokens computed in one step")
@@ -38,7 +40,7 @@ class EngineConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> EngineConfig:
-        if self.block_size % 16:
+        if self.block_size is not None and self.block_size % 16:
             raise ValueError(f"block_size: {self.block_size} is not a multiple of 16")
         if self.max_sequences > self.max_batch_tokens:
             raise ValueError(

@@ -109,7 +109,11 @@ class DecodeGraphs:
 
     def takes(self, batch: FlatBatch) -> bool:
         """Whether this step can be replayed."""
-        return batch.prefill is None and batch.adaptation is None and batch.input_ids.shape[0] == batch.block_tables.shape[0] <= self.sizes[-1]
+        return (
+            batch.prefill is None
+            and batch.adaptation is None
+            and batch.input_ids.shape[0] == batch.block_tables.shape[0] <= self.sizes[-1]
+        )
 
     def run(self, batch: FlatBatch) -> tuple[Tensor, Tensor]:
         """Hidden states ``[R, d]`` and logits ``[R, V]`` of a batch that :meth:`takes` accepts.

@@ -51,13 +51,13 @@ def _free_memory(device: str) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _block_count(config: EngineConfig, model: LoadedModel, device: str, dtype: torch.dtype) -> int:
+def _block_count(config: EngineConfig, block_size: int, model: LoadedModel, device: str, dtype: torch.dtype) -> int:
     """Blocks for the cache: as asked, else what all sequences at full context need, within a share of free memory:
     a quarter on the CPU, which others use too, most of a GPU."""
     if config.total_blocks is not None:
         return config.total_blocks
-    size = bytes_per_block(model.geometry, config.block_size, dtype, device)
-    wanted = config.max_sequences * -(-model.context_length // config.block_size)
+    size = bytes_per_block(model.geometry, block_size, dtype, device)
+    wanted = config.max_sequences * -(-model.context_length // block_size)
     share = _free_memory(device) // 4 if device == "cpu" else _free_memory(device) * 85 // 100
     budget = share if config.cache_bytes is None else config.cache_bytes
     blocks = min(wanted, budget // size)
@@ -90,8 +90,9 @@ class ModelRunner:
         )  # fmt: skip
         backend = _backend(config, device)
         dtype = _cache_dtype(config, backend, model.dtype)
-        self.block_size = config.block_size
-        self.total_blocks = _block_count(config, model, device, dtype)
+        # A GPU's tile of keys lies within one block of 64, which halves the registers of the decode kernel.
+        self.block_size = config.block_size or (16 if device == "cpu" else 64)
+        self.total_blocks = _block_count(config, self.block_size, model, device, dtype)
         self._cache = KVCache(model.geometry, self.total_blocks, self.block_size, dtype, device)
         facts = BaseFacts.of_model(model)
         self._decoder: Decoder = make_decoder(model, backend)

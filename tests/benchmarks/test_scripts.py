@@ -42,3 +42,21 @@ def test_serving_measures_ours_and_the_peers() -> None:
     names = {"ift-serve", "transformers-static", "transformers-cb"}
     assert set(report["throughput"]["tokens_per_second"]) == names
     assert all(v > 0 for v in report["latency"]["milliseconds_per_token"].values())
+
+
+def test_every_kernel_benchmark_runs_in_the_interpreter() -> None:
+    report = _run("kernels.py", "--tiny")
+    operations = {"paged_decode", "paged_prefill", "write_kv", "lora", "sample_rows", "residual_rms_norm", "silu_mul"}
+    assert {r["operation"] for r in report["results"]} == operations
+    assert all(r["microseconds"] > 0 for r in report["results"])
+
+
+@pytest.mark.slow
+def test_the_engine_benchmark_runs_on_the_cpu() -> None:
+    report = _run(
+        "engine_gpu.py", "--device", "cpu", "--shape", "small", "--requests", "4", "--prompt", "4", "8",
+        "--output", "4", "8",
+    )  # fmt: skip
+    shape = report["shapes"][0]
+    assert shape["tokens_per_second"] > 0 and shape["transformers_cb"] > 0
+    assert {"1", "8", "64"} == set(shape["steps"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ift_serve.decoding.registry import STRATEGIES
+from ift_serve.engine.compile_monitor import CompileMonitor
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core import EngineCore
-from ift_serve.engine.messages import AdapterReply, GenerateRequest, SamplingParams
+from ift_serve.engine.graphs import bucket_sizes
+from ift_serve.engine.messages import AdapterReply, GenerateRequest, SamplingParams, ScoreRequest
 from ift_serve.engine.runner import ModelRunner
 from ift_serve.modeling.adapter.base import BaseFacts
 from ift_serve.modeling.instruction.config import ComponentsConfig
@@ -56,3 +59,48 @@ def test_three_adapters_with_biases_answer_as_on_the_reference(tmp_path: Path, t
     assert triton == _answers(path, "reference", adapters=True, temperature=temperature)
     assert triton == _answers(path, "cpu", adapters=True, temperature=temperature)
     assert triton != _answers(path, "cpu", adapters=False, temperature=temperature), "the adapters change nothing"
+
+
+def _log_probs(path: Path, **options: str) -> list[float]:
+    config = EngineConfig(
+        model=str(path), dtype="float32", total_blocks=8, max_batch_tokens=16, max_sequences=2,
+        attention_backend="triton", **options,
+    )  # fmt: skip
+    driver = Driver(EngineCore(ModelRunner(config), config, STRATEGIES))
+    text = [(11 * i) % 290 + 6 for i in range(21)]
+    driver.add(ScoreRequest(request_id="s", token_ids=text[:1], continuations=[text[1:]]))
+    score = driver.run()["s"].score
+    assert score is not None
+    return score.scores[0].token_log_probs
+
+
+def test_a_float8_cache_changes_little(tmp_path: Path) -> None:
+    path = tiny_llama(tmp_path)
+    exact, rounded = _log_probs(path), _log_probs(path, kv_dtype="float8")
+    assert exact != rounded
+    assert max(abs(a - b) for a, b in zip(exact, rounded, strict=True)) < 0.5
+
+
+def test_float8_caches_are_refused_where_no_kernel_reads_them(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="kv_dtype"):
+        ModelRunner(EngineConfig(model=str(tiny_llama(tmp_path)), kv_dtype="float8", attention_backend="cpu"))
+
+
+def test_late_compilations_are_logged_as_defects(caplog: pytest.LogCaptureFixture) -> None:
+    from triton import knobs
+
+    before = knobs.compilation.listener
+    monitor = CompileMonitor()
+    monitor.start()
+    try:
+        source = SimpleNamespace(name="_some_kernel")
+        knobs.compilation.listener(src=source, metadata={}, metadata_group={}, times=None, cache_hit=False)
+    finally:
+        knobs.compilation.listener = before
+    assert monitor.late == 1
+    assert "defect" in caplog.text and "_some_kernel" in caplog.text
+
+
+@pytest.mark.parametrize(("largest", "sizes"), [(1, [1]), (3, [1, 2, 3]), (24, [1, 2, 4, 8, 16, 24])])
+def test_graphs_have_few_sizes_and_end_with_the_largest(largest: int, sizes: list[int]) -> None:
+    assert bucket_sizes(largest) == sizes

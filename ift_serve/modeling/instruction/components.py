@@ -44,7 +44,7 @@ class InstructionComponents(nn.Module):
         self.adherence_head = AdherenceHead(d, c, config.adherence_head) if config.adherence_head else None
 
     def instruction_vector(self, embeddings: Tensor, tokens: TokenBatch) -> Tensor | None:
-        """c ``[S, d_c]`` from the base embeddings ``[T, d]`` of at least all instruction tokens; None without encoder."""
+        """c ``[S, d_c]`` from base embeddings ``[T, d]`` of at least all instruction tokens; None without encoder."""
         return None if self.instruction_encoder is None else self.instruction_encoder(embeddings, tokens)
 
     def strength(self, instruction: Tensor | None, sequences: int) -> Tensor:

@@ -1,0 +1,290 @@
+"""What ``kernels.py`` times: each operation at serving shapes, its floor, and who else can do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ift_kernels.instruction import InstructionBias
+from ift_kernels.lora import LoraTable, lora_rows
+from ift_kernels.lora_add import lora_add
+from ift_kernels.paged_decode import paged_decode
+from ift_kernels.paged_prefill import paged_prefill
+from ift_kernels.paged_prefill.plan import prefill_plan
+from ift_kernels.residual_rms_norm import residual_rms_norm
+from ift_kernels.sample_rows import sample_rows
+from ift_kernels.sample_rows.api import greedy_parameters
+from ift_kernels.silu_mul import silu_mul
+from ift_kernels.write_kv import rotate_and_write_kv
+
+Work = Callable[[], object]
+BLOCK = 16
+
+
+@dataclass
+class Case:
+    """One operation at one shape. ``amount``: bytes, or floating-point operations where ``unit`` is flops."""
+
+    operation: str
+    shape: str
+    ours: Work
+    amount: float
+    unit: str = "bytes"
+    target: str = ""
+    graph: bool = True
+    peers: dict[str, Work] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where tensors go, and which backend that means; ``tiny`` shrinks every shape so that the interpreter can run."""
+
+    name: str
+    dtype: torch.dtype
+    tiny: bool
+
+    def randn(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.name, dtype=torch.float32).to(self.dtype)
+
+    def ints(self, values: object) -> Tensor:
+        return torch.as_tensor(np.asarray(values, dtype=np.int32), device=self.name)
+
+
+def _cache(device: Device, sequences: int, length: int, kv_heads: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys, values and block tables of sequences whose blocks lie scattered."""
+    blocks = -(-length // BLOCK)
+    total = sequences * blocks
+    keys = device.randn(total, kv_heads, BLOCK, width).transpose(2, 3)
+    values = device.randn(total, kv_heads, BLOCK, width)
+    tables = device.ints(np.random.default_rng(0).permutation(total).reshape(sequences, blocks))
+    return keys, values, tables
+
+
+def _bias(device: Device, sequences: int, heads: int, length: int) -> InstructionBias:
+    mask = (torch.rand(sequences, -(-length // 16) * 16, device=device.name) < 0.2).to(torch.uint8)
+    return InstructionBias(
+        mask, torch.randn(2, heads, device=device.name), device.ints([1] * sequences),
+        torch.ones(sequences, device=device.name),
+    )  # fmt: skip
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Work | None:
+    """cuDNN's attention, pinned: torch's default on Hopper is an older one. None where it cannot run."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import scaled_dot_product_attention as attend
+
+    def work() -> Tensor:
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION if query.is_cuda else SDPBackend.MATH):
+            return attend(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=True)
+
+    try:
+        work()
+    except RuntimeError:
+        return None
+    return work
+
+
+def _flex(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, bias: Tensor, *, causal: bool) -> Work | None:
+    """FlexAttention with the same bias."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    if not query.is_cuda:
+        return None
+
+    def score(s: Tensor, b: Tensor, h: Tensor, _: Tensor, j: Tensor) -> Tensor:
+        return s + bias[h] * mask[b, j]
+
+    blocks = None
+    if causal:
+        blocks = create_block_mask(lambda b, h, i, j: i >= j, None, None, query.shape[2], key.shape[2])
+    compiled = torch.compile(flex_attention)
+    return lambda: compiled(query, key, value, score_mod=score, block_mask=blocks, enable_gqa=True)
+
+
+def _flashinfer_decode(query: Tensor, keys: Tensor, values: Tensor, tables: Tensor, length: int) -> Work | None:
+    """FlashInfer over the same blocks, where it can be imported."""
+    try:
+        import flashinfer
+    except ImportError:
+        return None
+    rows, heads, width = query.shape
+    blocks = tables.shape[1]
+    cache = (keys.transpose(2, 3).transpose(1, 2).contiguous(), values.transpose(1, 2).contiguous())
+    space = torch.empty(128 * 2**20, dtype=torch.uint8, device=query.device)
+    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(space, "NHD")
+    bounds = torch.arange(0, rows * blocks + 1, blocks, dtype=torch.int32, device=query.device)
+    last = torch.full((rows,), (length - 1) % BLOCK + 1, dtype=torch.int32, device=query.device)
+    wrapper.plan(bounds, tables.flatten(), last, heads, keys.shape[1], width, BLOCK, q_data_type=query.dtype)
+    return lambda: wrapper.run(query, cache)
+
+
+def _kept(**peers: Work | None) -> dict[str, Work]:
+    return {name: work for name, work in peers.items() if work is not None}
+
+
+def decode(
+    device: Device, rows: int, length: int, heads: int, kv_heads: int, width: int, target: str
+) -> Iterator[Case]:
+    """Attention of one decode step, without and with the bias."""
+    keys, values, tables = _cache(device, rows, length, kv_heads, width)
+    query, lengths, own = device.randn(rows, heads, width), device.ints([length] * rows), device.ints(range(rows))
+    bias = _bias(device, rows, heads, length)
+    dense = [
+        cache[tables.long()].transpose(1, 2).reshape(rows, kv_heads, -1, width)[:, :, :length]
+        for cache in (keys.transpose(2, 3), values)
+    ]
+    added = (bias.bias[1][None, :, None, None] * bias.mask[:, None, None, :length]).to(query.dtype)
+    amount = 2 * rows * length * kv_heads * width * query.element_size()
+    for name, instruction in (("", None), (" +bias", bias)):
+
+        def ours(instruction: InstructionBias | None = instruction) -> Tensor:
+            return paged_decode(
+                query, keys, values, tables, own, lengths, length, width**-0.5, instruction=instruction,
+                backend="triton",
+            )  # fmt: skip
+
+        peers = _kept(
+            cudnn_dense=_sdpa(query[:, :, None], *dense, None if instruction is None else added, causal=False),
+            flex_dense=None if instruction is None
+            else _flex(query[:, :, None], *dense, bias.mask, bias.bias[1], causal=False),
+            flashinfer=_flashinfer_decode(query, keys, values, tables, length) if instruction is None else None,
+        )  # fmt: skip
+        yield Case("paged_decode", f"{rows} x {length}, {heads}/{kv_heads} x {width}{name}", ours, amount,
+                   target=target if instruction is None else "bias costs <= 2 %", peers=peers)  # fmt: skip
+
+
+def prefill(device: Device, length: int, heads: int, kv_heads: int, width: int) -> Iterator[Case]:
+    """Causal attention of one prompt, without and with the bias."""
+    keys, values, tables = _cache(device, 1, length, kv_heads, width)
+    query, bounds, total = device.randn(length, heads, width), device.ints([0, length]), device.ints([length])
+    plan = prefill_plan([length], heads, kv_heads, width, device.name)
+    bias = _bias(device, 1, heads, length)
+    dense = [
+        cache[tables[0].long()].transpose(0, 1).reshape(1, kv_heads, -1, width)[:, :, :length]
+        for cache in (keys.transpose(2, 3), values)
+    ]
+    rows = query.transpose(0, 1)[None].contiguous()
+    amount = 2 * 2 * heads * width * length * length / 2
+    for name, instruction in (("", None), (" +bias", bias)):
+
+        def ours(instruction: InstructionBias | None = instruction) -> Tensor:
+            return paged_prefill(
+                query, keys, values, tables, bounds, total, width**-0.5, plan=plan, instruction=instruction,
+                backend="triton",
+            )  # fmt: skip
+
+        peers = _kept(
+            cudnn_dense=_sdpa(rows, *dense, None, causal=True) if instruction is None else None,
+            flex_dense=None if instruction is None else _flex(rows, *dense, bias.mask, bias.bias[1], causal=True),
+        )
+        yield Case("paged_prefill", f"{length}, {heads}/{kv_heads} x {width}{name}", ours, amount, "flops", graph=False,
+                   target=">= 400 TFLOP/s, >= 0.7 of cuDNN" if instruction is None else "bias costs <= 4 %",
+                   peers=peers)  # fmt: skip
+
+
+def write(device: Device, tokens: int, heads: int, kv_heads: int, width: int) -> Iterator[Case]:
+    """Rotation and cache write."""
+    states = device.randn(tokens, (heads + 2 * kv_heads) * width)
+    keys, values, _ = _cache(device, 1, tokens, kv_heads, width)
+    angles = torch.randn(tokens, width, device=device.name)
+    order = device.ints(range(tokens))
+
+    def ours() -> None:
+        rotate_and_write_kv(
+            states, heads, kv_heads, angles.cos(), angles.sin(), order, order, keys, values, backend="triton"
+        )
+
+    size = states.element_size()
+    amount = tokens * width * (2 * (heads + kv_heads) * size + 3 * kv_heads * size)
+    yield Case("write_kv", f"{tokens} x {heads}/{kv_heads} x {width}", ours, amount, target=">= 70 % of copy")
+
+
+def lora(device: Device, rows: int, hidden: int, adapters: int, rank: int) -> Iterator[Case]:
+    """One module's low-rank change, every row with an adapter."""
+    factors = [(device.randn(rank, hidden), device.randn(rank, hidden)) for _ in range(adapters)]
+    table = LoraTable(
+        torch.tensor([[a.data_ptr()] for a, _ in factors], device=device.name),
+        torch.tensor([[b.data_ptr()] for _, b in factors], device=device.name),
+        device.ints([[rank]] * adapters), torch.ones(adapters, 1, device=device.name),
+        torch.tensor([0, hidden], device=device.name), (0, hidden), rank,
+    )  # fmt: skip
+    found = lora_rows(np.arange(rows, dtype=np.int32) % adapters, 16)
+    for name in ("order", "tile_adapter", "tile_start", "tile_count"):
+        setattr(found, name, getattr(found, name).to(device.name))
+    inputs, output = device.randn(rows, hidden), device.randn(rows, hidden)
+
+    def ours(keep: object = factors) -> None:
+        lora_add(inputs, table, found, output, backend="triton")
+
+    def looped() -> None:
+        for adapter, (a, b) in enumerate(factors):
+            output[adapter::adapters] += (inputs[adapter::adapters] @ a.T) @ b
+
+    amount = 2 * adapters * rank * hidden * inputs.element_size()
+    yield Case("lora", f"{rows} rows, {adapters} x rank {rank}, {hidden}", ours, amount, target="<= 10 us",
+               peers={"torch_loop": looped})  # fmt: skip
+
+
+def sampling(device: Device, rows: int, size: int) -> Iterator[Case]:
+    """A batch's tokens with all statistics; peers draw only."""
+    logits = device.randn(rows, size)
+    for name, top_p in (("", 1.0), (" top-p", 0.9)):
+        parameters = greedy_parameters(rows)
+        for field_name in ("temperature", "top_p", "min_p", "top_k", "seeds", "steps", "targets"):
+            setattr(parameters, field_name, getattr(parameters, field_name).to(device.name))
+        parameters.temperature += 0.8
+        parameters.top_p *= top_p
+        parameters.truncated = top_p < 1
+
+        def ours(parameters: Any = parameters) -> object:
+            return sample_rows(logits, parameters, "triton")
+
+        def multinomial() -> Tensor:
+            return torch.multinomial(torch.softmax(logits.float() / 0.8, -1), 1)
+
+        def gumbel() -> Tensor:
+            return (logits.float() / 0.8 - torch.empty_like(logits, dtype=torch.float32).exponential_().log()).argmax(
+                -1
+            )
+
+        yield Case("sample_rows", f"{rows} x {size}{name}", ours, logits.numel() * logits.element_size(),
+                   target="<= 40 us", graph=False,
+                   peers={"torch_multinomial": multinomial, "torch_gumbel": gumbel})  # fmt: skip
+
+
+def elementwise(device: Device, rows: int, hidden: int, inner: int) -> Iterator[Case]:
+    """Normalisation and gating."""
+    states, delta, weight = device.randn(rows, hidden), device.randn(rows, hidden), device.randn(hidden)
+    gate_up = device.randn(rows, 2 * inner)
+    size = states.element_size()
+    yield Case("residual_rms_norm", f"{rows} x {hidden}", lambda: residual_rms_norm(states, delta, weight, 1e-5, "triton"),
+               4 * states.numel() * size, target=">= 85 % of copy",
+               peers={"torch": lambda: torch.nn.functional.rms_norm(states + delta, (hidden,), weight, 1e-5)})  # fmt: skip
+    yield Case("silu_mul", f"{rows} x {inner}", lambda: silu_mul(gate_up, "triton"), 3 * rows * inner * size,
+               target=">= 85 % of copy",
+               peers={"torch": lambda: torch.nn.functional.silu(gate_up[:, :inner]) * gate_up[:, inner:]})  # fmt: skip
+
+
+def cases(device: Device, wanted: set[str]) -> Iterator[Case]:
+    """All of them, or those of the wanted operations, made one after the other: each takes gigabytes."""
+    t = device.tiny
+    makers: dict[str, list[Callable[[], Iterator[Case]]]] = {
+        "paged_decode": [
+            lambda: decode(device, *((2, 40, 4, 2, 32) if t else (64, 8192, 32, 8, 128)), ">= 85 % of copy"),
+            lambda: decode(device, *((1, 70, 4, 2, 32) if t else (1, 32768, 32, 8, 128)), ">= 60 % of copy"),
+        ],
+        "paged_prefill": [lambda: prefill(device, *((40, 4, 2, 32) if t else (8192, 32, 8, 128)))],
+        "write_kv": [lambda: write(device, *((4, 4, 2, 32) if t else (8192, 32, 8, 128)))],
+        "lora": [lambda: lora(device, *((4, 32, 2, 4) if t else (64, 4096, 8, 16)))],
+        "sample_rows": [lambda: sampling(device, *((2, 100) if t else (64, 151_936)))],
+        "elementwise": [lambda: elementwise(device, *((2, 64, 64) if t else (8192, 4096, 14_336)))],
+    }
+    for name, found in makers.items():
+        if not wanted or name in wanted:
+            for make in found:
+                yield from make()

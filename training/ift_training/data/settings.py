@@ -1,0 +1,95 @@
+"""Where training examples come from, as a recipe says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ift_training.data.checks import Check, parse_checks
+from ift_training.data.procedural import families
+from ift_training.data.procedural.splits import Split
+
+
+class SourceSettings(BaseModel):
+    """One source: a JSONL file, or families of procedural examples."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    jsonl: Path | None = Field(default=None, description="file of records, one JSON object a line")
+    procedural: list[str] | None = Field(
+        default=None, description="names of families; `constraints` and `all` stand for groups of them"
+    )
+    name: str | None = Field(default=None, min_length=1, description="task name; none: the file's or the family's name")
+    weight: float = Field(default=1.0, gt=0, le=1000, description="how often each record is seen an epoch; may be 0.5")
+    limit: int | None = Field(default=None, ge=1, description="use the first records only")
+    split: Split = Field(default="train", description="procedural: combinations to draw from")
+    count: int = Field(default=1000, ge=1, description="procedural: examples an epoch, over all its families")
+    rename: dict[str, str] = Field(default_factory=dict, description="names of fields in the file to the expected ones")
+    ignore: list[str] = Field(default_factory=list, description="fields of the file to pass over")
+    checks: list[dict[str, Any]] = Field(default_factory=list, description="what every answer of the source must pass")
+
+    @field_validator("procedural")
+    @classmethod
+    def _known(cls, names: list[str] | None) -> list[str] | None:
+        if names is None:
+            return None
+        if not names:
+            raise ValueError("name at least one family")
+        table = families()
+        groups = {"all": list(table), "constraints": [n for n, f in table.items() if f.is_constraint]}
+        chosen: list[str] = []
+        for name in names:
+            if name not in table and name not in groups:
+                raise ValueError(f"no family {name!r}; there are constraints, all, {', '.join(table)}")
+            chosen += groups.get(name, [name])
+        return list(dict.fromkeys(chosen))
+
+    @field_validator("checks")
+    @classmethod
+    def _checks(cls, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        try:
+            return [dict(check) for check in parse_checks(found)]
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("checks")) from error
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.jsonl is None) == (self.procedural is None):
+            raise ValueError("give either `jsonl` (a file) or `procedural` (names of families)")
+        kind, other = ("procedural", ("limit", "rename", "ignore", "checks"))
+        if self.jsonl is not None:
+            kind, other = ("jsonl", ("split", "count"))
+        if wrong := [name for name in other if name in self.model_fields_set]:
+            raise ValueError(f"{wrong[0]}: means nothing beside `{kind}`; take it out")
+        return self
+
+    @property
+    def task_names(self) -> list[str]:
+        """The tasks that its examples belong to."""
+        if self.name:
+            return [self.name]
+        return list(self.procedural) if self.procedural else [self.jsonl.stem] if self.jsonl else []
+
+    @property
+    def all_checks(self) -> tuple[Check, ...]:
+        """Checks of every record of the source."""
+        return tuple(self.checks)
+
+
+class ValidationSettings(BaseModel):
+    """What the training never sees: a share of every file, or sources of its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    share: float = Field(default=0.1, ge=0, le=0.5, description="of every JSONL source; equal prompts stay together")
+    procedural_count: int = Field(
+        default=0, ge=0, description="procedural examples of the validation split for the loss; 0: as `share` says"
+    )
+    sources: list[SourceSettings] = Field(default_factory=list, description="instead of a share")
+
+    @property
+    def kind(self) -> Literal["sources", "share"]:
+        """Where the validation examples come from."""
+        return "sources" if self.sources else "share"
