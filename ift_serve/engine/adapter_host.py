@@ -37,8 +37,16 @@ class TensorAdapterHost:
     """The :class:`ift_serve.engine.adapters.AdapterHost` of a model runner. Only ``read`` runs in another thread."""
 
     def __init__(
-        self, model: LoadedModel, facts: BaseFacts, decoder: Decoder, *, slots: int, max_rank: int, backend: str, device: str,
-    ) -> None:  # fmt: skip
+        self,
+        model: LoadedModel,
+        facts: BaseFacts,
+        decoder: Decoder,
+        *,
+        slots: int,
+        max_rank: int,
+        backend: str,
+        device: str,
+    ) -> None:
         geometry = model.geometry
         self.slots = slots
         self._facts = facts

@@ -22,12 +22,13 @@ def _layers(backbone: Any) -> list[nn.Module]:
 
 def _enter(backbone: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
     adaptation = kwargs["batch"].adaptation if "batch" in kwargs else None
-    ids = kwargs.get("input_ids")
+    ids = args[0] if args else kwargs.get("input_ids")
     if adaptation is None or ids is None:
         return None
     embeddings: Tensor = backbone.get_input_embeddings()(ids)
     changed = adaptation.embed(embeddings.reshape(-1, embeddings.shape[-1]))
-    return args, {**kwargs, "input_ids": None, "inputs_embeds": changed.view(embeddings.shape)}
+    given = {**kwargs, "inputs_embeds": changed.view(embeddings.shape)}
+    return ((None, *args[1:]), given) if args else (args, {**given, "input_ids": None})
 
 
 def _leave_layer(index: int) -> Any:

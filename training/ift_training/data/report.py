@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,12 @@ class SourceReport:
         self.target_tokens += targets
         self.longest = max(self.longest, length)
 
-    def drop(self, reason: str, where: str) -> None:
-        """Count a record that did not."""
+    def drop(self, reason: str, where: Callable[[], str]) -> None:
+        """Count a record that did not; its place is asked for only while it will be shown."""
         self.dropped[reason] += 1
         places = self.where.setdefault(reason, [])
         if len(places) < _SHOWN:
-            places.append(where)
+            places.append(where())
 
 
 @dataclass

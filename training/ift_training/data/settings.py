@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ift_training.data.checks import Check, parse_checks
+from ift_training.data.checks import parse_checks
 from ift_training.data.procedural import families
 from ift_training.data.procedural.splits import Split
 
@@ -58,9 +58,8 @@ class SourceSettings(BaseModel):
     def _one_kind(self) -> Self:
         if (self.jsonl is None) == (self.procedural is None):
             raise ValueError("give either `jsonl` (a file) or `procedural` (names of families)")
-        kind, other = ("procedural", ("limit", "rename", "ignore", "checks"))
-        if self.jsonl is not None:
-            kind, other = ("jsonl", ("split", "count"))
+        kind = "jsonl" if self.jsonl is not None else "procedural"
+        other = {"jsonl": ("split", "count"), "procedural": ("limit", "rename", "ignore", "checks")}[kind]
         if wrong := [name for name in other if name in self.model_fields_set]:
             raise ValueError(f"{wrong[0]}: means nothing beside `{kind}`; take it out")
         return self
@@ -70,12 +69,9 @@ class SourceSettings(BaseModel):
         """The tasks that its examples belong to."""
         if self.name:
             return [self.name]
-        return list(self.procedural) if self.procedural else [self.jsonl.stem] if self.jsonl else []
-
-    @property
-    def all_checks(self) -> tuple[Check, ...]:
-        """Checks of every record of the source."""
-        return tuple(self.checks)
+        if self.jsonl is not None:
+            return [self.jsonl.stem]
+        return list(self.procedural or ())
 
 
 class ValidationSettings(BaseModel):
@@ -83,13 +79,8 @@ class ValidationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    share: float = Field(default=0.1, ge=0, le=0.5, description="of every JSONL source; equal prompts stay together")
-    procedural_count: int = Field(
-        default=0, ge=0, description="procedural examples of the validation split for the loss; 0: as `share` says"
-    )
+    share: float = Field(
+        default=0.1, ge=0, le=0.5,
+        description="of every file, equal prompts together; procedural sources draw as many of the validation split",
+    )  # fmt: skip
     sources: list[SourceSettings] = Field(default_factory=list, description="instead of a share")
-
-    @property
-    def kind(self) -> Literal["sources", "share"]:
-        """Where the validation examples come from."""
-        return "sources" if self.sources else "share"

@@ -1,0 +1,84 @@
+"""`ift-serve data`: look at training data before anything is trained on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ift_serve.cli.connect import Json, fail
+
+if TYPE_CHECKING:
+    from ift_training.data.encode import Encoder
+    from ift_training.data.mixture import TrainingData
+    from ift_training.recipe import Recipe
+
+app = typer.Typer(help="Look at training data.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def data() -> None:
+    """Look at training data."""
+
+
+@app.command()
+def preview(
+    path: Annotated[Path, typer.Argument(help="recipe.yaml, or a file of records (.jsonl)", exists=True)],
+    count: Annotated[int, typer.Option("--count", "-n", help="examples to show", min=1)] = 5,
+    validation: Annotated[bool, typer.Option("--validation", help="show what is set apart for validation")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="field=value, over the recipe; repeat")] = None,
+    html: Annotated[Path | None, typer.Option(help="write a page instead", dir_okay=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Show examples token by token: colours are segments, underlined is what the loss sees; and what is dropped."""
+    from ift_serve.cli.train import readable_training_errors
+
+    with readable_training_errors():
+        encoder, found = _open(path, set_ or [])
+    dataset = found.validation if validation else found.train
+    if not len(dataset):
+        raise fail("nothing is set apart for validation; give the recipe a `validation`")
+    examples = [dataset[index] for index in range(min(count, len(dataset)))]
+    tokenizer = encoder.renderer.tokenizer
+    if html is not None:
+        from ift_training.data.preview import to_html
+
+        html.write_text(to_html(examples, tokenizer), encoding="utf-8")
+        typer.echo(f"{len(examples)} examples written to {html}")
+        return
+    from ift_training.data.preview import legend, to_json, to_text
+
+    if as_json:
+        shown = {"data": found.report.to_json(), "examples": [to_json(e, tokenizer) for e in examples]}
+        print(json.dumps(shown, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.rule import Rule
+
+    console = Console()
+    for example in examples:
+        title = f"{example.task_name}, {len(example.input_ids)} tokens, {sum(example.labels_mask)} seen"
+        console.print(Rule(title, align="left"), to_text(example, tokenizer))
+    console.print(Rule(), legend(), found.report.table())
+
+
+def _open(path: Path, overrides: list[str]) -> tuple[Encoder, TrainingData]:
+    from ift_training.prepare import open_encoder, prepare_recipe
+
+    recipe = _recipe(path, overrides)
+    encoder = open_encoder(recipe)
+    return encoder, prepare_recipe(recipe, encoder)
+
+
+def _recipe(path: Path, overrides: list[str]) -> Recipe:
+    """The recipe, or one around a file of records."""
+    from ift_training.recipe import Recipe, apply_override
+
+    if path.suffix not in (".jsonl", ".json"):
+        return Recipe.load(path, overrides)
+    found = {"output": "preview", "sources": [{"jsonl": str(path.absolute())}], "validation": {"share": 0}}
+    for override in overrides:
+        apply_override(found, override)
+    return Recipe.parse(found)

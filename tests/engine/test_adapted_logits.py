@@ -1,0 +1,142 @@
+"""What is served with an adapter, against PEFT's own forward pass and against the components on transformers' model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from ift_serve.decoding.registry import STRATEGIES
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core import EngineCore
+from ift_serve.engine.messages import AdapterReply, ScoreRequest
+from ift_serve.engine.runner import ModelRunner
+from ift_serve.modeling.adapter.base import BaseFacts
+from ift_serve.modeling.batch import GeometryProbe
+from ift_serve.modeling.instruction.adaptation import SoloAdaptation
+from ift_serve.modeling.instruction.hooks import attach
+from ift_serve.modeling.instruction.tokens import TokenBatch
+from ift_serve.modeling.loading import load_model
+from tests.support.adapters import EVERYTHING, MemoryHost, random_components, random_weights
+from tests.support.architectures import build
+from tests.support.engine_driver import Driver
+
+TEXT = [(17 * i + 5) % 150 + 6 for i in range(23)]
+SEGMENTS = bytes([0, 1, 1, 1, 2, 2, 1, 1, 0] + [3] * 14)
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+MLP = ["gate_proj", "up_proj", "down_proj"]
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lora": ("llama", {"r": 4, "target_modules": [*ATTENTION, *MLP]}),
+    "one-module": ("llama-biased", {"r": 3, "target_modules": ["v_proj"]}),
+    "rslora": ("qwen3", {"r": 9, "lora_alpha": 5, "use_rslora": True, "target_modules": ["q_proj", "up_proj"]}),
+    "patterns": (
+        "llama",
+        {
+            "r": 4, "target_modules": [*ATTENTION, "down_proj"], "rank_pattern": {"q_proj": 8, "layers.1.mlp.down_proj": 2},
+            "alpha_pattern": {"v_proj": 30, "layers.0.self_attn.k_proj": 1},
+        },
+    ),
+    "regex": ("llama", {"r": 4, "target_modules": r".*layers\.[01].*(q|v)_proj"}),
+    "all-linear": ("gemma2", {"r": 4, "target_modules": "all-linear"}),
+    "neox": ("gpt-neox", {"r": 4, "target_modules": ["query_key_value", "dense"]}),
+    "embeddings-and-head": ("llama", {"r": 4, "target_modules": ["embed_tokens", "lm_head", "q_proj"]}),
+    "modules-to-save": ("qwen2", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+    "embedding-saved": ("qwen3", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}),
+    "tokens": ("llama", {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [20, 7, 56]}),
+}  # fmt: skip
+
+
+def _saved(path: Path, options: dict[str, Any], output: Path) -> PeftModel:
+    """An adapter that PEFT made, every tensor of it random, and the model with it."""
+    torch.manual_seed(3)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(path), LoraConfig(task_type="CAUSAL_LM", **options))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * (0.2 if "lora" in name else 0.05))
+    model.save_pretrained(output)
+    return model.eval()
+
+
+def _served(path: Path, adapter: str, host_weights: dict[str, Any] | None = None, segments: bytes = b"") -> list[float]:
+    config = EngineConfig(model=str(path), dtype="float32", total_blocks=8, max_batch_tokens=10, max_sequences=4)
+    runner = ModelRunner(config)
+    host: Any = runner.adapters if host_weights is None else MemoryHost(runner.adapters, host_weights)
+    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_host=host))
+    reply = driver.load("a", adapter)
+    assert isinstance(reply, AdapterReply), reply
+    both = [
+        ScoreRequest(request_id=name, token_ids=TEXT[:9], continuations=[TEXT[9:]], segment_ids=segments, adapter=name)
+        for name in ("", "a")
+    ]
+    driver.add(both[0])
+    driver.add(both[1])
+    answers = driver.run()
+    score, base = answers["a"].score, answers[""].score
+    assert score is not None and base is not None
+    assert base.scores != score.scores, "the adapter changes nothing"
+    return score.scores[0].token_log_probs
+
+
+def _log_probs(logits: torch.Tensor) -> list[float]:
+    found = torch.log_softmax(logits.double(), -1)[torch.arange(8, len(TEXT) - 1), torch.tensor(TEXT[9:])]
+    return found.tolist()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pefts_adapters_give_pefts_logits(variant: str, tmp_path: Path) -> None:
+    architecture, options = VARIANTS[variant]
+    path = build(architecture, tmp_path / "base")
+    model = _saved(path, options, tmp_path / "adapter")
+    with torch.inference_mode():
+        expected = _log_probs(model(torch.tensor([TEXT])).logits[0])
+    assert _served(path, str(tmp_path / "adapter")) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2", "gpt-neox"])
+def test_all_components_give_what_they_give_on_transformers_model(architecture: str, tmp_path: Path) -> None:
+    path = build(architecture, tmp_path)
+    facts = BaseFacts.of_directory(path)
+    weights = random_weights(facts, EVERYTHING, seed=4)
+    model = load_model(str(path), dtype="float32").model
+    attach(model)
+    components = random_components(facts, EVERYTHING, seed=4)
+    tokens = TokenBatch(
+        torch.tensor(TEXT), torch.tensor(list(SEGMENTS), dtype=torch.uint8), torch.zeros(len(TEXT), dtype=torch.long), 1
+    )
+    probe = BiasedProbe(SoloAdaptation(components, tokens))
+    with torch.inference_mode():
+        ids, positions = torch.tensor([TEXT]), torch.arange(len(TEXT))[None]
+        logits = model(input_ids=ids, position_ids=positions, use_cache=False, batch=probe).logits[0]
+    served = _served(path, "w", {"w": weights}, SEGMENTS[:9])
+    assert served == pytest.approx(_log_probs(logits), abs=2e-5)
+
+
+class BiasedProbe(GeometryProbe):
+    """Plain attention with the bias and the gain of one adapter, written without any of the kernels."""
+
+    def __init__(self, adaptation: SoloAdaptation) -> None:
+        super().__init__()
+        self.adaptation: SoloAdaptation = adaptation
+
+    def attend(self, module: Any, query: Any, key: Any, value: Any, scale: float, window: int, softcap: float) -> Any:
+        layer, tokens = int(module.layer_idx), self.adaptation.tokens
+        components = self.adaptation.components
+        group = query.shape[1] // key.shape[1]
+        k, v = key.double().repeat_interleave(group, 1), value.double().repeat_interleave(group, 1)
+        scores = torch.einsum("qhd,khd->hqk", query.double(), k) * scale
+        if softcap:
+            scores = softcap * torch.tanh(scores / softcap)
+        strength = components.strength(tokens.instruction, 1)[0].double()
+        scores += strength * components.head_bias()[layer].double()[:, None, None] * tokens.is_instruction
+        rows = torch.arange(query.shape[0])
+        hidden = rows[None] > rows[:, None]
+        if window:
+            hidden |= rows[None] <= rows[:, None] - window
+        mixed = torch.softmax(scores.masked_fill(hidden, float("-inf")), -1)
+        return self.adaptation.gain(layer, torch.einsum("hqk,khd->qhd", mixed, v).to(query.dtype))

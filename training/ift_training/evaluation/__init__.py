@@ -1,0 +1,1 @@
+"""Answers during training, and how the checkers judge them."""

@@ -1,0 +1,97 @@
+"""How many answers the checkers pass, task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ift_serve.modeling.instruction.components import InstructionComponents
+from ift_serve.modeling.prompt import RenderedPrompt
+from ift_training.data.checks import can_judge, judge
+from ift_training.data.encode import Encoder
+from ift_training.data.mixture import ExampleDataset
+from ift_training.data.records import Record
+from ift_training.evaluation.answers import greedy
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Share of answers that pass, 0 to 1: by task, and the mean over tasks."""
+
+    tasks: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        """Every task counts the same."""
+        return sum(self.tasks.values()) / len(self.tasks) if self.tasks else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A request, its task and what was answered."""
+
+    record: Record
+    task: str
+    answer: str
+    passed: bool
+
+
+class Scorer:
+    """Asks the same validation requests each time; those that nothing can judge are left out."""
+
+    def __init__(
+        self, dataset: ExampleDataset, encoder: Encoder, *, examples: int, max_new_tokens: int, batch_size: int
+    ) -> None:
+        self.encoder = encoder
+        self.max_new_tokens = max_new_tokens
+        self.batch_size = batch_size
+        self.requests = _requests(dataset, examples)
+        self._prompts: list[RenderedPrompt] = [encoder.renderer.conversation(r.prompt) for r, _ in self.requests]
+
+    def __bool__(self) -> bool:
+        return bool(self.requests)
+
+    def judged(self, model: Any, components: InstructionComponents | None) -> list[Judged]:
+        """Every request with the model's greedy answer. The model is in evaluation mode meanwhile."""
+        training = model.training
+        model.eval()
+        try:
+            answers = greedy(
+                model, components, self._prompts, frozenset({self.encoder.end_id}),
+                max_new_tokens=self.max_new_tokens, batch_size=self.batch_size,
+            )  # fmt: skip
+        finally:
+            model.train(training)
+        decode = self.encoder.renderer.tokenizer.decode
+        found = []
+        for (record, task), ids in zip(self.requests, answers, strict=True):
+            text = str(decode(ids, skip_special_tokens=True))
+            found.append(Judged(record, task, text, bool(judge(record, text))))
+        return found
+
+    def __call__(self, model: Any, components: InstructionComponents | None) -> Scores:
+        """The scores of the model as it is now."""
+        return scores(self.judged(model, components))
+
+
+def scores(judged: Sequence[Judged]) -> Scores:
+    """Shares by task, in the order in which tasks first come."""
+    tasks: dict[str, list[bool]] = {}
+    for one in judged:
+        tasks.setdefault(one.task, []).append(one.passed)
+    return Scores({task: sum(passed) / len(passed) for task, passed in tasks.items()})
+
+
+def _requests(dataset: ExampleDataset, examples: int) -> list[tuple[Record, str]]:
+    """The first ``examples`` requests of each task that can be judged."""
+    taken: dict[str, int] = dict.fromkeys(dataset.tasks, 0)
+    chosen = []
+    for index in range(len(dataset)):
+        record, task = dataset.record(index)
+        if taken[task] < examples and can_judge(record):
+            taken[task] += 1
+            chosen.append((record, task))
+        if min(taken.values()) >= examples:
+            break
+    return chosen

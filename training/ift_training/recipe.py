@@ -1,0 +1,192 @@
+"""A training run as a file: the base, the data, the trainer's settings, and how progress is judged."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ift_training.data.encode import LossOn
+from ift_training.data.settings import SourceSettings, ValidationSettings
+from ift_training.settings import TrainerSettings
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run; one line a problem, each begins with the field and says what to do."""
+
+
+class EvaluationSettings(BaseModel):
+    """Answers to validation requests, judged by the checkers, while the training runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    every: int = Field(default=100, ge=0, description="steps between evaluations; 0: at the end only")
+    examples: int = Field(default=16, ge=1, le=10_000, description="requests of each task, of the validation split")
+    max_new_tokens: int = Field(default=64, ge=1, le=4096, description="longest answer")
+    batch_size: int = Field(default=64, ge=1, description="answers generated at once")
+    patience: int = Field(default=0, ge=0, description="stop after so many evaluations without a better one; 0: never")
+    best: Literal["score", "loss", "last"] = Field(
+        default="score", description="which weights are written: best by the checkers, by validation loss, or the last"
+    )
+
+
+class Recipe(BaseModel):
+    """Everything that a training run depends on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base: str = Field(
+        default="ift-tiny", min_length=1, description="directory or hub id; ift-tiny comes with the package"
+    )
+    output: Path = Field(description="directory of the adapter; must be new or empty, or hold an earlier run of it")
+    name: str = Field(
+        default="adapter", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the adapter, as served"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of everything random")
+    max_length: int = Field(default=512, ge=8, description="tokens of prompt and answer; longer records are dropped")
+    template: str | None = Field(
+        default=None, min_length=1, description="chat template in place of the base model's: jinja text, or a file"
+    )
+    loss_on: LossOn = Field(
+        default="responses",
+        description="tokens that the loss sees: every assistant turn, the last `response`, or `all` tokens",
+    )
+    sources: list[SourceSettings] = Field(min_length=1, description="where the examples come from")
+    validation: ValidationSettings = Field(default_factory=ValidationSettings, description="what training never sees")
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="scores while it runs")
+    trainer: TrainerSettings = Field(default_factory=TrainerSettings, description="the adapter, its losses, the steps")
+
+    @field_validator("output")
+    @classmethod
+    def _not_a_file(cls, path: Path) -> Path:
+        if path.is_file():
+            raise ValueError(f"{path} is a file; name a directory")
+        return path
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [name for source in self.sources for name in source.task_names if source.jsonl]
+        if doubled := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"sources: two files make the task {doubled!r}; give one of them another `name`")
+        return self
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of all tasks, in the order of the sources."""
+        return list(dict.fromkeys(name for source in self.sources for name in source.task_names))
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Read a recipe file; files of records are looked for beside it. ``overrides`` are ``field.path=value``.
+
+        Raises RecipeError.
+        """
+        import yaml
+
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read: {error}; write one with `ift-serve train --init`") from error
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path}: is not YAML: {error}") from error
+        if not isinstance(found, dict):
+            raise RecipeError(f"{path}: is not a recipe; write one with `ift-serve train --init`")
+        for override in overrides:
+            apply_override(found, override)
+        return cls.parse(found, path.parent)
+
+    @classmethod
+    def parse(cls, found: Mapping[str, Any], folder: Path = Path()) -> Recipe:
+        """The recipe of a mapping; relative files of records and templates are looked for in ``folder``."""
+        try:
+            recipe = cls.model_validate(found)
+        except ValidationError as error:
+            raise RecipeError("\n".join(_problem(cls, e) for e in error.errors())) from error
+        for source in (*recipe.sources, *recipe.validation.sources):
+            if source.jsonl is not None:
+                source.jsonl = folder / source.jsonl.expanduser()
+        if recipe.template is not None and "{" not in recipe.template:
+            file = folder / recipe.template
+            try:
+                recipe.template = file.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise RecipeError(f"template: {file} cannot be read, and is no jinja text: {error}") from error
+        return recipe
+
+    def base_directory(self) -> str:
+        """Where the base model is: a directory, or a hub id as it stands."""
+        from ift_serve.embedded import EMBEDDED_NAME, model_path
+
+        return str(model_path()) if self.base == EMBEDDED_NAME else self.base
+
+
+def apply_override(found: dict[str, Any], override: str) -> None:
+    """Set one field of a mapping by ``a.b=value`` or ``sources.0.count=value``; the value is YAML. Raises RecipeError."""
+    import yaml
+
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"--set {override}: write --set field=value, such as --set trainer.max_steps=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {path}: {text!r} is not a YAML value: {error}") from error
+    *way, last = path.split(".")
+    place: Any = found
+    for name in way:
+        if isinstance(place, dict) and place.get(name) is None:
+            place[name] = {}
+        place = place[_item(place, name, path)]
+    key = _item(place, last, path)
+    place[key] = value
+
+
+def _item(place: Any, name: str, path: str) -> Any:
+    """The key or index ``name`` of a mapping or list."""
+    if isinstance(place, dict):
+        return name
+    if not isinstance(place, list):
+        raise RecipeError(f"--set {path}: there is nothing inside the field before {name!r}")
+    if not name.isdigit() or int(name) >= len(place):
+        raise RecipeError(f"--set {path}: {name!r} is not one of 0 to {len(place) - 1}")
+    return int(name)
+
+
+def _problem(model: type[BaseModel], error: Any) -> str:
+    """One problem as `field: what to do`."""
+    where = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(model, error["loc"][:-1])
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.6)
+        message = (
+            f"is not known; did you mean `{close[0]}`?" if close else f"is not known; there are {', '.join(known)}"
+        )
+    elif error["type"] == "missing":
+        message = "is missing; give it a value"
+    elif error["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]}, not {error['input']!r:.80}"
+    return f"{where}: {message}" if where else message
+
+
+def _fields_at(model: type[BaseModel], way: Sequence[str | int]) -> list[str]:
+    """Names of the fields of the model that a path inside ``model`` leads to."""
+    current: Any = model
+    for part in way:
+        current = _inner(current.model_fields[part].annotation) if isinstance(part, str) else current
+        if current is None:
+            return []
+    return list(current.model_fields)
+
+
+def _inner(annotation: Any) -> Any:
+    """The pydantic model inside ``Model | None``, ``list[Model]`` and the like."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType, list, tuple):
+        return next((found for a in get_args(annotation) if (found := _inner(a)) is not None), None)
+    return None
