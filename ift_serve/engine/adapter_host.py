@@ -16,8 +16,8 @@ from ift_kernels.lora_add import lora_add
 from ift_serve.engine.adapters import AdapterFacts
 from ift_serve.engine.step import AdaptedPrompt, SequenceStep
 from ift_serve.modeling.adaptable import AdaptableLinear
-from ift_serve.modeling.adapter.base import BaseFacts
-from ift_serve.modeling.adapter.weights import AdapterWeights
+from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.modeling.adapters.weights import AdapterWeights
 from ift_serve.modeling.batch import BatchBias, BatchLora, FlatBatch
 from ift_serve.modeling.decoder import Decoder
 from ift_serve.modeling.instruction.components import InstructionComponents
@@ -77,7 +77,7 @@ class TensorAdapterHost:
 
     def read(self, path: str) -> AdapterFacts:
         """See :class:`ift_serve.engine.adapters.AdapterHost`. Raises AdapterError."""
-        from ift_serve.modeling.adapter.reader import read_adapter
+        from ift_serve.modeling.adapters.reader import read_adapter
 
         torch.set_num_threads(1)  # of this thread only: the engine's keep theirs
         return self.take(read_adapter(Path(path), self._facts, max_rank=self._max_rank))

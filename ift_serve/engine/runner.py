@@ -20,7 +20,7 @@ from ift_serve.engine.messages import ModelDescription
 from ift_serve.engine.sampler import Sampler, sampled_tokens, scored_tokens
 from ift_serve.engine.step import SamplingRow, SequenceStep, StepBatch, StepResult
 from ift_serve.engine.warm_up import warm_up_batches
-from ift_serve.modeling.adapter.base import BaseFacts
+from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.modeling.decoder import Decoder, make_decoder
 from ift_serve.modeling.loading import LoadedModel, load_model
 

@@ -15,7 +15,7 @@ from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core import EngineCore
 from ift_serve.engine.messages import AdapterReply, ScoreRequest
 from ift_serve.engine.runner import ModelRunner
-from ift_serve.modeling.adapter.base import BaseFacts
+from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.modeling.batch import GeometryProbe
 from ift_serve.modeling.instruction.adaptation import SoloAdaptation
 from ift_serve.modeling.instruction.hooks import attach

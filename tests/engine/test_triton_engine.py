@@ -14,7 +14,7 @@ from ift_serve.engine.core import EngineCore
 from ift_serve.engine.graphs import bucket_sizes
 from ift_serve.engine.messages import AdapterReply, GenerateRequest, SamplingParams, ScoreRequest
 from ift_serve.engine.runner import ModelRunner
-from ift_serve.modeling.adapter.base import BaseFacts
+from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.modeling.instruction.config import ComponentsConfig
 from tests.support.adapters import MemoryHost, random_weights
 from tests.support.engine_driver import Driver

@@ -8,8 +8,8 @@ import torch
 
 from ift_serve.engine.adapter_host import TensorAdapterHost
 from ift_serve.engine.adapters import AdapterFacts
-from ift_serve.modeling.adapter.base import BaseFacts
-from ift_serve.modeling.adapter.weights import AdapterWeights, LoraModule
+from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.modeling.adapters.weights import AdapterWeights, LoraModule
 from ift_serve.modeling.instruction.components import InstructionComponents
 from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
 

@@ -26,11 +26,5 @@ def open_encoder(recipe: Recipe) -> Encoder:
 
 def prepare_recipe(recipe: Recipe, encoder: Encoder, progress: Progress | None = None) -> TrainingData:
     """Read the recipe's sources. Raises SourceError."""
-    return prepare(
-        recipe.sources, recipe.validation, encoder, recipe.seed, violations=uses_violations(recipe), progress=progress
-    )
-
-
-def uses_violations(recipe: Recipe) -> bool:
-    """Whether a loss of the recipe compares a response to one that breaks its instruction."""
-    raise NotImplementedError
+    violations = recipe.trainer.losses.instruction > 0
+    return prepare(recipe.sources, recipe.validation, encoder, recipe.seed, violations=violations, progress=progress)

@@ -74,6 +74,15 @@ class Recipe(BaseModel):
             raise ValueError(f"sources: two files make the task {doubled!r}; give one of them another `name`")
         return self
 
+    @model_validator(mode="after")
+    def _weights_are_of_tasks(self) -> Self:
+        weights = self.trainer.losses.task_weights
+        if isinstance(weights, dict) and (unknown := sorted(set(weights) - set(self.tasks))):
+            raise ValueError(
+                f"trainer.losses.task_weights: {unknown[0]!r} is no task; there are {', '.join(self.tasks)}"
+            )
+        return self
+
     @property
     def tasks(self) -> list[str]:
         """Names of all tasks, in the order of the sources."""
@@ -85,7 +94,7 @@ class Recipe(BaseModel):
 
         Raises RecipeError.
         """
-        import yaml
+        import yaml  # type: ignore[import-untyped]
 
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -109,6 +118,9 @@ class Recipe(BaseModel):
         for source in (*recipe.sources, *recipe.validation.sources):
             if source.jsonl is not None:
                 source.jsonl = folder / source.jsonl.expanduser()
+        ewc = recipe.trainer.losses.ewc
+        if ewc.fisher is not None:
+            ewc.fisher = folder / ewc.fisher.expanduser()
         if recipe.template is not None and "{" not in recipe.template:
             file = folder / recipe.template
             try:
@@ -125,8 +137,8 @@ class Recipe(BaseModel):
 
 
 def apply_override(found: dict[str, Any], override: str) -> None:
-    """Set one field of a mapping by ``a.b=value`` or ``sources.0.count=value``; the value is YAML. Raises RecipeError."""
-    import yaml
+    """Set one field of a mapping by ``a.b=value`` or ``sources.0.count=value``, in YAML. Raises RecipeError."""
+    import yaml  # type: ignore[import-untyped]
 
     path, equals, text = override.partition("=")
     if not equals or not path:

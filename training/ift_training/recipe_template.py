@@ -36,8 +36,8 @@ _WIDTH = 118
 def recipe_template() -> str:
     """A recipe that runs as it is: every field with its default and what it means."""
     lines = [
-        "# A training recipe for ift-serve.  Check it: ift-serve train RECIPE --dry-run.  Run it: ift-serve train RECIPE",
-        "# Fields can be left out; what stands here are the defaults. Files of records are looked for beside the recipe.",
+        "# A training recipe for ift-serve. Check it: ift-serve train RECIPE --dry-run. Run it: ift-serve train RECIPE",
+        "# Fields may be left out; these are the defaults. Files of records are looked for beside the recipe.",
         "",
     ]
     lines += _fields(Recipe, 0)
@@ -70,12 +70,12 @@ def _comment(field: FieldInfo, indent: int, model: type[BaseModel] | None = None
 
 
 def _value(name: str, field: FieldInfo) -> str:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     value = field.get_default(call_default_factory=True, validated_data={})
     if value is PydanticUndefined:
         value = _EXAMPLES[name]
-    text = yaml.safe_dump(_plain(value), default_flow_style=True, width=10_000, sort_keys=False)
+    text: str = yaml.safe_dump(_plain(value), default_flow_style=True, width=10_000, sort_keys=False)
     return text.strip().removesuffix("...").strip()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ift_serve.modeling.adaptable import AdaptableLinear
-from ift_serve.modeling.adapter.weights import AdapterError, AdapterWeights, LoraModule
+from ift_serve.modeling.adapters.weights import AdapterError, AdapterWeights, LoraModule
 from ift_serve.modeling.instruction.components import InstructionComponents
 from ift_serve.modeling.instruction.config import BaseShape
 

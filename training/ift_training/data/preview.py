@@ -33,7 +33,7 @@ span {{ border-radius: 3px; padding: 1px; margin-right: 1px }} .loss {{ border-b
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text of each token; where a character spans several tokens, the last of them shows it and the others nothing."""
+    """The text of each token; a character that spans several tokens is shown by the last of them."""
     texts, begun = list[str](), 0
     for end in range(1, len(ids) + 1):
         text = tokenizer.decode(ids[begun:end], skip_special_tokens=False)
@@ -91,10 +91,7 @@ def to_html(examples: Sequence[EncodedExample], tokenizer: Any) -> str:
     blocks = []
     for example in examples:
         shown = to_json(example, tokenizer)
-        tokens = "".join(
-            f'<span class="{t["segment"]}{" loss" if t["loss"] else ""}" title="{t["id"]}">{html.escape(t["text"])}</span>'
-            for t in shown["tokens"]
-        )
+        tokens = "".join(_span(token) for token in shown["tokens"])
         wrong = f"<p>violating: {html.escape(shown['violating'])}</p>" if "violating" in shown else ""
         blocks.append(f"<h3>{html.escape(example.task_name)}, {shown['length']} tokens</h3><pre>{tokens}</pre>{wrong}")
     styles = "\n".join(f".{s.name.lower()} {{ background: {colour} }}" for s, colour in _WEB.items())
@@ -102,3 +99,8 @@ def to_html(examples: Sequence[EncodedExample], tokenizer: Any) -> str:
     return _PAGE.format(
         styles=styles, legend=f'{names} <span class="loss">seen by the loss</span>', examples="\n".join(blocks)
     )
+
+
+def _span(token: dict[str, Any]) -> str:
+    seen = " loss" if token["loss"] else ""
+    return f'<span class="{token["segment"]}{seen}" title="{token["id"]}">{html.escape(token["text"])}</span>'

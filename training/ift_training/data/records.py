@@ -122,8 +122,10 @@ def _single(fields: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
     for required in ("instruction", "output"):
         if required not in fields:
             raise RecordError(required, "is missing")
-    system = _text(fields.get("system") or "", "system", may_be_empty=True)
-    context = _text(fields.get("context") or "", "context", may_be_empty=True)
+    system, context = (
+        "" if fields.get(name) is None else _text(fields[name], name, may_be_empty=True)
+        for name in ("system", "context")
+    )
     request = _request(_text(fields["instruction"], "instruction"), context)
     before = (Message("system", (Part(system),)),) if system.strip() else ()
     return (*before, request), _text(fields["output"], "output")

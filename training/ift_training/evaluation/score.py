@@ -87,11 +87,12 @@ def _requests(dataset: ExampleDataset, examples: int) -> list[tuple[Record, str]
     """The first ``examples`` requests of each task that can be judged."""
     taken: dict[str, int] = dict.fromkeys(dataset.tasks, 0)
     chosen = []
-    for index in range(len(dataset)):
-        record, task = dataset.record(index)
-        if taken[task] < examples and can_judge(record):
-            taken[task] += 1
-            chosen.append((record, task))
-        if min(taken.values()) >= examples:
-            break
+    for pool in dataset.pools:
+        # A family never runs out of requests, however few of them the validation loss is computed on.
+        places = range(examples * len(pool.source.settings.procedural or ())) if pool.kept is None else pool.kept
+        for place in places:
+            record, task = pool.source.record(place, 0)
+            if taken[task] < examples and can_judge(record):
+                taken[task] += 1
+                chosen.append((record, task))
     return chosen

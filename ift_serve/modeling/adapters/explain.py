@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ift_serve.modeling.adapter.weights import AdapterWeights
+from ift_serve.modeling.adapters.weights import AdapterWeights
 
 
 def explain(weights: AdapterWeights) -> dict[str, Any]:

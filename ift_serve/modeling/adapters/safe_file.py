@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ift_serve.modeling.adapter.weights import AdapterError
+from ift_serve.modeling.adapters.weights import AdapterError
 
 if TYPE_CHECKING:
     from torch import Tensor

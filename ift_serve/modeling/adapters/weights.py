@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ift_serve.modeling.adapter.config import IftConfig
+    from ift_serve.modeling.adapters.config import IftConfig
     from ift_serve.modeling.instruction.config import ComponentsConfig
 
 

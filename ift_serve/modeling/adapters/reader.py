@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ift_serve.modeling.adapter.base import BaseFacts
-from ift_serve.modeling.adapter.config import (
+from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.modeling.adapters.config import (
     IFT_CONFIG,
     IFT_WEIGHTS,
     PEFT_CONFIG,
@@ -20,8 +20,8 @@ from ift_serve.modeling.adapter.config import (
     ift_config,
     peft_config,
 )
-from ift_serve.modeling.adapter.safe_file import SafeDirectory, read_tensors
-from ift_serve.modeling.adapter.weights import AdapterError, AdapterWeights, LoraModule
+from ift_serve.modeling.adapters.safe_file import SafeDirectory, read_tensors
+from ift_serve.modeling.adapters.weights import AdapterError, AdapterWeights, LoraModule
 from ift_serve.modeling.instruction.components import InstructionComponents
 from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
 

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from ift_serve.modeling.adapter.base import BaseFacts
-from ift_serve.modeling.adapter.config import BaseReference, IftConfig
-from ift_serve.modeling.adapter.reader import read_adapter, shape_of
-from ift_serve.modeling.adapter.weights import AdapterError
-from ift_serve.modeling.adapter.writer import write_adapter
+from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.modeling.adapters.config import BaseReference, IftConfig
+from ift_serve.modeling.adapters.reader import read_adapter, shape_of
+from ift_serve.modeling.adapters.weights import AdapterError
+from ift_serve.modeling.adapters.writer import write_adapter
 from ift_serve.modeling.instruction.config import ComponentsConfig
 from tests.support.adapters import random_components
 from tests.support.architectures import build

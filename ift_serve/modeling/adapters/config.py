@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ift_serve.modeling.adapter.weights import AdapterError
+from ift_serve.modeling.adapters.weights import AdapterError
 from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

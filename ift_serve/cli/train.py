@@ -1,0 +1,133 @@
+"""`ift-serve train`: make an adapter from a recipe; `ift-serve train fisher` for what a task needs remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ift_serve.cli.connect import Json, fail
+
+_NEEDED = ("accelerate", "tensorboard", "matplotlib")
+_DEFAULT = "run"
+
+
+class RecipeFirst(TyperGroup):
+    """A group whose command may be left out: what is no command's name goes to ``run``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``run`` before arguments that begin with no command."""
+        if not args or args[0] not in self.commands:
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=RecipeFirst, help="Train an adapter from a recipe.", pretty_exceptions_enable=False)
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="field=value, such as trainer.max_steps=100; may be repeated")
+]
+
+
+@app.callback()
+def train() -> None:
+    """Train an adapter from a recipe (`ift-serve train RECIPE`), or measure what a task needs remembered (`fisher`)."""
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path | None, typer.Argument(help="recipe.yaml", dir_okay=False)] = None,
+    set_: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check recipe, data and memory; train nothing")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
+    init: Annotated[
+        bool, typer.Option("--init", help="write a commented recipe to RECIPE (none: recipe.yaml)")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train the adapter of RECIPE.
+
+    `ift-serve train RECIPE` and `ift-serve train run RECIPE` are the same. See also: `ift-serve train fisher --help`.
+    """
+    if init:
+        _write_template(recipe or Path("recipe.yaml"))
+        return
+    if recipe is None:
+        raise typer.BadParameter("name a recipe; `ift-serve train --init` writes one", param_hint="RECIPE")
+    require_training()
+    with readable_training_errors():
+        from ift_training.recipe import Recipe
+        from ift_training.run import train as run_recipe
+
+        report = run_recipe(
+            Recipe.load(recipe, set_ or []), dry_run=dry_run, resume=resume, progress=not as_json
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(report.to_json()))
+    else:
+        report.show()
+
+
+@app.command()
+def fisher(
+    recipe: Annotated[Path, typer.Argument(help="recipe of the task to be remembered", dir_okay=False)],
+    output: Annotated[Path, typer.Option(help="file to write (.safetensors)", dir_okay=False)] = Path(
+        "fisher.safetensors"
+    ),
+    examples: Annotated[int, typer.Option(help="examples to average over", min=1)] = 200,
+    set_: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Measure which weights of a trained adapter its task depends on, for a later training with EWC."""
+    require_training()
+    with readable_training_errors():
+        from ift_training.fisher import write_fisher
+        from ift_training.recipe import Recipe
+
+        written = write_fisher(Recipe.load(recipe, set_ or []), output, examples=examples, progress=not as_json)
+    if as_json:
+        print(json.dumps(written))
+    else:
+        typer.echo(
+            f"Fisher information of {written['parameters']} weights over {written['examples']} examples: {output}"
+        )
+
+
+def require_training() -> None:
+    """Exit with advice if a package of the extra `train` is missing."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise fail(f"training needs {', '.join(missing)}: pip install 'ift-serve[train]'")
+
+
+@contextlib.contextmanager
+def readable_training_errors() -> Iterator[None]:
+    """Show what the recipe or the data were unhappy about, without a traceback."""
+    from ift_serve.modeling.adapters.weights import AdapterError
+    from ift_training.data.encode import EncodingError, TemplateError
+    from ift_training.data.records import RecordError
+    from ift_training.data.sources import SourceError
+    from ift_training.recipe import RecipeError
+
+    try:
+        yield
+    except (RecipeError, SourceError, TemplateError, EncodingError, RecordError, AdapterError) as error:
+        raise fail(str(error)) from None
+
+
+def _write_template(path: Path) -> None:
+    from ift_training.recipe_template import recipe_template
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(recipe_template())
+    except FileExistsError:
+        raise fail(f"{path} is there already; name another file: ift-serve train --init FILE") from None
+    except OSError as error:
+        raise fail(f"{path}: {error.strerror}") from None
+    typer.echo(f"{path} written. Check it: ift-serve train {path} --dry-run. Run it: ift-serve train {path}")

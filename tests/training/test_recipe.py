@@ -1,0 +1,153 @@
+"""Recipes: what is accepted, how mistakes are explained, and the one that is written for a beginner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ift_serve.embedded import model_path
+from ift_training.recipe import Recipe, RecipeError, apply_override
+from ift_training.recipe_template import recipe_template
+from ift_training.settings import TrainerSettings
+
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+
+
+def minimal(**other: Any) -> dict[str, Any]:
+    return {"output": "out", "sources": [{"procedural": ["sort"]}], **other}
+
+
+def written(path: Path, found: Any) -> Path:
+    path.write_text(yaml.safe_dump(found), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"sources": [{"procedural": ["sort"]}]}, "output: is missing"),
+        (minimal(sources=[]), "sources: "),
+        (minimal(max_lenght=3), "max_lenght: is not known; did you mean `max_length`?"),
+        (minimal(trainer={"lora": {"rang": 3}}), "trainer.lora.rang: is not known; did you mean `rank`?"),
+        (minimal(trainer={"lora": {"zzz": 3}}), "trainer.lora.zzz: is not known; there are rank, alpha"),
+        (minimal(sources=[{"procedural": ["sort"], "wieght": 1}]), "sources.0.wieght: is not known; did you mean"),
+        (minimal(validation={"sources": [{"x": 1, "jsonl": "a"}]}), "validation.sources.0.x: is not known"),
+        (minimal(trainer={"learning_rate": "fast"}), "trainer.learning_rate: .*valid number.*'fast'"),
+        (minimal(trainer={"learning_rate": -1}), "trainer.learning_rate: .*greater than 0, not -1"),
+        (minimal(sources=[{"procedural": ["sorting"]}]), "sources.0.procedural: no family 'sorting'"),
+        (minimal(evaluation={"best": "luck"}), "evaluation.best: "),
+        (minimal(loss_on="some"), "loss_on: "),
+        (minimal(name="../escape"), "name: "),
+        (minimal(sources=[{"jsonl": "a/x.jsonl"}, {"jsonl": "b/x.jsonl"}]), "two files make the task 'x'"),
+        (minimal(trainer={"losses": {"task_weights": {"story": 2}}}), "'story' is no task; there are sort"),
+        (minimal(template="nowhere.jinja"), "template: .*nowhere.jinja cannot be read"),
+    ],
+)
+def test_a_mistake_is_named_with_its_field(tmp_path: Path, found: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        Recipe.load(written(tmp_path / "recipe.yaml", found))
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.parse(minimal(seed=-1, max_length="x"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(("text", "said"), [("a: [", "not YAML"), ("- a", "not a recipe"), ("", "not a recipe")])
+def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=said):
+        Recipe.load(path)
+    with pytest.raises(RecipeError, match="train --init"):
+        Recipe.load(tmp_path / "missing.yaml")
+
+
+def test_yaml_makes_no_objects(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("output: !!python/object/apply:os.system ['true']", encoding="utf-8")
+    with pytest.raises(RecipeError, match="not YAML"):
+        Recipe.load(path)
+
+
+def test_overrides_are_typed(tmp_path: Path) -> None:
+    path = written(tmp_path / "recipe.yaml", minimal())
+    recipe = Recipe.load(
+        path,
+        [
+            "trainer.learning_rate=3e-3", "trainer.lora.rank=4", "sources.0.count=7", "name=other", "template=null",
+            "trainer.lora.targets=[q_proj, v_proj]", "trainer.components.segment_embedding=true",
+        ],
+    )  # fmt: skip
+    assert (recipe.trainer.learning_rate, recipe.trainer.lora.rank, recipe.sources[0].count) == (3e-3, 4, 7)
+    assert recipe.name == "other" and recipe.trainer.lora.targets == ["q_proj", "v_proj"]
+    assert recipe.trainer.components.names == ["segment_embedding"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.lora.rank", "write --set field=value"),
+        ("=3", "write --set field=value"),
+        ("trainer.lora.rank=[", "not a YAML value"),
+        ("sources.4.count=1", "'4' is not one of 0 to 0"),
+        ("sources.first.count=1", "'first' is not one of 0 to 0"),
+        ("output.a=1", "nothing inside the field before 'a'"),
+    ],
+)
+def test_an_override_that_leads_nowhere(override: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        apply_override(minimal(), override)
+
+
+def test_an_unknown_field_in_an_override_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"trainer\.steps: is not known"):
+        Recipe.load(written(tmp_path / "recipe.yaml", minimal()), ["trainer.steps=3"])
+
+
+def test_files_are_looked_for_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("{{ messages }}", encoding="utf-8")
+    recipe = Recipe.load(
+        written(
+            tmp_path / "recipe.yaml",
+            {
+                "output": "out", "sources": [{"jsonl": "a.jsonl"}, {"jsonl": "/b.jsonl"}], "template": "t.jinja",
+                "trainer": {"losses": {"ewc": {"weight": 1, "fisher": "f.safetensors"}}},
+            },
+        )
+    )  # fmt: skip
+    assert [s.jsonl for s in recipe.sources] == [tmp_path / "a.jsonl", Path("/b.jsonl")]
+    assert recipe.template == "{{ messages }}" and recipe.output == Path("out")
+    assert recipe.trainer.losses.ewc.fisher == tmp_path / "f.safetensors"
+
+
+def test_the_embedded_model_has_a_name() -> None:
+    assert Recipe.parse(minimal()).base_directory() == str(model_path())
+    assert Recipe.parse(minimal(base="some/model")).base_directory() == "some/model"
+
+
+def test_the_written_recipe_is_valid_and_holds_the_defaults() -> None:
+    found = yaml.safe_load(recipe_template())
+    recipe = Recipe.parse(found)
+    defaults = Recipe.parse({"output": recipe.output, "sources": found["sources"]})
+    assert recipe == defaults and recipe.trainer == TrainerSettings()
+    assert set(found) == set(Recipe.model_fields)
+    assert set(found["trainer"]) == set(TrainerSettings.model_fields)
+    assert all(len(line) <= 120 for line in recipe_template().splitlines())
+
+
+def test_its_commented_lines_are_valid_too() -> None:
+    lines = recipe_template().splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("  # - jsonl"))
+    lines[first : first + 6] = [line.replace("# ", "", 1) for line in lines[first : first + 6]]
+    assert Recipe.parse(yaml.safe_load("\n".join(lines))).sources[1].weight == 2.0
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_that_come_with_the_project_are_valid(path: Path) -> None:
+    recipe = Recipe.load(path)
+    assert all(source.jsonl is None or source.jsonl.is_file() for source in recipe.sources)

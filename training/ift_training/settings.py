@@ -1,0 +1,112 @@
+"""How an adapter is trained: its low-rank part, its components, its losses, the optimisation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ift_serve.modeling.instruction.config import ComponentsConfig
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class LoraSettings(_Settings):
+    """The low-rank part; PEFT's LoRA."""
+
+    rank: int = Field(default=16, ge=0, le=256, description="0: no low-rank part, components only")
+    alpha: float = Field(default=32.0, gt=0, description="the change is scaled by alpha / rank")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="of the inputs of the low-rank part")
+    rslora: bool = Field(default=False, description="scale by alpha / sqrt(rank), which suits large ranks")
+    dora: bool = Field(default=False, description="weight decomposition; trained, but not served by this server")
+    targets: list[str] | Literal["all-linear"] = Field(
+        default="all-linear", description="names of linear layers, such as q_proj, or all-linear"
+    )
+    rank_pattern: dict[str, int] = Field(default_factory=dict, description="ranks of modules whose names end so")
+    alpha_pattern: dict[str, float] = Field(default_factory=dict, description="alphas of modules whose names end so")
+
+    @field_validator("rank_pattern")
+    @classmethod
+    def _ranks(cls, pattern: dict[str, int]) -> dict[str, int]:
+        if wrong := next((name for name, rank in pattern.items() if not 1 <= rank <= 256), None):
+            raise ValueError(f"{wrong}: a rank is from 1 to 256")
+        return pattern
+
+
+class EwcSettings(_Settings):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017, eq. 3): what mattered for a previous task may move less."""
+
+    weight: float = Field(default=0.0, ge=0, description="of the penalty; 0: off")
+    fisher: Path | None = Field(default=None, description="file that `ift-serve train fisher` wrote")
+
+    @model_validator(mode="after")
+    def _has_file(self) -> Self:
+        if self.weight and self.fisher is None:
+            raise ValueError("fisher: name the file that `ift-serve train fisher` wrote")
+        return self
+
+
+class LossSettings(_Settings):
+    """Weights of the parts of the loss; each is logged by itself."""
+
+    next_token: float = Field(default=1.0, ge=0, description="cross entropy of the targets, by token")
+    instruction: float = Field(
+        default=0.0, ge=0, description="adherence head: the true response against another's or a violating one"
+    )
+    representation: float = Field(
+        default=0.0, ge=0, description="distance of the instruction vector to a projection of the response's states"
+    )
+    task_weights: dict[str, float] | Literal["learned"] | None = Field(
+        default=None, description="weights by task name, or `learned` ones (log-variances)"
+    )
+    ewc: EwcSettings = Field(default_factory=EwcSettings, description="protects what a previous task learned")
+
+
+class MaskingSettings(_Settings):
+    """Hides a share of the instruction's tokens, others in each epoch."""
+
+    rate: float = Field(default=0.0, ge=0, le=0.9, description="share of instruction tokens; 0: off")
+    mode: Literal["replace", "drop"] = Field(default="replace", description="by a mask token, or left out")
+    token: int | None = Field(default=None, ge=0, description="id of the mask token; none: the tokenizer's, or padding")
+
+
+class TrainerSettings(_Settings):
+    """The adapter, its losses and the steps."""
+
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    components: ComponentsConfig = Field(
+        default_factory=ComponentsConfig, description="instruction-aware components; all are off by default"
+    )
+    losses: LossSettings = Field(default_factory=LossSettings)
+    masking: MaskingSettings = Field(default_factory=MaskingSettings)
+    learning_rate: float = Field(default=2e-4, gt=0, description="of the low-rank part")
+    component_learning_rate: float = Field(default=1e-3, gt=0, description="of the components")
+    epochs: float = Field(default=1.0, gt=0, description="passes over the data")
+    max_steps: int = Field(default=0, ge=0, description="optimiser steps; 0: what the epochs come to")
+    batch_size: int = Field(default=8, ge=1, description="examples of one forward pass, on each process")
+    accumulation: int = Field(default=1, ge=1, description="forward passes of one optimiser step")
+    warmup: float = Field(default=0.03, ge=0, le=0.5, description="share of the steps")
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="cosine", description="after the warm-up")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's")
+    max_grad_norm: float = Field(default=1.0, ge=0, description="gradients are clipped to it; 0: off")
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="of the forward pass")
+    load_in_4bit: bool = Field(default=False, description="keep the base in 4 bits; needs bitsandbytes and a GPU")
+    gradient_checkpointing: bool = Field(default=False, description="recompute instead of keeping activations")
+    packing: bool = Field(default=False, description="several examples in one row instead of padding")
+    save_steps: int = Field(default=0, ge=0, description="steps between checkpoints; 0: at evaluations only")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        components, losses = self.components, self.losses
+        if not self.lora.rank and not components.names:
+            raise ValueError("lora.rank: nothing would be trained; give it a rank, or turn a component on")
+        if losses.instruction and not components.adherence_head:
+            raise ValueError(
+                "losses.instruction: needs the adherence head; set components.adherence_head (64 is usual)"
+            )
+        if losses.representation and not components.instruction_encoder:
+            raise ValueError("losses.representation: needs c; set components.instruction_encoder (128 is usual)")
+        return self
