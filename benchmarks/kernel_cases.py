@@ -262,12 +262,25 @@ def elementwise(device: Device, rows: int, hidden: int, inner: int) -> Iterator[
     states, delta, weight = device.randn(rows, hidden), device.randn(rows, hidden), device.randn(hidden)
     gate_up = device.randn(rows, 2 * inner)
     size = states.element_size()
-    yield Case("residual_rms_norm", f"{rows} x {hidden}", lambda: residual_rms_norm(states, delta, weight, 1e-5, "triton"),
-               4 * states.numel() * size, target=">= 85 % of copy",
-               peers={"torch": lambda: torch.nn.functional.rms_norm(states + delta, (hidden,), weight, 1e-5)})  # fmt: skip
-    yield Case("silu_mul", f"{rows} x {inner}", lambda: silu_mul(gate_up, "triton"), 3 * rows * inner * size,
-               target=">= 85 % of copy",
-               peers={"torch": lambda: torch.nn.functional.silu(gate_up[:, :inner]) * gate_up[:, inner:]})  # fmt: skip
+
+    def normalise() -> Tensor:
+        return residual_rms_norm(states, delta, weight, 1e-5, "triton")
+
+    def torch_normalise() -> Tensor:
+        return torch.nn.functional.rms_norm(states + delta, (hidden,), weight, 1e-5)
+
+    def torch_gate() -> Tensor:
+        return torch.nn.functional.silu(gate_up[:, :inner]) * gate_up[:, inner:]
+
+    target = ">= 85 % of copy"
+    yield Case(
+        "residual_rms_norm", f"{rows} x {hidden}", normalise, 4 * states.numel() * size, target=target,
+        peers={"torch": torch_normalise},
+    )  # fmt: skip
+    yield Case(
+        "silu_mul", f"{rows} x {inner}", lambda: silu_mul(gate_up, "triton"), 3 * rows * inner * size, target=target,
+        peers={"torch": torch_gate},
+    )  # fmt: skip
 
 
 def cases(device: Device, wanted: set[str]) -> Iterator[Case]:

@@ -27,7 +27,7 @@ ALLOWED = {
     "ift_serve.client": {"ift_serve.client", "ift_serve.v1"},
     "ift_serve.evaluation": {"ift_serve.evaluation", "ift_serve.client", "ift_serve.v1"},
     "ift_serve.embedded": {"ift_serve.embedded"},
-    "ift_training": {"ift_training", "ift_serve.modeling", "ift_kernels"},
+    "ift_training": {"ift_training", "ift_serve.modeling", "ift_serve.embedded", "ift_kernels"},
 }  # fmt: skip
 """What each part may import of this project. ``ift_serve.cli`` is the top and may import everything, lazily."""
 

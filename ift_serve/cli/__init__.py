@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import typer
 
+from ift_serve.cli.adapters import adapters
 from ift_serve.cli.bench import bench
 from ift_serve.cli.chat import chat
+from ift_serve.cli.data import app as data
 from ift_serve.cli.demo import demo
 from ift_serve.cli.doctor import doctor
 from ift_serve.cli.generate import generate
 from ift_serve.cli.health import health
 from ift_serve.cli.serve import serve
+from ift_serve.cli.train import app as train
 
 app = typer.Typer(
     help="Serve instruction-tuned language models over gRPC.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 for command in (serve, generate, chat, bench, doctor, demo, health):
     app.command()(command)
+app.add_typer(adapters, name="adapters")
+app.add_typer(train, name="train")
+app.add_typer(data, name="data")
 
 
 def main() -> None:

@@ -14,6 +14,17 @@ def _engine_options(**given: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _named(given: list[str]) -> dict[str, Path]:
+    """``NAME=DIRECTORY`` options. Raises ValueError."""
+    found = {}
+    for option in given:
+        name, equals, path = option.partition("=")
+        if not equals or not path:
+            raise ValueError(f"--adapter {option}: write --adapter NAME=DIRECTORY")
+        found[name] = Path(path)
+    return found
+
+
 def serve(
     model: Annotated[str | None, typer.Argument(help="directory or hub id; none: the embedded model")] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
@@ -30,6 +41,17 @@ def serve(
     max_waiting: Annotated[int | None, typer.Option(help="requests that wait", min=1)] = None,
     cache_mib: Annotated[int | None, typer.Option(help="memory for keys and values, MiB", min=1)] = None,
     attention_backend: Annotated[str, typer.Option(help="auto, triton, cpu, reference (for debugging)")] = "auto",
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIRECTORY, loaded at the start; may be given several times")
+    ] = None,
+    adapter_root: Annotated[
+        list[Path] | None, typer.Option(help="clients may load adapters from below it", exists=True, file_okay=False)
+    ] = None,
+    adapter_folder: Annotated[
+        Path | None, typer.Option(help="keep every adapter in it loaded, by its name", exists=True, file_okay=False)
+    ] = None,
+    adapter_slots: Annotated[int | None, typer.Option(help="adapters that requests use at once", min=1)] = None,
+    max_lora_rank: Annotated[int | None, typer.Option(help="largest rank that is loaded", min=1, max=256)] = None,
     prefix_caching: Annotated[bool, typer.Option(help="reuse the keys and values of common prefixes")] = True,
     tls_certificate: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
     tls_key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
@@ -48,7 +70,7 @@ def serve(
     from pydantic import ValidationError
 
     from ift_serve.embedded import EMBEDDED_NAME, model_path
-    from ift_serve.engine.errors import EngineStartError
+    from ift_serve.engine.errors import EngineError, EngineStartError
     from ift_serve.modeling.prompt import PromptError
     from ift_serve.server.app import serve as run
     from ift_serve.server.config import ServerConfig
@@ -60,7 +82,7 @@ def serve(
             model=model, model_name=name, dtype=dtype, device=device, threads=threads, context_length=context_length,
             max_sequences=max_sequences, max_batch_tokens=max_batch_tokens, max_waiting=max_waiting,
             cache_bytes=None if cache_mib is None else cache_mib * 2**20, attention_backend=attention_backend,
-            prefix_caching=prefix_caching,
+            prefix_caching=prefix_caching, adapter_slots=adapter_slots, max_lora_rank=max_lora_rank,
         )  # fmt: skip
         config = ServerConfig.model_validate(
             {
@@ -68,14 +90,15 @@ def serve(
                 "metrics_port": None if metrics_port < 0 else metrics_port, "tls_certificate": tls_certificate,
                 "tls_key": tls_key, "tls_client_authority": tls_client_authority, "tokens_file": tokens_file,
                 "allow_insecure": allow_insecure, "drain_timeout": drain_timeout, "log_level": log_level,
-                "log_prompts": log_prompts,
+                "log_prompts": log_prompts, "adapters": _named(adapter or []), "adapter_roots": adapter_root or [],
+                "adapter_folder": adapter_folder,
             }
         )  # fmt: skip
         run(config)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors()]
         raise fail("; ".join(problems)) from None
-    except (EngineStartError, PromptError, FileNotFoundError, ValueError) as error:
+    except (EngineStartError, EngineError, PromptError, FileNotFoundError, ValueError) as error:
         raise fail(str(error)) from None
     except (OSError, RuntimeError) as error:
         raise fail(f"cannot listen on {host}:{port}: {error}") from None

@@ -62,11 +62,11 @@ def run(
     require_training()
     with readable_training_errors():
         from ift_training.recipe import Recipe
+
+        chosen = Recipe.load(recipe, set_ or [])
         from ift_training.run import train as run_recipe
 
-        report = run_recipe(
-            Recipe.load(recipe, set_ or []), dry_run=dry_run, resume=resume, progress=not as_json
-        )  # fmt: skip
+        report = run_recipe(chosen, dry_run=dry_run, resume=resume, progress=not as_json)
     if as_json:
         print(json.dumps(report.to_json()))
     else:
@@ -86,10 +86,12 @@ def fisher(
     """Measure which weights of a trained adapter its task depends on, for a later training with EWC."""
     require_training()
     with readable_training_errors():
-        from ift_training.fisher import write_fisher
         from ift_training.recipe import Recipe
 
-        written = write_fisher(Recipe.load(recipe, set_ or []), output, examples=examples, progress=not as_json)
+        chosen = Recipe.load(recipe, set_ or [])
+        from ift_training.fisher import write_fisher
+
+        written = write_fisher(chosen, output, examples=examples, progress=not as_json)
     if as_json:
         print(json.dumps(written))
     else:
@@ -99,7 +101,8 @@ def fisher(
 
 
 def require_training() -> None:
-    """Exit with advice if a package of the extra `train` is missing."""
+    """Exit with advice if a package of the extra `train` is missing; keep transformers' own bars out of ours."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise fail(f"training needs {', '.join(missing)}: pip install 'ift-serve[train]'")

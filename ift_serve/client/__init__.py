@@ -4,6 +4,7 @@ from ift_serve.client.aio import AsyncClient
 from ift_serve.client.errors import FieldViolation, ServerError
 from ift_serve.client.sync import Client
 from ift_serve.client.types import (
+    Adapter,
     Alternative,
     Candidate,
     Delta,
@@ -20,6 +21,7 @@ from ift_serve.client.types import (
 )
 
 __all__ = [
+    "Adapter",
     "Alternative",
     "AsyncClient",
     "Candidate",

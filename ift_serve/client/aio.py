@@ -12,9 +12,9 @@ import grpc
 from ift_serve.client import convert
 from ift_serve.client.connection import DEFAULT_TARGET, Attempts, Connection
 from ift_serve.client.errors import ServerError
-from ift_serve.client.types import Delta, Generation, ModelInfo, PromptLike, Scores, Tokenization
+from ift_serve.client.types import Adapter, Delta, Generation, ModelInfo, PromptLike, Scores, Tokenization
+from ift_serve.v1 import adapter_pb2, adapter_pb2_grpc, inference_pb2_grpc, model_pb2, model_pb2_grpc
 from ift_serve.v1 import inference_pb2 as pb
-from ift_serve.v1 import inference_pb2_grpc, model_pb2, model_pb2_grpc
 
 
 class AsyncStream:
@@ -91,6 +91,7 @@ class AsyncClient:
         )
         self._inference: Any = inference_pb2_grpc.InferenceServiceStub(self._channel)
         self._model: Any = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._adapters: Any = adapter_pb2_grpc.AdapterServiceStub(self._channel)
         self._timeout = timeout
         self._retries = retries
 
@@ -167,6 +168,43 @@ class AsyncClient:
         """Token ids and segments of a prompt."""
         request = pb.TokenizeRequest(prompt=convert.prompt_message(prompt))
         return convert.tokenization((await self._call(self._inference.Tokenize, request, timeout))[0])
+
+    async def load_adapter(self, name: str, path: str, *, timeout: float | None = None) -> Adapter:
+        """Load a directory below one of the server's adapter roots; the version, ready. Needs the role admin."""
+        request = adapter_pb2.LoadAdapterRequest(name=name, path=path)
+        return convert.adapter((await self._call(self._adapters.LoadAdapter, request, timeout))[0].adapter)
+
+    async def unload_adapter(
+        self, reference: str, *, drain_seconds: float | None = None, timeout: float | None = None
+    ) -> list[Adapter]:
+        """Unload ``name`` or ``name@version`` once its requests are done; what was unloaded. Needs the role admin."""
+        request = convert.unload_message(reference, drain_seconds)
+        return [
+            convert.adapter(m) for m in (await self._call(self._adapters.UnloadAdapter, request, timeout))[0].adapters
+        ]
+
+    async def adapters(self, *, timeout: float | None = None) -> list[Adapter]:
+        """All resident adapters, by name, newest version first. Needs the role admin."""
+        request = adapter_pb2.ListAdaptersRequest()
+        return [
+            convert.adapter(m) for m in (await self._call(self._adapters.ListAdapters, request, timeout))[0].adapters
+        ]
+
+    async def adapter(self, reference: str, *, timeout: float | None = None) -> Adapter:
+        """The newest version of ``name``, or ``name@version``. Needs the role admin."""
+        request = adapter_pb2.GetAdapterRequest(name=reference)
+        return convert.adapter((await self._call(self._adapters.GetAdapter, request, timeout))[0].adapter)
+
+    async def watch_adapters(self) -> AsyncIterator[Adapter]:
+        """All resident adapters, then every change, until the iterator is closed. Needs the role admin."""
+        call = self._adapters.WatchAdapters(adapter_pb2.WatchAdaptersRequest(), metadata=self._connection.metadata)
+        try:
+            async for message in call:
+                yield convert.adapter(message.adapter)
+        except grpc.RpcError as error:
+            raise ServerError.of(error) from None
+        finally:
+            call.cancel()
 
     async def model(self, *, timeout: float | None = None) -> ModelInfo:
         """The served model, its limits and its load."""

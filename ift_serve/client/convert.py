@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ift_serve.client.types import (
+    Adapter,
     Alternative,
     Candidate,
     Delta,
@@ -22,8 +23,8 @@ from ift_serve.client.types import (
     Tokenization,
     Usage,
 )
+from ift_serve.v1 import adapter_pb2, model_pb2
 from ift_serve.v1 import inference_pb2 as pb
-from ift_serve.v1 import model_pb2
 
 _ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
 _REASONS: dict[int, FinishReason] = {
@@ -180,6 +181,18 @@ def tokenization(message: pb.TokenizeResponse) -> Tokenization:
     """Tokens with the names of their segments."""
     names = [pb.Segment.Name(s).removeprefix("SEGMENT_").lower() for s in message.segments]
     return Tokenization(list(message.token_ids), names, message.text, list(message.pieces))
+
+
+def adapter(message: adapter_pb2.Adapter) -> Adapter:
+    """One version of an adapter."""
+    m = message
+    state = adapter_pb2.AdapterState.Name(m.state).removeprefix("ADAPTER_STATE_").lower()
+    return Adapter(m.name, m.version, state, m.path, tuple(m.components), m.rank, m.bytes, m.in_flight, m.message)
+
+
+def unload_message(reference: str, drain_seconds: float | None) -> adapter_pb2.UnloadAdapterRequest:
+    """Without drain_seconds the server's own time holds."""
+    return adapter_pb2.UnloadAdapterRequest(name=reference, drain_seconds=drain_seconds)
 
 
 def model_info(message: model_pb2.GetModelResponse) -> ModelInfo:

@@ -177,6 +177,24 @@ class Tokenization:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """One version of an adapter. ``state``: loading, ready, draining, unloaded or failed; ``bytes``: host memory."""
+
+    name: str
+    version: str
+    state: str
+    path: str
+    components: tuple[str, ...]
+    rank: int
+    bytes: int
+    in_flight: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version} ({self.state})" if self.version else f"{self.name} ({self.state})"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The served model, what may be asked of it, and its load."""
 

@@ -249,9 +249,9 @@ class AdapterRegistry:
             adapter = AdapterVersion(message.name, message.shown_path, facts)
             self._host.keep(facts.version, adapter.key)
             versions.append(adapter)
+        self._events.append(adapter.info())
         for older in [v for v in versions if v is not adapter]:
             self._drain(older)
-        self._events.append(adapter.info())
         self._replies.append(AdapterReply(request_id=message.request_id, adapters=[adapter.info()]))
 
     def _drain(self, adapter: AdapterVersion) -> None:

@@ -15,16 +15,18 @@ from grpc_reflection.v1alpha import reflection
 from ift_serve.engine.client import BaseEngineClient, EngineClient, State
 from ift_serve.engine.logs import configure_logs
 from ift_serve.modeling.prompt import PromptRenderer
+from ift_serve.server.adapters import AdapterRoots, AdapterService
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.calls import CallGuard
 from ift_serve.server.config import ServerConfig
+from ift_serve.server.folder import WatchedFolder
 from ift_serve.server.inference import InferenceService
 from ift_serve.server.metrics import Metrics
-from ift_serve.server.model import AdapterService, ModelService
+from ift_serve.server.model import ModelService
 from ift_serve.server.services import ADAPTER, INFERENCE, MODEL, generic_handlers
 
 _log = logging.getLogger(__name__)
-_HEALTH_NAMES = ("", INFERENCE, MODEL)
+_HEALTH_NAMES = ("", INFERENCE, MODEL, ADAPTER)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -54,6 +56,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_options(config))
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Load the model and listen. Raises EngineStartError, OSError, ValueError."""
@@ -62,17 +65,22 @@ class Server:
         self.port = self._listen()
         renderer = await asyncio.to_thread(PromptRenderer.from_pretrained, self.config.engine.model)
         await self.engine.start(self.config.start_timeout)
+        for name, path in self.config.adapters.items():
+            await self.engine.load_adapter(name, str(path.resolve()), path.name)
         self.metrics.watch(self.engine)
         services = {
             INFERENCE: InferenceService(self.engine, renderer, self.config, self.metrics),
             MODEL: ModelService(self.engine, renderer, self.config),
-            ADAPTER: AdapterService(),
+            ADAPTER: AdapterService(self.engine, AdapterRoots(self.config.adapter_roots)),
         }
         self._server.add_generic_rpc_handlers(tuple(generic_handlers(self._guard, services)))
         reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         await self._server.start()
         if self.config.metrics_port is not None:
             self.metrics_port = self.metrics.serve(self.config.metrics_host, self.config.metrics_port)
+        if self.config.adapter_folder is not None:
+            watched = WatchedFolder(self.engine, self.config.adapter_folder, self.config.adapter_folder_interval)
+            self._watching = asyncio.create_task(watched.run(), name="adapter folder")
         self.engine.on_state(self._engine_changed)
         await self._set_health(serving=True)
         _log.info(
@@ -108,6 +116,8 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self.config.drain_notice)
         self._guard.draining = True
+        if self._watching is not None:
+            self._watching.cancel()
         _log.info("draining", extra={"in_flight": self._guard.in_flight})
         await self._server.stop(self.config.drain_timeout)
         await self.engine.close()

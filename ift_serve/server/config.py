@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,6 +43,10 @@ class ServerConfig(BaseModel):
     tls_client_authority: Path | None = Field(default=None, description="clients must present a certificate of it")
     tokens_file: Path | None = Field(default=None, description="lines of `role name token`; roles generate, admin")
     allow_insecure: bool = Field(default=False, description="listen beyond this machine without TLS")
+    adapters: dict[str, Path] = Field(default_factory=dict, description="loaded at the start, by name")
+    adapter_roots: list[Path] = Field(default_factory=list, description="the only places that clients may load from")
+    adapter_folder: Path | None = Field(default=None, description="every directory in it is kept loaded")
+    adapter_folder_interval: float = Field(default=2.0, gt=0, description="seconds between looks into it")
     drain_timeout: float = Field(default=30.0, ge=0, description="seconds that calls in flight get on SIGTERM")
     drain_notice: float = Field(default=0.0, ge=0, description="seconds between NOT_SERVING and refusing calls")
     start_timeout: float = Field(default=600.0, gt=0, description="seconds the engine has to load the model")
@@ -62,6 +67,14 @@ class ServerConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> ServerConfig:
+        for root in (*self.adapter_roots, *([self.adapter_folder] if self.adapter_folder else [])):
+            if not root.is_dir():
+                raise ValueError(f"adapter_roots: {root} is not a directory")
+        for name, path in self.adapters.items():
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+                raise ValueError(f"adapters: {name!r} is not a name; use letters, digits, '.', '_' and '-'")
+            if not path.is_dir():
+                raise ValueError(f"adapters.{name}: {path} is not a directory")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key: give both or neither")
         if self.tls_client_authority is not None and self.tls_certificate is None:

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from ift_serve.engine.client import BaseEngineClient
-from ift_serve.engine.errors import EngineError
-from ift_serve.engine.messages import FailureKind, GenerateRequest
+from ift_serve.engine.messages import GenerateRequest
 from ift_serve.modeling.prompt import PromptRenderer, RenderedPrompt, Segment
+from ift_serve.server.adapters import check_reference
 from ift_serve.server.answers import CandidateText, UsageCount, Wanted
 from ift_serve.server.calls import Call
 from ift_serve.server.config import ServerConfig
@@ -65,6 +65,7 @@ class InferenceService:
         for candidate, pieces in zip(response.candidates, texts, strict=True):
             candidate.text = "".join(pieces)
         response.usage.CopyFrom(generation.end())
+        response.adapter = generation.adapter
         if request.details.prompt_token_ids:
             response.prompt_token_ids.extend(generation.request.token_ids)
         return response
@@ -80,6 +81,8 @@ class InferenceService:
         waiting: pb.StreamGenerateResponse | None = first
         async for delta in generation.deltas():
             message = waiting or pb.StreamGenerateResponse()
+            if message is first:
+                first.adapter = generation.adapter
             waiting = None
             message.deltas.append(delta)
             if generation.is_finished:
@@ -130,6 +133,7 @@ class InferenceService:
             # Stop strings are found in the text as it is made; otherwise one message at the end will do.
             whole=isinstance(request, pb.GenerateRequest) and not stop,
             priority=self._validator.priority(request.priority),
+            adapter=request.adapter,
             client=call.identity.name,
             arrival=call.arrival,
             deadline=call.deadline,
@@ -138,7 +142,7 @@ class InferenceService:
 
     def _check_adapter(self, adapter: str) -> None:
         if adapter:
-            raise EngineError(FailureKind.NOT_FOUND, f"adapter {adapter!r} is not loaded", "adapter")
+            check_reference(adapter, "adapter")
 
 
 class _Generation:
@@ -158,6 +162,11 @@ class _Generation:
         self._call = call
         self._metrics = metrics
         self._count = UsageCount(call.arrival)
+
+    @property
+    def adapter(self) -> str:
+        """The version that answers, ``name@version``; known with the first output."""
+        return self._count.usage.adapter
 
     @property
     def is_finished(self) -> bool:

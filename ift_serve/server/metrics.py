@@ -19,6 +19,7 @@ _GAUGES = {
     "cached_blocks": ("ift_cache_blocks_reusable", "Cache blocks that hold reusable prefixes"),
     "preemptions": ("ift_engine_preemptions", "Sequences preempted since the engine started"),
     "steps": ("ift_engine_steps", "Steps since the engine started"),
+    "adapter_bytes": ("ift_adapter_bytes", "Host memory of resident adapters, bytes"),
     "step_seconds": ("ift_engine_step_seconds", "Seconds spent in steps since the engine started"),
 }
 
@@ -50,6 +51,8 @@ class Metrics:
         for field, (name, description) in _GAUGES.items():
             gauge = Gauge(name, description, registry=self.registry)
             gauge.set_function(lambda field=field: float(getattr(_load(engine), field)))  # type: ignore[misc]
+        adapters = Gauge("ift_adapters", "Resident adapter versions", registry=self.registry)
+        adapters.set_function(lambda: float(len(engine.adapters.all())))
         restarts = Gauge("ift_engine_restarts", "Times the engine process was started again", registry=self.registry)
         restarts.set_function(lambda: float(engine.restarts))
         ready = Gauge("ift_engine_ready", "1 while the engine answers", registry=self.registry)

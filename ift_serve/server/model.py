@@ -1,17 +1,13 @@
-"""ModelService and, until adapters are served, AdapterService."""
+"""ModelService: what is served and what may be asked of it."""
 
 from __future__ import annotations
 
 from importlib import metadata
-from typing import Any
-
-import grpc
 
 from ift_serve.engine.client import BaseEngineClient
 from ift_serve.modeling.prompt import PromptRenderer
 from ift_serve.server.calls import Call
 from ift_serve.server.config import ServerConfig
-from ift_serve.server.errors import StatusError
 from ift_serve.server.validation import MAX_ALTERNATIVES
 from ift_serve.v1 import model_pb2 as pb
 
@@ -67,16 +63,3 @@ class ModelService:
                 engine_restarts=self._engine.restarts,
             ),
         )
-
-
-class AdapterService:
-    """The contract is fixed; the calls are not served yet."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-
-        async def refuse(request: Any, call: Call) -> Any:
-            raise StatusError(grpc.StatusCode.UNIMPLEMENTED, "this version does not serve adapters yet")
-
-        return refuse

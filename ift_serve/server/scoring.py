@@ -57,16 +57,16 @@ class Scorer:
         raise invalid("kind", "is missing; set continuations or text")
 
     async def _continuations(self, request: pb.ScoreRequest, call: Call, priority: int) -> pb.ScoreResponse:
-        context, own = await asyncio.to_thread(self._pairs, request.continuations)
-        output = await self._run(context, own, call, priority, "")
+        context, segments, own = await asyncio.to_thread(self._pairs, request.continuations)
+        output = await self._run(context, own, call, priority, "", request.adapter, segments)
         response = pb.ScoreResponse()
         for ids, score in zip(own, output.scores, strict=True):
             _add(response, [score], ids, request.token_log_probs)
         self._usage(response, [output], call, len(context) + sum(map(len, own)))
         return response
 
-    def _pairs(self, asked: pb.ScoreContinuations) -> tuple[list[int], list[list[int]]]:
-        """Token ids of the context and of each continuation."""
+    def _pairs(self, asked: pb.ScoreContinuations) -> tuple[list[int], bytes, list[list[int]]]:
+        """Token ids and segments of the context, and token ids of each continuation."""
         path = "continuations.continuations"
         if not asked.continuations:
             raise invalid(path, "is empty; give at least one continuation")
@@ -77,11 +77,13 @@ class Scorer:
                 raise invalid(f"{path}[{index}]", "is empty; set text or tokens")
         texts = [one.text for one in asked.continuations if one.WhichOneof("kind") == "text"]
         kind = asked.context.WhichOneof("kind")
+        segments = b""
         if kind in ("text", None):
             special = not asked.context.text.without_special_tokens
             context, own = self._renderer.continuations(asked.context.text.text, texts, add_special_tokens=special)
         else:
             rendered = self._validator.prompt(asked.context, "continuations.context")
+            segments = rendered.segment_ids
             if rendered.text is None:
                 if texts:
                     raise invalid(path, "a context of token ids needs continuations of token ids")
@@ -99,7 +101,10 @@ class Scorer:
         for index, ids in enumerate(every):
             if len(context) + len(ids) - 1 > limit:
                 raise invalid(f"{path}[{index}]", f"with its context is over the model's {limit} tokens")
-        return context, every
+        # Where the continuation changes how the end of the context is cut into tokens, the last segments stretch.
+        if segments and len(segments) != len(context):
+            segments = (segments + segments[-1:] * len(context))[: len(context)]
+        return context, segments, every
 
     async def _text(self, request: pb.ScoreRequest, call: Call, priority: int) -> pb.ScoreResponse:
         """A whole text, in windows that run side by side."""
@@ -117,7 +122,7 @@ class Scorer:
 
         async def one(index: int, context: list[int], continuation: list[int]) -> ScoreOutput:
             async with gate:
-                return await self._run(context, [continuation], call, priority, f"/{index}")
+                return await self._run(context, [continuation], call, priority, f"/{index}", request.adapter)
 
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -131,13 +136,22 @@ class Scorer:
         return response
 
     async def _run(
-        self, context: list[int], continuations: list[list[int]], call: Call, priority: int, suffix: str
+        self,
+        context: list[int],
+        continuations: list[list[int]],
+        call: Call,
+        priority: int,
+        suffix: str,
+        adapter: str,
+        segments: bytes = b"",
     ) -> ScoreOutput:
         return await self._engine.score(
             ScoreRequest(
                 request_id=call.engine_id + suffix,
                 token_ids=context,
                 continuations=continuations,
+                segment_ids=segments,
+                adapter=adapter,
                 priority=priority,
                 client=call.identity.name,
                 arrival=call.arrival,
@@ -147,6 +161,7 @@ class Scorer:
 
     def _usage(self, response: pb.ScoreResponse, outputs: list[ScoreOutput], call: Call, tokens: int) -> None:
         call.notes["prompt_tokens"] = tokens
+        response.adapter = outputs[0].usage.adapter
         response.usage.prompt_tokens = tokens
         response.usage.cached_tokens = sum(o.usage.cached_tokens for o in outputs)
         response.usage.queue_seconds = min(o.usage.queue_seconds for o in outputs)

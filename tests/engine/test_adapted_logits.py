@@ -37,7 +37,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "patterns": (
         "llama",
         {
-            "r": 4, "target_modules": [*ATTENTION, "down_proj"], "rank_pattern": {"q_proj": 8, "layers.1.mlp.down_proj": 2},
+            "r": 4, "target_modules": [*ATTENTION, "down_proj"],
+            "rank_pattern": {"q_proj": 8, "layers.1.mlp.down_proj": 2},
             "alpha_pattern": {"v_proj": 30, "layers.0.self_attn.k_proj": 1},
         },
     ),

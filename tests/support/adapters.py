@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
 
 from ift_serve.engine.adapter_host import TensorAdapterHost
 from ift_serve.engine.adapters import AdapterFacts
 from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.modeling.adapters.config import BaseReference, IftConfig
 from ift_serve.modeling.adapters.weights import AdapterWeights, LoraModule
+from ift_serve.modeling.adapters.writer import write_adapter
 from ift_serve.modeling.instruction.components import InstructionComponents
 from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
 
@@ -69,3 +73,22 @@ def random_weights(
             lora[path] = LoraModule(a, b, 0.7)
     extras = {name: tensor.clone() for name, tensor in components.state_dict().items()}
     return AdapterWeights(f"{seed:016x}", rank if lora else 0, lora, {}, {}, config, extras)
+
+
+def write_random(
+    directory: Path, facts: BaseFacts, config: ComponentsConfig | None = None, *, seed: int, rank: int = 4,
+    targets: tuple[str, ...] = ("q_proj", "down_proj"),
+) -> Path:  # fmt: skip
+    """The same as a directory."""
+    weights = random_weights(facts, config, seed=seed, rank=rank, targets=targets)
+    tensors = {}
+    for path, module in weights.lora.items():
+        tensors[f"base_model.model.{path}.lora_A.weight"] = module.a
+        tensors[f"base_model.model.{path}.lora_B.weight"] = module.b
+    fields = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets), task_type="CAUSAL_LM").to_dict()
+    base = BaseReference(fingerprint=facts.fingerprint, architecture=facts.architecture, shape=shape_of(facts))
+    write_adapter(
+        directory, peft_fields=fields if tensors else None, peft_tensors=tensors,
+        config=IftConfig(base=base, components=weights.components), extras=weights.extras, card="# Random\n",
+    )  # fmt: skip
+    return directory

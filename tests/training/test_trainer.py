@@ -74,8 +74,8 @@ def test_two_processes_compute_the_gradient_of_one(model: Path, tmp_path: Path) 
 def test_a_resumed_run_ends_with_the_same_bits(model: Path, tmp_path: Path) -> None:
     data = examples(24)
     chosen = settings(
-        max_steps=6, save_steps=3, batch_size=4, schedule="cosine", masking=MaskingSettings(rate=0.3), learning_rate=1e-3,
-        losses=LossSettings(instruction=0.5, representation=0.1, task_weights="learned"),
+        max_steps=6, save_steps=3, batch_size=4, schedule="cosine", masking=MaskingSettings(rate=0.3),
+        learning_rate=1e-3, losses=LossSettings(instruction=0.5, representation=0.1, task_weights="learned"),
     )  # fmt: skip
     whole = trainer(model, chosen, data, tmp_path / "whole")
     whole.train()

@@ -32,7 +32,7 @@ def _quantised(settings: TrainerSettings) -> Any:
     if not settings.load_in_4bit:
         return None
     try:
-        import bitsandbytes  # noqa: F401
+        import bitsandbytes  # type: ignore[import-not-found] # noqa: F401
     except ImportError:
         raise ValueError("load_in_4bit: needs bitsandbytes (pip install bitsandbytes) and a GPU") from None
     if not torch.cuda.is_available():

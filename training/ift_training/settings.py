@@ -37,7 +37,7 @@ class LoraSettings(_Settings):
 
 
 class EwcSettings(_Settings):
-    """Elastic weight consolidation (Kirkpatrick et al. 2017, eq. 3): what mattered for a previous task may move less."""
+    """Elastic weight consolidation (Kirkpatrick et al. 2017, eq. 3): what mattered for a previous task moves less."""
 
     weight: float = Field(default=0.0, ge=0, description="of the penalty; 0: off")
     fisher: Path | None = Field(default=None, description="file that `ift-serve train fisher` wrote")

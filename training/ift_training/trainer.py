@@ -1,4 +1,4 @@
-"""transformers' Trainer over an instruction model: exact normalisation, losses logged apart, adapters as checkpoints."""
+"""transformers' Trainer over an instruction model: exact normalisation, losses logged apart, adapter checkpoints."""
 
 from __future__ import annotations
 
@@ -135,9 +135,9 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a rate for the low-rank part and one for everything else."""
-        if self.optimizer is None:
+        if getattr(self, "optimizer", None) is None:
             chosen = self.model if model is None else model
-            low_rank, others = [], []
+            low_rank, others = list[nn.Parameter](), list[nn.Parameter]()
             for name, parameter in chosen.named_parameters():
                 if parameter.requires_grad:
                     (low_rank if "lora_" in name else others).append(parameter)

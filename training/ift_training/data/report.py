@@ -82,17 +82,20 @@ class DataReport:
 
     def table(self) -> RenderableType:
         """For a terminal."""
+        from rich.box import SIMPLE
         from rich.console import Group
         from rich.table import Table
 
-        table = Table(title=f"data: {self.examples} examples an epoch, {self.validation} for validation")
-        for name in ("source", "origin", "weight", "read", "kept", "validation", "tokens", "longest", "dropped"):
-            table.add_column(name, justify="left" if name in ("source", "origin") else "right")
+        title = f"data: {self.examples} examples an epoch, {self.validation} for validation"
+        table = Table(title=title, box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0))
+        table.add_column("source", overflow="ellipsis", no_wrap=True, max_width=24)
+        for name in ("weight", "read", "kept", "valid.", "tokens", "longest", "dropped"):
+            table.add_column(name, justify="right", no_wrap=True)
         for s in self.sources:
-            share = " (sample)" if s.sampled else ""
+            origin = s.origin if s.origin.startswith(s.name) else f"{s.name}: {s.origin}"
             table.add_row(
-                s.name, s.origin, f"{s.weight:g}", f"{s.read}{share}", str(s.kept), str(s.validation), f"{s.tokens:,}",
-                str(s.longest), str(sum(s.dropped.values())),
+                origin, f"{s.weight:g}", f"{s.read}{'+' if s.sampled else ''}", str(s.kept), str(s.validation),
+                f"{s.tokens:,}", str(s.longest), str(sum(s.dropped.values())),
             )  # fmt: skip
         return Group(table, *self.reasons())
 

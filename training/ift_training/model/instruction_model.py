@@ -48,7 +48,8 @@ class InstructionModel(nn.Module):
     @property
     def causal(self) -> Any:
         """transformers' causal language model, below PEFT's wrapper."""
-        return self.base.get_base_model() if hasattr(self.base, "get_base_model") else self.base
+        base: Any = self.base
+        return base.get_base_model() if hasattr(base, "get_base_model") else base
 
     def tokens(self, input_ids: Tensor, segments: Tensor, sequence: Tensor, sequences: int) -> TokenBatch:
         """The flat description of a ``[B, L]`` batch."""

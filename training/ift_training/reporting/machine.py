@@ -7,7 +7,14 @@ from pathlib import Path
 
 
 def free_memory() -> int | None:
-    """Bytes that can be taken without swapping, within the limits of a container; None where it cannot be told."""
+    """Bytes free on the GPU; without one, bytes that can be taken without swapping, within the limits of a container.
+
+    None where it cannot be told.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
     found = [value for value in (_system(), _container()) if value is not None]
     return min(found) if found else None
 

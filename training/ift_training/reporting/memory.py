@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
+
+from ift_training.reporting.machine import free_memory
+
+if TYPE_CHECKING:
+    from ift_serve.modeling.instruction.config import ComponentsConfig
+    from ift_training.recipe import Recipe
+    from ift_training.settings import LoraSettings
 
 _ACTIVATIONS_A_LAYER = 34
 """Bytes in half precision per token and hidden unit that a layer keeps for its backward pass
@@ -51,31 +58,60 @@ def mebibytes(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def estimate(
-    model: nn.Module, config: Any, *, tokens: int, activation_bytes: int, gradient_checkpointing: bool
-) -> MemoryEstimate:
-    """Of a model with its adapter attached, for ``tokens`` in one forward pass; AdamW keeps two float32 a parameter."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    hidden, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    a_layer = tokens * hidden * _ACTIVATIONS_A_LAYER * activation_bytes // 2
-    kept = a_layer + layers * tokens * hidden * activation_bytes if gradient_checkpointing else layers * a_layer
-    return MemoryEstimate(
-        weights=sum(p.numel() * p.element_size() for p in model.parameters()),
-        gradients=sum(p.numel() * p.element_size() for p in trained),
-        optimiser=sum(8 * p.numel() for p in trained),
+def estimate(recipe: Recipe, longest: int) -> tuple[MemoryEstimate, int]:
+    """Of a recipe whose longest example has so many tokens, and the number of trained parameters.
+
+    The base is built without memory for its weights, which training holds in float32. Raises OSError, ValueError.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = recipe.trainer
+    config = AutoConfig.from_pretrained(recipe.base_directory()).get_text_config(decoder=True)
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(config)
+    trained = _low_rank(base, settings.lora) + _components(config, settings.components)
+    tokens = settings.batch_size * (recipe.max_length if settings.packing else longest)
+    tokens *= 2 if settings.losses.instruction else 1
+    element = 4 if settings.precision == "float32" else 2
+    a_layer = tokens * int(config.hidden_size) * _ACTIVATIONS_A_LAYER * element // 2
+    kept = int(config.num_hidden_layers) * a_layer
+    if settings.gradient_checkpointing:
+        kept = a_layer + int(config.num_hidden_layers) * tokens * int(config.hidden_size) * element
+    found = MemoryEstimate(
+        weights=4 * trained + sum(p.numel() for p in base.parameters()) * (1 if settings.load_in_4bit else 4),
+        gradients=4 * trained,
+        optimiser=8 * trained,
         activations=kept,
         logits=_LOGIT_COPIES * 4 * tokens * int(config.vocab_size),
-        available=_available(model),
+        available=free_memory(),
     )
+    return found, trained
 
 
-def _available(model: nn.Module) -> int | None:
-    """Free memory of the model's device."""
+def _low_rank(base: Any, settings: LoraSettings) -> int:
+    """Parameters of the low-rank part: ``rank (in + out)`` a linear layer, and its length of outputs with DoRA."""
+    if not settings.rank:
+        return 0
+    count, head = 0, base.get_output_embeddings()
+    for path, module in base.named_modules():
+        name = path.rsplit(".", 1)[-1]
+        chosen = module is not head if settings.targets == "all-linear" else name in settings.targets
+        if isinstance(module, nn.Linear) and chosen:
+            rank = next((r for end, r in settings.rank_pattern.items() if path.endswith(end)), settings.rank)
+            count += rank * (module.in_features + module.out_features) + module.out_features * settings.dora
+    return count
+
+
+def _components(config: Any, settings: ComponentsConfig) -> int:
     import torch
 
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    from ift_training.reporting.machine import free_memory
+    from ift_serve.modeling.instruction.components import InstructionComponents
+    from ift_serve.modeling.instruction.config import BaseShape
 
-    return free_memory()
+    shape = BaseShape(
+        hidden_size=config.hidden_size, layers=config.num_hidden_layers, heads=config.num_attention_heads,
+        vocabulary_size=config.vocab_size,
+    )  # fmt: skip
+    with torch.device("meta"):
+        return sum(p.numel() for p in InstructionComponents(settings, shape).parameters())

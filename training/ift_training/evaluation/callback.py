@@ -1,0 +1,49 @@
+"""Scores at every evaluation, as a metric that decides which weights are the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ift_training.data.mixture import ExampleDataset
+from ift_training.evaluation.score import Scores
+
+METRIC = "eval_score"
+
+
+class ScoreCallback(TrainerCallback):  # type: ignore[misc]
+    """Adds ``eval_score`` (mean over tasks) and ``eval_score_TASK`` to the metrics of an evaluation.
+
+    Must stand before whatever reads the metrics, such as early stopping.
+    """
+
+    def __init__(self, score: Callable[[], Scores]) -> None:
+        self._score = score
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, Any],
+        **_: Any,
+    ) -> None:  # fmt: skip
+        """Ask, judge, and write the result where the losses are."""
+        found = self._score()
+        metrics[METRIC] = found.mean
+        metrics.update({f"{METRIC}_{task}": share for task, share in found.tasks.items()})
+        entry = {name: value for name, value in metrics.items() if name.startswith(METRIC)}
+        if state.log_history and state.log_history[-1].get("step") == state.global_step:
+            state.log_history[-1].update(entry)
+        else:
+            state.log_history.append({"step": state.global_step, **entry})
+
+
+class EpochCallback(TrainerCallback):  # type: ignore[misc]
+    """Tells the dataset which epoch it is; with several processes nothing else does."""
+
+    def __init__(self, dataset: ExampleDataset) -> None:
+        self._dataset = dataset
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """``state.epoch`` is a fraction when a run is resumed."""
+        self._dataset.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))

@@ -1,0 +1,60 @@
+"""Which weights of a trained adapter its task depends on: the file that a later training with EWC reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ift_serve.modeling.adapter.config import IFT_WEIGHTS, PEFT_WEIGHTS
+from ift_training.build import build_model, load_adapter_tensors
+from ift_training.collator import Collator
+from ift_training.data.mixture import ExampleDataset
+from ift_training.losses.ewc import fisher_information, save_fisher
+from ift_training.model.instruction_model import InstructionModel
+from ift_training.prepare import open_encoder, prepare_recipe
+from ift_training.recipe import Recipe, RecipeError
+from ift_training.settings import MaskingSettings
+
+
+def write_fisher(recipe: Recipe, output: Path, *, examples: int, progress: bool = True) -> dict[str, Any]:
+    """Measure the adapter at ``recipe.output`` on its own training data and write ``output``.
+
+    Gives the numbers of examples and weights. Raises RecipeError, SourceError.
+    """
+    lora, extras = recipe.output / PEFT_WEIGHTS, recipe.output / IFT_WEIGHTS
+    if not lora.exists() and not extras.exists():
+        raise RecipeError(f"output: {recipe.output} holds no adapter yet; train it first: ift-serve train RECIPE")
+    data = prepare_recipe(recipe, open_encoder(recipe))
+    built = build_model(recipe.base_directory(), recipe.trainer, data.tasks, recipe.seed)
+    load_adapter_tensors(
+        built.model, load_file(lora) if lora.exists() else {}, load_file(extras) if extras.exists() else {}
+    )
+    built.model.eval()
+    count = min(examples, len(data.train))
+    places = track(range(count), "measuring", console=Console(quiet=not progress), transient=True)
+    found = fisher_information(built.model, _losses(built.model, data.train, recipe, places))
+    save_fisher(output, built.model, found)
+    return {"output": str(output), "examples": count, "parameters": sum(f.numel() for f in found.values())}
+
+
+def _losses(
+    model: InstructionModel, dataset: ExampleDataset, recipe: Recipe, places: Any
+) -> Iterator[Callable[[], Tensor]]:
+    """One example at a time, nothing hidden from it."""
+    collate = Collator(
+        padding=0, mask_token=0, masking=MaskingSettings(), packing=False, max_length=recipe.max_length, judges=False
+    )
+    for place in places:
+        batch = collate([dataset[place]])
+
+        def loss(batch: dict[str, Tensor] = batch) -> Tensor:
+            total: Tensor = model(**batch).next_token.sum()
+            return total
+
+        yield loss

@@ -1,0 +1,89 @@
+"""What a run came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ift_training.data.report import DataReport
+from ift_training.reporting.memory import MemoryEstimate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(slots=True)
+class TrainingReport:
+    """before, after: share of validation answers that pass, by task, 0 to 1; of the base and of what was written.
+
+    losses: the last value of each part of the loss. output is None after a dry run.
+    """
+
+    name: str
+    base: str
+    data: DataReport
+    memory: MemoryEstimate
+    trained_parameters: int
+    output: Path | None = None
+    steps: int = 0
+    best_step: int | None = None
+    seconds: float = 0.0
+    stopped_early: bool = False
+    losses: dict[str, float] = field(default_factory=dict)
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def gain(self) -> float | None:
+        """Mean over tasks after, less before; None where nothing was judged."""
+        return _mean(self.after) - _mean(self.before) if self.before and self.after else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``json.dumps``."""
+        return {
+            "name": self.name,
+            "base": self.base,
+            "output": None if self.output is None else str(self.output),
+            "trained_parameters": self.trained_parameters,
+            "steps": self.steps,
+            "best_step": self.best_step,
+            "seconds": round(self.seconds, 1),
+            "stopped_early": self.stopped_early,
+            "losses": self.losses,
+            "scores": {"before": self.before, "after": self.after, "gain": self.gain},
+            "memory": self.memory.to_json(),
+            "data": self.data.to_json(),
+        }
+
+    def table(self) -> Table:
+        """Scores by task, before and after."""
+        from rich.table import Table
+
+        table = Table("task", title="validation answers that pass, %")
+        for name in ("base", "adapter", "gain"):
+            table.add_column(name, justify="right")
+        rows = [*((task, self.before.get(task, 0.0), share) for task, share in self.after.items())]
+        rows.append(("mean", _mean(self.before), _mean(self.after)))
+        for task, before, after in rows:
+            table.add_row(task, f"{100 * before:.1f}", f"{100 * after:.1f}", f"{100 * (after - before):+.1f}")
+        return table
+
+    def show(self) -> None:
+        """For a terminal, after the run."""
+        from rich.console import Console
+
+        console = Console()
+        if self.output is None:
+            console.print(f"{self.trained_parameters:,} parameters would be trained. Nothing was written.")
+            return
+        if self.after:
+            console.print(self.table())
+        early = ", stopped early" if self.stopped_early else ""
+        best = f", the best at {self.best_step}" if self.best_step not in (None, self.steps) else ""
+        console.print(f"{self.steps} steps{best}{early}, {self.seconds:.0f} s. Adapter [bold]{self.name}[/] written to")
+        console.print(str(self.output), soft_wrap=True, highlight=False)
+
+
+def _mean(shares: dict[str, float]) -> float:
+    return sum(shares.values()) / len(shares) if shares else 0.0
