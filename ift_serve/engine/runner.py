@@ -24,8 +24,8 @@ from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.modeling.decoder import Decoder, make_decoder
 from ift_serve.modeling.loading import LoadedModel, load_model
 
-_LOGIT_ROWS = 64
-"""Rows of logits computed at a time: bounds memory to 64 vocabularies when long texts are scored."""
+_LOGIT_ROWS = {"cpu": 64, "cuda": 512}
+"""Rows of logits computed at a time: bounds memory to so many vocabularies when long texts are scored."""
 
 
 def _device(config: EngineConfig) -> str:
@@ -189,8 +189,9 @@ class ModelRunner:
         """Logits and tokens of the wanted positions, a bounded number of rows at a time."""
         log_probs, greedy = list[float](), list[bool]()
         drawn = []
-        for first in range(0, len(rows), _LOGIT_ROWS):
-            part = slice(first, first + _LOGIT_ROWS)
+        step = _LOGIT_ROWS[self.description.device]
+        for first in range(0, len(rows), step):
+            part = slice(first, first + step)
             logits = self._decoder.logits(hidden[part]) if known is None else known[part]
             if slots is not None:
                 logits = self.adapters.change_logits(hidden[part], logits, slots[part])
