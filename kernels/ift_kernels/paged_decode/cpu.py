@@ -16,13 +16,14 @@ from numba import njit
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
+from ift_kernels.host.functions import exp, tanh
 from ift_kernels.host.simd import (
     LANES,
     add,
-    exp,
     fma,
     keep_lanes,
     load,
+    load_bytes,
     load_i32,
     load_i64,
     load_one,
@@ -35,11 +36,9 @@ from ift_kernels.host.simd import (
     store_one,
     sub,
     sum_lanes,
-    tanh,
     zero,
 )
 from ift_kernels.instruction import InstructionBias
-from ift_kernels.paged_decode.bytes import load_bytes
 
 # Slots of the argument block. The two counters are bumped by the workers.
 _NEXT, _WORKER, _QUERY, _KEYS, _VALUES, _OUTPUT, _TABLES, _SEQUENCE, _LENGTHS, _SCRATCH = range(10)

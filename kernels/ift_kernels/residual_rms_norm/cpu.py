@@ -10,7 +10,19 @@ from numba import njit
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
-from ift_kernels.host.simd import LANES, add, fma, load, load_i64, load_one, mul, splat, store, sum_lanes, zero
+from ift_kernels.host.simd import (
+    LANES,
+    add,
+    fma,
+    load,
+    load_i64,
+    load_one,
+    mul,
+    splat,
+    store,
+    sum_lanes,
+    zero,
+)
 
 _NEXT, _HIDDEN, _DELTA, _WEIGHT, _OUTPUT, _ROWS, _WIDTH, _EPSILON, _CHUNK = range(9)
 

@@ -14,18 +14,17 @@ from numba import njit
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
+from ift_kernels.host.functions import exp, log, uniform
 from ift_kernels.host.simd import (
     LANES,
     add,
     choose_at_least,
-    exp,
     fma,
     keep_at_least,
     load,
     load_i32,
     load_i64,
     load_one,
-    log,
     max_lanes,
     maximum,
     mul,
@@ -36,7 +35,6 @@ from ift_kernels.host.simd import (
     store_one,
     sub,
     sum_lanes,
-    uniform,
     zero,
 )
 from ift_kernels.sample_rows.api import TOP, RowParameters, SampledRows

@@ -10,7 +10,19 @@ from numba import njit
 from torch import Tensor
 
 from ift_kernels.host import openmp, simd
-from ift_kernels.host.simd import LANES, add, div, exp, load, load_i64, mul, splat, store, sub, zero
+from ift_kernels.host.functions import exp
+from ift_kernels.host.simd import (
+    LANES,
+    add,
+    div,
+    load,
+    load_i64,
+    mul,
+    splat,
+    store,
+    sub,
+    zero,
+)
 
 _NEXT, _INPUT, _OUTPUT, _ROWS, _WIDTH, _CHUNK = range(6)
 
