@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ift_serve.client.types import (
     Adapter,
@@ -36,6 +36,8 @@ _REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_DEADLINE: "deadline",
 }
 _SAMPLING = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fields)
+
+_GenerateT = TypeVar("_GenerateT", pb.GenerateRequest, pb.StreamGenerateRequest)
 
 
 def prompt_message(prompt: PromptLike) -> pb.Prompt:
@@ -149,6 +151,21 @@ class Accumulator:
         if message.HasField("usage"):
             result.usage = usage(message.usage)
         return pieces
+
+
+def generate_message(
+    kind: type[_GenerateT],
+    prompt: PromptLike,
+    sampling: Mapping[str, Any],
+    adapter: str,
+    priority: int,
+    details: pb.Details,
+) -> _GenerateT:
+    """A request for whole answers or for a stream, which have the same fields."""
+    return kind(
+        prompt=prompt_message(prompt), sampling=sampling_message(sampling), adapter=adapter, priority=priority,
+        details=details,
+    )  # fmt: skip
 
 
 def score_message(

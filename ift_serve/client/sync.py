@@ -111,9 +111,9 @@ class Client:
         **sampling: Any,
     ) -> Generation:
         """Whole answers. ``sampling``: fields of the Sampling message, such as temperature, max_new_tokens, n, stop."""
-        request = pb.GenerateRequest(
-            prompt=convert.prompt_message(prompt), sampling=convert.sampling_message(sampling), adapter=adapter,
-            priority=priority, details=convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
+        request = convert.generate_message(
+            pb.GenerateRequest, prompt, sampling, adapter, priority,
+            convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
         )  # fmt: skip
         message, request_id = self._call(self._inference.Generate, request, timeout)
         return convert.generation(message, request_id)
@@ -132,9 +132,9 @@ class Client:
         **sampling: Any,
     ) -> Stream:
         """Text as it is made. Arguments as in ``generate``."""
-        request = pb.StreamGenerateRequest(
-            prompt=convert.prompt_message(prompt), sampling=convert.sampling_message(sampling), adapter=adapter,
-            priority=priority, details=convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
+        request = convert.generate_message(
+            pb.StreamGenerateRequest, prompt, sampling, adapter, priority,
+            convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
         )  # fmt: skip
 
         def start(remaining: float | None) -> Any:
