@@ -12,7 +12,7 @@ from ift_serve.cli.connect import Json, fail
 
 if TYPE_CHECKING:
     from ift_training.data.encode import Encoder
-    from ift_training.data.mixture import TrainingData
+    from ift_training.data.selection import TrainingData
     from ift_training.recipe import Recipe
 
 app = typer.Typer(help="Look at training data.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -25,7 +25,7 @@ def data() -> None:
 
 @app.command()
 def preview(
-    path: Annotated[Path, typer.Argument(help="recipe.yaml, or a file of records (.jsonl)", exists=True)],
+    path: Annotated[Path, typer.Argument(help="recipe.yaml, a file of records (.jsonl), or a recipe of the package")],
     count: Annotated[int, typer.Option("--count", "-n", help="examples to show", min=1)] = 5,
     validation: Annotated[bool, typer.Option("--validation", help="show what is set apart for validation")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="field=value, over the recipe; repeat")] = None,
@@ -48,7 +48,7 @@ def preview(
         html.write_text(to_html(examples, tokenizer), encoding="utf-8")
         typer.echo(f"{len(examples)} examples written to {html}")
         return
-    from ift_training.data.preview import legend, to_json, to_text
+    from ift_training.data.preview import legend, to_json, to_plain, to_text
 
     if as_json:
         shown = {"data": found.report.to_json(), "examples": [to_json(e, tokenizer) for e in examples]}
@@ -60,8 +60,12 @@ def preview(
     console = Console()
     for example in examples:
         title = f"{example.task_name}, {len(example.input_ids)} tokens, {sum(example.labels_mask)} seen"
-        console.print(Rule(title, align="left"), to_text(example, tokenizer))
-    console.print(Rule(), legend(), found.report.table())
+        console.print(Rule(title, align="left"))
+        if console.color_system is None:
+            console.print(to_plain(example, tokenizer), markup=False, soft_wrap=True)
+        else:
+            console.print(to_text(example, tokenizer))
+    console.print(Rule(), legend() if console.color_system else "* is seen by the loss", found.report.table())
 
 
 def _open(path: Path, overrides: list[str]) -> tuple[Encoder, TrainingData]:
@@ -74,10 +78,11 @@ def _open(path: Path, overrides: list[str]) -> tuple[Encoder, TrainingData]:
 
 def _recipe(path: Path, overrides: list[str]) -> Recipe:
     """The recipe, or one around a file of records."""
+    from ift_serve.cli.train import packaged
     from ift_training.recipe import Recipe, apply_override
 
     if path.suffix not in (".jsonl", ".json"):
-        return Recipe.load(path, overrides)
+        return Recipe.load(packaged(path), overrides)
     found = {"output": "preview", "sources": [{"jsonl": str(path.absolute())}], "validation": {"share": 0}}
     for override in overrides:
         apply_override(found, override)

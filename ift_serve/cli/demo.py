@@ -9,12 +9,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ift_serve.cli.connect import Json, fail
+from ift_serve.cli.loop import NAME, Loop, constraint_examples, judge, load_beside_requests, train
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _PROMPTS = (
     ("Sort these words alphabetically.", "table, apple, horse"),
@@ -67,7 +73,7 @@ async def _ask_all(port: int) -> list[Answer]:
     return answers
 
 
-def _start(log: Path) -> tuple[subprocess.Popen[str], int]:
+def _start(log: Path, root: Path) -> tuple[subprocess.Popen[str], int]:
     """A server process on a free port; returns once it says that it is ready."""
     command = [
         sys.executable,
@@ -78,6 +84,8 @@ def _start(log: Path) -> tuple[subprocess.Popen[str], int]:
         "0",
         "--metrics-port",
         "0",
+        "--adapter-root",
+        str(root),
     ]
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ})
@@ -89,28 +97,108 @@ def _start(log: Path) -> tuple[subprocess.Popen[str], int]:
     return process, int(line.split("ready on ")[1].split(",")[0].rsplit(":", 1)[1])
 
 
-def demo(as_json: Json = False) -> None:
-    """Start a server on the embedded model, stream answers to several callers at once, show what they got."""
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="answers only; train no adapter")] = False,
+    examples: Annotated[int, typer.Option(help="test requests of each family", min=1)] = 40,
+    as_json: Json = False,
+) -> None:
+    """Serve the embedded model; answer several callers; score it, train an adapter, load it, score again."""
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
-        process, port = _start(Path(folder) / "server.log")
+        root = Path(folder) / "adapters"
+        root.mkdir()
+        process, port = _start(Path(folder) / "server.log", root)
         started = time.perf_counter() - begun
+        loop: Loop | None = None
         try:
             begun = time.perf_counter()
             answers = asyncio.run(_ask_all(port))
             seconds = time.perf_counter() - begun
+            if not as_json:
+                _show(answers, started, seconds)
+            if not quick:
+                loop = _run_loop(port, root, examples, quiet=as_json)
+        except RuntimeError as error:
+            raise fail(str(error)) from None
         finally:
             process.terminate()
             code = process.wait()
     if as_json:
-        print(json.dumps({"start_seconds": started, "seconds": seconds, "answers": [asdict(a) for a in answers]}))
-    else:
-        _show(answers, started, seconds)
+        found = {"start_seconds": started, "seconds": seconds, "answers": [asdict(a) for a in answers]}
+        print(json.dumps(found | ({} if loop is None else {"loop": loop.to_json()})))
     silent = [a.instruction for a in answers if not a.text.strip() or a.finish_reason != "eos"]
     if silent:
         raise fail(f"no whole answer to: {silent[0]}")
     if code != 0:
         raise fail(f"the server ended with code {code}")
+
+
+def _run_loop(port: int, root: Path, count: int, *, quiet: bool) -> Loop:
+    """Score, train, load, score; with a table unless ``quiet``."""
+    from rich.console import Console
+
+    console = Console(quiet=quiet)
+    loop = Loop(constraint_examples(count))
+    families = len(loop.families())
+    console.print(f"\n[bold]1.[/] {count} test requests of each of {families} constraint families, to the base model")
+    _score(port, loop, "", console)
+    console.print("[bold]2.[/] An adapter, trained on the training split of the same families")
+    begun = time.perf_counter()
+    train(root / NAME, quiet=quiet)
+    loop.seconds["train"] = time.perf_counter() - begun
+    console.print("[bold]3.[/] Loaded into the running server, while callers go on asking it")
+    asyncio.run(_load(port, loop))
+    console.print(
+        f"   {NAME}@{loop.version} in {1e3 * loop.seconds['load']:.0f} ms; "
+        f"{loop.served_while_loading} requests answered meanwhile"
+    )
+    console.print("[bold]4.[/] The same requests, to the adapter")
+    _score(port, loop, NAME, console)
+    _show_loop(loop, console)
+    return loop
+
+
+async def _load(port: int, loop: Loop) -> None:
+    from ift_serve.client import AsyncClient
+
+    async with AsyncClient(f"127.0.0.1:{port}") as client:
+        await load_beside_requests(client, loop, NAME)
+
+
+def _score(port: int, loop: Loop, adapter: str, console: Console) -> None:
+    from rich.progress import Progress
+
+    from ift_serve.client import AsyncClient
+
+    async def run(tick: Callable[[], None]) -> list[bool]:
+        async with AsyncClient(f"127.0.0.1:{port}") as client:
+            return await judge(client, loop.examples, adapter, tick)
+
+    begun = time.perf_counter()
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("scoring", total=len(loop.examples))
+        loop.passed[adapter] = asyncio.run(run(lambda: progress.advance(task)))
+    loop.seconds[f"score {adapter or 'base'}"] = time.perf_counter() - begun
+
+
+def _show_loop(loop: Loop, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(
+        "family", "base, %", "adapter, %", "gain", "now right", "now wrong", title="answers that the checkers pass"
+    )
+    for family in loop.families():
+        base, adapter = loop.share("", family), loop.share(NAME, family)
+        gained, lost = loop.turned(family)
+        table.add_row(family, f"{base:.0f}", f"{adapter:.0f}", f"{adapter - base:+.0f}", str(gained), str(lost))
+    gained, lost = loop.turned()
+    base, adapter = loop.mean(""), loop.mean(NAME)
+    table.add_section()
+    table.add_row("all", f"{base:.1f}", f"{adapter:.1f}", f"{adapter - base:+.1f}", str(gained), str(lost))
+    console.print(table)
+    console.print(
+        f"The loop took {sum(loop.seconds.values()):.0f} s, of which the training {loop.seconds['train']:.0f} s."
+    )
 
 
 def _show(answers: list[Answer], started: float, seconds: float) -> None:

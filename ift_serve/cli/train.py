@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +42,9 @@ def train() -> None:
 
 @app.command()
 def run(
-    recipe: Annotated[Path | None, typer.Argument(help="recipe.yaml", dir_okay=False)] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="recipe.yaml, or the name of one of the package's, such as style-small")
+    ] = None,
     set_: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check recipe, data and memory; train nothing")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
@@ -63,10 +66,13 @@ def run(
     with readable_training_errors():
         from ift_training.recipe import Recipe
 
-        chosen = Recipe.load(recipe, set_ or [])
+        chosen = Recipe.load(packaged(recipe), set_ or [])
         from ift_training.run import train as run_recipe
 
+        _quieten_libraries()
         report = run_recipe(chosen, dry_run=dry_run, resume=resume, progress=not as_json)
+    if os.environ.get("RANK", "0") != "0":
+        return
     if as_json:
         print(json.dumps(report.to_json()))
     else:
@@ -75,7 +81,7 @@ def run(
 
 @app.command()
 def fisher(
-    recipe: Annotated[Path, typer.Argument(help="recipe of the task to be remembered", dir_okay=False)],
+    recipe: Annotated[Path, typer.Argument(help="recipe of the task to be remembered")],
     output: Annotated[Path, typer.Option(help="file to write (.safetensors)", dir_okay=False)] = Path(
         "fisher.safetensors"
     ),
@@ -88,9 +94,10 @@ def fisher(
     with readable_training_errors():
         from ift_training.recipe import Recipe
 
-        chosen = Recipe.load(recipe, set_ or [])
+        chosen = Recipe.load(packaged(recipe), set_ or [])
         from ift_training.fisher import write_fisher
 
+        _quieten_libraries()
         written = write_fisher(chosen, output, examples=examples, progress=not as_json)
     if as_json:
         print(json.dumps(written))
@@ -101,11 +108,32 @@ def fisher(
 
 
 def require_training() -> None:
-    """Exit with advice if a package of the extra `train` is missing; keep transformers' own bars out of ours."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    """Exit with advice if a package of the extra `train` is missing."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise fail(f"training needs {', '.join(missing)}: pip install 'ift-serve[train]'")
+
+
+def packaged(path: Path) -> Path:
+    """The path itself, or the recipe of that name that comes with the package."""
+    if path.exists() or path.suffix or path.parent != Path():
+        return path
+    import ift_training
+
+    found = Path(ift_training.__file__).parent / "recipes" / f"{path.name}.yaml"
+    return found if found.is_file() else path
+
+
+def _quieten_libraries() -> None:
+    """No bars and no notes on future versions from transformers between our own lines."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # A low-rank change of a head that shares its weight with the embeddings is served as it was trained.
+    warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True` and a tied layer", module="peft")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import pytest
 from ift_serve.cli.bench import percentile, plan
 from tests.support.models import tiny_llama
 
-COMMANDS = ("serve", "generate", "chat", "bench", "doctor", "demo", "health")
+COMMANDS = ("serve", "generate", "chat", "bench", "doctor", "demo", "health", "adapters", "train", "data")
 
 
 def _ift(*arguments: str, stdin: str = "", code: int = 0) -> str:
@@ -121,7 +121,7 @@ def test_mistakes_are_explained(arguments: tuple[str, ...], said: str) -> None:
 
 def test_the_demo_shows_answers() -> None:
     begun = time.monotonic()
-    shown = json.loads(_ift("demo", "--json"))
+    shown = json.loads(_ift("demo", "--quick", "--json"))
     assert len(shown["answers"]) >= 6 and all(a["text"] for a in shown["answers"])
     assert time.monotonic() - begun < 60
 

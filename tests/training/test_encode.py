@@ -11,7 +11,7 @@ from ift_serve.embedded import model_path
 from ift_serve.modeling.prompt import PromptRenderer
 from ift_serve.modeling.tokenizer import load_tokenizer
 from ift_training.data.encode import EncodedExample, Encoder, EncodingError, TemplateError
-from ift_training.data.preview import legend, to_html, to_json, to_text, token_texts
+from ift_training.data.preview import legend, to_html, to_json, to_plain, to_text, token_texts
 from ift_training.data.records import parse_record
 from tests.support.models import tiny_tokenizer
 
@@ -171,6 +171,15 @@ def test_previews_show_every_token_with_its_segment() -> None:
     plain = console.export_text(clear=False)
     assert "Sort these." in plain and "violating: fox, dog" in plain and "seen by the loss" in plain
     assert "\x1b[" in console.export_text(styles=True)
+
+
+def test_without_colours_every_run_of_tokens_is_a_line() -> None:
+    encoder = Encoder(renderer(), 512)
+    lines = to_plain(encoder.encode(RECORD, violating="fox, dog"), encoder.renderer.tokenizer).splitlines()
+    assert [line.split(maxsplit=1)[0] for line in lines] == [
+        "template", "instruction", "context", "template", "response", "violating",
+    ]  # fmt: skip
+    assert "* dog, fox</s>" in lines[4] and not any("*" in line for line in lines[:4])
 
 
 def test_a_page_escapes_what_it_shows() -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+import ift_training.recipe as recipe_module
 from ift_serve.embedded import model_path
 from ift_training.recipe import Recipe, RecipeError, apply_override
 from ift_training.recipe_template import recipe_template
 from ift_training.settings import TrainerSettings
 
-RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+RECIPES = Path(recipe_module.__file__).parent / "recipes"
 
 
 def minimal(**other: Any) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def written(path: Path, found: Any) -> Path:
         (minimal(name="../escape"), "name: "),
         (minimal(sources=[{"jsonl": "a/x.jsonl"}, {"jsonl": "b/x.jsonl"}]), "two files make the task 'x'"),
         (minimal(trainer={"losses": {"task_weights": {"story": 2}}}), "'story' is no task; there are sort"),
+        (minimal(trainer={"save_steps": 30}, evaluation={"every": 20}), "trainer.save_steps: 30 is no multiple"),
         (minimal(template="nowhere.jinja"), "template: .*nowhere.jinja cannot be read"),
     ],
 )
@@ -148,6 +150,10 @@ def test_its_commented_lines_are_valid_too() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_recipes_that_come_with_the_project_are_valid(path: Path) -> None:
+def test_the_recipes_that_come_with_the_package_are_valid(path: Path) -> None:
     recipe = Recipe.load(path)
     assert all(source.jsonl is None or source.jsonl.is_file() for source in recipe.sources)
+
+
+def test_there_are_recipes_in_the_package() -> None:
+    assert {path.stem for path in RECIPES.glob("*.yaml")} >= {"style-small", "ift-tiny-constraints"}

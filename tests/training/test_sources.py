@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from ift_serve.modeling.prompt import PromptRenderer
 from ift_training.data.encode import Encoder
-from ift_training.data.mixture import ExampleDataset, TrainingData, prepare
+from ift_training.data.mixture import ExampleDataset
 from ift_training.data.procedural import families, split_of
+from ift_training.data.selection import TrainingData, prepare
 from ift_training.data.settings import SourceSettings, ValidationSettings
 from ift_training.data.shuffle import Permutation
 from ift_training.data.sources import JsonlSource, ProceduralSource, SourceError
@@ -77,6 +78,13 @@ def test_weights_are_respected_over_epochs(tmp_path: Path, encoder: Encoder) -> 
         seen.update(answers(dataset))
     assert {seen[str(i)] for i in range(10)} == {10}
     assert {seen[f"r{i}"] for i in range(8)} == {1}
+
+
+def test_validation_is_neither_weighted_nor_shuffled(tmp_path: Path, encoder: Encoder) -> None:
+    found = data(encoder, SourceSettings(jsonl=numbered(tmp_path / "a.jsonl", 20), weight=3.0), share=0.25)
+    assert (len(found.train), len(found.validation)) == (45, 5)
+    held = [int(answer) for answer in answers(found.validation)]
+    assert held == sorted(held) and not set(held) & {int(answer) for answer in answers(found.train)}
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(tmp_path: Path, encoder: Encoder) -> None:

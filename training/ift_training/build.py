@@ -84,21 +84,6 @@ def build_model(base_directory: str, settings: TrainerSettings, tasks: list[str]
     return Built(model, reference, base_directory)
 
 
-def adapter_tensors(model: InstructionModel) -> tuple[dict[str, Any] | None, dict[str, Tensor], dict[str, Tensor]]:
-    """PEFT's configuration and tensors, and the components' tensors, as an adapter directory holds them."""
-    fields: dict[str, Any] | None = None
-    tensors: dict[str, Tensor] = {}
-    if hasattr(model.base, "peft_config"):
-        from peft import get_peft_model_state_dict
-
-        peft: Any = model.base
-        fields = peft.peft_config["default"].to_dict()
-        fields["inference_mode"] = True
-        tensors = get_peft_model_state_dict(peft, save_embedding_layers=False)
-    extras = {} if model.components is None else dict(model.components.state_dict())
-    return fields, tensors, extras
-
-
 def load_adapter_tensors(model: InstructionModel, tensors: dict[str, Tensor], extras: dict[str, Tensor]) -> None:
     """Put the tensors of an adapter directory back into a model of the same settings."""
     if tensors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from ift_training.losses.next_token import IGNORED
 from ift_training.settings import MaskingSettings
 
 _INSTRUCTION, _RESPONSE = 1, 3
+_TRIES = 8
 
 
 class Example(Protocol):
@@ -31,6 +32,45 @@ class Example(Protocol):
 
 
 @dataclass(slots=True)
+class Pair:
+    """An example, and the response to another one."""
+
+    example: Example
+    other: list[int] | None
+
+
+class WithOthers:
+    """A dataset of :class:`Pair`: each example with the response of one that follows it in the epoch's order.
+
+    Taken from the dataset, not from the batch, so that the loss does not depend on how examples are cut into batches.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Pair:
+        example: Example = self._dataset[index]
+        own, count = _response(example), len(self)
+        for step in range(1, min(count, _TRIES + 1)):
+            other = _response(self._dataset[(index + step) % count])
+            if other != own:
+                return Pair(example, other)
+        return Pair(example, None)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hand the epoch on to a dataset that asks for it."""
+        if hasattr(self._dataset, "set_epoch"):
+            self._dataset.set_epoch(epoch)
+
+
+def _response(example: Example) -> list[int]:
+    return example.input_ids[example.response_start :]
+
+
+@dataclass(slots=True)
 class _Document:
     ids: list[int]
     segments: list[int]
@@ -42,9 +82,9 @@ class _Document:
 class Collator:
     """Makes the keyword arguments of :meth:`ift_training.model.instruction_model.InstructionModel.forward`.
 
-    With ``judges`` every example comes twice: with its own response, and with one that breaks the instruction, or
-    the next example's; the second is for the instruction loss only. What is hidden depends on the seed, the epoch and
-    the example alone, so a resumed run hides the same.
+    With ``judges`` every example comes twice: with its own response, and with one that breaks the instruction or
+    belongs to another, by turns where both are known; the second is for the instruction loss only. What is hidden and
+    which response is taken depends on the seed, the epoch and the example alone, so a resumed run does the same.
     """
 
     def __init__(
@@ -67,10 +107,12 @@ class Collator:
         self._seed = seed
         self.epoch = 0
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        documents = [self._document(example) for example in examples]
+    def __call__(self, examples: Sequence[Example | Pair]) -> dict[str, Tensor]:
+        pairs = [found if isinstance(found, Pair) else Pair(found, None) for found in examples]
+        documents = [self._document(pair.example) for pair in pairs]
         if self._judges:
-            documents += self._wrong(examples)
+            wrong = [self._wrong(*both) for both in zip(pairs, documents, strict=True)]
+            documents += [document for document in wrong if document is not None]
         return self._tensors(self._rows(documents), documents)
 
     def _document(self, example: Example) -> _Document:
@@ -80,31 +122,34 @@ class Collator:
             ids, segments, labels = self._hide(ids, segments, labels)
         return _Document(ids, segments, labels, example.task, 1 if self._judges else UNJUDGED)
 
+    def _generator(self, purpose: str, ids: list[int]) -> torch.Generator:
+        number = blake2b(repr((self._seed, self.epoch, purpose, ids)).encode(), digest_size=7).digest()
+        return torch.Generator().manual_seed(int.from_bytes(number, "little"))
+
     def _hide(self, ids: list[int], segments: list[int], labels: list[int]) -> tuple[list[int], list[int], list[int]]:
-        number = blake2b(repr((self._seed, self.epoch, ids)).encode(), digest_size=7).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(number, "little"))
-        hidden = (torch.rand(len(ids), generator=generator) < self._masking.rate).tolist()
-        chosen = [h and s == _INSTRUCTION for h, s in zip(hidden, segments, strict=True)]
+        draws = torch.rand(len(ids), generator=self._generator("hide", ids))
+        places = [place for place, segment in enumerate(segments) if segment == _INSTRUCTION]
+        chosen = {place for place in places if draws[place] < self._masking.rate}
         if self._masking.mode == "replace":
-            return [self._mask_token if c else t for c, t in zip(chosen, ids, strict=True)], segments, labels
-        kept = [i for i, c in enumerate(chosen) if not c]
+            return [self._mask_token if i in chosen else t for i, t in enumerate(ids)], segments, labels
+        if len(chosen) == len(places):
+            # An example without any instruction would teach to answer none.
+            chosen.discard(max(places, key=lambda place: float(draws[place]), default=-1))
+        kept = [i for i in range(len(ids)) if i not in chosen]
         return [ids[i] for i in kept], [segments[i] for i in kept], [labels[i] for i in kept]
 
-    def _wrong(self, examples: Sequence[Example]) -> list[_Document]:
-        found = []
-        for index, example in enumerate(examples):
-            other = examples[(index + 1) % len(examples)]
-            response = example.violating
-            if response is None:
-                response = other.input_ids[other.response_start :]
-            start = example.response_start
-            own = example.input_ids[start:]
-            if response == own:
-                continue
-            ids = [*example.input_ids[:start], *response][: self._max_length]
-            segments = [*example.segment_ids[:start], *([_RESPONSE] * len(response))][: self._max_length]
-            found.append(_Document(ids, segments, [IGNORED] * len(ids), example.task, 0))
-        return found
+    def _wrong(self, pair: Pair, true: _Document) -> _Document | None:
+        """The same prompt, hidden in the same places, with a response that is wrong; None where none is known."""
+        own = _response(pair.example)
+        known = [response for response in (pair.example.violating, pair.other) if response and response != own]
+        if not known:
+            return None
+        turn = torch.randint(len(known), (1,), generator=self._generator("wrong", pair.example.input_ids))
+        response = known[int(turn)]
+        end = len(true.ids) - len(own)
+        ids = [*true.ids[:end], *response][: self._max_length]
+        segments = [*true.segments[:end], *([_RESPONSE] * len(response))][: self._max_length]
+        return _Document(ids, segments, [IGNORED] * len(ids), true.task, 0)
 
     def _rows(self, documents: list[_Document]) -> list[list[int]]:
         """Indices of the documents of each row; packed rows take the first document that fits, in order."""

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import track
-from safetensors.torch import load_file
-from torch import Tensor
-
-from ift_serve.modeling.adapter.config import IFT_WEIGHTS, PEFT_WEIGHTS
-from ift_training.build import build_model, load_adapter_tensors
-from ift_training.collator import Collator
-from ift_training.data.mixture import ExampleDataset
-from ift_training.losses.ewc import fisher_information, save_fisher
-from ift_training.model.instruction_model import InstructionModel
 from ift_training.prepare import open_encoder, prepare_recipe
 from ift_training.recipe import Recipe, RecipeError
-from ift_training.settings import MaskingSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ift_training.data.mixture import ExampleDataset
+    from ift_training.data.selection import TrainingData
+    from ift_training.model.instruction_model import InstructionModel
 
 
 def write_fisher(recipe: Recipe, output: Path, *, examples: int, progress: bool = True) -> dict[str, Any]:
@@ -27,16 +22,29 @@ def write_fisher(recipe: Recipe, output: Path, *, examples: int, progress: bool 
 
     Gives the numbers of examples and weights. Raises RecipeError, SourceError.
     """
-    lora, extras = recipe.output / PEFT_WEIGHTS, recipe.output / IFT_WEIGHTS
-    if not lora.exists() and not extras.exists():
+    from ift_serve.modeling.adapters.config import IFT_WEIGHTS, PEFT_WEIGHTS
+
+    files = recipe.output / PEFT_WEIGHTS, recipe.output / IFT_WEIGHTS
+    if not any(file.exists() for file in files):
         raise RecipeError(f"output: {recipe.output} holds no adapter yet; train it first: ift-serve train RECIPE")
     data = prepare_recipe(recipe, open_encoder(recipe))
+    return _measure(recipe, data, files, output, min(examples, len(data.train)), progress=progress)
+
+
+def _measure(
+    recipe: Recipe, data: TrainingData, files: tuple[Path, Path], output: Path, count: int, *, progress: bool
+) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.progress import track
+    from safetensors.torch import load_file
+
+    from ift_training.build import build_model, load_adapter_tensors
+    from ift_training.losses.ewc import fisher_information, save_fisher
+
     built = build_model(recipe.base_directory(), recipe.trainer, data.tasks, recipe.seed)
-    load_adapter_tensors(
-        built.model, load_file(lora) if lora.exists() else {}, load_file(extras) if extras.exists() else {}
-    )
+    lora, extras = ({} if not file.exists() else load_file(file) for file in files)
+    load_adapter_tensors(built.model, lora, extras)
     built.model.eval()
-    count = min(examples, len(data.train))
     places = track(range(count), "measuring", console=Console(quiet=not progress), transient=True)
     found = fisher_information(built.model, _losses(built.model, data.train, recipe, places))
     save_fisher(output, built.model, found)
@@ -47,6 +55,9 @@ def _losses(
     model: InstructionModel, dataset: ExampleDataset, recipe: Recipe, places: Any
 ) -> Iterator[Callable[[], Tensor]]:
     """One example at a time, nothing hidden from it."""
+    from ift_training.collator import Collator
+    from ift_training.settings import MaskingSettings
+
     collate = Collator(
         padding=0, mask_token=0, masking=MaskingSettings(), packing=False, max_length=recipe.max_length, judges=False
     )

@@ -5,8 +5,11 @@ from __future__ import annotations
 from ift_serve.modeling.prompt import PromptRenderer
 from ift_serve.modeling.tokenizer import load_tokenizer
 from ift_training.data.encode import Encoder
-from ift_training.data.mixture import Progress, TrainingData, prepare
+from ift_training.data.selection import Progress, TrainingData, prepare
 from ift_training.recipe import Recipe, RecipeError
+
+RUN_FOLDER = "training"
+"""Inside the adapter's directory: checkpoints, tensorboard's files, curves.png, report.json."""
 
 
 def open_encoder(recipe: Recipe) -> Encoder:

@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
 
 from ift_serve.modeling.adapters.config import IFT_WEIGHTS, PEFT_WEIGHTS, IftConfig
 from ift_serve.modeling.adapters.writer import write_adapter
-from ift_training.build import Built, adapter_tensors, build_model, load_adapter_tensors
-from ift_training.collator import Collator
-from ift_training.losses.ewc import EwcPenalty
+from ift_training import checkpoint
+from ift_training.build import Built, build_model
+from ift_training.collator import Collator, WithOthers
+from ift_training.losses.ewc import EwcPenalty, trainable
 from ift_training.losses.next_token import IGNORED
-from ift_training.model.instruction_model import InstructionModel, judged_count, represented
-from ift_training.settings import TrainerSettings
-
-_TRAINING_STATE = "training_state.safetensors"
-_NOT_IN_ADAPTER = ("balance.", "projection.")
+from ift_training.model.instruction_model import InstructionModel, TrainingOutput, judged_count, represented
+from ift_training.model.sharding import whole
+from ift_training.randomness import load_random, save_random
+from ift_training.settings import MaskingSettings, TrainerSettings
 
 
 class _TellEpoch(TrainerCallback):  # type: ignore[misc]
@@ -39,18 +40,27 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
     """Losses are sums over a batch divided by counts over the whole optimiser step, on all processes.
 
     So the gradient is the same however a step's examples are cut into batches. A checkpoint is an adapter directory
-    with what else a resumed run needs beside it.
+    with what else a resumed run needs beside it. ``evaluation_collator`` hides nothing.
     """
 
-    def __init__(self, *, built: Built, settings: TrainerSettings, **options: Any) -> None:
+    def __init__(
+        self, *, built: Built, settings: TrainerSettings, evaluation_collator: Collator, **options: Any
+    ) -> None:
         super().__init__(model=built.model, **options)
         self.built = built
         self.settings = settings
         # The division by counts replaces the one by the number of accumulated batches.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
-        ewc = settings.losses.ewc
-        self._penalty = EwcPenalty(built.model, ewc.fisher, ewc.weight) if ewc.weight and ewc.fisher else None
+        self.evaluation_collator = evaluation_collator
+        self._penalty: EwcPenalty | None = None
+        if (ewc := settings.losses.ewc).fisher is not None:
+            penalty = EwcPenalty(built.model, ewc.fisher, ewc.weight)
+            checkpoint.place(built.model, penalty.anchor)
+            self._penalty = penalty if ewc.weight else None
+        self._batches_of_step = 1
+        self._trained: dict[str, Tensor] | None = None
+        self._gathered: dict[str, Tensor] | None = None
         self._parts: dict[str, Tensor] = {}
         self._steps_logged = 0
 
@@ -74,6 +84,7 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         """Counts over all batches of the step on all processes, in place of Trainer's count of labels."""
         if not batch_samples:
             return None
+        self._batches_of_step = len(batch_samples)
         total = torch.stack([self.counts(batch).cpu() for batch in batch_samples]).sum(0).to(device)
         if self.args.world_size > 1:
             total = self.accelerator.gather(total[None]).sum(0)
@@ -85,16 +96,37 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         """This batch's share of the step's loss, times the number of processes, over which gradients are averaged."""
         counts = self.counts(inputs)
         totals = counts if num_items_in_batch is None else num_items_in_batch.to(counts.device)
+        penalty = self._share_of_penalty() if model.training else None
         output = model(**inputs)
         parts = self.parts(output, counts, totals)
         total = torch.stack(list(parts.values())).sum()
         if model.training:
-            for name, value in parts.items():
-                if self._steps_logged < 0:
-                    self._steps_logged = self.state.global_step
-                self._parts[name] = self._parts.get(name, torch.zeros((), device=value.device)) + value.detach()
             total = total * self.args.world_size
+            if penalty is not None:
+                total = total + penalty
+                # Each process has all of it, unless each has the penalty of its own shards.
+                parts["ewc"] = penalty / (1 if self.is_fsdp_enabled else self.args.world_size)
+            self._note(parts)
         return (total, output) if return_outputs else total
+
+    def _share_of_penalty(self) -> Tensor | None:
+        """The penalty over the batches of the step.
+
+        Computed before the forward pass, from the parameters as the optimiser knows them: its gradient is the same on
+        all processes, or that of the shards they hold, and averaging does not change it.
+        """
+        if self._penalty is None:
+            return None
+        if self._trained is None:
+            self._trained = trainable(self.model)
+        return self._penalty(self._trained) / self._batches_of_step
+
+    def _note(self, parts: dict[str, Tensor]) -> None:
+        """Keep the parts for the next line of the log."""
+        if self._steps_logged < 0:
+            self._steps_logged = self.state.global_step
+        for name, value in parts.items():
+            self._parts[name] = self._parts.get(name, torch.zeros((), device=value.device)) + value.detach()
 
     def parts(self, output: Any, counts: Tensor, totals: Tensor) -> dict[str, Tensor]:
         """Weighted parts of the loss by name."""
@@ -107,9 +139,6 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
             found["instruction"] = weights.instruction * output.instruction / totals[-2].clamp_min(1)
         if weights.representation and output.representation is not None:
             found["representation"] = weights.representation * output.representation / totals[-1].clamp_min(1)
-        if self._penalty is not None:
-            # By the share of targets, which adds up to one over the step.
-            found["ewc"] = self._penalty() * counts[:-2].sum() / totals[:-2].sum().clamp_min(1)
         return found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -125,13 +154,62 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
             self._steps_logged = self.state.global_step
         super().log(logs, start_time)
 
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, None, None]:
-        """The loss only; answers are judged elsewhere."""
-        with torch.no_grad():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
-        return loss.detach(), None, None
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """All of the validation examples, with nothing hidden, in the same batches on every process."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        # A generator of its own: an evaluation must not change what training draws afterwards.
+        return DataLoader(
+            dataset, batch_size=self.args.per_device_eval_batch_size, collate_fn=self.evaluation_collator,
+            generator=torch.Generator(),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def evaluation_loop(
+        self, dataloader: DataLoader[Any], description: str, prediction_loss_only: bool | None = None,
+        ignore_keys: Any = None, metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:  # fmt: skip
+        """The parts of the loss over all examples, as if they were one batch; answers are judged elsewhere.
+
+        Processes take batches in turn, and as many forward passes each, which sharded models need.
+        """
+        self.model.eval()
+        world, rank = self.args.world_size, self.args.process_index
+        sums: list[Tensor] = []
+        group: list[dict[str, Tensor]] = []
+        last = len(dataloader) - 1
+        for number, batch in enumerate(dataloader):
+            group.append(batch)
+            if len(group) == world or number == last:
+                found = self._sums(group[min(rank, len(group) - 1)])
+                sums.append(found if rank < len(group) else torch.zeros_like(found))
+                group = []
+        total = torch.stack(sums).sum(0)
+        if world > 1:
+            total = self.accelerator.gather(total[None]).sum(0)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._evaluated(total).items()}
+        count = len(dataloader.dataset)  # type: ignore[arg-type]
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=count)  # type: ignore[arg-type]
+
+    def _sums(self, batch: dict[str, Tensor]) -> Tensor:
+        """``[2 K + 4]`` float64: summed losses (next token by task, instruction, representation), then their counts."""
+        inputs = self._prepare_inputs(batch)
+        with self.compute_loss_context_manager():
+            output = self.model(**inputs)
+        nothing = torch.zeros((), device=output.next_token.device)
+        rest = [nothing if x is None else x for x in (output.instruction, output.representation)]
+        losses = torch.cat((output.next_token, torch.stack(rest))).double()
+        return torch.cat((losses, self.counts(inputs).to(losses.device)))
+
+    def _evaluated(self, total: Tensor) -> dict[str, float]:
+        losses, counts = total.chunk(2)
+        variances = self.built.model.balance.log_variances
+        output = TrainingOutput(
+            next_token=losses[:-2].float(), instruction=losses[-2].float(), representation=losses[-1].float(),
+            log_variances=None if variances is None else whole(variances),
+        )  # fmt: skip
+        parts = self.parts(output, counts, counts)
+        found = {f"loss_{name}": float(value) for name, value in parts.items()}
+        return {"loss": sum(found.values()), **found}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a rate for the low-rank part and one for everything else."""
@@ -152,38 +230,66 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         return self.optimizer
 
     def write(self, directory: Path, card: str = "", recipe: dict[str, Any] | None = None, **fields: Any) -> None:
-        """Write the adapter as it is now. ``fields`` go into its configuration: scores, template_fingerprint."""
+        """Write the adapter as it is now. ``fields`` go into its configuration: scores, template_fingerprint.
+
+        One process may call it alone, also after a sharded run, which leaves the whole tensors of its end with it.
+        """
+        self._write(directory, self._gathered or checkpoint.gather(self.instruction_model), card, recipe, **fields)
+
+    def _write(
+        self, directory: Path, tensors: dict[str, Tensor], card: str = "", recipe: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> None:  # fmt: skip
         model = self.instruction_model
-        peft_fields, tensors, extras = adapter_tensors(model)
-        components = self.settings.components
-        config = IftConfig(base=self.built.reference, components=components, recipe=recipe or {}, **fields)
-        write_adapter(directory, peft_fields=peft_fields, peft_tensors=tensors, config=config, extras=extras, card=card)
+        files = checkpoint.by_file(model, tensors)
+        config = IftConfig(
+            base=self.built.reference, components=self.settings.components, recipe=recipe or {}, **fields
+        )  # fmt: skip
+        write_adapter(
+            directory, peft_fields=checkpoint.peft_fields(model), peft_tensors=files[PEFT_WEIGHTS], config=config,
+            extras=files[IFT_WEIGHTS], card=card,
+        )  # fmt: skip
 
     def restore(self, directory: Path) -> None:
         """Put the weights of a checkpoint or adapter directory back, extras and training state with them."""
         model = self.instruction_model
-        lora, extras = directory / PEFT_WEIGHTS, directory / IFT_WEIGHTS
-        load_adapter_tensors(
-            model, load_file(lora) if lora.exists() else {}, load_file(extras) if extras.exists() else {}
-        )
-        state = directory / _TRAINING_STATE
-        if state.exists():
-            model.load_state_dict(load_file(state), strict=False)
+        checkpoint.place(model, checkpoint.read(model, directory))
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the adapter, and beside it what is trained but is no part of it. All processes must call it."""
+        model = self.instruction_model
+        tensors = checkpoint.gather(model)
         if not self.args.should_save:
             return
         directory = Path(output_dir or self.args.output_dir)
-        self.write(directory)
-        state = self.instruction_model.state_dict()
-        kept = {n: t.detach().cpu().contiguous() for n, t in state.items() if n.startswith(_NOT_IN_ADAPTER)}
-        if kept:
-            save_file(kept, directory / _TRAINING_STATE)
+        self._write(directory, tensors)
+        if kept := checkpoint.by_file(model, tensors)[checkpoint.TRAINING_STATE]:
+            save_file(kept, directory / checkpoint.TRAINING_STATE)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        checkpoint.save_optimizer(
+            Path(output_dir), self.model, self.optimizer, self.lr_scheduler, write=self.args.should_save
+        )
+
+    def _load_optimizer_and_scheduler(self, checkpoint_directory: str | None) -> None:
+        if checkpoint_directory is not None:
+            checkpoint.load_optimizer(Path(checkpoint_directory), self.model, self.optimizer, self.lr_scheduler)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        save_random(Path(output_dir), self.args.process_index)
+
+    def _load_rng_state(self, checkpoint_directory: str | None) -> None:
+        if checkpoint_directory is not None:
+            load_random(Path(checkpoint_directory), self.args.process_index)
 
     def _inner_training_loop(self, *args: Any, **options: Any) -> Any:
         self._parts.clear()
         self._steps_logged = -1
-        return super()._inner_training_loop(*args, **options)
+        self._trained = self._gathered = None
+        result = super()._inner_training_loop(*args, **options)
+        if self.is_fsdp_enabled:
+            self._gathered = checkpoint.gather(self.instruction_model)
+        return result
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.restore(Path(resume_from_checkpoint))
@@ -242,13 +348,19 @@ def make_trainer(
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
     chosen = settings.masking.token
     mask_token = chosen if chosen is not None else getattr(tokenizer, "mask_token_id", None)
-    collator = Collator(
-        padding=int(padding), mask_token=int(padding if mask_token is None else mask_token), masking=settings.masking,
-        packing=settings.packing, max_length=max_length,
-        judges=settings.losses.instruction > 0, seed=seed,
-    )  # fmt: skip
+    judges = settings.losses.instruction > 0
+
+    def collator(masking: MaskingSettings) -> Collator:
+        return Collator(
+            padding=int(padding), mask_token=int(padding if mask_token is None else mask_token), masking=masking,
+            packing=settings.packing, max_length=max_length, judges=judges, seed=seed,
+        )  # fmt: skip
+
+    training = collator(settings.masking)
     arguments = training_arguments(settings, output, seed, progress=progress, **options)
     return InstructionTrainer(
-        built=built, settings=settings, args=arguments, train_dataset=dataset, eval_dataset=validation,
-        data_collator=collator, callbacks=[_TellEpoch(collator), *callbacks],
+        built=built, settings=settings, args=arguments, evaluation_collator=collator(MaskingSettings()),
+        train_dataset=WithOthers(dataset) if judges else dataset,
+        eval_dataset=WithOthers(validation) if judges and validation is not None else validation,
+        data_collator=training, callbacks=[_TellEpoch(training), *callbacks],
     )  # fmt: skip

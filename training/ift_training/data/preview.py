@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,18 @@ def to_text(example: EncodedExample, tokenizer: Any) -> Text:
     if example.violating is not None:
         line.append(f"\nviolating: {tokenizer.decode(example.violating, skip_special_tokens=True)}", style="red")
     return line
+
+
+def to_plain(example: EncodedExample, tokenizer: Any) -> str:
+    """One example without colours: a line for each run of tokens, with its segment and a star where the loss looks."""
+    shown = to_json(example, tokenizer)
+    lines = []
+    for (segment, seen), run in itertools.groupby(shown["tokens"], key=lambda t: (t["segment"], t["loss"])):
+        text = "".join(token["text"] for token in run).replace("\n", "\\n")
+        lines.append(f"{segment:11} {'*' if seen else ' '} {text}")
+    if "violating" in shown:
+        lines.append(f"{'violating':11}   {shown['violating']}".replace("\n", "\\n"))
+    return "\n".join(lines)
 
 
 def legend() -> Text:

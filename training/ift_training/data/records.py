@@ -26,6 +26,11 @@ class RecordError(ValueError):
         self.field = field
         self.message = message
 
+    @property
+    def kind(self) -> str:
+        """What to count it by: the same for records with the same mistake."""
+        return f"{self.field} {self.message.split(':')[0].split(';')[0]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

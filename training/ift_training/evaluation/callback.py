@@ -17,11 +17,13 @@ METRIC = "eval_score"
 class ScoreCallback(TrainerCallback):  # type: ignore[misc]
     """Adds ``eval_score`` (mean over tasks) and ``eval_score_TASK`` to the metrics of an evaluation.
 
-    Must stand before whatever reads the metrics, such as early stopping.
+    Must stand before whatever reads the metrics, such as early stopping. ``log`` is where the scores are noted, the
+    trainer's own once there is one.
     """
 
     def __init__(self, score: Callable[[], Scores]) -> None:
         self._score = score
+        self.log: Callable[[dict[str, float]], None] = lambda scores: None
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, Any],
@@ -29,13 +31,9 @@ class ScoreCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:  # fmt: skip
         """Ask, judge, and write the result where the losses are."""
         found = self._score()
-        metrics[METRIC] = found.mean
-        metrics.update({f"{METRIC}_{task}": share for task, share in found.tasks.items()})
-        entry = {name: value for name, value in metrics.items() if name.startswith(METRIC)}
-        if state.log_history and state.log_history[-1].get("step") == state.global_step:
-            state.log_history[-1].update(entry)
-        else:
-            state.log_history.append({"step": state.global_step, **entry})
+        scores = {METRIC: found.mean, **{f"{METRIC}_{task}": share for task, share in found.tasks.items()}}
+        metrics.update(scores)
+        self.log(dict(scores))
 
 
 class EpochCallback(TrainerCallback):  # type: ignore[misc]

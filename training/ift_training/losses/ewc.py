@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ift_training.model.sharding import into, local
+
 _FISHER, _ANCHOR = "fisher.", "anchor."
+_NOT_IN_ADAPTER = ("balance.", "projection.")
+"""Parameters that serve one training only; the next task has its own."""
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -49,32 +53,62 @@ def save_fisher(path: Path, model: nn.Module, fisher: dict[str, Tensor]) -> None
 
 
 class EwcPenalty:
-    """``weight / 2 sum_i F_i (theta_i - theta*_i)^2`` (Kirkpatrick et al. 2017, eq. 3)."""
+    """``weight / 2 sum_i F_i (theta_i - theta*_i)^2`` (Kirkpatrick et al. 2017, eq. 3).
+
+    ``anchor`` is theta*, full tensors by parameter name: where the previous task ended and this one has to begin.
+    Raises ValueError when the file is not of an adapter of the model's shape.
+    """
 
     def __init__(self, model: nn.Module, path: Path, weight: float) -> None:
-        from safetensors.torch import load_file
-
-        found = load_file(path)
-        self._parameters = trainable(model)
-        wanted = {part + name for part in (_FISHER, _ANCHOR) for name in self._parameters}
-        if missing := sorted(wanted - set(found)):
-            raise ValueError(f"losses.ewc.fisher: {path} has no {missing[0]}; it was made for another adapter's shape")
-        for name, parameter in self._parameters.items():
-            if found[_FISHER + name].shape != parameter.shape:
-                raise ValueError(f"losses.ewc.fisher: {path}: {name} has another shape than this adapter's")
+        found = _load(path)
+        wanted = {n: p for n, p in trainable(model).items() if not n.startswith(_NOT_IN_ADAPTER)}
+        _check(path, found, wanted)
         self._weight = weight
-        self._fisher = {name: found[_FISHER + name] for name in self._parameters}
-        self._anchor = {name: found[_ANCHOR + name] for name in self._parameters}
+        self._fisher = {name: found[_FISHER + name] for name in wanted}
+        self.anchor = {name: found[_ANCHOR + name] for name in wanted}
+        self._parts: dict[str, tuple[Tensor, Tensor]] = {}
 
-    @property
-    def anchor(self) -> dict[str, Tensor]:
-        """Where the previous task ended; training of the next one begins there."""
-        return self._anchor
-
-    def __call__(self) -> Tensor:
-        """The penalty at the current parameters."""
+    def __call__(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The penalty at the parameters given by name; of sharded ones, this process's share of it."""
         total = torch.zeros(())
-        for name, parameter in self._parameters.items():
-            moved = parameter.float() - self._anchor[name].to(parameter.device)
-            total = total.to(moved.device) + (self._fisher[name].to(moved.device) * moved.pow(2)).sum()
+        for name, fisher in self._fisher.items():
+            parameter = parameters[name]
+            if name not in self._parts:
+                self._parts[name] = (_like(parameter, fisher), _like(parameter, self.anchor[name]))
+            importance, anchor = self._parts[name]
+            moved = local(parameter).float() - anchor
+            total = total.to(moved.device) + (importance * moved.pow(2)).sum()
         return 0.5 * self._weight * total
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"losses.ewc.fisher: {path} cannot be read: {error}") from error
+
+
+def _check(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Everything the adapter trains is in the file, in the same shape, and the file has nothing that it lacks."""
+    shown = f"losses.ewc.fisher: {path}"
+    expected = {part + name: parameter for part in (_FISHER, _ANCHOR) for name, parameter in wanted.items()}
+    for key, parameter in expected.items():
+        if key not in found:
+            raise ValueError(f"{shown} has no {key}; use the lora and components that it was made with")
+        if found[key].shape != parameter.shape:
+            raise ValueError(
+                f"{shown}: {key} is {tuple(found[key].shape)}, here {tuple(parameter.shape)}; "
+                "use the lora and components that it was made with"
+            )
+    for key in found:
+        name = key.removeprefix(_FISHER).removeprefix(_ANCHOR)
+        if key not in expected and not name.startswith(_NOT_IN_ADAPTER):
+            raise ValueError(f"{shown} has {key}, which is not trained here; use the lora and components of that task")
+
+
+def _like(parameter: Tensor, full: Tensor) -> Tensor:
+    """The part of a full float32 tensor that belongs to this process's part of a parameter."""
+    return local(into(torch.zeros_like(parameter, dtype=torch.float32), full)).detach()

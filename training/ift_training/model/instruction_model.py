@@ -51,6 +51,11 @@ class InstructionModel(nn.Module):
         base: Any = self.base
         return base.get_base_model() if hasattr(base, "get_base_model") else base
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of the base's layers, each of which is sharded by itself."""
+        return list(self.causal._no_split_modules or ())
+
     def tokens(self, input_ids: Tensor, segments: Tensor, sequence: Tensor, sequences: int) -> TokenBatch:
         """The flat description of a ``[B, L]`` batch."""
         return TokenBatch(input_ids.flatten(), segments.flatten(), sequence.flatten(), sequences)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from ift_training.reporting.machine import free_memory
 
 if TYPE_CHECKING:
@@ -55,7 +53,9 @@ class MemoryEstimate:
 
 def mebibytes(count: int) -> str:
     """A number of bytes for people."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+    if count >= 2**30:
+        return f"{count / 2**30:.1f} GiB"
+    return f"{count / 2**20:.{0 if count >= 10 * 2**20 else 1}f} MiB"
 
 
 def estimate(recipe: Recipe, longest: int) -> tuple[MemoryEstimate, int]:
@@ -91,6 +91,8 @@ def estimate(recipe: Recipe, longest: int) -> tuple[MemoryEstimate, int]:
 
 def _low_rank(base: Any, settings: LoraSettings) -> int:
     """Parameters of the low-rank part: ``rank (in + out)`` a linear layer, and its length of outputs with DoRA."""
+    from torch import nn
+
     if not settings.rank:
         return 0
     count, head = 0, base.get_output_embeddings()

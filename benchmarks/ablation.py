@@ -1,0 +1,220 @@
+"""What does each instruction-aware component add to LoRA, and what does consolidation save?
+
+``python benchmarks/ablation.py --json`` trains every variant on the same examples for the same number of steps with three
+seeds, scores them by the checkers on the test split of the families that the embedded model cannot do, and writes
+``docs/results.md``. Controls are LoRA alone at a rank that gives as many trained parameters as the variant has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+FAMILIES = ["short_sentence", "list_shape", "long_sum", "combined", "both_ends", "words_in_and_out"]
+ENCODER = 64
+ONE_BY_ONE: dict[str, dict[str, Any]] = {
+    "segment embedding": {"segment_embedding": True},
+    "instruction embedding": {"instruction_embedding": 8},
+    "two-stream fusion": {"instruction_encoder": ENCODER, "two_stream": 48},
+    "attention bias": {"instruction_encoder": ENCODER, "attention_bias": True},
+    "attention gain": {"attention_gain": True},
+    "instruction gate": {"instruction_encoder": ENCODER, "instruction_gate": 8},
+    "reasoning pathways": {"reasoning_pathways": 96},
+    "adherence head": {"instruction_encoder": ENCODER, "adherence_head": 64},
+}
+ALL: dict[str, Any] = {
+    "segment_embedding": True, "instruction_embedding": 8, "instruction_encoder": ENCODER, "two_stream": 48,
+    "attention_bias": True, "attention_gain": True, "instruction_gate": 8, "reasoning_pathways": 96,
+    "adherence_head": 64,
+}  # fmt: skip
+RANK = 8
+_T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Two-sided 95 % quantiles of Student's t for that many runs."""
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=3, choices=range(2, 6))
+    parser.add_argument("--examples", type=int, default=40, help="test requests of each family")
+    parser.add_argument("--only", action="append", default=[], help="variants to run; default: all")
+    parser.add_argument("--part", choices=("components", "ewc", "both"), default="both")
+    parser.add_argument("--output", type=Path, help="write the page here, such as docs/results.md")
+    parser.add_argument("--json", action="store_true", help="JSON only, on standard output")
+    return parser.parse_args()
+
+
+def recipe(folder: Path, families: list[str], steps: int, seed: int, examples: int, **trainer: Any) -> Any:
+    """Every variant's recipe but for what ``trainer`` changes."""
+    from ift_training.recipe import Recipe
+
+    given = {"lora": {"rank": RANK, "alpha": 2 * RANK}, "learning_rate": 2e-3, "batch_size": 16, **trainer}
+    return Recipe.parse(
+        {
+            "base": "ift-tiny", "output": str(folder), "seed": seed, "max_length": 128,
+            "sources": [{"procedural": families, "count": steps * 16}],
+            "validation": {"sources": [
+                {"procedural": [f], "split": "test", "count": examples} for f in (*FAMILIES, "case", "extract")
+            ]},
+            "evaluation": {"every": 0, "examples": examples},
+            "trainer": {**given, "max_steps": steps, "warmup": 0.03},
+        }
+    )  # fmt: skip
+
+
+def run(chosen: Any) -> dict[str, Any]:
+    """Train and score; shares in percent by family, and how many parameters were trained."""
+    from ift_training.run import train
+
+    begun = time.monotonic()
+    report = train(chosen, progress=False)
+    scores = {name: 100 * share for name, share in report.after.items()}
+    return {"scores": scores, "parameters": report.trained, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def mean_of(result: dict[str, Any], families: list[str]) -> float:
+    """Percent over some families."""
+    return statistics.mean(result["scores"][f] for f in families)
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean, and the half-width of its 95 % confidence interval."""
+    spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return statistics.mean(values), _T_95.get(len(values), 2.0) * spread
+
+
+def lora_parameters_a_rank() -> int:
+    """Trained parameters of LoRA of rank 1 on every linear layer of the embedded model below its head."""
+    from ift_serve.embedded import model_path
+    from ift_serve.modeling.adapters.base import BaseFacts
+
+    facts = BaseFacts.of_directory(model_path())
+    return sum(sum(facts.shapes[f"{path}.weight"]) for path in facts.linears if path != facts.head_path)
+
+
+def components(given: argparse.Namespace, folder: Path, say: Any) -> list[dict[str, Any]]:
+    """LoRA alone, with each component, with all, and width-matched controls."""
+    variants: dict[str, dict[str, Any]] = {"LoRA alone": {}}
+    for name, found in ONE_BY_ONE.items():
+        changes: dict[str, Any] = {"components": found}
+        if "adherence_head" in found:
+            changes["losses"] = {"instruction": 0.2}
+        variants[f"+ {name}"] = changes
+    variants["+ all"] = {"components": ALL, "losses": {"instruction": 0.2}}
+    per_rank = lora_parameters_a_rank()
+    rows: list[dict[str, Any]] = []
+
+    def measure(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+        results = []
+        for seed in range(given.seeds):
+            path = folder / f"{len(rows)}-{seed}"
+            results.append(run(recipe(path, FAMILIES, given.steps, seed, given.examples, **changes)))
+        mean, half = interval([mean_of(r, FAMILIES) for r in results])
+        row = {
+            "variant": name, "mean": round(mean, 1), "half_width": round(half, 1),
+            "parameters": results[0]["parameters"], "runs": [round(mean_of(r, FAMILIES), 1) for r in results],
+            "seconds": statistics.median(r["seconds"] for r in results),
+        }  # fmt: skip
+        rows.append(row)
+        say(f"{name}: {row['mean']} +- {row['half_width']} ({row['parameters']} parameters, {row['seconds']} s)")
+        return row
+
+    controls: dict[int, str] = {}
+    for name, changes in variants.items():
+        if given.only and name not in given.only:
+            continue
+        row = measure(name, changes)
+        rank = round(row["parameters"] / per_rank)
+        if changes and rank > RANK:
+            controls.setdefault(rank, name)
+    for rank, name in controls.items():
+        measure(f"LoRA alone, rank {rank} (as wide as {name})", {"lora": {"rank": rank, "alpha": 2 * rank}})
+    return rows
+
+
+def consolidation(given: argparse.Namespace, folder: Path, say: Any) -> list[dict[str, Any]]:
+    """Task A, then task B with and without the penalty; what is left of A."""
+    from ift_training.fisher import write_fisher
+
+    first, second = ["long_sum", "list_shape"], ["both_ends", "words_in_and_out"]
+    rows = []
+    for seed in range(given.seeds):
+        begin = folder / f"ewc-a-{seed}"
+        before = recipe(begin, first, given.steps, seed, given.examples)
+        score_a = mean_of(run(before), first)
+        fisher = folder / f"fisher-{seed}.safetensors"
+        write_fisher(before, fisher, examples=400, progress=False)
+        for weight in (0.0, 100.0, 1000.0, 10000.0):
+            losses = {"ewc": {"weight": max(weight, 1e-12), "fisher": str(fisher)}}
+            after = recipe(
+                folder / f"ewc-b-{seed}-{weight:g}", second, given.steps, seed, given.examples, losses=losses
+            )
+            result = run(after)
+            rows.append(
+                {"seed": seed, "weight": weight, "a_before": score_a, "a_after": mean_of(result, first),
+                 "b": mean_of(result, second)}
+            )  # fmt: skip
+            say(json.dumps(rows[-1]))
+    return rows
+
+
+def page(report: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "# What the components add", "",
+        f"Made by `python benchmarks/ablation.py` in {report['minutes']} minutes: {report['steps']} steps of 16 examples, "
+        f"{report['seeds']} seeds, LoRA of rank {RANK} on every linear layer of `ift-tiny`, greedy answers to "
+        f"{report['examples']} test requests of each of {len(FAMILIES)} families ({', '.join(FAMILIES)}), judged by the "
+        "checkers. Mean share of answers that pass, with the 95 % confidence interval over seeds.", "",
+        "| variant | trained parameters | passes, % | runs |", "| --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for row in report.get("components", []):
+        runs = ", ".join(map(str, row["runs"]))
+        lines.append(f"| {row['variant']} | {row['parameters']:,} | {row['mean']} ± {row['half_width']} | {runs} |")
+    found = report.get("ewc", [])
+    if found:
+        lines += [
+            "", "# What consolidation saves", "",
+            "Task A (long_sum, list_shape), then task B (both_ends, words_in_and_out) from where A ended, with the Fisher "
+            "penalty of A at several weights; means over seeds.", "",
+            "| weight of the penalty | A before B | A after B | forgotten | B |", "| --- | --- | --- | --- | --- |",
+        ]  # fmt: skip
+        for weight in sorted({row["weight"] for row in found}):
+            rows = [row for row in found if row["weight"] == weight]
+            before, after, b = (statistics.mean(r[k] for r in rows) for k in ("a_before", "a_after", "b"))
+            lines.append(f"| {weight:g} | {before:.1f} | {after:.1f} | {before - after:.1f} | {b:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """The command."""
+    given = arguments()
+    begun = time.monotonic()
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    report: dict[str, Any] = {"steps": given.steps, "seeds": given.seeds, "examples": given.examples}
+    with tempfile.TemporaryDirectory() as folder:
+        if given.part in ("components", "both"):
+            report["components"] = components(given, Path(folder), say)
+        if given.part in ("ewc", "both"):
+            report["ewc"] = consolidation(given, Path(folder), say)
+    report["minutes"] = round((time.monotonic() - begun) / 60, 1)
+    if given.output:
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        given.output.write_text(page(report), encoding="utf-8")
+    print(json.dumps(report) if given.json else page(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

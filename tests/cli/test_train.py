@@ -1,0 +1,144 @@
+"""`ift-serve train` and `ift-serve data` as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ift_serve.cli import app
+from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.modeling.adapters.reader import read_adapter
+from tests.support.models import tiny_llama
+
+
+def ift(*arguments: str, code: int = 0) -> str:
+    """What the command prints; on an expected error, what it prints about it."""
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"})
+    assert done.exit_code == code, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def recipe(base: Path, tmp_path: Path) -> Path:
+    records = [{"instruction": f"Say {i}.", "output": f"{i} it is"} for i in range(12)]
+    (tmp_path / "said.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records) + "oops\n")
+    (tmp_path / "recipe.yaml").write_text(
+        f"base: {base}\noutput: {tmp_path / 'out'}\nmax_length: 128\n"
+        "sources:\n  - jsonl: said.jsonl\n    checks: [{type: end, phrase: it is}]\n"
+        "evaluation: {every: 2, max_new_tokens: 4}\n"
+        "trainer: {batch_size: 4, max_steps: 2, lora: {rank: 2}}\n"
+    )
+    return tmp_path / "recipe.yaml"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train",), "--dry-run"),
+        (("train", "run"), "--dry-run"),
+        (("train", "fisher"), "--output"),
+        (("data",), "preview"),
+        (("data", "preview"), "--html"),
+    ],
+)
+def test_help(arguments: tuple[str, ...], said: str) -> None:
+    assert said in ift(*arguments, "--help")
+
+
+def test_help_and_mistakes_in_a_recipe_import_nothing_heavy(recipe: Path) -> None:
+    code = (
+        "import sys\nfrom ift_serve.cli import app\n"
+        "for arguments in (['train', '--help'], ['train', sys.argv[1], '--set', 'max_length=10']):\n"
+        "    try:\n        app(arguments)\n    except SystemExit as end:\n        print(end.code)\n"
+        "print(sorted({'torch', 'peft', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(recipe)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["1", "[]"]
+
+
+def test_a_missing_package_is_named_with_what_to_install(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("ift_serve.cli.train"), "_NEEDED", ("accelerate", "no_such_package"))
+    assert "training needs no_such_package: pip install 'ift-serve[train]'" in ift("train", str(recipe), code=1)
+
+
+def test_a_recipe_becomes_an_adapter(base: Path, recipe: Path, tmp_path: Path) -> None:
+    shown = ift("train", str(recipe), "--set", "name=said", "--set", "trainer.max_steps=3")
+    assert "dropped 1, line is not JSON (said.jsonl:13)" in shown and "memory: about" in shown
+    assert "3 steps" in shown and "Adapter said written to" in shown
+    weights = read_adapter(tmp_path / "out", BaseFacts.of_directory(base))
+    assert weights.rank == 2 and weights.config is not None
+    assert weights.config.recipe["name"] == "said"
+
+
+def test_the_report_is_json_for_programs(recipe: Path) -> None:
+    report = json.loads(ift("train", str(recipe), "--json"))
+    assert report["steps"] == 2 and set(report["scores"]["after"]) == {"said"}
+    assert report["data"]["dropped"] == 1
+    again = json.loads(ift("train", str(recipe), "--resume", "--set", "trainer.max_steps=4", "--json"))
+    assert again["steps"] == 4
+    found = json.loads(ift("train", "fisher", str(recipe), "--output", str(recipe.parent / "f.safetensors"), "--json"))
+    assert found["examples"] > 0 and (recipe.parent / "f.safetensors").is_file()
+
+
+def test_a_dry_run_writes_nothing(recipe: Path, tmp_path: Path) -> None:
+    assert "parameters would be trained" in ift("train", str(recipe), "--dry-run")
+    assert not (tmp_path / "out").exists()
+
+
+def test_recipes_of_the_package_have_names(tmp_path: Path) -> None:
+    output = f"output={tmp_path / 'out'}"
+    assert "would be trained" in ift("train", "style-small", "--dry-run", "--set", output)
+    assert "Over and out" in ift("data", "preview", "style-small", "--set", output)
+    assert "no-such: cannot be read" in ift("train", "no-such", "--dry-run", code=1)
+    assert "cannot be read" in ift("data", "preview", "no-such", code=1)
+
+
+def test_init_writes_a_recipe_that_passes_a_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ift("train", "--init")
+    assert "would be trained" in ift("train", "recipe.yaml", "--dry-run")
+    assert "is there already" in ift("train", "--init", code=1)
+    ift("train", "--init", "other.yaml")
+    assert (tmp_path / "other.yaml").read_text() == (tmp_path / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "name a recipe"),
+        (("nowhere.yaml",), 1, "nowhere.yaml: cannot be read"),
+        (("RECIPE", "--set", "trainer.lora.rang=3"), 1, "trainer.lora.rang: is not known; did you mean `rank`?"),
+        (("RECIPE", "--set", "rank"), 1, "write --set field=value"),
+        (("RECIPE", "--resume"), 1, "holds no checkpoint"),
+        (("RECIPE", "--set", "max_length=10"), 1, "no record is left to train on"),
+        (("RECIPE", "--set", "base=no/such-model"), 1, "base: no/such-model"),
+        (("fisher", "RECIPE"), 1, "train it first"),
+    ],
+)
+def test_mistakes_are_explained(recipe: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    given = [str(recipe) if a == "RECIPE" else a for a in arguments]
+    assert said in " ".join(ift("train", *given, code=code).split())
+
+
+def test_previews(recipe: Path, tmp_path: Path) -> None:
+    shown = ift("data", "preview", str(recipe), "-n", "2")
+    assert "it is" in shown and "seen by the loss" in shown and "dropped 1" in shown and "instruction" in shown
+    found = json.loads(ift("data", "preview", str(recipe), "--json"))
+    assert len(found["examples"]) == 5
+    assert {t["segment"] for t in found["examples"][0]["tokens"]} == {"template", "instruction", "response"}
+    ift("data", "preview", str(recipe), "--html", str(tmp_path / "page.html"))
+    assert "<span" in (tmp_path / "page.html").read_text()
+    assert "it is" in ift("data", "preview", str(tmp_path / "said.jsonl"))
+    assert "--set" in ift("data", "preview", str(tmp_path / "said.jsonl"), "--set", "x", code=1)

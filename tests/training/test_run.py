@@ -1,0 +1,208 @@
+"""Training runs: scores that mean something, best weights, resuming, files, memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ift_serve.embedded import model_path
+from ift_serve.modeling.attention import register_attention
+from ift_serve.modeling.instruction.components import InstructionComponents
+from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
+from ift_serve.modeling.instruction.hooks import attach
+from ift_serve.modeling.prompt import PromptRenderer
+from ift_serve.modeling.tokenizer import load_tokenizer
+from ift_training.data.procedural import families
+from ift_training.evaluation.answers import greedy
+from ift_training.fisher import write_fisher
+from ift_training.prepare import RUN_FOLDER
+from ift_training.pretrain.evaluate import held_out, transformers_answers
+from ift_training.recipe import Recipe, RecipeError
+from ift_training.reporting.curves import series
+from ift_training.run import train
+from tests.support.models import tiny_llama
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("base"))
+
+
+def recipe(model: Path, output: Path, **other: Any) -> Recipe:
+    found: dict[str, Any] = {
+        "base": str(model), "output": str(output), "max_length": 200, "name": "tiny",
+        "sources": [{"procedural": ["frame", "repeat"], "count": 24}], "validation": {"share": 0.25},
+        "evaluation": {"every": 2, "examples": 2, "max_new_tokens": 4},
+        "trainer": {"batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "lora": {"rank": 4}},
+    }  # fmt: skip
+    for path, value in other.items():
+        part, _, name = path.partition("__")
+        if name:
+            found[part] = {**found[part], name: value}
+        else:
+            found[part] = value
+    return Recipe.parse(found)
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "adapter_model.safetensors")
+
+
+def test_a_run_leaves_an_adapter_with_its_card_curves_and_report(base: Path, tmp_path: Path) -> None:
+    report = train(recipe(base, tmp_path / "out"), progress=False)
+    out = tmp_path / "out"
+    assert report.steps == 4 and set(report.before) == set(report.after) == {"frame", "repeat"}
+    config = json.loads((out / "ift_config.json").read_text())
+    assert config["recipe"]["trainer"]["max_steps"] == 4 and config["scores"]["after"] == report.after
+    card = (out / "README.md").read_text()
+    assert "| frame |" in card and "## Some answers" in card
+    assert (out / RUN_FOLDER / "curves.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads((out / RUN_FOLDER / "report.json").read_text())
+    assert found["steps"] == 4 and found["data"]["validation"] == 6
+    assert {"eval_loss", "eval_score", "eval_score_frame"} <= set(series(found["history"]))
+    assert all(entry.stat().st_mode & 0o044 == 0o044 for entry in out.iterdir() if entry.is_file())
+    events = EventAccumulator(str(next((out / RUN_FOLDER / "runs").iterdir())))
+    events.Reload()
+    assert {"eval/loss", "eval/score", "eval/score_frame"} <= set(events.Tags()["scalars"])
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(out))
+    assert torch.isfinite(merged(torch.tensor([[1, 5, 9]])).logits).all()
+
+
+def test_everything_that_a_recipe_can_turn_on_works_together(base: Path, tmp_path: Path) -> None:
+    whole = recipe(
+        base, tmp_path / "out", trainer__packing=True, trainer__masking={"rate": 0.2, "mode": "drop"},
+        trainer__losses={"instruction": 0.5, "representation": 0.1, "task_weights": "learned"},
+        trainer__components={
+            "segment_embedding": True, "instruction_embedding": 2, "instruction_encoder": 8, "two_stream": 4,
+            "attention_bias": True, "attention_gain": True, "instruction_gate": 2, "reasoning_pathways": 6,
+            "temperature_head": 4, "adherence_head": 4,
+        },
+    )  # fmt: skip
+    report = train(whole, progress=False)
+    assert {"loss_next_token", "loss_instruction", "loss_representation"} <= set(report.losses)
+    assert all(value == value for value in report.losses.values())
+    assert load_file(tmp_path / "out" / "ift_extras.safetensors")
+    assert set(report.after) == {"frame", "repeat"}
+
+
+def test_a_resumed_run_ends_at_the_same_weights(base: Path, tmp_path: Path) -> None:
+    chosen: dict[str, Any] = {
+        "evaluation__best": "last", "sources": [{"procedural": ["frame"], "count": 12}], "trainer__max_steps": 6,
+    }  # fmt: skip
+    whole = recipe(base, tmp_path / "whole", **chosen)
+    train(whole, progress=False)
+    broken = recipe(base, tmp_path / "broken", **chosen)
+    train(broken, progress=False)
+    (tmp_path / "broken" / "adapter_model.safetensors").unlink()
+    # What is left is in the middle of the second epoch, whose generated examples are not those of the first.
+    (tmp_path / "broken" / RUN_FOLDER / "checkpoint-6").rename(tmp_path / "away")
+    train(broken, resume=True, progress=False)
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_best_weights_are_kept_and_a_run_that_gets_worse_stops(base: Path, tmp_path: Path) -> None:
+    hopeless = recipe(
+        base, tmp_path / "out", evaluation__best="loss", evaluation__patience=1, evaluation__every=1,
+        trainer__learning_rate=5.0, trainer__max_steps=30, trainer__schedule="constant", trainer__warmup=0.0,
+    )  # fmt: skip
+    report = train(hopeless, progress=False)
+    assert report.stopped_early and report.steps < 30
+    assert report.best_step is not None and report.best_step < report.steps
+    kept = weights(tmp_path / "out" / RUN_FOLDER / f"checkpoint-{report.best_step}")
+    written = weights(tmp_path / "out")
+    assert all(torch.equal(kept[name], written[name]) for name in kept)
+
+
+def test_nothing_is_trained_in_a_dry_run(base: Path, tmp_path: Path) -> None:
+    report = train(recipe(base, tmp_path / "out"), dry_run=True, progress=False)
+    assert not (tmp_path / "out").exists()
+    assert report.data.examples == 24 and report.memory.total > 0 and report.memory.fits
+
+
+def test_the_estimate_counts_what_is_trained(base: Path, tmp_path: Path) -> None:
+    with_components = recipe(
+        base, tmp_path / "out",
+        trainer__components={"segment_embedding": True, "instruction_encoder": 8}, trainer__max_steps=1,
+        evaluation__every=0,
+    )  # fmt: skip
+    estimated = train(with_components, dry_run=True, progress=False).trained_parameters
+    train(with_components, progress=False)
+    written = weights(tmp_path / "out"), load_file(tmp_path / "out" / "ift_extras.safetensors")
+    assert estimated == sum(t.numel() for tensors in written for t in tensors.values())
+
+
+def test_other_files_are_not_written_over(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(RecipeError, match=r"output: .* holds other files"):
+        train(recipe(base, tmp_path), progress=False)
+    with pytest.raises(RecipeError, match="holds no checkpoint"):
+        train(recipe(base, tmp_path), resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"base": "no/such-model"}, "base: "),
+        ({"trainer__lora": {"rank": 4, "targets": ["nowhere"]}}, "trainer: .*nowhere"),
+    ],
+)
+def test_what_only_the_model_knows_is_named_too(base: Path, tmp_path: Path, other: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        train(recipe(base, tmp_path / "out", **other), progress=False)
+
+
+def test_fisher_information_is_of_the_trained_adapter(base: Path, tmp_path: Path) -> None:
+    chosen = recipe(base, tmp_path / "out", evaluation__every=0)
+    with pytest.raises(RecipeError, match="train it first"):
+        write_fisher(chosen, tmp_path / "fisher.safetensors", examples=3, progress=False)
+    train(chosen, progress=False)
+    found = write_fisher(chosen, tmp_path / "fisher.safetensors", examples=3, progress=False)
+    tensors = load_file(tmp_path / "fisher.safetensors")
+    fisher = {name: t for name, t in tensors.items() if name.startswith("fisher.")}
+    assert found["examples"] == 3 and found["parameters"] == sum(t.numel() for t in fisher.values())
+    assert all((t >= 0).all() for t in fisher.values()) and any(t.any() for t in fisher.values())
+    protected = recipe(
+        base, tmp_path / "next", evaluation__every=0,
+        trainer__losses={"ewc": {"weight": 10.0, "fisher": str(tmp_path / "fisher.safetensors")}},
+    )  # fmt: skip
+    assert "loss_ewc" in train(protected, progress=False).losses
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_answers_are_those_of_generate(adapted: bool) -> None:
+    register_attention()
+    path = str(model_path())
+    model, plain = (
+        AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention).eval()
+        for attention in ("ift", "sdpa")
+    )
+    components = None
+    if adapted:
+        attach(model)
+        config = model.config
+        shape = BaseShape(
+            hidden_size=config.hidden_size, layers=config.num_hidden_layers, heads=config.num_attention_heads,
+            vocabulary_size=config.vocab_size,
+        )  # fmt: skip
+        components = InstructionComponents(
+            ComponentsConfig(
+                segment_embedding=True, instruction_embedding=4, instruction_encoder=16, two_stream=8,
+                attention_bias=True, attention_gain=True, instruction_gate=4, reasoning_pathways=12,
+            ),
+            shape,
+        )  # fmt: skip
+    examples = [held_out(name, 1, 3)[0] for name in families()]
+    renderer = PromptRenderer(load_tokenizer(path))
+    prompts = [renderer.instruction(e.instruction, e.context) for e in examples]
+    found = greedy(model, components, prompts, frozenset({2}), max_new_tokens=96, batch_size=16)
+    expected = transformers_answers(plain, AutoTokenizer.from_pretrained(path))([e.prompt for e in examples])
+    assert [renderer.tokenizer.decode(ids) for ids in found] == expected

@@ -1,0 +1,176 @@
+"""The steps themselves: model, trainer, scores along the way, and everything that is written at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+
+from ift_training.build import Built, build_model
+from ift_training.data.encode import Encoder
+from ift_training.data.selection import TrainingData
+from ift_training.evaluation.callback import METRIC, EpochCallback, ScoreCallback
+from ift_training.evaluation.progress import ProgressCallback
+from ift_training.evaluation.score import Judged, Scorer, Scores, scores
+from ift_training.prepare import RUN_FOLDER
+from ift_training.recipe import Recipe, RecipeError
+from ift_training.reporting.card import model_card
+from ift_training.reporting.curves import plot
+from ift_training.reporting.summary import TrainingReport
+from ift_training.trainer import InstructionTrainer, make_trainer
+
+_CHECKPOINTS_KEPT = 2
+_EVALUATION_BATCH = 32
+_LOGGING_STEPS = 10
+_LEAST_POINTS = 20
+"""Points of a curve, even of a short run."""
+
+
+@dataclass(slots=True)
+class Loop:
+    """A recipe with what was opened for it."""
+
+    recipe: Recipe
+    encoder: Encoder
+    data: TrainingData
+    built: Built
+    report: TrainingReport
+    scorer: Scorer
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps what is no part of the adapter."""
+        return self.recipe.output / RUN_FOLDER
+
+    def judged(self) -> list[Judged]:
+        """Answers of the model as it is now."""
+        return self.scorer.judged(self.built.model.causal, self.built.model.components)
+
+    def score(self) -> Scores:
+        """Scores of the model as it is now."""
+        return scores(self.judged())
+
+
+def run_loop(
+    recipe: Recipe, encoder: Encoder, data: TrainingData, report: TrainingReport, checkpoint: Path | None,
+    console: Console | None,
+) -> None:  # fmt: skip
+    """Train from the beginning or from a checkpoint, write the adapter, and complete the report. Raises RecipeError."""
+    begun = time.monotonic()
+    scorer = Scorer(
+        data.validation, encoder, examples=recipe.evaluation.examples, batch_size=recipe.evaluation.batch_size,
+        max_new_tokens=recipe.evaluation.max_new_tokens,
+    )  # fmt: skip
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        # Answers need the whole model on one process.
+        scorer.requests.clear()
+    run = Loop(recipe, encoder, data, _built(recipe, data.tasks), report, scorer)
+    if run.scorer:
+        run.report.before = run.score().tasks
+    trainer = _trainer(run, console)
+    if checkpoint is None and trainer.is_world_process_zero():
+        _forget(run.folder)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.is_world_process_zero():
+        _finish(run, trainer, begun)
+
+
+def _built(recipe: Recipe, tasks: list[str]) -> Built:
+    try:
+        return build_model(recipe.base_directory(), recipe.trainer, tasks, recipe.seed)
+    except OSError as error:
+        raise RecipeError(f"base: {recipe.base}: {error}") from error
+    except ValueError as error:
+        raise RecipeError(f"trainer: {error}") from error
+
+
+def _trainer(run: Loop, console: Console | None) -> InstructionTrainer:
+    from transformers import EarlyStoppingCallback, PrinterCallback
+
+    recipe = run.recipe
+    callbacks: list[Any] = [EpochCallback(run.data.train)]
+    scored = ScoreCallback(run.score)
+    if run.scorer:
+        callbacks.append(scored)
+    options = _evaluation_options(run)
+    if recipe.evaluation.patience and "metric_for_best_model" in options:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.evaluation.patience))
+    if console is not None:
+        callbacks.append(ProgressCallback(console))
+    try:
+        trainer = make_trainer(
+            recipe.base_directory(), recipe.trainer, cast("Any", run.data.train), output=run.folder, seed=recipe.seed,
+            max_length=recipe.max_length, tasks=run.data.tasks, validation=run.data.validation or None,
+            callbacks=callbacks, progress=False, built=run.built, report_to=["tensorboard"], **options,
+        )  # fmt: skip
+    except ValueError as error:
+        raise RecipeError(f"trainer: {error}") from error
+    trainer.remove_callback(PrinterCallback)
+    scored.log = trainer.log
+    return trainer
+
+
+def _evaluation_options(run: Loop) -> dict[str, Any]:
+    """When to evaluate, and by what the best weights are chosen, as transformers names it."""
+    chosen = run.recipe.evaluation
+    options: dict[str, Any] = {
+        "save_total_limit": _CHECKPOINTS_KEPT, "per_device_eval_batch_size": _EVALUATION_BATCH,
+        "logging_steps": max(1, min(_LOGGING_STEPS, _steps(run) // _LEAST_POINTS)),
+    }  # fmt: skip
+    if not chosen.every or not run.data.validation:
+        return options
+    options |= {"eval_strategy": "steps", "eval_steps": chosen.every}
+    options |= {"save_strategy": "steps", "save_steps": run.recipe.trainer.save_steps or chosen.every}
+    if chosen.best == "last" and not chosen.patience:
+        return options
+    by_score = chosen.best == "score" and bool(run.scorer)
+    return options | {
+        "metric_for_best_model": METRIC if by_score else "eval_loss", "greater_is_better": by_score,
+        "load_best_model_at_end": chosen.best != "last",
+    }  # fmt: skip
+
+
+def _steps(run: Loop) -> int:
+    """Optimiser steps on one process."""
+    settings = run.recipe.trainer
+    an_epoch = len(run.data.train) / (settings.batch_size * settings.accumulation)
+    return settings.max_steps or int(settings.epochs * an_epoch)
+
+
+def _finish(run: Loop, trainer: InstructionTrainer, begun: float) -> None:
+    """Score what is kept, and write everything."""
+    recipe, report = run.recipe, run.report
+    answers = run.judged() if run.scorer else []
+    report.after = scores(answers).tasks
+    report.steps = trainer.state.global_step
+    report.stopped_early = trainer.state.global_step < trainer.state.max_steps
+    if trainer.args.load_best_model_at_end:
+        report.best_step = trainer.state.best_global_step
+    history = trainer.state.log_history
+    last: dict[str, Any] = {}
+    for entry in history:
+        last |= {name: value for name, value in entry.items() if name.startswith("loss") or name == "eval_loss"}
+    report.losses = {name: float(value) for name, value in last.items()}
+    report.seconds = time.monotonic() - begun
+    report.output = recipe.output
+    trainer.write(
+        recipe.output, card=model_card(recipe, report, answers), recipe=recipe.model_dump(mode="json"),
+        scores={"before": report.before, "after": report.after, **report.losses},
+        template_fingerprint=run.encoder.renderer.template_fingerprint,
+    )  # fmt: skip
+    plot(history, run.folder / "curves.png", recipe.name)
+    found = {**report.to_json(), "history": history}
+    (run.folder / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _forget(folder: Path) -> None:
+    """Take an earlier run's checkpoints and logs away, which would be mistaken for this one's."""
+    for path in [*folder.glob("checkpoint-*"), folder / "runs"]:
+        if path.is_dir():
+            shutil.rmtree(path)
