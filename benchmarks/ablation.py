@@ -1,7 +1,7 @@
 """What does each instruction-aware component add to LoRA, and what does consolidation save?
 
-``python benchmarks/ablation.py --json`` trains every variant on the same examples for the same number of steps with three
-seeds, scores them by the checkers on the test split of the families that the embedded model cannot do, and writes
+``python benchmarks/ablation.py --json`` trains every variant on the same examples for the same number of steps with
+three seeds, scores them by the checkers on the test split of the families that the embedded model cannot do, and writes
 ``docs/results.md``. Controls are LoRA alone at a rank that gives as many trained parameters as the variant has.
 """
 
@@ -170,10 +170,10 @@ def page(report: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
         "# What the components add", "",
-        f"Made by `python benchmarks/ablation.py` in {report['minutes']} minutes: {report['steps']} steps of 16 examples, "
-        f"{report['seeds']} seeds, LoRA of rank {RANK} on every linear layer of `ift-tiny`, greedy answers to "
-        f"{report['examples']} test requests of each of {len(FAMILIES)} families ({', '.join(FAMILIES)}), judged by the "
-        "checkers. Mean share of answers that pass, with the 95 % confidence interval over seeds.", "",
+        f"Made by `python benchmarks/ablation.py` in {report['minutes']} minutes: {report['steps']} steps of 16 "
+        f"examples, {report['seeds']} seeds, LoRA of rank {RANK} on every linear layer of `ift-tiny`, greedy answers to "
+        f"{report['examples']} test requests of each of {len(FAMILIES)} families ({', '.join(FAMILIES)}), judged by "
+        "the checkers. Mean share of answers that pass, with the 95 % confidence interval over seeds.", "",
         "| variant | trained parameters | passes, % | runs |", "| --- | --- | --- | --- |",
     ]  # fmt: skip
     for row in report.get("components", []):
@@ -183,8 +183,8 @@ def page(report: dict[str, Any]) -> str:
     if found:
         lines += [
             "", "# What consolidation saves", "",
-            "Task A (long_sum, list_shape), then task B (both_ends, words_in_and_out) from where A ended, with the Fisher "
-            "penalty of A at several weights; means over seeds.", "",
+            "Task A (long_sum, list_shape), then task B (both_ends, words_in_and_out) from where A ended, with the "
+            "Fisher penalty of A at several weights; means over seeds.", "",
             "| weight of the penalty | A before B | A after B | forgotten | B |", "| --- | --- | --- | --- | --- |",
         ]  # fmt: skip
         for weight in sorted({row["weight"] for row in found}):

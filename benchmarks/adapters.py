@@ -1,7 +1,7 @@
 """What adapters cost: mixed batches against the base alone, many residents against few, loading beside decoding.
 
-``python benchmarks/adapters.py --shape smollm2-135m --json``. Random weights and adapters, real directories and the real
-engine process; 64 requests of random ids (prompt 16-256, answer 16-128 tokens, seed 0), concurrency 32.
+``python benchmarks/adapters.py --shape smollm2-135m --json``. Random weights and adapters, real directories and the
+real engine process; 64 requests of random ids (prompt 16-256, answer 16-128 tokens, seed 0), concurrency 32.
 """
 
 from __future__ import annotations

