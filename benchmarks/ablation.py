@@ -77,7 +77,7 @@ def run(chosen: Any) -> dict[str, Any]:
     begun = time.monotonic()
     report = train(chosen, progress=False)
     scores = {name: 100 * share for name, share in report.after.items()}
-    return {"scores": scores, "parameters": report.trained, "seconds": round(time.monotonic() - begun, 1)}
+    return {"scores": scores, "parameters": report.trained_parameters, "seconds": round(time.monotonic() - begun, 1)}
 
 
 def mean_of(result: dict[str, Any], families: list[str]) -> float:

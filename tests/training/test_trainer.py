@@ -270,3 +270,19 @@ def test_fisher_is_the_mean_square_of_single_gradients_and_the_penalty_its_quadr
     for key, moved in moving.items():
         gradient = 3.0 * fisher[key] * (moved.detach() - anchor[key])
         assert moved.grad is not None and torch.allclose(moved.grad, gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_without_weight_a_fisher_file_still_says_where_to_begin(model: Path, tmp_path: Path) -> None:
+    before = trainer(model, settings(), examples(8), tmp_path / "before").instruction_model
+    with torch.no_grad():
+        for parameter in trainable(before).values():
+            parameter.add_(0.01)
+    save_fisher(tmp_path / "f.safetensors", before, {name: torch.ones_like(p) for name, p in trainable(before).items()})
+    ewc = EwcSettings(weight=0.0, fisher=tmp_path / "f.safetensors")
+    run = trainer(model, settings(losses=LossSettings(ewc=ewc)), examples(8), tmp_path / "run")
+    found, expected = checkpoint.gather(run.instruction_model), checkpoint.gather(before)
+    # The projection serves one training only, so the next begins with its own.
+    assert set(expected) - set(found) == {"projection.linear.weight", "projection.linear.bias"}
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    run.train()
+    assert "loss_ewc" not in run.state.log_history[0]
