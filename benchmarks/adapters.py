@@ -100,7 +100,8 @@ class Engine:
             nonlocal tokens
             while waiting:
                 index, request = waiting.pop()
-                tokens += await self._one(request, adapter_of(index), gaps)
+                made = await self._one(request, adapter_of(index), gaps)
+                tokens += made
 
         begun = time.perf_counter()
         await asyncio.gather(*(worker() for _ in range(self._concurrency)))

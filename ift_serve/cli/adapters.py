@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,7 @@ from ift_serve.cli.connect import (
 
 if TYPE_CHECKING:
     from ift_serve.client import Adapter, Client
+    from ift_serve.modeling.adapters.base import BaseFacts
 
 adapters = typer.Typer(help="Load, unload and inspect adapters.", no_args_is_help=True)
 
@@ -125,48 +126,63 @@ def watch(
 
 @adapters.command()
 def inspect(
-    directory: Annotated[Path, typer.Argument(help="an adapter directory", exists=True, file_okay=False)],
+    directory: Annotated[Path, typer.Argument(help="an adapter directory")],
     base: Annotated[
-        Path | None, typer.Option(help="the base model's directory; none: the embedded model", exists=True)
-    ] = None,
+        str, typer.Option(help="the base model's directory, or ift-tiny; none: the one that the adapter names")
+    ] = "",
+    max_rank: Annotated[int, typer.Option(help="the largest rank that the server takes", min=1)] = 256,
     as_json: Json = False,
 ) -> None:
-    """Check a directory against its base model, and say what is in it."""
-    from ift_serve.embedded import model_path
-    from ift_serve.modeling.adapters.base import BaseFacts
-    from ift_serve.modeling.adapters.explain import explain
+    """Check a directory against its base model, and say what is in it; exit code 1 if it would be refused."""
+    from ift_serve.modeling.adapters.explain import explain, rows
     from ift_serve.modeling.adapters.reader import read_adapter
     from ift_serve.modeling.adapters.weights import AdapterError
 
+    facts, name = _base_facts(directory, base)
     try:
-        found = explain(read_adapter(directory, BaseFacts.of_directory(base or model_path())))
+        summary = explain(read_adapter(directory, facts, max_rank=max_rank))
     except AdapterError as error:
-        raise fail(str(error)) from None
+        if as_json:
+            typer.echo(json.dumps({"valid": False, "checked_against": name, "error": str(error)}))
+            raise typer.Exit(1) from None
+        raise fail(f"{error} (checked against {name})") from None
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps({"valid": True, "checked_against": name, **summary}))
         return
-    _explain(found)
+    _explain([("checked against", name), *rows(summary)])
 
 
-def _explain(found: dict[str, Any]) -> None:
+def _base_facts(directory: Path, base: str) -> tuple[BaseFacts, str]:
+    """Of the model that was asked for, else the one that PEFT's configuration names if it is here, else ift-tiny."""
+    from ift_serve.embedded import EMBEDDED_NAME, model_path
+    from ift_serve.modeling.adapters.base import BaseFacts
+    from ift_serve.modeling.adapters.config import PEFT_CONFIG
+    from ift_serve.modeling.adapters.safe_file import SafeDirectory, parse_object
+    from ift_serve.modeling.adapters.weights import AdapterError
+
+    if not base:
+        try:
+            with SafeDirectory(directory) as files:
+                fields = parse_object(PEFT_CONFIG, files.read(PEFT_CONFIG) or b"{}")
+        except AdapterError as error:
+            raise fail(str(error)) from None
+        named = fields.get("base_model_name_or_path")
+        known = isinstance(named, str) and "\0" not in named and (Path(named) / "config.json").is_file()
+        base = str(named) if known else EMBEDDED_NAME
+    try:
+        return BaseFacts.of_directory(model_path() if base == EMBEDDED_NAME else Path(base)), base
+    except (OSError, ValueError, KeyError) as error:
+        raise fail(f"--base {base}: no model there: {error}") from None
+
+
+def _explain(lines: list[tuple[str, str]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    lora, base = found["lora"], found["base"]
     table = Table(show_header=False, box=None)
-    table.add_row("version", found["version"])
-    table.add_row("memory", f"{found['bytes'] / 2**20:.2f} MiB")
-    ranks = ", ".join(map(str, lora["ranks"]))
-    table.add_row("LoRA", f"{lora['modules']} modules ({', '.join(lora['kinds'])}), rank {ranks}" if ranks else "none")
-    for name, value in found["components"].items():
-        table.add_row(name, "on" if value is True else str(value))
-    if found["modules_to_save"]:
-        table.add_row("replaces", ", ".join(found["modules_to_save"]))
-    for path, count in found["trainable_tokens"].items():
-        table.add_row("trained tokens", f"{count} of {path}")
-    if base is not None:
-        table.add_row("base", f"{base['architecture']}, fingerprint {base['fingerprint'][:12]}")
-    for name, score in found["scores"].items():
-        table.add_row(f"score: {name}", str(score))
-    Console().print("[green]right[/green]: every tensor fits the base model")
-    Console().print(table)
+    for name, value in lines:
+        table.add_row(escape(name), escape(value))
+    console = Console()
+    console.print("[green]valid[/green]: every tensor fits the base model")
+    console.print(table)

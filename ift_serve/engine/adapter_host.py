@@ -63,6 +63,9 @@ class TensorAdapterHost:
             vocabulary_size=int(model.config.vocab_size),
         )
         self._adaptable = decoder.adaptable()
+        # Gemma's embedding layer multiplies its rows; what stands in their place is multiplied alike.
+        embeddings = model.model.get_input_embeddings()  # type: ignore[operator]
+        self._embedding_scale = float(getattr(embeddings, "embed_scale", 1.0))
         vocabulary, hidden = int(model.config.vocab_size), int(model.config.hidden_size)
         head = AdaptableLinear((facts.head_path,), hidden, (0, vocabulary))
         self.tables = AdapterTables(
@@ -87,6 +90,7 @@ class TensorAdapterHost:
         prepared = prepare(
             weights, self._adaptable, self._shape, embedding_path=self._facts.embedding_path,
             head_path=self._facts.head_path, dtype=self._dtype, device=str(self._device),
+            embedding_scale=self._embedding_scale,
         )  # fmt: skip
         self._read[weights.version] = prepared
         components = weights.components
@@ -151,14 +155,30 @@ class TensorAdapterHost:
 
     def change_logits(self, hidden: Tensor, logits: Tensor, slots: NDArray[np.int32]) -> Tensor:
         """Logits ``[R, V]`` of rows whose adapters are in ``slots`` ``[R]``, with what those change in the head."""
+        changing = [slot for slot, adapter in self._placed.items() if adapter.changes_head]
+        if not changing or not self._decoder.finishes:
+            return self._change_products(hidden, logits, slots) if changing else logits
+        # Scaling and capping come after the head, so the rows that an adapter changes begin again from its products.
+        chosen = np.flatnonzero(np.isin(slots, changing))
+        rows = self._put(chosen)
+        products = self._change_products(hidden[rows], self._decoder.head(hidden[rows]), slots[chosen])
+        logits[rows] = self._decoder.finish(products).to(logits.dtype)
+        return logits
+
+    def _change_products(self, hidden: Tensor, products: Tensor, slots: NDArray[np.int32]) -> Tensor:
         for slot in np.unique(slots):
             adapter = self._placed.get(int(slot))
-            if adapter is not None and adapter.head_weight is not None:
-                chosen = torch.from_numpy(np.flatnonzero(slots == slot)).to(logits.device)
-                logits[chosen] = linear(hidden[chosen], adapter.head_weight).to(logits.dtype)
-        if (table := self.tables.head) is not None:
-            lora_add(hidden.contiguous(), table, self._rows(slots), logits, self._backend)
-        return logits
+            if adapter is None or not adapter.changes_head:
+                continue
+            chosen = self._put(np.flatnonzero(slots == slot))
+            if adapter.head_weight is not None:
+                products[chosen] = linear(hidden[chosen], adapter.head_weight).to(products.dtype)
+            if adapter.head_ids is not None and adapter.head_rows is not None:
+                own = linear(hidden[chosen], adapter.head_rows).to(products.dtype)
+                products[chosen[:, None], adapter.head_ids] = own
+        if (table := self.tables.head) is not None and len(slots):
+            lora_add(hidden.contiguous(), table, self._rows(slots), products, self._backend)
+        return products
 
     def _rows(self, slots: NDArray[np.int32]) -> LoraRows:
         order, tiles = group_rows(np.where(slots > 0, slots, -1), self._tile)

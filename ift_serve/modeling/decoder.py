@@ -32,7 +32,17 @@ class Decoder(Protocol):
         """
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[R, d]`` -> ``[R, V]``, as the model's own head computes them."""
+        """``[R, d]`` -> ``[R, V]``, as the model computes them: ``finish(head(hidden))``."""
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """``[R, d]`` -> ``[R, V]``: the head's product alone, which adapters change."""
+
+    def finish(self, products: Tensor) -> Tensor:
+        """What the model does to its head's products: ``[R, V]`` -> ``[R, V]``, scaled and capped."""
+
+    @property
+    def finishes(self) -> bool:
+        """Whether ``finish`` does anything."""
 
 
 class _LoraSlot:
@@ -109,15 +119,30 @@ class RoutedDecoder:
         return hidden if rows is None else hidden[rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """See :class:`Decoder`. Scaling and soft-capping of logits follow the model's configuration."""
+        """See :class:`Decoder`."""
+        return self.finish(self.head(hidden))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """See :class:`Decoder`."""
         head = self._model.get_output_embeddings()  # type: ignore[operator]
-        logits: Tensor = head(hidden)
+        products: Tensor = head(hidden)
+        return products
+
+    def finish(self, products: Tensor) -> Tensor:
+        """See :class:`Decoder`. Scaling and soft-capping follow the model's configuration."""
+        scale, cap = self._scale_and_cap()
+        logits = products / scale if scale else products
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    @property
+    def finishes(self) -> bool:
+        """See :class:`Decoder`."""
+        return any(self._scale_and_cap())
+
+    def _scale_and_cap(self) -> tuple[float, float]:
         config = self._model.config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
-        if scale := getattr(config, "logits_scaling", None):
-            logits = logits / scale
-        if cap := getattr(config, "final_logit_softcapping", None):
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+        scale, cap = getattr(config, "logits_scaling", None), getattr(config, "final_logit_softcapping", None)
+        return float(scale or 0.0), float(cap or 0.0)
 
 
 def _width(linear: Any) -> tuple[int, int]:

@@ -182,7 +182,15 @@ class FusedDecoder:
             hidden = adaptation.before_head(hidden)
         return hidden if selected or rows is None else hidden[rows]
 
+    finishes = False
+
     def logits(self, hidden: Tensor) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.Decoder`."""
         result: Tensor = self._head(hidden)
         return result
+
+    head = logits
+
+    def finish(self, products: Tensor) -> Tensor:
+        """See :class:`ift_serve.modeling.decoder.Decoder`; such models leave the products as they are."""
+        return products

@@ -77,14 +77,29 @@ def _context_length(config: Any, requested: int | None, name: str) -> int:
     return requested or limit
 
 
+_SAMPLES, _SAMPLE_BYTES = 256, 4096
+_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version")
+
+
 def model_fingerprint(path: Path, config: Any) -> str:
-    """A hash that tells base models apart: configuration and the names and sizes of the weight files."""
-    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
+    """A hash that tells base models apart: configuration, names and shapes of the weights, and samples of them.
+
+    The same wherever the directory lies and whichever version of transformers reads it. The samples are spread over
+    each file, so that a model of which only some layers were trained further is another one.
+    """
+    stored = path / "config.json"
+    fields = json.loads(stored.read_bytes()) if stored.is_file() else config.to_dict()
+    own = {name: value for name, value in fields.items() if name not in _NOT_OF_THE_MODEL}
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode())
     for file in sorted(path.glob("*.safetensors")) if path.is_dir() else []:
+        size = file.stat().st_size
+        digest.update(str(size).encode())
         with file.open("rb") as handle:
             header = int.from_bytes(handle.read(8), "little")
-            digest.update(handle.read(min(header + 65536, 1 << 22)))
-        digest.update(str(file.stat().st_size).encode())
+            digest.update(handle.read(min(header, 1 << 22)))
+            for place in range(8 + header, size, max((size - header) // _SAMPLES, _SAMPLE_BYTES)):
+                handle.seek(place)
+                digest.update(handle.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:32]
 
 

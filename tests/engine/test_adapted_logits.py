@@ -49,7 +49,25 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "modules-to-save": ("qwen2", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     "embedding-saved": ("qwen3", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}),
     "tokens": ("llama", {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [20, 7, 56]}),
+    "tokens-of-head": ("llama", {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": {"lm_head": [7]}}),
+    "tied-tokens": ("llama-biased", {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [20, 7, 56]}),
+    "tied-embeddings": ("llama-biased", {"r": 4, "target_modules": ["embed_tokens"]}),
+    "tied-head": ("llama-biased", {"r": 4, "target_modules": ["lm_head"]}),
+    "tied-both-saved": (
+        "llama-biased", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
+    ),
+    "scaled-embeddings": ("gemma2", {"r": 4, "target_modules": ["q_proj", "embed_tokens"]}),
+    "scaled-embeddings-saved": ("gemma2", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}),
+    "scaled-tokens": ("gemma2", {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [20, 7, 56]}),
+    "capped-head": ("gemma2", {"r": 4, "target_modules": ["q_proj", "lm_head"]}),
+    "capped-head-saved": ("gemma2", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+    "divided-head": ("granite", {"r": 4, "target_modules": ["embed_tokens", "lm_head"]}),
+    "divided-head-saved": ("granite", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
 }  # fmt: skip
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "dora": ({"use_dora": True}, r"q_proj: weight decomposition \(DoRA\) is not served"),
+    "norms": ({"modules_to_save": ["norm"]}, "input_layernorm.weight: modules_to_save is served for the embeddings"),
+}
 
 
 def _saved(path: Path, options: dict[str, Any], output: Path) -> PeftModel:
@@ -97,6 +115,15 @@ def test_pefts_adapters_give_pefts_logits(variant: str, tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = _log_probs(model(torch.tensor([TEXT])).logits[0])
     assert _served(path, str(tmp_path / "adapter")) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_batches_cannot_do_is_refused_by_name(kind: str, tmp_path: Path) -> None:
+    options, message = REFUSED[kind]
+    path = build("llama", tmp_path / "base")
+    _saved(path, {"r": 4, "target_modules": ["q_proj"], **options}, tmp_path / "adapter")
+    with pytest.raises(AssertionError, match=message):
+        _served(path, str(tmp_path / "adapter"))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2", "gpt-neox"])

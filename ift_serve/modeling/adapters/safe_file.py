@@ -1,150 +1,138 @@
-"""Reads the files of a directory that nobody vouches for."""
+"""Opens the files of a directory that nobody vouches for."""
 
 from __future__ import annotations
 
-import itertools
+import errno
 import json
 import os
 import stat
+from io import BufferedReader
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any, Self
 
-from ift_serve.modeling.adapters.weights import AdapterError
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from ift_serve.modeling.adapters.weights import AdapterError, quoted
 
 _LARGEST_JSON = 1 << 20
-_LARGEST_HEADER = 8 << 20
-_MOST_TENSORS = 100_000
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-_UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_MOST_FILES = 10_000
+_PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_TRAINERS = ("training_args.bin", "optimizer.", "scheduler.", "scaler.", "rng_state")
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class SafeDirectory:
-    """An adapter directory. Nothing outside it is opened, and nothing that is not a regular file.
+    """An adapter directory, held open. Nothing outside it is opened, and nothing that is not a regular file.
 
-    root: where links may lead as well, such as a store that several directories share; None: nowhere else.
+    root: the directory must lie in it, and links may lead anywhere in it, such as to a store that several adapters
+    share; None: links may lead nowhere else. Use as a context manager.
     """
 
     def __init__(self, path: Path, root: Path | None = None) -> None:
         try:
             self.path = path.resolve(strict=True)
-        except (OSError, RuntimeError):
-            raise AdapterError(f"{path.name}: there is no such directory") from None
-        if not self.path.is_dir():
-            raise AdapterError(f"{path.name}: not a directory")
-        self._root = self.path if root is None else root.resolve()
-        if not self.path.is_relative_to(self._root):
-            raise AdapterError(f"{path.name}: leads out of the adapter root")
+            allowed = self.path if root is None else root.resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):
+            raise AdapterError(f"{quoted(path.name)}: there is no such directory") from None
+        if not self.path.is_relative_to(allowed):
+            raise AdapterError(f"{quoted(path.name)}: leads out of the directory that adapters may be loaded from")
+        self._root = allowed
+        try:
+            self._handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise AdapterError(f"{quoted(path.name)}: cannot be opened: {error.strerror}") from None
+        self._seen: dict[str, tuple[int, ...] | None] = {}
 
-    def names(self) -> list[str]:
-        """Names of the files, sorted."""
-        return sorted(entry.name for entry in os.scandir(self.path))
+    def __enter__(self) -> Self:
+        return self
 
-    def refuse_unsafe(self) -> None:
-        """Raise AdapterError for files that could run code when loaded."""
-        for name in self.names():
-            if name.lower().endswith(_UNSAFE):
-                raise AdapterError(f"{name}: pickled files are never read; save the adapter as safetensors")
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._handle)
 
-    def read(self, name: str, largest: int) -> bytes | None:
-        """The content of a file of at most ``largest`` bytes; None where there is none."""
+    def refuse_pickled(self) -> list[str]:
+        """Raise AdapterError for pickled weights. Returns the trainer's own pickled files, which are never opened."""
+        with os.scandir(self._handle) as entries:
+            names = sorted(entry.name for entry in islice(entries, _MOST_FILES + 1))
+        if len(names) > _MOST_FILES:
+            raise AdapterError(f"{quoted(self.path.name)}: over {_MOST_FILES} files; not an adapter directory")
+        pickled = [name for name in names if name.lower().endswith(_PICKLED)]
+        for name in pickled:
+            if not name.startswith(_TRAINERS):
+                raise AdapterError(f"{quoted(name)}: pickled files are never read; save the adapter as safetensors")
+        return pickled
+
+    def open(self, name: str) -> BufferedReader | None:
+        """A regular file of the directory; None where there is none. Raises AdapterError."""
+        try:
+            handle = os.open(name, _FLAGS, dir_fd=self._handle)
+        except FileNotFoundError:
+            self._seen[name] = None
+            return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise AdapterError(f"{name}: cannot be opened: {error.strerror}") from None
+            handle = self._follow(name)
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(handle)
+            raise AdapterError(f"{name}: not a regular file")
+        self._seen[name] = _identity(found)
+        return os.fdopen(handle, "rb")
+
+    def _follow(self, name: str) -> int:
+        """A handle of what a link leads to."""
         try:
             target = (self.path / name).resolve(strict=True)
-        except FileNotFoundError:
-            if (self.path / name).is_symlink():
-                raise AdapterError(f"{name}: the link leads nowhere") from None
-            return None
-        except (OSError, RuntimeError) as error:
-            raise AdapterError(f"{name}: cannot be opened: {error}") from None
-        if not (target.is_relative_to(self.path) or target.is_relative_to(self._root)):
-            raise AdapterError(f"{name}: leads out of the adapter directory")
+        except (OSError, RuntimeError):
+            raise AdapterError(f"{name}: the link leads nowhere") from None
+        if not target.is_relative_to(self._root):
+            raise AdapterError(f"{name}: the link leads out of the adapter directory; put the file itself there")
         try:
-            handle = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            return os.open(target, _FLAGS)
         except OSError as error:
             raise AdapterError(f"{name}: cannot be opened: {error.strerror}") from None
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise AdapterError(f"{name}: not a regular file")
-            if found.st_size > largest:
-                raise AdapterError(f"{name}: {found.st_size} bytes; an adapter of this model has at most {largest}")
-            return file.read(largest + 1)
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """An object; None where there is no such file."""
-        raw = self.read(name, _LARGEST_JSON)
-        if raw is None:
+    def read(self, name: str, largest: int = _LARGEST_JSON) -> bytes | None:
+        """The content of a file of at most ``largest`` bytes; None where there is none."""
+        file = self.open(name)
+        if file is None:
             return None
-        try:
-            value = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise AdapterError(f"{name}: not JSON: {str(error)[:200]}") from None
-        if not isinstance(value, dict):
-            raise AdapterError(f"{name}: holds no object")
-        return value
+        with file:
+            content = file.read(largest + 1)
+        if len(content) > largest:
+            raise AdapterError(f"{name}: over {largest} bytes; an adapter's is small")
+        return content
+
+    def check_unchanged(self) -> None:
+        """Raise AdapterError if a file that was opened has been written or replaced since."""
+        for name, before in self._seen.items():
+            try:
+                now = _identity(os.stat(name, dir_fd=self._handle))
+            except OSError:
+                now = None
+            if now != before:
+                raise AdapterError(f"{name}: changed while it was being read; load it again when it is complete")
 
 
-def _header(name: str, raw: bytes) -> dict[str, Any]:
-    if len(raw) < 8:
-        raise AdapterError(f"{name}: {len(raw)} bytes are not a safetensors file; it may be cut off")
-    length = int.from_bytes(raw[:8], "little")
-    if length > min(_LARGEST_HEADER, len(raw) - 8):
-        raise AdapterError(f"{name}: the header claims {length} bytes; the file may be cut off or not safetensors")
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def parse_object(name: str, raw: bytes | bytearray) -> dict[str, Any]:
+    """A JSON object in which no name comes twice. Raises AdapterError."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name comes twice")
+        return found
+
     try:
-        header = json.loads(raw[8 : 8 + length])
-    except (ValueError, RecursionError):
-        raise AdapterError(f"{name}: the header is not JSON") from None
-    if not isinstance(header, dict):
-        raise AdapterError(f"{name}: the header holds no object")
-    header.pop("__metadata__", None)
-    if len(header) > _MOST_TENSORS:
-        raise AdapterError(f"{name}: {len(header)} tensors; at most {_MOST_TENSORS}")
-    return {"tensors": header, "start": 8 + length}
-
-
-def _check_entry(name: str, tensor: str, entry: Any, available: int) -> tuple[int, int, tuple[int, ...]]:
-    """Bounds and shape of a tensor whose header entry is as it must be."""
-    shown = f"{name}: {tensor[:120]}"
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise AdapterError(f"{shown}: the header entry is damaged")
-    kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(kind, str) or kind not in _SIZES:
-        raise AdapterError(f"{shown}: dtype {str(kind)[:20]} is not a floating-point type that adapters have")
-    numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
-    if any(type(n) is not int or n < 0 for n in numbers) or len(offsets) != 2 or len(shape) > 4:
-        raise AdapterError(f"{shown}: the header entry is damaged")
-    size = _SIZES[kind]
-    for dimension in shape:
-        size *= dimension
-    if offsets[1] - offsets[0] != size or offsets[1] > available:
-        raise AdapterError(f"{shown}: its data is not where the header says; the file may be cut off")
-    return offsets[0], offsets[1], tuple(shape)
-
-
-def read_tensors(name: str, raw: bytes) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, finite. Everything is checked before any is made.
-
-    Raises AdapterError with the tensor's name.
-    """
-    import torch
-
-    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    header = _header(name, raw)
-    entries, start = header["tensors"], header["start"]
-    bounds = {t: _check_entry(name, t, entry, len(raw) - start) for t, entry in entries.items()}
-    places = sorted((first, end) for first, end, _ in bounds.values())
-    if any(end > first for (_, end), (first, _) in itertools.pairwise(places)):
-        raise AdapterError(f"{name}: tensors overlap")
-    found = {}
-    for tensor, (first, end, shape) in bounds.items():
-        kind = kinds[entries[tensor]["dtype"]]
-        if first == end:
-            raise AdapterError(f"{name}: {tensor[:120]}: is empty")
-        # Copied, so that the tensor does not hold the whole file.
-        value = torch.frombuffer(bytearray(raw[start + first : start + end]), dtype=kind).view(shape)
-        if not torch.isfinite(value).all():
-            raise AdapterError(f"{name}: {tensor[:120]}: holds NaN or infinity")
-        found[tensor] = value
-    return found
+        value = json.loads(raw, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{name}: not valid JSON: {quoted(str(error))}") from None
+    if not isinstance(value, dict):
+        raise AdapterError(f"{name}: holds no JSON object")
+    return value

@@ -11,14 +11,25 @@ if TYPE_CHECKING:
     from ift_serve.modeling.adapters.config import IftConfig
     from ift_serve.modeling.instruction.config import ComponentsConfig
 
+_LONGEST_QUOTE = 120
+
 
 class AdapterError(Exception):
     """An adapter cannot be used. The message names the file and the tensor or field, and says what to do."""
 
 
+def quoted(value: object) -> str:
+    """A value from a file that nobody vouches for, fit for a message: one line, ASCII, short."""
+    shown = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)
+    return shown if len(shown) <= _LONGEST_QUOTE else f"{shown[: _LONGEST_QUOTE - 3]}..."
+
+
 @dataclass(frozen=True, slots=True)
 class LoraModule:
-    """``W x + scale B A x``: a ``[r, K]``, b ``[N, r]``; magnitude ``[N]`` where the weight is decomposed (DoRA)."""
+    """``W x + scale B A x``: a ``[r, K]``, b ``[N, r]``; magnitude ``[N]`` where the weight is decomposed (DoRA).
+
+    Of token embeddings, K is the vocabulary size and N the hidden size: a row of A's transpose for each token.
+    """
 
     a: Tensor
     b: Tensor
@@ -31,9 +42,11 @@ class AdapterWeights:
     """Everything an adapter directory holds.
 
     version: first 16 hex digits of the SHA-256 of its files. rank: the largest. lora: by module path in the base
-    model. replaced: full tensors by parameter path (``modules_to_save``). token_rows: trainable tokens by module path,
-    ids ``[n]`` ascending and the rows ``[n, d]`` that stand in place of the base model's. extras: the state of the
-    components. bytes: memory of all tensors.
+    model. replaced: full tensors by parameter path (``modules_to_save``, and embeddings that PEFT stored along with
+    their LoRA and that differ from the base's); they take the base's place before LoRA is added. token_rows:
+    trainable tokens by module path, of the embeddings and of a head that shares their weight or has its own: ids
+    ``[n]`` int64 ascending, and the rows ``[n, d]`` that stand in place of the base model's (not differences).
+    extras: the state of the components. bytes: memory of all tensors.
     """
 
     version: str
@@ -45,3 +58,10 @@ class AdapterWeights:
     extras: dict[str, Tensor] = field(default_factory=dict)
     config: IftConfig | None = None
     bytes: int = 0
+
+    def tensors(self) -> dict[int, Tensor]:
+        """Every tensor once, by identity: some stand in two places."""
+        found = [t for m in self.lora.values() for t in (m.a, m.b, m.magnitude) if t is not None]
+        found += [rows for _, rows in self.token_rows.values()]
+        found += [*self.replaced.values(), *self.extras.values()]
+        return {id(tensor): tensor for tensor in found}

@@ -9,10 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ift_serve.modeling.adapters.config import IFT_CONFIG, IFT_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS, IftConfig
+from ift_serve.modeling.adapters.config import CARD, IFT_CONFIG, IFT_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS, IftConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_ORDER = (PEFT_WEIGHTS, IFT_WEIGHTS, CARD, PEFT_CONFIG, IFT_CONFIG)
+"""Configurations last: until they are there, a reader finds no adapter rather than half of one."""
 
 
 def write_adapter(
@@ -24,25 +27,30 @@ def write_adapter(
     extras: dict[str, Tensor],
     card: str,
 ) -> None:
-    """Write all files beside the directory, then put them in its place: a reader sees the old adapter or the new one.
+    """Write the files of an adapter (mode 0644) beside the directory, then put them into it in one go.
 
-    peft_fields: what PEFT's ``LoraConfig.to_dict()`` gives, None without LoRA; peft_tensors: as
-    ``get_peft_model_state_dict`` names them. Raises OSError.
+    A directory that is new appears complete. In one that exists, other files stay; a reader at that moment finds the
+    old adapter, none, or the new one, and ``read_adapter`` refuses one that changes under its eyes.
+
+    peft_fields: what PEFT's ``LoraConfig.to_dict()`` gives, None without LoRA. peft_tensors: as
+    ``get_peft_model_state_dict`` names them. extras: the components' ``state_dict()``. card: the text of README.md.
+    Raises OSError.
     """
     from safetensors.torch import save
 
+    files = {IFT_CONFIG: _json(config.model_dump(mode="json")), CARD: card.encode()}
+    if peft_fields is not None:
+        files[PEFT_CONFIG] = _json(peft_fields)
+        files[PEFT_WEIGHTS] = save(_plain(peft_tensors), metadata={"format": "pt"})
+    if extras:
+        files[IFT_WEIGHTS] = save(_plain(extras), metadata={"format": "pt"})
     directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        if peft_fields is not None:
-            _write(scratch / PEFT_CONFIG, _json(peft_fields))
-            _write(scratch / PEFT_WEIGHTS, save(_plain(peft_tensors), metadata={"format": "pt"}))
-        _write(scratch / IFT_CONFIG, _json(config.model_dump(mode="json")))
-        if extras:
-            _write(scratch / IFT_WEIGHTS, save(_plain(extras), metadata={"format": "pt"}))
-        _write(scratch / "README.md", card.encode())
+        for name, content in files.items():
+            _write(scratch / name, content)
         scratch.chmod(0o755)
-        _replace(scratch, directory)
+        _publish(scratch, directory)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -53,9 +61,10 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _json(fields: dict[str, Any]) -> bytes:
     def listed(value: Any) -> Any:
-        return sorted(value) if isinstance(value, set) else str(value)
+        return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
-    return (json.dumps(fields, indent=2, sort_keys=True, default=listed) + "\n").encode()
+    # Never sorted: of several patterns that match a module, PEFT takes the first in the file.
+    return (json.dumps(fields, indent=2, default=listed) + "\n").encode()
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -66,13 +75,23 @@ def _write(path: Path, content: bytes) -> None:
     path.chmod(0o644)
 
 
-def _replace(scratch: Path, directory: Path) -> None:
-    """Directories cannot replace one another in one step, so the files are moved where there is one already."""
+def _publish(scratch: Path, directory: Path) -> None:
     if not directory.exists():
         scratch.rename(directory)
-        return
-    new = {entry.name for entry in scratch.iterdir()}
-    for name in {PEFT_CONFIG, PEFT_WEIGHTS, IFT_CONFIG, IFT_WEIGHTS} - new:
-        (directory / name).unlink(missing_ok=True)
-    for entry in sorted(scratch.iterdir()):
-        entry.replace(directory / entry.name)
+    else:
+        for name in reversed(_ORDER):
+            if name != CARD:
+                (directory / name).unlink(missing_ok=True)
+        for name in _ORDER:
+            if (scratch / name).exists():
+                (scratch / name).replace(directory / name)
+    _sync(directory)
+    _sync(directory.parent)
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -34,7 +34,9 @@ class PreparedAdapter:
     """``linears[i][p]`` belongs to part p of the decoder's i-th adaptable linear; ``head`` to the language head.
 
     ``embedding`` changes token embeddings: low-rank (``a [V, r]`` rows by token, ``b [r, d]``); ``token_ids`` ``[n]``
-    sorted, with their ``token_rows`` ``[n, d]`` in place of the base model's; ``embedding_table`` in place of all.
+    sorted, with their ``token_rows`` ``[n, d]`` in place of the base model's; ``embedding_table`` in place of all. What
+    the model's embedding layer multiplies them with is in them already. ``head_ids`` ``[m]``, with ``head_rows``
+    ``[m, d]``: rows of the head's weight in place of the base model's.
     """
 
     linears: list[list[Factors | None]]
@@ -44,6 +46,8 @@ class PreparedAdapter:
     embedding_table: Tensor | None = None
     token_ids: Tensor | None = None
     token_rows: Tensor | None = None
+    head_ids: Tensor | None = None
+    head_rows: Tensor | None = None
     components: InstructionComponents | None = None
     head_bias: Tensor | None = None
 
@@ -52,6 +56,11 @@ class PreparedAdapter:
         """The largest rank of any linear layer."""
         ranks = [f.rank for parts in self.linears for f in parts if f is not None]
         return max([*ranks, 0 if self.head is None else self.head.rank], default=0)
+
+    @property
+    def changes_head(self) -> bool:
+        """Whether the head's products differ from the base model's."""
+        return any(x is not None for x in (self.head, self.head_weight, self.head_ids))
 
     @property
     def changes_embeddings(self) -> bool:
@@ -84,8 +93,12 @@ def prepare(
     head_path: str,
     dtype: torch.dtype,
     device: str,
+    embedding_scale: float = 1.0,
 ) -> PreparedAdapter:
-    """Lay an adapter out for serving. Raises AdapterError, naming the module, for what batches cannot do."""
+    """Lay an adapter out for serving; ``embedding_scale``: what the embedding layer multiplies its rows with.
+
+    Raises AdapterError, naming the module, for what batches cannot do.
+    """
     left = dict(weights.lora)
     decomposed = [path for path, module in left.items() if module.magnitude is not None]
     if decomposed:
@@ -98,15 +111,11 @@ def prepare(
     if (module := left.pop(embedding_path, None)) is not None:
         # PEFT keeps an embedding's factors as A [r, V] and B [d, r].
         a, b = module.a.T.to(device=device, dtype=dtype), module.b.T.to(device=device, dtype=dtype)
-        prepared.embedding = Factors(a.contiguous(), b.contiguous(), module.scale)
+        prepared.embedding = Factors(a.contiguous(), b.contiguous(), module.scale * embedding_scale)
     if left:
         raise AdapterError(f"{next(iter(left))}: this model's serving path has no such layer to adapt")
-    _take_replaced(prepared, dict(weights.replaced), embedding_path, head_path, dtype, device)
-    for path, (ids, rows) in weights.token_rows.items():
-        if path != embedding_path:
-            raise AdapterError(f"{path}: trainable tokens are served for the input embeddings only")
-        prepared.token_ids = ids.to(device)
-        prepared.token_rows = rows.to(device=device, dtype=dtype).contiguous()
+    _take_replaced(prepared, dict(weights.replaced), embedding_path, head_path, dtype, device, embedding_scale)
+    _take_tokens(prepared, weights, embedding_path, head_path, dtype, device, embedding_scale)
     if weights.components.names:
         components = InstructionComponents(weights.components, shape)
         components.load_state_dict(weights.extras)
@@ -115,11 +124,31 @@ def prepare(
     return prepared
 
 
+def _scaled(rows: Tensor, scale: float, dtype: torch.dtype, device: str) -> Tensor:
+    found = rows.to(device=device, dtype=dtype).contiguous()
+    # Rounded to the model's dtype first, as the embedding layer does.
+    return found if scale == 1.0 else found * torch.tensor(scale, dtype=dtype, device=device)
+
+
+def _take_tokens(
+    prepared: PreparedAdapter, weights: AdapterWeights, embedding: str, head: str, dtype: torch.dtype, device: str,
+    scale: float,
+) -> None:  # fmt: skip
+    for path, (ids, rows) in weights.token_rows.items():
+        if path == embedding:
+            prepared.token_ids, prepared.token_rows = ids.to(device), _scaled(rows, scale, dtype, device)
+        elif path == head:
+            prepared.head_ids, prepared.head_rows = ids.to(device), rows.to(device=device, dtype=dtype).contiguous()
+        else:
+            raise AdapterError(f"{path}: trainable tokens are served for the embeddings and the head only")
+
+
 def _take_replaced(
-    prepared: PreparedAdapter, replaced: dict[str, Tensor], embedding: str, head: str, dtype: torch.dtype, device: str
-) -> None:
+    prepared: PreparedAdapter, replaced: dict[str, Tensor], embedding: str, head: str, dtype: torch.dtype, device: str,
+    scale: float,
+) -> None:  # fmt: skip
     if (table := replaced.pop(f"{embedding}.weight", None)) is not None:
-        prepared.embedding_table = table.to(device=device, dtype=dtype).contiguous()
+        prepared.embedding_table = _scaled(table, scale, dtype, device)
     if (weight := replaced.pop(f"{head}.weight", None)) is not None:
         prepared.head_weight = weight.to(device=device, dtype=dtype).contiguous()
     if replaced:
