@@ -73,7 +73,7 @@ async def test_roles(server_config: Make, tmp_path: Path) -> None:
         assert await code(inference.Generate(request, metadata=_bearer("app-secret-01234567890"))) == "UNAUTHENTICATED"
         assert await code(inference.Generate(request, metadata=_bearer("app-secret-0123456789"))) == "OK"
         assert await code(adapters.LoadAdapter(load, metadata=_bearer("app-secret-0123456789"))) == "PERMISSION_DENIED"
-        assert await code(adapters.LoadAdapter(load, metadata=_bearer("ops-secret-0123456789"))) == "UNIMPLEMENTED"
+        assert await code(adapters.LoadAdapter(load, metadata=_bearer("ops-secret-0123456789"))) == "INVALID_ARGUMENT"
         assert await code(inference.Generate(request, metadata=_bearer("ops-secret-0123456789"))) == "OK"
         check = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert check.status == health_pb2.HealthCheckResponse.SERVING
