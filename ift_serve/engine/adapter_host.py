@@ -153,6 +153,19 @@ class TensorAdapterHost:
             batch.adaptation = MixedAdaptation(groups)
         return slots
 
+    def warm_up(self, batch: FlatBatch, tiles: int) -> None:
+        """Give a batch all that adapters can add, without any adapter: the kernels run, and nothing changes."""
+        sequences, tokens = batch.block_tables.shape[0], batch.input_ids.shape[0]
+        mask = np.zeros((sequences, -(-batch.longest // 16) * 16), dtype=np.uint8)
+        base = np.zeros(sequences, dtype=np.int32)
+        strength = np.ones(sequences, dtype=np.float32)
+        batch.bias = BatchBias(self._put(mask), self.tables.head_bias, self._put(base), self._put(strength))
+        empty = [self._put(np.zeros(tiles, dtype=np.int32)) for _ in range(3)]
+        rows = LoraRows(self._put(np.zeros(tokens, dtype=np.int32)), *empty)
+        batch.lora = BatchLora(rows, list(self.tables.all_linears), self._backend)
+        hidden = self._decoder.forward(batch, None)
+        lora_add(hidden, self.tables.everything[-1], rows, self._decoder.head(hidden), self._backend)
+
     def change_logits(self, hidden: Tensor, logits: Tensor, slots: NDArray[np.int32]) -> Tensor:
         """Logits ``[R, V]`` of rows whose adapters are in ``slots`` ``[R]``, with what those change in the head."""
         changing = [slot for slot, adapter in self._placed.items() if adapter.changes_head]

@@ -146,6 +146,8 @@ class ModelRunner:
         """The shapes that serving will have, so that the first request meets compiled kernels and warm memory."""
         for batch in warm_up_batches(self.block_size, self._graphs.sizes if self._graphs else []):
             self.execute(batch)
+        if self._graphs is not None:
+            self._warm_up_adapters()
         for layer in self._cache.layers:
             for memory in (layer.keys, layer.values):
                 memory.view(torch.uint8)[0].zero_() if memory.dtype.itemsize == 1 else memory[0].zero_()
@@ -154,6 +156,13 @@ class ModelRunner:
             self._graphs.capture_all()
             torch.cuda.synchronize()
             self.compile_monitor.start()
+
+    @torch.inference_mode()
+    def _warm_up_adapters(self) -> None:
+        """What adapters add to a prompt and a decode; few tiles of rows and many choose other kernels."""
+        for tiles in (1, 65):
+            steps = [SequenceStep(-1, [0], 0, [0]), SequenceStep(-2, [0] * 8, 0, [0])]
+            self.adapters.warm_up(self._flatten(steps), tiles)
 
     @torch.inference_mode()
     def execute(self, batch: StepBatch) -> StepResult:

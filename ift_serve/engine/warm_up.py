@@ -9,11 +9,12 @@ from ift_serve.engine.step import SamplingRow, SequenceStep, StepBatch
 
 _PLAIN = SamplingParams(max_new_tokens=1)
 _TRUNCATED = SamplingParams(top_p=0.9, top_k=8, max_new_tokens=1)
-_PENALISED = SamplingParams(top_p=0.9, repetition_penalty=1.1, max_new_tokens=1)
+_PENALISED = SamplingParams(repetition_penalty=1.1, max_new_tokens=1)
+_BOTH = SamplingParams(top_p=0.9, repetition_penalty=1.1, max_new_tokens=1)
 
 
 def warm_up_batches(block_size: int, decode_sizes: list[int]) -> Iterator[StepBatch]:
-    """A prompt, a decode and their mixture, then a decode of each size that has a graph.
+    """A prompt, a decode and their mixture, every way of sampling, then a decode of each size that has a graph.
 
     All of them write to the first block only.
     """
@@ -27,5 +28,6 @@ def warm_up_batches(block_size: int, decode_sizes: list[int]) -> Iterator[StepBa
     if not decode_sizes:
         return
     yield StepBatch([step(-1, 1, _PLAIN), step(-2, count, _PENALISED)], [])
+    yield StepBatch([step(-1, 1, _BOTH)], [])
     for size in decode_sizes:
         yield StepBatch([step(-1 - index, 1, _PLAIN) for index in range(size)], [])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,3 +108,16 @@ def test_late_compilations_are_logged_as_defects(caplog: pytest.LogCaptureFixtur
 @pytest.mark.parametrize(("largest", "sizes"), [(1, [1]), (3, [1, 2, 3]), (24, [1, 2, 4, 8, 16, 24])])
 def test_graphs_have_few_sizes_and_end_with_the_largest(largest: int, sizes: list[int]) -> None:
     assert bucket_sizes(largest) == sizes
+
+
+def test_no_request_compiles_what_the_warm_up_did_not(tmp_path: Path) -> None:
+    path = tiny_llama(tmp_path, context=1024)
+    # In a process of its own: in this one the kernels are interpreted.
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.late_compilations", str(path)],
+        capture_output=True, text=True, env=environment, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["warm_up"] > 15 and found["late"] == []

@@ -58,6 +58,11 @@ class AdapterTables:
         return self._tables[:-1]
 
     @property
+    def everything(self) -> list[LoraTable]:
+        """All tables, the head's last."""
+        return self._tables
+
+    @property
     def head(self) -> LoraTable | None:
         """The language head's."""
         return self._tables[-1] if self._users[-1] else None

@@ -22,6 +22,9 @@ from ift_kernels.sample_rows.api import TOP, RowParameters, SampledRows, SparseA
 from ift_kernels.sample_rows.gumbel import gumbel
 
 _TILE = 2048
+_ROW_PARAMETERS = [
+    "temperature_ptr", "top_p_ptr", "min_p_ptr", "top_k_ptr", "targets_ptr", "thresholds_ptr", "seeds_ptr", "steps_ptr",
+]  # fmt: skip
 _LOWEST = tl.constexpr(-9223372036854775807)
 
 
@@ -192,7 +195,7 @@ def _bisect(x_row, inverse, top, limit, wanted, COUNT: tl.constexpr, V: tl.const
     return _from_ordered(low.to(tl.int32))
 
 
-@triton.jit(do_not_specialize=["stride"])
+@triton.jit(do_not_specialize=["stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _threshold_kernel(
     x_ptr, stride, temperature_ptr, top_p_ptr, min_p_ptr, top_k_ptr, targets_ptr, thresholds_ptr,
     V: tl.constexpr, BLOCK: tl.constexpr,
@@ -225,7 +228,7 @@ def _threshold_kernel(
     tl.store(thresholds_ptr + row, threshold)
 
 
-@triton.jit(do_not_specialize=["stride"])
+@triton.jit(do_not_specialize=["stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _tile_draw_kernel(
     x_ptr, stride, temperature_ptr, thresholds_ptr, seeds_ptr, steps_ptr, best_ptr,
     V: tl.constexpr, TILES: tl.constexpr, TILE: tl.constexpr, TRUNCATED: tl.constexpr,
@@ -245,7 +248,7 @@ def _tile_draw_kernel(
     tl.store(best_ptr + row * TILES + tile, tl.max(keys, 0))
 
 
-@triton.jit(do_not_specialize=["stride"])
+@triton.jit(do_not_specialize=["stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _row_draw_kernel(
     logits_ptr, stride, best_ptr, rows_ptr, log_probs_ptr, targets_ptr, tokens_ptr, statistics_ptr,
     TILES: tl.constexpr, PADDED: tl.constexpr, TOP: tl.constexpr, KEPT: tl.constexpr,
