@@ -67,6 +67,27 @@ class AdapterHost(Protocol):
         """Free an adapter that nobody uses, and the slot it was in."""
 
 
+class NoAdapters:
+    """The host of an engine that serves none."""
+
+    slots = 1
+
+    def read(self, path: str) -> AdapterFacts:
+        raise ValueError("this engine serves no adapters")
+
+    def keep(self, version: str, key: str) -> None:
+        """Never asked: nothing is ever read."""
+
+    def discard(self, version: str) -> None:
+        """Never asked."""
+
+    def place(self, key: str, slot: int) -> None:
+        """Never asked."""
+
+    def forget(self, key: str, slot: int | None) -> None:
+        """Never asked."""
+
+
 @dataclass(slots=True, eq=False)
 class AdapterVersion:
     """One version of an adapter. ``users`` counts requests that were accepted and have not ended."""

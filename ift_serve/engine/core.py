@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 import logging
 import time
 from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
-from ift_serve.engine.adapters import AdapterHost, AdapterRegistry, AdapterVersion
+from ift_serve.engine.adapters import AdapterHost, AdapterRegistry, AdapterVersion, NoAdapters
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.control import RequestControl
+from ift_serve.engine.deadlines import Deadlines
 from ift_serve.engine.gate import AdapterGate
 from ift_serve.engine.messages import (
-    AdapterInfo,
     AdapterReply,
     CandidateOutput,
     EngineLoad,
@@ -42,10 +41,6 @@ _log = logging.getLogger(__name__)
 
 _FAILURES_IN_A_ROW = 3
 """Failed steps after which the engine gives up: the process is restarted rather than fail every request."""
-
-
-_SPARE_DEADLINES = 64
-"""Deadlines of ended requests kept beyond the live ones; past it they are swept out, and their prompts with them."""
 
 
 class Runner(Protocol):
@@ -80,12 +75,12 @@ class EngineCore:
         self._model = runner.description
         self._max_waiting = config.max_waiting
         self._tables = BlockTables(runner.total_blocks, runner.block_size, config.prefix_caching)
-        self._adapters = None if adapter_host is None else AdapterRegistry(adapter_host, clock)
+        self._adapters = AdapterRegistry(adapter_host or NoAdapters(), clock)
         self._gate = AdapterGate(self._adapters)
         self._scheduler = Scheduler(self._tables, config.max_batch_tokens, config.max_sequences, self._gate)
         self._validator = RequestValidator(self._model, runner.block_size, runner.total_blocks)
         self._requests: dict[str, Request] = {}
-        self._deadlines: list[tuple[float, int, Request]] = []
+        self._deadlines = Deadlines()
         self._numbers = count()
         self._outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed] = []
         self._touched: list[Generation] = []
@@ -114,7 +109,7 @@ class EngineCore:
     def _add(self, message: GenerateRequest | ScoreRequest) -> None:
         if message.request_id in self._requests:
             raise RefusedError(FailureKind.INVALID, "request_id: already in use", "request_id")
-        adapter = self._resolve(message.adapter)
+        adapter = self._adapters.resolve(message.adapter)
         self._validator.check(message)
         if len(self._scheduler.waiting) >= self._max_waiting:
             raise RefusedError(
@@ -130,8 +125,7 @@ class EngineCore:
         if request.done:
             return
         self._requests[message.request_id] = request
-        if request.deadline is not None:
-            heapq.heappush(self._deadlines, (request.deadline, number, request))
+        self._deadlines.add(request)
 
     def _open(
         self, message: GenerateRequest | ScoreRequest, adapter: AdapterVersion | None, number: int, now: float
@@ -150,36 +144,19 @@ class EngineCore:
                 accounts.close(request.account)
                 self._outputs.append(score_output(request))
                 return request
-        if adapter is not None and self._adapters is not None:
+        if adapter is not None:
             self._adapters.use(adapter)
         request.start(self._scheduler.next_number())
         self._scheduler.enqueue(request)
         return request
 
-    def _resolve(self, reference: str) -> AdapterVersion | None:
-        if self._adapters is not None:
-            return self._adapters.resolve(reference)
-        if reference:
-            raise RefusedError(FailureKind.NOT_FOUND, f"adapter: {reference!r} is not loaded", "adapter")
-        return None
-
     def load_adapter(self, message: LoadAdapter) -> None:
         """Begin to load an adapter; a later step says how it went."""
-        if self._adapters is None:
-            text = "this engine serves no adapters"
-            self._outputs.append(RequestFailed(request_id=message.request_id, kind=FailureKind.INVALID, message=text))
-        else:
-            self._adapters.load(message)
+        self._adapters.load(message)
 
     def unload_adapter(self, message: UnloadAdapter) -> None:
         """Refuse new requests for an adapter and free it when it is no longer used."""
-        if self._adapters is None:
-            text = f"name: {message.reference!r} is not loaded"
-            self._outputs.append(
-                RequestFailed(request_id=message.request_id, kind=FailureKind.NOT_FOUND, message=text, field="name")
-            )
-        else:
-            self._adapters.unload(message)
+        self._adapters.unload(message)
 
     def on_wake(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called, from any thread, when an idle engine has something to do: an adapter is loaded."""
@@ -189,8 +166,7 @@ class EngineCore:
             self._woken = True
             wake()
 
-        if self._adapters is not None:
-            self._adapters.on_wake(woken)
+        self._adapters.on_wake(woken)
 
     def _make_strategy(self, message: GenerateRequest) -> Strategy:
         factory = self._strategies.get(message.strategy)
@@ -224,16 +200,14 @@ class EngineCore:
 
     def has_work(self) -> bool:
         """Whether ``step`` would do or say anything."""
-        return bool(self._requests or self._outputs or self._woken or (self._adapters and self._adapters.busy))
+        return bool(self._requests or self._outputs or self._woken or self._adapters.busy)
 
     def step(self) -> StepOutputs:
         """Compute once; return what there is to say. Raises what the runner raises if it keeps failing."""
         started = self._clock()
-        if self._deadlines:
-            self._expire(started)
-        if self._adapters is not None:
-            self._woken = False
-            self._step_adapters(self._adapters)
+        self._expire(started)
+        self._woken = False
+        self._end_drained()
         batch = self._scheduler.schedule(started)
         if batch.sequences:
             self._execute(batch)
@@ -242,16 +216,14 @@ class EngineCore:
             request.touched = False
             self._outputs += candidate_outputs(request)
         self._touched.clear()
-        changes: list[AdapterInfo] = []
-        if self._adapters is not None:
-            replies, changes = self._adapters.take_news()
-            self._outputs += replies
+        replies, changes = self._adapters.take_news()
+        self._outputs += replies
         outputs, self._outputs = self._outputs, []
         return StepOutputs(outputs=outputs, load=self.load(), adapters=changes)
 
-    def _step_adapters(self, adapters: AdapterRegistry) -> None:
+    def _end_drained(self) -> None:
         """Take in finished loads; end the requests of versions whose time to drain is over."""
-        for version in adapters.step():
+        for version in self._adapters.step():
             for request in [r for r in self._requests.values() if r.adapter is version]:
                 self._fail(request, FailureKind.CANCELLED, f"adapter {version.key} was unloaded")
 
@@ -271,8 +243,8 @@ class EngineCore:
             steps=self._steps,
             step_seconds=self._step_seconds,
             batch_tokens=self._batch_tokens,
-            adapter_bytes=0 if self._adapters is None else self._adapters.bytes,
-            adapter_users={} if self._adapters is None else dict(self._adapters.in_flight),
+            adapter_bytes=self._adapters.bytes,
+            adapter_users=dict(self._adapters.in_flight),
         )
 
     def check_integrity(self) -> None:
@@ -374,10 +346,7 @@ class EngineCore:
 
     def _expire(self, now: float) -> None:
         """End the requests whose deadline has passed; what was generated is kept."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            request = heapq.heappop(self._deadlines)[2]
-            if request.done:
-                continue
+        for request in self._deadlines.take_passed(now):
             if not isinstance(request, Generation) or not request.first_token:
                 self._fail(request, FailureKind.DEADLINE, "the deadline passed before there was an answer")
                 continue
@@ -413,16 +382,14 @@ class EngineCore:
     def _close(self, request: Request) -> None:
         request.done = True
         self._gate.end(request)
-        if request.adapter is not None and self._adapters is not None:
+        if request.adapter is not None:
             self._adapters.leave(request.adapter)
         del self._requests[request.request_id]
         self._scheduler.accounts.close(request.account)
         now = self._clock()
         self._close_interval += 0.1 * (min(now - self._last_close, 5.0) - self._close_interval)
         self._last_close = now
-        if len(self._deadlines) > 2 * len(self._requests) + _SPARE_DEADLINES:
-            self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
-            heapq.heapify(self._deadlines)
+        self._deadlines.sweep(len(self._requests))
 
     def _retry_after(self) -> float:
         """Seconds until about a quarter of the queue will have been served, at the present rate."""
