@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 RANKS = (4, 8, 16, 32, 64, 16, 32, 64)
+EVEN_RANK = 16
 
 
 def arguments() -> argparse.Namespace:
@@ -127,6 +128,7 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     requests = plan(given.requests, (16, 256), (16, 128), int(config.vocab_size), 2048, 0)
     eight = [write_adapter(folder / f"a{i}", facts, rank, i) for i, rank in enumerate(RANKS)]
     many = [write_adapter(folder / f"m{i}", facts, RANKS[i % 8], 100 + i) for i in range(given.residents)]
+    even = [write_adapter(folder / f"e{i}", facts, EVEN_RANK, 300 + i) for i in range(given.residents)]
     engine_config = EngineConfig(
         model=str(model), dtype="bfloat16", threads=given.threads, max_waiting=given.requests, adapter_slots=32,
         prefix_caching=False, context_length=512,
@@ -135,7 +137,7 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     latency: dict[str, list[float]] = {}
     async with EngineClient(engine_config) as bare, EngineClient(engine_config) as adapted:
         base, mixed = (Engine(client, requests, given.concurrency) for client in (bare, adapted))
-        for path in (*eight, *many):
+        for path in (*eight, *many, *even):
             await adapted.load_adapter(path.name, str(path))
         await base.run(lambda i: "")
         await mixed.run(lambda i: f"a{i % 8}")
@@ -156,6 +158,8 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
             await part("eight_and_base", mixed, lambda i: "" if i % 9 == 8 else f"a{i % 9}")
             await part("eight", mixed, lambda i: f"a{i % 8}")
             await part("many", mixed, lambda i: f"m{i % given.residents}")
+            await part("eight_of_rank_16", mixed, lambda i: f"e{i % 8}")
+            await part("many_of_rank_16", mixed, lambda i: f"e{i % given.residents}")
             turning = asyncio.create_task(churn())
             await part("while_loading", mixed, lambda i: f"a{i % 8}")
             turning.cancel()
@@ -167,6 +171,7 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
         "unused_over_base": round(rates["loaded_unused"] / rates["base"], 3),
         "mixed_over_base": round(rates["eight_and_base"] / rates["base"], 3),
         "many_over_eight": round(rates["many"] / rates["eight"], 3),
+        "many_over_eight_of_rank_16": round(rates["many_of_rank_16"] / rates["eight_of_rank_16"], 3),
         "p99_while_loading_over_without": round(gaps["while_loading"] / gaps["eight"], 2),
     }  # fmt: skip
 

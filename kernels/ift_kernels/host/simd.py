@@ -46,7 +46,7 @@ class VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, fe_type, FLOATS)
 
 
-def _element_pointer(builder, address, index, element):
+def element_pointer(builder, address, index, element):
     pointer = builder.inttoptr(address, element.as_pointer())
     return builder.gep(pointer, [index])
 
@@ -71,7 +71,7 @@ def call(builder, name: str, result, arguments):
     return builder.call(function, arguments)
 
 
-def _round_to_bf16(builder, bits, vector_type):
+def round_to_bf16(builder, bits, vector_type):
     """Round-to-nearest-even of float32 bits to the upper 16 (finite values)."""
     width = vector_type.element if isinstance(vector_type, ir.VectorType) else vector_type
 
@@ -95,10 +95,10 @@ def load(typing, kind, address, index):
 
     def codegen(context, builder, signature, args):
         if _is_bf16(kind):
-            pointer = _element_pointer(builder, args[1], args[2], _I16)
+            pointer = element_pointer(builder, args[1], args[2], _I16)
             half = builder.load(builder.bitcast(pointer, _VH.as_pointer()), align=2)
             return builder.bitcast(builder.shl(builder.zext(half, INTEGERS), integers(16)), FLOATS)
-        pointer = _element_pointer(builder, args[1], args[2], FLOAT)
+        pointer = element_pointer(builder, args[1], args[2], FLOAT)
         return builder.load(builder.bitcast(pointer, FLOATS.as_pointer()), align=4)
 
     return vector(kind, types.int64, types.int64), codegen
@@ -123,11 +123,11 @@ def store(typing, kind, address, index, value):
 
     def codegen(context, builder, signature, args):
         if _is_bf16(kind):
-            bits = _round_to_bf16(builder, builder.bitcast(args[3], INTEGERS), INTEGERS)
-            pointer = _element_pointer(builder, args[1], args[2], _I16)
+            bits = round_to_bf16(builder, builder.bitcast(args[3], INTEGERS), INTEGERS)
+            pointer = element_pointer(builder, args[1], args[2], _I16)
             builder.store(builder.trunc(bits, _VH), builder.bitcast(pointer, _VH.as_pointer()), align=2)
         else:
-            pointer = _element_pointer(builder, args[1], args[2], FLOAT)
+            pointer = element_pointer(builder, args[1], args[2], FLOAT)
             builder.store(args[3], builder.bitcast(pointer, FLOATS.as_pointer()), align=4)
         return context.get_dummy_value()
 
@@ -140,9 +140,9 @@ def load_one(typing, kind, address, index):
 
     def codegen(context, builder, signature, args):
         if _is_bf16(kind):
-            half = builder.load(_element_pointer(builder, args[1], args[2], _I16))
+            half = builder.load(element_pointer(builder, args[1], args[2], _I16))
             return builder.bitcast(builder.shl(builder.zext(half, INTEGER), ir.Constant(INTEGER, 16)), FLOAT)
-        return builder.load(_element_pointer(builder, args[1], args[2], FLOAT))
+        return builder.load(element_pointer(builder, args[1], args[2], FLOAT))
 
     return types.float32(kind, types.int64, types.int64), codegen
 
@@ -153,10 +153,10 @@ def store_one(typing, kind, address, index, value):
 
     def codegen(context, builder, signature, args):
         if _is_bf16(kind):
-            bits = _round_to_bf16(builder, builder.bitcast(args[3], INTEGER), INTEGER)
-            builder.store(builder.trunc(bits, _I16), _element_pointer(builder, args[1], args[2], _I16))
+            bits = round_to_bf16(builder, builder.bitcast(args[3], INTEGER), INTEGER)
+            builder.store(builder.trunc(bits, _I16), element_pointer(builder, args[1], args[2], _I16))
         else:
-            builder.store(args[3], _element_pointer(builder, args[1], args[2], FLOAT))
+            builder.store(args[3], element_pointer(builder, args[1], args[2], FLOAT))
         return context.get_dummy_value()
 
     return types.void(kind, types.int64, types.int64, types.float32), codegen
@@ -167,7 +167,7 @@ def load_i32(typing, address, index):
     """One int32 element, widened to int64."""
 
     def codegen(context, builder, signature, args):
-        value = builder.load(_element_pointer(builder, args[0], args[1], INTEGER))
+        value = builder.load(element_pointer(builder, args[0], args[1], INTEGER))
         return builder.sext(value, ir.IntType(64))
 
     return types.int64(types.int64, types.int64), codegen
@@ -178,7 +178,7 @@ def load_i64(typing, address, index):
     """One int64 element."""
 
     def codegen(context, builder, signature, args):
-        return builder.load(_element_pointer(builder, args[0], args[1], ir.IntType(64)))
+        return builder.load(element_pointer(builder, args[0], args[1], ir.IntType(64)))
 
     return types.int64(types.int64, types.int64), codegen
 
@@ -291,7 +291,7 @@ def store_i32(typing, address, index, value):
     """Write one int32 element."""
 
     def codegen(context, builder, signature, args):
-        builder.store(builder.trunc(args[2], INTEGER), _element_pointer(builder, args[0], args[1], INTEGER))
+        builder.store(builder.trunc(args[2], INTEGER), element_pointer(builder, args[0], args[1], INTEGER))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen
