@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ift_serve.cli.connect import (
-    DEFAULT_SERVER,
-    Authority,
-    Certificate,
-    ClientOptions,
-    Json,
-    Key,
-    Server,
-    TokenFile,
-    fail,
-    readable_errors,
-)
+from ift_serve.cli.connect import ClientOptions, Json, connected, fail, readable_errors
 
 if TYPE_CHECKING:
     from ift_serve.client import Adapter, Client
@@ -52,65 +41,49 @@ def _show(found: list[Adapter], as_json: bool) -> None:
 
 
 @adapters.command("list")
+@connected
 def list_adapters(
-    server: Server = DEFAULT_SERVER,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    options: ClientOptions,
     as_json: Json = False,
 ) -> None:
     """All resident versions."""
-    options = ClientOptions(server, token_file, authority, certificate, key)
     with readable_errors(), _client(options) as client:
         _show(client.adapters(), as_json)
 
 
 @adapters.command()
+@connected
 def load(
+    options: ClientOptions,
     name: Annotated[str, typer.Argument(help="name for requests")],
     path: Annotated[str, typer.Argument(help="directory below an adapter root of the server")],
-    server: Server = DEFAULT_SERVER,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Load a directory as a new version; requests in flight finish on the old one."""
-    options = ClientOptions(server, token_file, authority, certificate, key)
     with readable_errors(), _client(options) as client:
         _show([client.load_adapter(name, path)], as_json)
 
 
 @adapters.command()
+@connected
 def unload(
+    options: ClientOptions,
     reference: Annotated[str, typer.Argument(help="name, or name@version")],
     drain_seconds: Annotated[float, typer.Option(help="time for requests in flight", min=0, max=3600)] = 60.0,
-    server: Server = DEFAULT_SERVER,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Refuse new requests, wait for those in flight, free the memory."""
-    options = ClientOptions(server, token_file, authority, certificate, key)
     with readable_errors(), _client(options, drain_seconds + 60.0) as client:
         _show(client.unload_adapter(reference, drain_seconds=drain_seconds), as_json)
 
 
 @adapters.command()
+@connected
 def watch(
-    server: Server = DEFAULT_SERVER,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    options: ClientOptions,
     as_json: Json = False,
 ) -> None:
     """Every change, until Ctrl-C."""
-    options = ClientOptions(server, token_file, authority, certificate, key)
     with readable_errors(), _client(options) as client:
         try:
             for adapter in client.watch_adapters():

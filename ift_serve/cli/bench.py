@@ -7,22 +7,12 @@ import json
 import random
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ift_serve.cli.connect import (
-    DEFAULT_SERVER,
-    Authority,
-    Certificate,
-    ClientOptions,
-    Json,
-    Key,
-    Server,
-    TokenFile,
-    readable_errors,
-)
+from ift_serve.cli.connect import ClientOptions, Json, connected, readable_errors
 
 if TYPE_CHECKING:
     from ift_serve.client import AsyncClient
@@ -34,6 +24,7 @@ class Request:
 
     token_ids: tuple[int, ...]
     new_tokens: int
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ async def _ask(client: AsyncClient, request: Request, gaps: list[float]) -> Seen
     first = last = 0.0
     stream = client.stream(
         Prompt.from_tokens(request.token_ids), max_new_tokens=request.new_tokens, temperature=0.0, ignore_eos=True,
-        tokens=True, timeout=600,
+        tokens=True, adapter=request.adapter, timeout=600,
     )  # fmt: skip
     async for piece in stream:
         now = time.perf_counter() - begun
@@ -106,7 +97,7 @@ async def _ask_whole(client: AsyncClient, request: Request) -> Seen:
     begun = time.perf_counter()
     answer = await client.generate(
         Prompt.from_tokens(request.token_ids), max_new_tokens=request.new_tokens, temperature=0.0, ignore_eos=True,
-        timeout=600,
+        adapter=request.adapter, timeout=600,
     )  # fmt: skip
     return Seen(answer.usage.first_token_seconds, time.perf_counter() - begun, answer.usage.generated_tokens)
 
@@ -132,18 +123,18 @@ async def run(client: AsyncClient, requests: list[Request], concurrency: int, *,
     )  # fmt: skip
 
 
+@connected
 def bench(
+    options: ClientOptions,
     requests: Annotated[int, typer.Option(help="requests in all", min=1)] = 64,
     concurrency: Annotated[int, typer.Option(help="requests at once", min=1)] = 8,
     prompt_tokens: Annotated[tuple[int, int], typer.Option(help="shortest and longest prompt")] = (16, 128),
     output_tokens: Annotated[tuple[int, int], typer.Option(help="shortest and longest answer")] = (16, 64),
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="adapter to answer with; may be repeated: requests take turns")
+    ] = None,
     whole: Annotated[bool, typer.Option("--whole", help="ask for whole answers instead of streams")] = False,
     seed: Annotated[int, typer.Option()] = 0,
-    server: Server = DEFAULT_SERVER,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Measure a running server with seeded random prompts, end-of-answer tokens ignored."""
@@ -152,12 +143,13 @@ def bench(
     for name, (low, high) in (("prompt-tokens", prompt_tokens), ("output-tokens", output_tokens)):
         if not 1 <= low <= high:
             raise typer.BadParameter(f"--{name}: {low} {high} is not a range of positive numbers")
-    options = ClientOptions(server, token_file, authority, certificate, key)
 
     async def measure() -> Report:
-        async with AsyncClient(server, **options.arguments()) as client:
+        async with AsyncClient(options.server, **options.arguments()) as client:
             model = await client.model()
             planned = plan(requests, prompt_tokens, output_tokens, model.vocabulary_size, model.context_length, seed)
+            if adapter:
+                planned = [replace(r, adapter=adapter[i % len(adapter)]) for i, r in enumerate(planned)]
             return await run(client, planned, concurrency, whole=whole)
 
     with readable_errors():

@@ -7,40 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
-from ift_serve.cli.connect import (
-    DEFAULT_SERVER,
-    Authority,
-    Certificate,
-    ClientOptions,
-    Key,
-    Server,
-    TokenFile,
-    fail,
-    readable_errors,
-)
+from ift_serve.cli.connect import AdapterName, ClientOptions, connected, fail, readable_errors
 
 _HELP = "/reset forgets the conversation, /undo the last exchange, /history shows it, /quit ends."
 
 
+@connected
 def chat(
+    options: ClientOptions,
     system: Annotated[str, typer.Option(help="system message")] = "",
+    adapter: AdapterName = "",
     temperature: Annotated[float | None, typer.Option(help="0: greedy", min=0)] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
-    server: Server = DEFAULT_SERVER,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
 ) -> None:
     """Talk to the served model; answers stream, the conversation is remembered. Works in a pipe, a line a turn."""
     from ift_serve.client import Client, Message, Prompt, ServerError
 
-    options = ClientOptions(server, token_file, authority, certificate, key)
     interactive = sys.stdin.isatty()
-    with readable_errors(), Client(server, **options.arguments()) as client:
+    with readable_errors(), Client(options.server, **options.arguments()) as client:
         name = client.model().name
         if interactive:
-            typer.secho(f"{name} at {server}. {_HELP}", dim=True)
+            typer.secho(f"{name} at {options.server}. {_HELP}", dim=True)
         begin = [Message("system", system)] if system else []
         history = list(begin)
         while (line := _read(interactive)) is not None:
@@ -54,7 +41,10 @@ def chat(
             history.append(Message("user", line))
             try:
                 stream = client.stream(
-                    Prompt.from_messages(history), temperature=temperature, max_new_tokens=max_new_tokens
+                    Prompt.from_messages(history),
+                    adapter=adapter,
+                    temperature=temperature,
+                    max_new_tokens=max_new_tokens,
                 )
                 for piece in stream:
                     print(piece.text, end="", flush=True)

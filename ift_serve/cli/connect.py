@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-Server = Annotated[str, typer.Option(help="host:port of the server", envvar="IFT_SERVE_SERVER")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(help="file that holds the bearer token (or set IFT_SERVE_TOKEN)", exists=True, dir_okay=False),
-]
-Authority = Annotated[
-    Path | None, typer.Option(help="certificate authority of the server, for TLS", exists=True, dir_okay=False)
-]
-Certificate = Annotated[Path | None, typer.Option(help="own certificate, for mutual TLS", exists=True, dir_okay=False)]
-Key = Annotated[Path | None, typer.Option(help="key of the own certificate", exists=True, dir_okay=False)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
-DEFAULT_SERVER = "127.0.0.1:50051"
+AdapterName = Annotated[str, typer.Option(help="adapter to answer with: name, or name@version")]
+
+
+def _file(text: str) -> Any:
+    return typer.Option(help=text, exists=True, dir_okay=False)
 
 
 @dataclass(frozen=True)
 class ClientOptions:
-    """Arguments of a client, from the command line."""
+    """How to reach a server. Every field is an option of the commands that are :func:`connected`."""
 
-    server: str
-    token_file: Path | None = None
-    authority: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
+    server: Annotated[str, typer.Option(help="host:port of the server", envvar="IFT_SERVE_SERVER")] = "127.0.0.1:50051"
+    token_file: Annotated[Path | None, _file("file that holds the bearer token (or set IFT_SERVE_TOKEN)")] = None
+    authority: Annotated[Path | None, _file("certificate authority of the server, for TLS")] = None
+    certificate: Annotated[Path | None, _file("own certificate, for mutual TLS")] = None
+    key: Annotated[Path | None, _file("key of the own certificate")] = None
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of Client and AsyncClient, without the target."""
@@ -41,6 +37,24 @@ class ClientOptions:
         if self.token_file is not None:
             token = self.token_file.read_text(encoding="utf-8").strip()
         return {"token": token, "authority": self.authority, "certificate": self.certificate, "key": self.key}
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, whose first parameter takes :class:`ClientOptions`, their fields as options of its own."""
+    hints = get_type_hints(command, include_extras=True)
+    first, *own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
+    shared = [p.replace(annotation=get_type_hints(ClientOptions, include_extras=True)[p.name])
+              for p in inspect.signature(ClientOptions).parameters.values()]  # fmt: skip
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        options = ClientOptions(**{p.name: given.pop(p.name) for p in shared})
+        command(**{first.name: options}, **given)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
 
 
 def fail(message: str) -> typer.Exit:

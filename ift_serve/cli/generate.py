@@ -9,20 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ift_serve.cli.connect import (
-    DEFAULT_SERVER,
-    Authority,
-    Certificate,
-    ClientOptions,
-    Json,
-    Key,
-    Server,
-    TokenFile,
-    readable_errors,
-)
+from ift_serve.cli.connect import AdapterName, ClientOptions, Json, connected, readable_errors
 
 
+@connected
 def generate(
+    options: ClientOptions,
     instruction: Annotated[str, typer.Argument(help="what to do; `-` reads it from standard input")],
     context: Annotated[str, typer.Option(help="material that the instruction is about")] = "",
     raw: Annotated[bool, typer.Option("--raw", help="continue the text as it is, without a chat template")] = False,
@@ -32,14 +24,10 @@ def generate(
     min_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
+    adapter: AdapterName = "",
     stop: Annotated[list[str] | None, typer.Option(help="string that ends the answer; may be repeated")] = None,
     n: Annotated[int, typer.Option(help="candidates", min=1)] = 1,
     statistics: Annotated[bool, typer.Option(help="with --json: statistics of every token")] = False,
-    server: Server = DEFAULT_SERVER,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Answer one INSTRUCTION; the text streams as it is made."""
@@ -51,15 +39,14 @@ def generate(
         "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "max_new_tokens": max_new_tokens,
         "seed": seed, "stop": stop, "n": n,
     }  # fmt: skip
-    options = ClientOptions(server, token_file, authority, certificate, key)
-    with readable_errors(), Client(server, **options.arguments()) as client:
+    with readable_errors(), Client(options.server, **options.arguments()) as client:
         if as_json:
-            answer = client.generate(prompt, statistics=statistics, **sampling)
+            answer = client.generate(prompt, adapter=adapter, statistics=statistics, **sampling)
             print(json.dumps(dataclasses.asdict(answer), ensure_ascii=False))
         elif n > 1:
-            for candidate in client.generate(prompt, **sampling).candidates:
+            for candidate in client.generate(prompt, adapter=adapter, **sampling).candidates:
                 print(f"[{candidate.index}] {candidate.text}")
         else:
-            for piece in client.stream(prompt, **sampling):
+            for piece in client.stream(prompt, adapter=adapter, **sampling):
                 print(piece.text, end="", flush=True)
             print()

@@ -6,15 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ift_serve.cli.connect import DEFAULT_SERVER, Authority, Certificate, ClientOptions, Key, Server, fail
+from ift_serve.cli.connect import ClientOptions, connected, fail
 
 
+@connected
 def health(
+    options: ClientOptions,
     timeout: Annotated[float, typer.Option(help="seconds", min=0.1)] = 5.0,
-    server: Server = DEFAULT_SERVER,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
 ) -> None:
     """Check whether a server serves (grpc.health.v1)."""
     import grpc
@@ -22,10 +20,13 @@ def health(
 
     from ift_serve.client.connection import Connection
 
-    options = ClientOptions(server, None, authority, certificate, key)
-    connection = Connection(server, None, options.authority, options.certificate, options.key)
+    connection = Connection(options.server, **options.arguments())
     credentials = connection.credentials()
-    channel = grpc.insecure_channel(server) if credentials is None else grpc.secure_channel(server, credentials)
+    channel = (
+        grpc.insecure_channel(options.server)
+        if credentials is None
+        else grpc.secure_channel(options.server, credentials)
+    )
     try:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
     except grpc.RpcError as error:

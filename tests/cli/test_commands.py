@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from ift_serve.cli.bench import percentile, plan
+from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.modeling.instruction.config import ComponentsConfig
+from tests.support.adapters import write_random
 from tests.support.models import tiny_llama
 
 COMMANDS = ("serve", "generate", "chat", "bench", "doctor", "demo", "health", "adapters", "train", "data")
@@ -30,11 +33,20 @@ def _ift(*arguments: str, stdin: str = "", code: int = 0) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("adapters")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, adapters: Path) -> Iterator[str]:
     model = tiny_llama(tmp_path_factory.mktemp("model"))
+    facts = BaseFacts.of_directory(model)
+    for seed in (1, 2):
+        write_random(adapters / f"v{seed}", facts, ComponentsConfig(segment_embedding=True), seed=seed)
     command = [
         sys.executable, "-c", "from ift_serve.cli import main; main()", "serve", str(model), "--port", "0",
         "--metrics-port", "0", "--threads", "1", "--name", "tiny", "--dtype", "float32",
+        "--adapter", f"tone={adapters / 'v1'}", "--adapter-root", str(adapters),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
@@ -85,6 +97,42 @@ def test_bench(address: str) -> None:
     )
     assert report["requests"] == 6 and 24 <= report["generated_tokens"] <= 36
     assert report["first_token_p50"] > 0 and report["tokens_per_second"] > 0
+
+
+def test_an_adapter_answers_by_name(address: str) -> None:
+    options = ("--server", address, "--temperature", "0", "--max-new-tokens", "8")
+    plain, tuned = (json.loads(_ift("generate", "Say hello", *options, *more, "--json"))
+                    for more in ((), ("--adapter", "tone")))  # fmt: skip
+    assert plain["adapter"] == "" and tuned["adapter"].startswith("tone@")
+    assert plain["candidates"][0]["text"] != tuned["candidates"][0]["text"]
+    talk = _ift("chat", *options, "--adapter", "tone", stdin="Say hello\n")
+    assert talk.strip() == tuned["candidates"][0]["text"].strip()
+    load = ("--requests", "4", "--output-tokens", "4", "4", "--json")
+    both = _ift("bench", "--server", address, "--adapter", "tone", "--adapter", tuned["adapter"], *load)
+    assert json.loads(both)["generated_tokens"] == 16
+    assert "not loaded" in _ift("generate", "x", *options, "--adapter", "nobody", code=1)
+
+
+def test_adapters_are_loaded_listed_and_unloaded(address: str) -> None:
+    server = ("--server", address, "--json")
+    first = {a["version"] for a in json.loads(_ift("adapters", "list", *server)) if a["name"] == "tone"}
+    watching = subprocess.Popen(
+        [sys.executable, "-c", "from ift_serve.cli import main; main()", "adapters", "watch", *server],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert watching.stdout is not None
+    assert json.loads(watching.stdout.readline())["name"] == "tone"
+    loaded = json.loads(_ift("adapters", "load", "other", "v2", *server))
+    assert [(a["name"], a["state"]) for a in loaded] == [("other", "ready")] and loaded[0]["version"] not in first
+    assert "other" in _ift("adapters", "list", "--server", address)
+    gone = json.loads(_ift("adapters", "unload", "other", *server))
+    assert [(a["name"], a["state"]) for a in gone] == [("other", "unloaded")]
+    while (change := json.loads(watching.stdout.readline()))["state"] != "unloaded":
+        assert change["name"] == "other"
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(timeout=30) == 0
+    shown = _ift("adapters", "load", "other", "../v2", "--server", address, code=1)
+    assert "path" in shown and "Traceback" not in shown
 
 
 def test_plans_are_seeded_and_fit_the_context() -> None:
