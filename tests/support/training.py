@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from ift_training.assemble import make_trainer
 from ift_training.data.encode import EncodedExample
 from ift_training.settings import LoraSettings, LossSettings, TrainerSettings
-from ift_training.trainer import InstructionTrainer, make_trainer
+from ift_training.trainer import InstructionTrainer
 from tests.support.adapters import EVERYTHING
 
 TASKS = ["first", "second"]

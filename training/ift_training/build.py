@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.modeling.adapters.config import BaseReference
@@ -82,14 +81,3 @@ def build_model(base_directory: str, settings: TrainerSettings, tasks: list[str]
     model = InstructionModel(wrapped, components, balance, represents=settings.losses.representation > 0)
     reference = BaseReference(fingerprint=facts.fingerprint, architecture=facts.architecture, shape=shape_of(facts))
     return Built(model, reference, base_directory)
-
-
-def load_adapter_tensors(model: InstructionModel, tensors: dict[str, Tensor], extras: dict[str, Tensor]) -> None:
-    """Put the tensors of an adapter directory back into a model of the same settings."""
-    if tensors:
-        from peft import set_peft_model_state_dict
-
-        peft: Any = model.base
-        set_peft_model_state_dict(peft, tensors)
-    if model.components is not None:
-        model.components.load_state_dict(extras)

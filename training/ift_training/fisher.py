@@ -28,22 +28,19 @@ def write_fisher(recipe: Recipe, output: Path, *, examples: int, progress: bool 
     if not any(file.exists() for file in files):
         raise RecipeError(f"output: {recipe.output} holds no adapter yet; train it first: ift-serve train RECIPE")
     data = prepare_recipe(recipe, open_encoder(recipe))
-    return _measure(recipe, data, files, output, min(examples, len(data.train)), progress=progress)
+    return _measure(recipe, data, output, min(examples, len(data.train)), progress=progress)
 
 
-def _measure(
-    recipe: Recipe, data: TrainingData, files: tuple[Path, Path], output: Path, count: int, *, progress: bool
-) -> dict[str, Any]:
+def _measure(recipe: Recipe, data: TrainingData, output: Path, count: int, *, progress: bool) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import track
-    from safetensors.torch import load_file
 
-    from ift_training.build import build_model, load_adapter_tensors
+    from ift_training import checkpoint
+    from ift_training.build import build_model
     from ift_training.losses.ewc import fisher_information, save_fisher
 
     built = build_model(recipe.base_directory(), recipe.trainer, data.tasks, recipe.seed)
-    lora, extras = ({} if not file.exists() else load_file(file) for file in files)
-    load_adapter_tensors(built.model, lora, extras)
+    checkpoint.place(built.model, checkpoint.read(built.model, recipe.output))
     built.model.eval()
     places = track(range(count), "measuring", console=Console(quiet=not progress), transient=True)
     found = fisher_information(built.model, _losses(built.model, data.train, recipe, places))

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from rich.console import Console
 
+from ift_training.assemble import make_trainer
 from ift_training.build import Built, build_model
 from ift_training.data.encode import Encoder
 from ift_training.data.selection import TrainingData
@@ -23,7 +24,7 @@ from ift_training.recipe import Recipe, RecipeError
 from ift_training.reporting.card import model_card
 from ift_training.reporting.curves import plot
 from ift_training.reporting.summary import TrainingReport
-from ift_training.trainer import InstructionTrainer, make_trainer
+from ift_training.trainer import InstructionTrainer
 
 _CHECKPOINTS_KEPT = 2
 _EVALUATION_BATCH = 32
