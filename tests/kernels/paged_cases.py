@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ift_kernels.instruction import InstructionBias
 
-TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2.5e-2}
+_TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2.5e-2}
 FP8 = torch.float8_e4m3fn
 
 
@@ -111,3 +111,9 @@ def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> None:
         return memory.fill_(float("nan")) if memory.is_floating_point() else memory.fill_(-1)
 
     monkeypatch.setattr(torch, "empty", poisoned)
+
+
+def assert_close(output: Tensor, expected: Tensor) -> None:
+    """Within what the output's dtype allows of a float64 result."""
+    tolerance = _TOLERANCE[output.dtype]
+    torch.testing.assert_close(output.double(), expected, atol=tolerance, rtol=tolerance)

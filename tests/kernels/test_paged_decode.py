@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ift_kernels.device import DeviceProperties, assume
 from ift_kernels.instruction import InstructionBias
 from ift_kernels.paged_decode import paged_decode
-from tests.kernels.paged_cases import FP8, TOLERANCE, Sequences, attend, make_bias, make_sequences, poisoned_empty
+from tests.kernels.paged_cases import FP8, Sequences, assert_close, attend, make_bias, make_sequences, poisoned_empty
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.usefixtures(poisoned_empty.__name__)
@@ -36,11 +36,6 @@ def _run(
             query, cached.key_cache, cached.value_cache, cached.block_tables, torch.tensor(rows, dtype=torch.int32),
             torch.tensor(seen, dtype=torch.int32), max(seen), scale, window, softcap, None, bias, *scales, backend,
         )  # fmt: skip
-
-
-def _assert_close(output: torch.Tensor, expected: torch.Tensor) -> None:
-    tolerance = TOLERANCE[output.dtype]
-    torch.testing.assert_close(output.double(), expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +65,7 @@ def test_equals_dense_attention(
     rows, scale = list(range(len(LENGTHS))), width**-0.5
     output = _run(query, cached, rows, LENGTHS, scale, window, softcap, bias, scales, backend)
     expected = [attend(query[r], cached, r, LENGTHS[r], scale * scales[0], window, softcap, bias) for r in rows]
-    _assert_close(output, torch.stack(expected) * scales[1])
+    assert_close(output, torch.stack(expected) * scales[1])
 
 
 def test_rows_may_share_a_sequence_and_lie_apart() -> None:
@@ -80,7 +75,7 @@ def test_rows_may_share_a_sequence_and_lie_apart() -> None:
     query, rows, seen = states[:, :6], [1, 1, 0, 1, 0], [90, 1, 20, 33, 16]
     bias = make_bias(cached, 6)
     output = _run(query, cached, rows, seen, 0.2, bias=bias)
-    _assert_close(output, torch.stack([attend(query[i], cached, rows[i], seen[i], 0.2, bias=bias) for i in range(5)]))
+    assert_close(output, torch.stack([attend(query[i], cached, rows[i], seen[i], 0.2, bias=bias) for i in range(5)]))
 
 
 def test_tokens_before_the_window_are_not_read() -> None:
@@ -89,7 +84,7 @@ def test_tokens_before_the_window_are_not_read() -> None:
     cached = make_sequences(lengths, 1, 32, 16, torch.float32, forgotten=20)
     query = torch.randn(4, 2, 32)
     output = _run(query, cached, [0, 1, 2, 3], lengths, 0.2, window=20)
-    _assert_close(output, torch.stack([attend(query[i], cached, i, lengths[i], 0.2, 20) for i in range(4)]))
+    assert_close(output, torch.stack([attend(query[i], cached, i, lengths[i], 0.2, 20) for i in range(4)]))
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 3, 12])
@@ -100,7 +95,7 @@ def test_a_long_row_among_short_ones_is_split_for_any_number_of_multiprocessors(
     cached = make_sequences(lengths, 1, 256, 64, torch.bfloat16)
     query = torch.randn(4, 3, 256).bfloat16()
     output = _run(query, cached, [0, 1, 2, 3], lengths, 4.0, multiprocessors=multiprocessors)
-    _assert_close(output, torch.stack([attend(query[i], cached, i, lengths[i], 4.0) for i in range(4)]))
+    assert_close(output, torch.stack([attend(query[i], cached, i, lengths[i], 4.0) for i in range(4)]))
 
 
 def test_rows_without_keys_are_zero_and_no_rows_are_no_output() -> None:
@@ -124,7 +119,7 @@ def test_many_rows_are_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
     cached = make_sequences(lengths, 2, 32, 16, torch.float32)
     query = torch.randn(4, 4, 32)
     output = _run(query, cached, [0, 1, 2, 3], lengths, 0.2)
-    _assert_close(output, torch.stack([attend(query[i], cached, i, lengths[i], 0.2) for i in range(4)]))
+    assert_close(output, torch.stack([attend(query[i], cached, i, lengths[i], 0.2) for i in range(4)]))
 
 
 def test_the_grid_is_bounded_by_what_tables_can_hold() -> None:
@@ -163,4 +158,4 @@ def test_any_shape(
     bias, rows = make_bias(cached, group * kv_heads), list(range(len(lengths)))
     output = _run(query, cached, rows, lengths, 0.2, window, 0.0, bias, multiprocessors=multiprocessors)
     expected = [attend(query[r], cached, r, lengths[r], 0.2, window, 0.0, bias) for r in rows]
-    _assert_close(output, torch.stack(expected))
+    assert_close(output, torch.stack(expected))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ift_kernels.instruction import InstructionBias
 from ift_kernels.paged_prefill import PrefillPlan, paged_prefill, prefill_plan
-from tests.kernels.paged_cases import FP8, TOLERANCE, Sequences, attend, make_bias, make_sequences, poisoned_empty
+from tests.kernels.paged_cases import FP8, Sequences, assert_close, attend, make_bias, make_sequences, poisoned_empty
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.usefixtures(poisoned_empty.__name__)
@@ -54,11 +54,6 @@ def _expected(
     return torch.stack(rows) * scales[1]
 
 
-def _assert_close(output: torch.Tensor, expected: torch.Tensor) -> None:
-    tolerance = TOLERANCE[output.dtype]
-    torch.testing.assert_close(output.double(), expected, atol=tolerance, rtol=tolerance)
-
-
 @pytest.mark.parametrize(
     ("dtype", "cache_dtype", "heads", "kv_heads", "width", "block", "window", "softcap", "biased"),
     [
@@ -84,7 +79,7 @@ def test_equals_dense_attention(
     bias = make_bias(cached, heads) if biased else None
     scales = (0.5, 1.5) if cache_dtype else (1.0, 1.0)
     output = _run(query, cached, CHUNKS, window, softcap, bias, scales, backend)
-    _assert_close(output, _expected(query, cached, CHUNKS, window, softcap, bias, scales))
+    assert_close(output, _expected(query, cached, CHUNKS, window, softcap, bias, scales))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -95,7 +90,7 @@ def test_the_cpu_shares_tiles_of_the_decode_kernel(dtype: torch.dtype, window: i
     query = torch.randn(sum(CHUNKS), 6, 48).to(dtype)
     for bias in (None, make_bias(cached, 6)):
         output = _run(query, cached, CHUNKS, window, softcap, bias, backend="auto")
-        _assert_close(output, _expected(query, cached, CHUNKS, window, softcap, bias))
+        assert_close(output, _expected(query, cached, CHUNKS, window, softcap, bias))
 
 
 def test_chunks_give_what_the_whole_prompt_gives() -> None:
@@ -114,7 +109,7 @@ def test_tokens_before_the_window_of_the_chunk_are_not_read() -> None:
     cached = make_sequences([200, 90], 1, 32, 16, torch.float32, forgotten=30)
     query = torch.randn(11, 2, 32)
     output = _run(query, cached, [7, 4], window=24)
-    _assert_close(output, _expected(query, cached, [7, 4], window=24))
+    assert_close(output, _expected(query, cached, [7, 4], window=24))
 
 
 def test_a_plan_holds_every_token_once_and_the_last_tokens_first() -> None:
@@ -135,7 +130,7 @@ def test_padding_tiles_of_a_plan_do_nothing() -> None:
     plan = prefill_plan([10, 2], 4, 1, 32, "cpu")
     longer = PrefillPlan(torch.cat([plan.tiles, torch.tensor([[-1, 0]], dtype=torch.int32)]), plan.block_m)
     output = _run(query, cached, [10, 2], plan=longer)
-    _assert_close(output, _expected(query, cached, [10, 2]))
+    assert_close(output, _expected(query, cached, [10, 2]))
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -159,4 +154,4 @@ def test_any_shape(
     query = torch.randn(sum(chunks), group * kv_heads, width).to(dtype)
     bias = make_bias(cached, group * kv_heads)
     output = _run(query, cached, chunks, window, 0.0, bias)
-    _assert_close(output, _expected(query, cached, chunks, window, 0.0, bias))
+    assert_close(output, _expected(query, cached, chunks, window, 0.0, bias))
