@@ -36,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--residents", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--peer-rounds", type=int, default=1, help="of PEFT's own mixed batches, which take long")
     parser.add_argument("--json", action="store_true", help="JSON only, on standard output")
     return parser.parse_args()
 
@@ -116,6 +117,8 @@ def p99(gaps: list[float]) -> float:
 
 async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[str, Any]:
     """All parts, in turns."""
+    import peers
+    import torch
     from transformers import AutoConfig
 
     from ift_serve.cli.bench import plan
@@ -152,10 +155,16 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
                 await adapted.load_adapter("churned", str(eight[4]))
                 await adapted.unload_adapter("churned")
 
-        for _ in range(given.rounds):
+        peer = peers.AdapterBatches(peers.load(model, "bfloat16"), {path.name: path for path in eight})
+        names = ["" if i % 9 == 8 else f"a{i % 9}" for i in range(given.requests)]
+        torch.set_num_threads(given.threads)
+        for number in range(given.rounds):
+            if number < given.peer_rounds:
+                timing = peer.run_mixed(requests, given.concurrency, [name or peer.BASE for name in names])
+                found.setdefault("peft_eight_and_base", []).append(round(timing.rate, 1))
             await part("base", base, lambda i: "")
             await part("loaded_unused", mixed, lambda i: "")
-            await part("eight_and_base", mixed, lambda i: "" if i % 9 == 8 else f"a{i % 9}")
+            await part("eight_and_base", mixed, lambda i: names[i])
             await part("eight", mixed, lambda i: f"a{i % 8}")
             await part("many", mixed, lambda i: f"m{i % given.residents}")
             await part("eight_of_rank_16", mixed, lambda i: f"e{i % 8}")
@@ -166,10 +175,12 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
             await asyncio.wait({turning})
     rates = {name: statistics.median(values) for name, values in found.items()}
     gaps = {name: statistics.median(values) for name, values in latency.items()}
+    peft = rates.get("peft_eight_and_base")
     return {
         "shape": given.shape, "tokens_per_second": rates, "rounds": found, "p99_gap_ms": gaps,
         "unused_over_base": round(rates["loaded_unused"] / rates["base"], 3),
         "mixed_over_base": round(rates["eight_and_base"] / rates["base"], 3),
+        "mixed_over_peft": round(rates["eight_and_base"] / peft, 2) if peft else None,
         "many_over_eight": round(rates["many"] / rates["eight"], 3),
         "many_over_eight_of_rank_16": round(rates["many_of_rank_16"] / rates["eight_of_rank_16"], 3),
         "p99_while_loading_over_without": round(gaps["while_loading"] / gaps["eight"], 2),

@@ -47,13 +47,18 @@ class StaticBatches:
         self._model = model
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[list[int]]:
+    def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int, **options: Any) -> list[list[int]]:
         """Greedy answers of exactly ``new_tokens`` tokens."""
         width = max(len(p) for p in prompts)
         ids = torch.tensor([[_PAD] * (width - len(p)) + list(p) for p in prompts])
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
         output: Any = self._model.generate(
-            input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=new_tokens, min_new_tokens=new_tokens
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
+            **options,
         )
         answers: list[list[int]] = output[:, width:].tolist()
         return answers
@@ -74,6 +79,30 @@ class StaticBatches:
             self.generate([request.token_ids], count)
             times.append(time.perf_counter() - begun)
         return (times[1] - times[0]) / (request.new_tokens - 1)
+
+
+class AdapterBatches(StaticBatches):
+    """The same with PEFT's adapters mixed in a batch, by name; ``BASE`` is no adapter."""
+
+    name = "peft-static"
+    BASE = "__base__"
+
+    def __init__(self, model: PreTrainedModel, directories: dict[str, Path]) -> None:
+        from peft import PeftModel
+
+        (first, path), *others = directories.items()
+        adapted: Any = PeftModel.from_pretrained(model, path, adapter_name=first)
+        for name, path in others:
+            adapted.load_adapter(path, adapter_name=name)
+        super().__init__(adapted.eval())
+
+    def run_mixed(self, requests: list[Request], concurrency: int, adapters: list[str]) -> Timing:
+        """All requests, each with the adapter of the same index."""
+        begun = time.perf_counter()
+        for first in range(0, len(requests), concurrency):
+            batch, names = (part[first : first + concurrency] for part in (requests, adapters))
+            self.generate([r.token_ids for r in batch], max(r.new_tokens for r in batch), adapter_names=names)
+        return Timing(time.perf_counter() - begun, sum(r.new_tokens for r in requests))
 
 
 class ContinuousBatches:
