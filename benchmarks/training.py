@@ -157,18 +157,23 @@ def transformers_peft(given: argparse.Namespace, model: Path, data: list[Any], f
 
 def trl(given: argparse.Namespace, model: Path, data: list[Any], folder: Path) -> Stopwatch:
     """TRL's SFTTrainer on the same encoded sequences."""
+    import pyarrow
     from datasets import Dataset
+    from datasets.table import InMemoryTable
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     watch = Stopwatch()
-    rows = [{"input_ids": e.input_ids, "completion_mask": list(e.labels_mask)} for e in data]
+    rows = [plain(e) for e in data]
+    table = pyarrow.table({name: [row[name] for row in rows] for name in ("input_ids", "labels")})
+    dataset = Dataset(InMemoryTable(table), fingerprint="sequences")
     config = SFTConfig(
         output_dir=str(folder), per_device_train_batch_size=given.batch_size, max_length=256, bf16=False,
-        gradient_checkpointing=False, completion_only_loss=True, **common(given),
+        gradient_checkpointing=False, remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True}, **common(given),
     )  # fmt: skip
     trainer = SFTTrainer(
-        model=base(model), args=config, train_dataset=Dataset.from_list(rows), peft_config=lora_config(),
+        model=base(model), args=config, train_dataset=dataset, peft_config=lora_config(),
         processing_class=AutoTokenizer.from_pretrained(model), callbacks=[watch.callback()],
     )  # fmt: skip
     trainer.train()
