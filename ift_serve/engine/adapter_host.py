@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from ift_kernels.lora import LoraRows, group_rows
 from ift_kernels.lora_add import lora_add
-from ift_serve.engine.adapters import AdapterFacts
+from ift_serve.engine.adapters import AdapterFacts, ReadAdapter
 from ift_serve.engine.step import AdaptedPrompt, SequenceStep
 from ift_serve.modeling.adaptable import AdaptableLinear
 from ift_serve.modeling.adapters.base import BaseFacts
@@ -72,47 +72,42 @@ class TensorAdapterHost:
             self._adaptable, head, slots=slots, layers=len(geometry), heads=geometry[0].heads, max_rank=max_rank,
             device=str(self._device),
         )  # fmt: skip
-        self._read: dict[str, PreparedAdapter] = {}
         self._resident: dict[str, PreparedAdapter] = {}
         self._placed: dict[int, PreparedAdapter] = {}
         self._linears = self.tables.linears
         self._states: OrderedDict[int, tuple[Tensor, float]] = OrderedDict()
 
-    def read(self, path: str) -> AdapterFacts:
+    def read(self, path: str, root: str) -> ReadAdapter:
         """See :class:`ift_serve.engine.adapters.AdapterHost`. Raises AdapterError."""
         from ift_serve.modeling.adapters.reader import read_adapter
 
         torch.set_num_threads(1)  # of this thread only: the engine's keep theirs
-        return self.take(read_adapter(Path(path), self._facts, max_rank=self._max_rank))
+        return self.take(read_adapter(Path(path), self._facts, Path(root) if root else None, self._max_rank))
 
-    def take(self, weights: AdapterWeights) -> AdapterFacts:
+    def take(self, weights: AdapterWeights) -> ReadAdapter:
         """Lay out what was read. Raises AdapterError for what batches cannot do."""
         prepared = prepare(
             weights, self._adaptable, self._shape, embedding_path=self._facts.embedding_path,
             head_path=self._facts.head_path, dtype=self._dtype, device=str(self._device),
             embedding_scale=self._embedding_scale,
         )  # fmt: skip
-        self._read[weights.version] = prepared
         components = weights.components
         below_head = any(any(part is not None for part in parts) for parts in prepared.linears)
         changes = below_head or prepared.changes_embeddings or components.changes_cache
-        return AdapterFacts(
+        facts = AdapterFacts(
             version=weights.version,
             rank=weights.rank,
             components=[*(["lora"] if weights.lora else []), *components.names],
-            bytes=weights.bytes,
+            bytes=prepared.bytes,
             shares_cache=not changes,
             uses_segments=components.uses_segments,
             uses_instruction=components.uses_instruction_vector,
         )
+        return ReadAdapter(facts, prepared)
 
-    def keep(self, version: str, key: str) -> None:
+    def keep(self, key: str, tensors: PreparedAdapter) -> None:
         """See :class:`ift_serve.engine.adapters.AdapterHost`."""
-        self._resident[key] = self._read.pop(version)
-
-    def discard(self, version: str) -> None:
-        """See :class:`ift_serve.engine.adapters.AdapterHost`."""
-        self._read.pop(version, None)
+        self._resident[key] = tensors
 
     def place(self, key: str, slot: int) -> None:
         """See :class:`ift_serve.engine.adapters.AdapterHost`."""

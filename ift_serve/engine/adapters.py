@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from ift_serve.engine.loader import Loaded, Loader
 from ift_serve.engine.messages import (
@@ -45,20 +45,26 @@ class AdapterFacts:
     uses_instruction: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ReadAdapter:
+    """What came of reading a directory. ``tensors`` is the host's own."""
+
+    facts: AdapterFacts
+    tensors: Any
+
+
 class AdapterHost(Protocol):
     """The side that has the tensors."""
 
     @property
     def slots(self) -> int: ...
-    def read(self, path: str) -> AdapterFacts:
-        """Read and check a directory, in the loader's thread. Raises what is wrong with it. Kept under its version
-        until ``keep`` or ``discard``."""
+    def read(self, path: str, root: str) -> ReadAdapter:
+        """Read and check a directory that must lie in ``root`` (empty: anywhere), in the loader's thread.
 
-    def keep(self, version: str, key: str) -> None:
+        Raises what is wrong with it."""
+
+    def keep(self, key: str, tensors: Any) -> None:
         """What was read is resident as ``key`` from now on."""
-
-    def discard(self, version: str) -> None:
-        """What was read is not wanted."""
 
     def place(self, key: str, slot: int) -> None:
         """Have batches find the adapter in ``slot``."""
@@ -72,14 +78,11 @@ class NoAdapters:
 
     slots = 1
 
-    def read(self, path: str) -> AdapterFacts:
+    def read(self, path: str, root: str) -> ReadAdapter:
         raise ValueError("this engine serves no adapters")
 
-    def keep(self, version: str, key: str) -> None:
+    def keep(self, key: str, tensors: Any) -> None:
         """Never asked: nothing is ever read."""
-
-    def discard(self, version: str) -> None:
-        """Never asked."""
 
     def place(self, key: str, slot: int) -> None:
         """Never asked."""
@@ -152,7 +155,7 @@ class AdapterRegistry:
         self._events.append(
             AdapterInfo(name=message.name, version="", state=AdapterState.LOADING, path=message.shown_path)
         )
-        self._loader.start(number, message.path)
+        self._loader.start(number, message.path, message.root)
 
     def unload(self, message: UnloadAdapter) -> None:
         """Refuse new requests for ``name`` or ``name@version``; free it when those in flight are done."""
@@ -190,6 +193,11 @@ class AdapterRegistry:
     def bytes(self) -> int:
         """Host memory of all resident versions."""
         return sum(v.facts.bytes for versions in self._versions.values() for v in versions)
+
+    @property
+    def loading(self) -> bool:
+        """Whether directories are being read."""
+        return bool(self._loading)
 
     @property
     def busy(self) -> bool:
@@ -255,25 +263,30 @@ class AdapterRegistry:
             )
             self._replies.append(_failed(message.request_id, FailureKind.UNFIT, reason, "path"))
             return
-        facts: AdapterFacts = outcome.result
+        read: ReadAdapter = outcome.result
+        facts = read.facts
         versions = self._versions.setdefault(message.name, [])
         same = next((v for v in versions if v.facts.version == facts.version), None)
-        if same is not None and same.state is AdapterState.READY:
-            self._host.discard(facts.version)
-            adapter = same
-        elif same is not None:
-            # It was being drained; what is in memory already serves again.
-            self._host.discard(facts.version)
-            adapter = same
-            adapter.state, adapter.deadline = AdapterState.READY, None
-        else:
+        if same is None:
             adapter = AdapterVersion(message.name, message.shown_path, facts)
-            self._host.keep(facts.version, adapter.key)
+            self._host.keep(adapter.key, read.tensors)
             versions.append(adapter)
+        else:
+            adapter = same
+            if adapter.state is AdapterState.DRAINING:
+                self._revive(adapter)
         self._events.append(adapter.info())
         for older in [v for v in versions if v is not adapter]:
             self._drain(older)
         self._replies.append(AdapterReply(request_id=message.request_id, adapters=[adapter.info()]))
+
+    def _revive(self, adapter: AdapterVersion) -> None:
+        """Loaded again while it drained: what is in memory serves on, and whoever waits for its end is told."""
+        adapter.state, adapter.deadline = AdapterState.READY, None
+        for request_id in [number for number, versions in self._unloads.items() if adapter in versions]:
+            del self._unloads[request_id]
+            text = f"{adapter.key} was loaded again before it was free"
+            self._replies.append(_failed(request_id, FailureKind.CANCELLED, text, "name"))
 
     def _drain(self, adapter: AdapterVersion) -> None:
         if adapter.state is AdapterState.READY:

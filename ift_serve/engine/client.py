@@ -6,7 +6,9 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
@@ -40,6 +42,16 @@ _log = logging.getLogger(__name__)
 _LONGEST_WAIT = 60.0
 """Seconds that a call waits for a restarting engine when its deadline is further away, or it has none."""
 
+
+@dataclass(frozen=True, slots=True)
+class AdapterSource:
+    """Where an adapter came from and what clients know that as; see ``LoadAdapter``."""
+
+    path: str
+    shown_path: str
+    root: str
+
+
 State = Literal["starting", "ready", "restarting", "closed"]
 
 
@@ -62,7 +74,10 @@ class BaseEngineClient(ABC):
         self._changed = asyncio.Event()
         self._held_up = 0
         self.adapters = AdapterDirectory()
-        self._wanted: dict[str, tuple[str, str]] = {}
+        self._wanted: dict[str, AdapterSource] = {}
+        self._unloads: Counter[str] = Counter()
+        self._restoring: set[str] = set()
+        self._tasks: set[asyncio.Task[AdapterInfo]] = set()
         self._numbers = count()
 
     @abstractmethod
@@ -87,7 +102,7 @@ class BaseEngineClient(ABC):
         Ends with the output that says ``request_finished``, or when every candidate was stopped. Leaving
         early aborts the request. Raises ``EngineError``.
         """
-        await self._until_ready(request.deadline)
+        await self._until_ready(request.deadline, request.adapter)
         call = self._calls.open(request.request_id, request.sampling.candidates)
         self._send(request)
         try:
@@ -100,7 +115,7 @@ class BaseEngineClient(ABC):
 
     async def score(self, request: ScoreRequest) -> ScoreOutput:
         """The scores of all continuations. Raises ``EngineError``."""
-        await self._until_ready(request.deadline)
+        await self._until_ready(request.deadline, request.adapter)
         call = self._calls.open(request.request_id, 0)
         self._send(request)
         try:
@@ -110,20 +125,41 @@ class BaseEngineClient(ABC):
         finally:
             self._leave(call)
 
-    async def load_adapter(self, name: str, path: str, shown_path: str = "") -> AdapterInfo:
+    async def load_adapter(self, name: str, path: str, shown_path: str = "", root: str = "") -> AdapterInfo:
         """Load the directory ``path`` as a new version of ``name``; an engine that restarts loads it again.
 
-        ``shown_path`` is what clients know it as. Raises ``EngineError``; the old version then goes on serving.
+        ``shown_path`` is what clients know it as; ``root``: where it must lie, see ``LoadAdapter``. Raises
+        ``EngineError``; the old version then goes on serving. A caller that goes away does not end the load.
         """
         await self._until_ready(None)
-        info = await self._load_adapter(name, path, shown_path or path)
-        self._wanted[name] = (path, shown_path or path)
+        source = AdapterSource(path, shown_path or path, root)
+        task = asyncio.create_task(self._load_and_note(name, source))
+        self._tasks.add(task)
+        task.add_done_callback(self._loaded)
+        return await asyncio.shield(task)
+
+    def _loaded(self, task: asyncio.Task[AdapterInfo]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits is told; nobody may be waiting any more
+
+    async def _load_and_note(self, name: str, source: AdapterSource) -> AdapterInfo:
+        unloads = self._unloads[name]
+        info = await self._load_adapter(name, source)
+        if self._unloads[name] == unloads:
+            self._wanted[name] = source
         return info
 
-    async def _load_adapter(self, name: str, path: str, shown_path: str) -> AdapterInfo:
-        number = f"adapter/{next(self._numbers)}"
-        message = LoadAdapter(request_id=number, name=name, path=path, shown_path=shown_path)
+    async def _load_adapter(self, name: str, source: AdapterSource) -> AdapterInfo:
+        number = self._number()
+        message = LoadAdapter(
+            request_id=number, name=name, path=source.path, shown_path=source.shown_path, root=source.root
+        )
         return (await self._ask(number, message))[0]
+
+    def _number(self) -> str:
+        """An id that no caller can choose: theirs do not begin with a slash."""
+        return f"/adapter/{next(self._numbers)}"
 
     async def unload_adapter(self, reference: str, drain_seconds: float = 60.0) -> list[AdapterInfo]:
         """Refuse new requests for ``name`` or ``name@version``; wait until it is free. Raises ``EngineError``."""
@@ -132,7 +168,8 @@ class BaseEngineClient(ABC):
         newest = self.adapters.find(name)
         if newest is not None and version in ("", newest.version):
             self._wanted.pop(name, None)
-        number = f"adapter/{next(self._numbers)}"
+            self._unloads[name] += 1
+        number = self._number()
         message = UnloadAdapter(request_id=number, reference=reference, drain_seconds=drain_seconds)
         return await self._ask(number, message)
 
@@ -176,9 +213,16 @@ class BaseEngineClient(ABC):
             self._send(Abort(call.request_id))
         self._calls.close(call)
 
-    async def _until_ready(self, deadline: float | None) -> None:
-        """Wait while the engine restarts: in a bounded crowd, up to the deadline, and not for ever."""
-        if self.state == "ready":
+    def _must_wait(self, name: str) -> bool:
+        return self.state in ("starting", "restarting") or (self.state == "ready" and name in self._restoring)
+
+    async def _until_ready(self, deadline: float | None, adapter: str = "") -> None:
+        """Wait while the engine restarts or loads ``adapter`` again.
+
+        In a bounded crowd, up to the deadline, and not for ever.
+        """
+        name = adapter.partition("@")[0]
+        if self.state == "ready" and name not in self._restoring:
             return
         if self._held_up >= self.config.max_waiting:
             raise EngineError(FailureKind.OVERLOADED, "too many calls wait for the engine", retry_after=1.0)
@@ -186,7 +230,7 @@ class BaseEngineClient(ABC):
         patience = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
         try:
             async with asyncio.timeout(min(patience, _LONGEST_WAIT)):
-                while self.state in ("starting", "restarting"):
+                while self._must_wait(name):
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -232,7 +276,7 @@ class EngineClient(BaseEngineClient):
         patience: float = 300.0,
     ) -> None:
         super().__init__(config)
-        self._restoring: asyncio.Task[None] | None = None
+        self._restore_task: asyncio.Task[None] | None = None
         self._supervisor = Supervisor(
             config,
             self,
@@ -255,8 +299,14 @@ class EngineClient(BaseEngineClient):
             raise
 
     async def close(self) -> None:
+        self._stop_restoring()
         self._close_calls()
         await self._supervisor.close()
+
+    def _stop_restoring(self) -> None:
+        if self._restore_task is not None:
+            self._restore_task.cancel()
+            self._restore_task = None
 
     def _send(self, message: EngineInput) -> None:
         self._supervisor.send(message)
@@ -268,21 +318,23 @@ class EngineClient(BaseEngineClient):
         self.model = model
         if self.state == "restarting":
             self.restarts += 1
-        if self._wanted:
-            self._restoring = asyncio.get_running_loop().create_task(self._restore())
-        else:
-            self._set_state("ready")
+        self._restoring = set(self._wanted)
+        self._set_state("ready")
+        if self._restoring:
+            self._restore_task = asyncio.get_running_loop().create_task(self._restore())
 
     async def _restore(self) -> None:
-        """Load again what a dead engine had, before new calls are let in."""
-        for name, (path, shown) in list(self._wanted.items()):
+        """Load again what a dead engine had; calls that name one of them wait for it, others do not."""
+        for name, source in list(self._wanted.items()):
             try:
-                await self._load_adapter(name, path, shown)
+                if self._wanted.get(name) is source:
+                    await self._load_adapter(name, source)
             except EngineError as error:
                 if error.kind is FailureKind.UNAVAILABLE:
                     return  # this engine died too; the next one begins anew
                 _log.error("adapter %s could not be loaded again: %s", name, error)
-        self._set_state("ready")
+            self._restoring.discard(name)
+            self._changed.set()
 
     def engine_said(self, said: StepOutputs) -> None:
         """One step's outputs."""
@@ -298,6 +350,7 @@ class EngineClient(BaseEngineClient):
         """The engine process ended and will be started again."""
         _log.error("the engine process ended (%s); %d calls in flight fail", how, len(self._calls))
         self.load = EngineLoad()
+        self._stop_restoring()
         self._set_state("restarting")
         self.adapters.lost()
         self._calls.fail_all(FailureKind.UNAVAILABLE, "the engine is restarting", retry_after)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from itertools import count
+from math import isnan
 from typing import Protocol
 
 from ift_serve.engine.adapters import AdapterHost, AdapterRegistry, AdapterVersion, NoAdapters
@@ -111,7 +112,7 @@ class EngineCore:
             raise RefusedError(FailureKind.INVALID, "request_id: already in use", "request_id")
         adapter = self._adapters.resolve(message.adapter)
         self._validator.check(message)
-        if len(self._scheduler.waiting) >= self._max_waiting:
+        if self._scheduler.waiting_requests >= self._max_waiting:
             raise RefusedError(
                 FailureKind.OVERLOADED,
                 f"{self._max_waiting} requests are waiting already",
@@ -198,6 +199,11 @@ class EngineCore:
         if request is not None:
             self._discard(request)
 
+    @property
+    def loading(self) -> bool:
+        """Whether adapters are being read."""
+        return self._adapters.loading
+
     def has_work(self) -> bool:
         """Whether ``step`` would do or say anything."""
         return bool(self._requests or self._outputs or self._woken or self._adapters.busy)
@@ -231,7 +237,7 @@ class EngineCore:
         """A snapshot."""
         blocks, scheduler = self._tables.blocks, self._scheduler
         return EngineLoad(
-            waiting=len(scheduler.waiting),
+            waiting=scheduler.waiting_requests,
             running=len(scheduler.running) + len(scheduler.parked),
             free_blocks=blocks.free,
             total_blocks=blocks.total,
@@ -290,6 +296,9 @@ class EngineCore:
                     self._accept(sequence, sampled, now)
                 continue
             if scored is not None:
+                if any(map(isnan, scored.log_probs)):
+                    self._fail_unsound(request)
+                    continue
                 self._take_scores(sequence, scored)
             if sequence.held_back and sequence.computed == sequence.goal and sequence.ended is None:
                 self._reach_goal(sequence)
@@ -299,6 +308,9 @@ class EngineCore:
         """One drawn token: append it, see whether it ends the sequence, let the strategy decide."""
         request = sequence.request
         assert isinstance(request, Generation)
+        if isnan(token.statistics.log_prob):
+            self._fail_unsound(request)
+            return
         strategy, control = request.strategy, request.control
         if not request.touched:
             request.touched = True
@@ -325,6 +337,12 @@ class EngineCore:
             return
         if not request.live:
             self._close(request)
+
+    def _fail_unsound(self, request: Request) -> None:
+        """The logits are not numbers: an adapter's values overflow, or the model itself is broken."""
+        whose = "the model" if request.adapter is None else f"adapter {request.adapter.key}"
+        _log.error("%s gives logits that are not finite", whose)
+        self._fail(request, FailureKind.INTERNAL, f"{whose} gives logits that are not finite")
 
     def _take_scores(self, sequence: Sequence, scored: ScoredTokens) -> None:
         sequence.scored_log_probs += scored.log_probs
@@ -362,7 +380,6 @@ class EngineCore:
 
     def _discard(self, request: Request) -> None:
         """End a request that sends nothing more, running or waiting."""
-        self._scheduler.waiting.remove(request)
         for sequence in list(request.live):
             self._drop(sequence, FinishReason.CANCELLED)
         request.dirty.clear()
@@ -381,6 +398,8 @@ class EngineCore:
 
     def _close(self, request: Request) -> None:
         request.done = True
+        if not request.admitted:
+            self._scheduler.withdraw(request)
         self._gate.end(request)
         if request.adapter is not None:
             self._adapters.leave(request.adapter)

@@ -20,22 +20,21 @@ class Residency(Protocol):
 
 
 class AdapterGate:
-    """A request holds its adapter's slot from its start to its end.
+    """A request holds its adapter's slot while any of its tokens have blocks.
 
-    The first request that finds no slot is served next. Meanwhile requests of the base model pass freely, those of
-    resident adapters ``_PATIENCE`` times; then slots are left to run empty for it.
+    Of the requests that found no slot, the first (by priority, then by when it was turned away) is served next, and
+    stays the first until it starts or ends. Meanwhile requests of the base model pass freely, those of resident
+    adapters ``_PATIENCE`` times; then slots are left to run empty for it.
     """
 
     def __init__(self, residency: Residency | None = None) -> None:
         self._residency = residency
         self._entered: set[Request] = set()
+        self._turned_away: dict[Request, None] = {}
         self._first: Request | None = None
         self._passed = 0
-        self._turned_away = False
-
-    def begin_step(self) -> None:
-        """Plan a new step: who waits is found anew."""
-        self._turned_away = False
+        self.changed = False
+        """Whether requests that were turned away might be admitted now. Whoever asks them again resets it."""
 
     def admits(self, request: Request) -> bool:
         """Whether a request may start in this step."""
@@ -43,19 +42,18 @@ class AdapterGate:
         if adapter is None or request in self._entered:
             return True
         assert self._residency is not None
-        behind = self._turned_away
-        if behind and self._passed >= _PATIENCE:
-            return False
-        if self._residency.can_enter(adapter, only_resident=behind):
+        first = self._first
+        behind = first is not None and request is not first and request.priority <= first.priority
+        patient = not behind or self._passed < _PATIENCE
+        if patient and self._residency.can_enter(adapter, only_resident=behind):
             return True
+        self._turned_away[request] = None
         if not behind:
-            self._turned_away = True
-            if self._first is not request:
-                self._first, self._passed = request, 0
+            self._first = request
         return False
 
     def start(self, request: Request) -> int:
-        """The slot of a request that starts now."""
+        """The slot of a request that starts now, or goes on."""
         adapter = request.adapter
         if adapter is None:
             return 0
@@ -63,15 +61,30 @@ class AdapterGate:
             assert self._residency is not None
             self._residency.enter(adapter)
             self._entered.add(request)
-            if self._turned_away:
+            self._forget(request)
+            if self._first is not None:
                 self._passed += 1
         return adapter.slot
 
+    def suspend(self, request: Request) -> None:
+        """A request has lost all of its blocks: others may have the slot until it starts again."""
+        if request in self._entered:
+            assert request.adapter is not None and self._residency is not None
+            self._entered.remove(request)
+            self._residency.exit(request.adapter)
+            self.changed = True
+
     def end(self, request: Request) -> None:
         """A request is over, started or not."""
+        self._forget(request)
+        self.suspend(request)
+
+    def _forget(self, request: Request) -> None:
+        """It waits no more; whoever was behind it may ask again."""
+        if request not in self._turned_away:
+            return
+        del self._turned_away[request]
+        self.changed = True
         if request is self._first:
-            self._first = None
-        if request in self._entered:
-            self._entered.remove(request)
-            assert request.adapter is not None and self._residency is not None
-            self._residency.exit(request.adapter)
+            self._first = min(self._turned_away, key=lambda other: -other.priority, default=None)
+            self._passed = 0

@@ -25,19 +25,19 @@ class Loaded:
 class Loader:
     """One thread, one load at a time, in the order asked. ``wake`` is called from the thread when one is done."""
 
-    def __init__(self, read: Callable[[str], Any]) -> None:
+    def __init__(self, read: Callable[..., Any]) -> None:
         self._read = read
-        self._asked: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[tuple[int, tuple[str, ...]] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Loaded] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self.wake: Callable[[], None] = lambda: None
 
-    def start(self, key: int, path: str) -> None:
-        """Have ``path`` read; ``finished`` tells of it under ``key``."""
+    def start(self, key: int, *where: str) -> None:
+        """Have ``read(*where)`` called; ``finished`` tells of it under ``key``."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="adapter-loader", daemon=True)
             self._thread.start()
-        self._asked.put((key, path))
+        self._asked.put((key, where))
 
     def finished(self) -> list[Loaded]:
         """Loads that ended since the last time."""
@@ -50,9 +50,9 @@ class Loader:
     def _run(self) -> None:
         _give_way()
         while (asked := self._asked.get()) is not None:
-            key, path = asked
+            key, where = asked
             try:
-                outcome = Loaded(key, self._read(path), None)
+                outcome = Loaded(key, self._read(*where), None)
             except Exception as error:  # whatever is wrong with a directory must end that load, not the engine
                 outcome = Loaded(key, None, error)
             self._done.put(outcome)

@@ -101,12 +101,17 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
 
 
 class LoadAdapter(msgspec.Struct, frozen=True, kw_only=True, tag="load_adapter"):
-    """Read the directory ``path`` as a new version of ``name``. ``shown_path`` is what clients know it as."""
+    """Read the directory ``path`` as a new version of ``name``. ``shown_path`` is what clients know it as.
+
+    The directory, with links followed, must lie in ``root``, and so must what the links in it lead to; an empty
+    ``root`` stands for the directory itself.
+    """
 
     request_id: str
     name: str
     path: str
     shown_path: str
+    root: str = ""
 
 
 class UnloadAdapter(msgspec.Struct, frozen=True, kw_only=True, tag="unload_adapter"):

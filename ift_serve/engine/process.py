@@ -93,10 +93,15 @@ class EngineLoop:
             socket.send(encode(said))
 
     def _wait(self) -> bool:
-        """Sleep until a message is there or the core is woken; False when the parent is gone."""
+        """Sleep until a message is there or the core is woken; False when the parent is gone.
+
+        While an adapter is read, which may take long, the front hears now and then that all is well.
+        """
         while not (ready := self._poller.poll(_PARENT_CHECK_MILLISECONDS)):
             if os.getppid() != self._parent:
                 return False
+            if self._core.loading:
+                self._socket.send(encode(StepOutputs(outputs=[], load=self._core.load())))
         if any(source == self._woken for source, _ in ready):
             os.read(self._woken, 4096)
         return True

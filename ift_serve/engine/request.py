@@ -52,6 +52,9 @@ class Request(ABC):
         self.root = root_digest("")
         self.adapted_prompt: AdaptedPrompt | None = None
         if adapter is not None:
+            if adapter.facts.uses_segments and not self.segment_ids:
+                # A prompt without segments is template; what follows is response, and adapters tell them apart.
+                self.segment_ids = bytes(self.prompt_length)
             self.root = adapter.cache_root(self.prompt, self.segment_ids)
             self.hashed_segments = self.segment_ids if adapter.facts.uses_segments else b""
             self.adapted_prompt = AdaptedPrompt(number, self.prompt, self.segment_ids)

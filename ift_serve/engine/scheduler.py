@@ -15,7 +15,7 @@ from ift_serve.engine.waiting import Accounts, WaitingQueue
 
 _KEY = attrgetter("key")
 _PUT_OFF = 64
-"""Requests that one step looks past, for want of a slot or to wait for a block; more would cost the step too much."""
+"""Requests that one step looks past because their next block is being computed; more would cost the step too much."""
 
 
 class Scheduler:
@@ -24,7 +24,7 @@ class Scheduler:
     ``running`` sequences have a row and all blocks for the tokens they have; each goes forward in every
     step in which the budget reaches it. ``parked`` ones wait for a row or for blocks: forks may hold shared
     blocks meanwhile, preempted ones hold none and compute their tokens again. ``waiting`` holds requests
-    that have not started.
+    that have not started, ``slotless`` those of them whose adapter found no slot, until that may have changed.
 
     Blocks run out only while sequences grow. Then those of least precedence lose theirs, so the first
     always advances and every request that fits into the cache alone ends.
@@ -41,6 +41,7 @@ class Scheduler:
         self._steps: list[SequenceStep] = []
         self.accounts = Accounts()
         self.waiting = WaitingQueue()
+        self.slotless: dict[Request, None] = {}
         self.running: list[Sequence] = []
         self.parked: list[Sequence] = []
         self.scheduled: list[Sequence] = []
@@ -52,7 +53,8 @@ class Scheduler:
         self.scheduled = []
         self._steps = []
         self._tables.begin_step()
-        self._gate.begin_step()
+        if self._gate.changed:
+            self._ask_again()
         if self.parked or len(self.waiting):
             self._make_room()
         self._schedule_decodes()
@@ -66,6 +68,23 @@ class Scheduler:
     def enqueue(self, request: Request) -> None:
         """A new request, with its root sequence, waits for its turn."""
         self.waiting.push(request)
+
+    def withdraw(self, request: Request) -> None:
+        """A request that has not started will not. Others are ignored."""
+        self.slotless.pop(request, None)
+        self.waiting.remove(request)
+
+    @property
+    def waiting_requests(self) -> int:
+        """Requests that have not started."""
+        return len(self.waiting) + len(self.slotless)
+
+    def _ask_again(self) -> None:
+        """Slots have changed: those who found none wait for their turn again, before their client's others."""
+        self._gate.changed = False
+        for request in reversed(self.slotless):
+            self.waiting.push_back_first(request)
+        self.slotless.clear()
 
     def split(self, root: Sequence) -> None:
         """The prompt is computed: the request's other sequences begin on the root's blocks."""
@@ -153,10 +172,13 @@ class Scheduler:
         return end - start
 
     def _next(self) -> Sequence | Request | None:
-        """What gets a row next: at equal priority, what has started goes before what has not."""
-        head = self.waiting.head()
-        if self.parked and (head is None or head.priority <= self.parked[0].request.priority):
-            return self.parked[0]
+        """What gets a row next, of what has a slot: at equal priority, what has started goes before what has not."""
+        while (head := self.waiting.head()) is not None and not self._gate.admits(head):
+            self.waiting.remove(head)
+            self.slotless[head] = None
+        parked = next((sequence for sequence in self.parked if self._gate.admits(sequence.request)), None)
+        if parked is not None and (head is None or head.priority <= parked.request.priority):
+            return parked
         return head
 
     def _make_room(self) -> None:
@@ -165,8 +187,6 @@ class Scheduler:
         if head is None:
             return
         root = _root(head)
-        if not self._gate.admits(root.request):
-            return
         while self.running and self.running[-1].request.priority < root.request.priority:
             if len(self.running) < self._max_sequences and self._fits(root, self._tables.hits(root)):
                 return
@@ -176,7 +196,7 @@ class Scheduler:
         """Give rows to parked sequences and waiting requests, in order, until one does not fit.
 
         A sequence whose next block is being computed in this very step is put off: in the next one it
-        takes that block up from the cache. So is a request whose adapter has no slot.
+        takes that block up from the cache.
         """
         put_off: list[Sequence | Request] = []
         while budget and len(self.running) < self._max_sequences:
@@ -184,9 +204,8 @@ class Scheduler:
             if head is None:
                 break
             root = _root(head)
-            admitted = self._gate.admits(root.request)
-            hits = self._tables.hits(root) if admitted else []
-            if not admitted or self._tables.is_being_computed(root, len(hits)):
+            hits = self._tables.hits(root)
+            if self._tables.is_being_computed(root, len(hits)):
                 self._take_out(head)
                 put_off.append(head)
                 if len(put_off) >= _PUT_OFF:
@@ -233,7 +252,7 @@ class Scheduler:
             if self._fits(sequence, hits):
                 break
             if other is not sequence:
-                self._tables.release(other)
+                self._strip(other)
         return self._fits(sequence, hits)
 
     def _grow(self, sequence: Sequence) -> bool:
@@ -257,7 +276,7 @@ class Scheduler:
         while not self._tables.blocks.available:
             parked = next((other for other in reversed(self.parked) if other.table), None)
             if parked is not None:
-                self._tables.release(parked)
+                self._strip(parked)
                 continue
             victim = self.running[-1]
             self._preempt(victim)
@@ -272,10 +291,17 @@ class Scheduler:
             del self.scheduled[index], self._steps[index]
             sequence.pending = False
         self.running.remove(sequence)
-        self._tables.release(sequence)
+        self._strip(sequence)
         insort(self.parked, sequence, key=_KEY)
         sequence.request.preemptions += 1
         self.preemptions += 1
+
+    def _strip(self, sequence: Sequence) -> None:
+        """Take the blocks of a sequence that has no row; with a request's last ones goes its adapter's slot."""
+        self._tables.release(sequence)
+        request = sequence.request
+        if request.adapter is not None and not any(s.table or s in self.running for s in request.live):
+            self._gate.suspend(request)
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless blocks, rows and order are consistent. For tests."""

@@ -43,8 +43,8 @@ class AdapterRoots:
     def __init__(self, roots: list[Path]) -> None:
         self._roots = [root.resolve() for root in roots]
 
-    def find(self, path: str, field: str = "path") -> tuple[Path, str]:
-        """The directory that a client means, and what it is called to clients: relative to its root.
+    def find(self, path: str, field: str = "path") -> tuple[Path, Path]:
+        """The directory that a client means, and the root it is in. To clients it is called by its path from there.
 
         Raises INVALID_ARGUMENT for what is outside every root or is not there.
         """
@@ -59,7 +59,7 @@ class AdapterRoots:
             except (OSError, RuntimeError):
                 continue
             if target != root and target.is_relative_to(root) and target.is_dir():
-                return target, str(target.relative_to(root))
+                return target, root
         # The same words whether it is missing or outside: a caller learns nothing of the rest of the disk.
         raise invalid(field, f"{path[:200]!r} is not a directory below an adapter root of this server")
 
@@ -82,9 +82,9 @@ class AdapterService:
     async def load_adapter(self, request: pb.LoadAdapterRequest, call: Call) -> pb.LoadAdapterResponse:
         """Load a directory; the old version goes on serving until the new one is ready, and if it fails."""
         check_name(request.name)
-        path, shown = self._roots.find(request.path)
+        path, root = self._roots.find(request.path)
         call.notes["adapter"] = request.name
-        info = await self._engine.load_adapter(request.name, str(path), shown)
+        info = await self._engine.load_adapter(request.name, str(path), str(path.relative_to(root)), str(root))
         call.notes["version"] = info.version
         return pb.LoadAdapterResponse(adapter=self._message(info))
 

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from ift_serve.engine.client import BaseEngineClient
 from ift_serve.engine.errors import EngineError
+from ift_serve.engine.messages import FailureKind
 from ift_serve.server.adapters import check_name
 from ift_serve.server.errors import StatusError
 
 _log = logging.getLogger(__name__)
 _SETTLED = 2
-"""Looks in a row that must see the same files before a directory is loaded: it may still be being copied."""
+"""Looks in a row that must see the same before anything is done: a directory may still be being copied, or replaced.
+A copy that may pause belongs under a hidden name and is renamed when it is whole."""
+_REFUSED = (FailureKind.UNFIT, FailureKind.INVALID)
+"""What another attempt at the same files would not change."""
 
 Stamp = tuple[tuple[str, int, int], ...]
 
 
-def look(folder: Path) -> dict[str, Stamp]:
-    """Name, size and time of the files of each directory that is not hidden."""
-    found: dict[str, Stamp] = {}
+def look(folder: Path) -> dict[str, Stamp | None]:
+    """Name, size and time of the files of each directory that is not hidden; None of one that cannot be read now."""
+    found: dict[str, Stamp | None] = {}
     for entry in sorted(folder.iterdir()):
-        if not entry.is_dir() or entry.name.startswith("."):
+        if entry.name.startswith(".") or not entry.is_dir():
             continue
         try:
             files = [(f.name, f.stat()) for f in sorted(entry.iterdir()) if f.is_file()]
         except OSError:
-            continue  # it went while we looked; the next look sees what became of it
+            found[entry.name] = None  # a file of it went while we looked
+            continue
         if files:
             found[entry.name] = tuple((name, s.st_size, s.st_mtime_ns) for name, s in files)
     return found
@@ -40,41 +47,64 @@ class WatchedFolder:
         self._engine = engine
         self._folder = folder.resolve()
         self._interval = interval
-        self._seen: dict[str, tuple[Stamp, int]] = {}
+        self._seen: dict[str, tuple[Stamp | None, int]] = {}
         self._loaded: dict[str, Stamp] = {}
+        self._refused: dict[str, Stamp] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            await self.step()
-            await asyncio.sleep(self._interval)
+        try:
+            while True:
+                await self.step()
+                await asyncio.sleep(self._interval)
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
 
     async def step(self) -> None:
-        """One look, and what follows from it."""
+        """One look, and what follows from it, which goes on beside the next ones."""
         try:
             found = await asyncio.to_thread(look, self._folder)
         except OSError as error:
             _log.warning("adapter folder %s cannot be read: %s", self._folder.name, error)
             return
-        for name, stamp in found.items():
-            before, times = self._seen.get(name, ((), 0))
+        for name in sorted(found.keys() | self._loaded.keys() | self._seen.keys()):
+            stamp = found.get(name)
+            if name in found and stamp is None:
+                continue
+            before, times = self._seen.get(name, (stamp, 0))
             times = times + 1 if before == stamp else 1
             self._seen[name] = (stamp, times)
-            if times == _SETTLED and self._loaded.get(name) != stamp:
-                self._loaded[name] = stamp
-                await self._load(name)
-        for name in [name for name in self._seen if name not in found]:
-            del self._seen[name]
-            if self._loaded.pop(name, None) is not None:
-                await self._unload(name)
+            if times < _SETTLED or name in self._tasks:
+                continue
+            if stamp is None:
+                del self._seen[name]
+                self._refused.pop(name, None)
+                if self._loaded.pop(name, None) is not None:
+                    self._begin(name, self._unload(name))
+            elif stamp not in (self._loaded.get(name), self._refused.get(name)):
+                self._begin(name, self._load(name, stamp))
 
-    async def _load(self, name: str) -> None:
+    async def settle(self) -> None:
+        """Wait for what has begun."""
+        await asyncio.gather(*self._tasks.values())
+
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks[name] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._tasks.pop(name))
+
+    async def _load(self, name: str, stamp: Stamp) -> None:
         try:
             check_name(name)
-            info = await self._engine.load_adapter(name, str(self._folder / name), name)
-            _log.info("adapter loaded from the folder", extra={"adapter": name, "version": info.version})
+            info = await self._engine.load_adapter(name, str(self._folder / name), name, str(self._folder))
         except (EngineError, StatusError) as error:
             _log.warning("adapter %s of the folder was not loaded: %s", name, error)
+            if isinstance(error, StatusError) or error.kind in _REFUSED:
+                self._refused[name] = stamp
+            return
+        self._loaded[name] = stamp
+        _log.info("adapter loaded from the folder", extra={"adapter": name, "version": info.version})
 
     async def _unload(self, name: str) -> None:
         try:

@@ -16,7 +16,7 @@ import pytest
 from ift_serve.engine.client import BaseEngineClient, EngineClient, EngineError, EngineStartError, State
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.local import LocalEngine
-from ift_serve.engine.messages import CandidateOutput, FailureKind, GenerateRequest, ScoreRequest
+from ift_serve.engine.messages import AdapterState, CandidateOutput, FailureKind, GenerateRequest, ScoreRequest
 from tests.support.engine_driver import generate, solo
 from tests.support.oracle_worker import build
 
@@ -252,6 +252,48 @@ async def test_a_hung_engine_is_replaced() -> None:
         assert ended.value.kind is FailureKind.UNAVAILABLE
         assert await answer(client, generate("b", PROMPT, max_new_tokens=2))
         assert client.restarts == 1
+
+
+async def until_ready(client: BaseEngineClient, name: str) -> None:
+    await until(lambda: (info := client.adapters.find(name)) is not None and info.state is AdapterState.READY)
+
+
+async def test_a_load_goes_on_without_its_caller_and_is_repeated_after_a_crash(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with process_client() as client:
+        caller = asyncio.create_task(client.load_adapter("a", f"one:{gate}"))
+        await until(lambda: bool(client._tasks))
+        caller.cancel()
+        gate.touch()
+        await until_ready(client, "a")
+        kill(client)
+        await until(lambda: client.restarts == 1)
+        await until_ready(client, "a")
+
+
+async def test_reading_may_take_longer_than_a_hung_engine_is_given(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with process_client(patience=2.5) as client:
+        loading = asyncio.create_task(client.load_adapter("a", f"one:{gate}"))
+        await asyncio.sleep(4.0)
+        gate.touch()
+        assert (await loading).state is AdapterState.READY and client.restarts == 0
+
+
+async def test_only_calls_that_name_an_adapter_wait_until_it_is_loaded_again(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    async with process_client() as client:
+        await client.load_adapter("a", f"one:{gate}")
+        gate.unlink()
+        kill(client)
+        await until(lambda: client.state == "restarting")
+        adapted = asyncio.create_task(answer(client, generate("adapted", PROMPT, adapter="a")))
+        request = generate("base", PROMPT)
+        assert await answer(client, request) == solo(request).tokens
+        assert not adapted.done()
+        gate.touch()
+        assert await adapted
 
 
 async def test_a_running_engine_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,49 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ift_serve.decoding.registry import STRATEGIES
-from ift_serve.engine.adapters import AdapterFacts
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core import EngineCore
-from ift_serve.engine.messages import AdapterReply, AdapterState, FailureKind, RequestFailed
+from ift_serve.engine.messages import AdapterReply, AdapterState, FailureKind, LoadAdapter, RequestFailed
 from tests.support.engine_driver import Clock, Driver, generate
+from tests.support.oracle_host import OracleHost
 from tests.support.paged_oracle import PagedOracle
-
-
-class OracleHost:
-    """Adapters without weights: the path says what they are (``broken``, ``heads...``, or anything else)."""
-
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
-        self.read_versions: set[str] = set()
-        self.resident: dict[str, int | None] = {}
-        self.placed: dict[int, str] = {}
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def read(self, path: str) -> AdapterFacts:
-        self.gate.wait(10)
-        if path.startswith("broken"):
-            raise ValueError(f"{path}: nothing but noise")
-        heads = path.startswith("heads")
-        version = f"{abs(hash(path)):016x}"[:16]
-        self.read_versions.add(version)
-        return AdapterFacts(version, 4, ["lora"], 1000, heads, not heads, path.startswith("whole"))
-
-    def keep(self, version: str, key: str) -> None:
-        self.read_versions.remove(version)
-        self.resident[key] = None
-
-    def discard(self, version: str) -> None:
-        self.read_versions.discard(version)
-
-    def place(self, key: str, slot: int) -> None:
-        assert key in self.resident
-        self.placed[slot] = key
-
-    def forget(self, key: str, slot: int | None) -> None:
-        del self.resident[key]
-        if slot is not None:
-            assert self.placed.pop(slot) == key
 
 
 def make(slots: int = 4, clock: Clock | None = None, **options: object) -> tuple[Driver, OracleHost]:
@@ -96,6 +59,124 @@ def test_hot_adapters_cannot_starve_one_that_waits() -> None:
     driver.run()
 
 
+@pytest.mark.parametrize("waiting", [3, 100])
+def test_many_that_wait_for_a_slot_hold_nobody_else_up(waiting: int) -> None:
+    driver, _ = make(slots=1, max_waiting=1000)
+    for name in ("hot", "cold"):
+        driver.load(name, name)
+    driver.add(generate("long", [1, 2], adapter="hot", max_new_tokens=100, client="a"))
+    driver.step()
+    driver.add(*(generate(f"c{i}", [3, 4], adapter="cold", max_new_tokens=2, client="b") for i in range(waiting)))
+    driver.add(generate("base", [5, 6], max_new_tokens=2, client="c"))
+    for _ in range(3):
+        driver.step()
+    assert driver.answers["base"].finished and not driver.answers["long"].finished
+    assert driver.core.load().waiting == waiting
+    driver.run()
+    assert all(answer.finished for answer in driver.answers.values())
+
+
+@pytest.mark.parametrize("waiting", [1, 100])
+def test_a_request_without_a_row_gives_its_slot_to_those_before_it(waiting: int) -> None:
+    driver, _ = make(slots=1, max_waiting=1000)
+    for name in ("a", "b"):
+        driver.load(name, name)
+    driver.add(generate("low", [1, 2], adapter="a", max_new_tokens=40, priority=-1))
+    driver.step()
+    alone = dict(driver.answers["low"].tokens)
+    driver.add(*(generate(f"w{i}", [7, 8, 9], max_new_tokens=10) for i in range(8)))
+    driver.step()
+    driver.step()
+    assert driver.core.load().preemptions == 1
+    driver.add(*(generate(f"b{i}", [3, 4], adapter="b", max_new_tokens=2) for i in range(waiting)))
+    for _ in range(20):
+        driver.step()
+    assert driver.answers["b0"].tokens
+    driver.run(2000)
+    low = driver.answers["low"]
+    assert low.finished and low.tokens[0][: len(alone[0])] == alone[0] and len(low.tokens[0]) == 40
+
+
+def test_who_waits_for_a_slot_does_not_keep_others_from_preempting() -> None:
+    driver, _ = make(slots=1)
+    for name in ("a", "b"):
+        driver.load(name, name)
+    driver.add(generate("hold", [1, 2], adapter="a", max_new_tokens=100))
+    driver.add(*(generate(f"l{i}", [7, 8, 9], max_new_tokens=100) for i in range(7)))
+    driver.step()
+    driver.add(generate("cold", [3, 4], adapter="b", max_new_tokens=2, priority=10))
+    driver.add(generate("high", [5, 6], max_new_tokens=2, priority=10))
+    for _ in range(4):
+        driver.step()
+    assert driver.answers["high"].finished
+
+
+def test_patience_runs_out_whoever_waits_first_for_a_slot() -> None:
+    driver, _ = make(slots=1, max_waiting=100_000)
+    for name in ("hot", "b", "c"):
+        driver.load(name, name)
+    driver.add(generate("h", [1, 2], adapter="hot", max_new_tokens=10, client="z"))
+    driver.step()
+    # Fair share between their clients lets now the one, now the other come first.
+    driver.add(generate("cold x", [3, 4], adapter="b", max_new_tokens=2, client="x"))
+    driver.add(generate("cold y", [3, 4], adapter="c", max_new_tokens=2, client="y"))
+    for number in range(1000):
+        driver.add(generate(f"h{number}", [number % 50] * 10, adapter="hot", max_new_tokens=3, client="xy"[number % 2]))
+        driver.step()
+        if driver.answers["cold x"].tokens or driver.answers["cold y"].tokens:
+            break
+    assert number < 200, "a waiting adapter never got its slot"
+
+
+def test_a_candidate_that_waits_can_be_stopped() -> None:
+    driver, _ = make(slots=1)
+    for name in ("a", "b"):
+        driver.load(name, name)
+    driver.add(generate("x", [1, 2], adapter="a", max_new_tokens=8))
+    driver.step()
+    driver.add(generate("slotless", [1, 2], adapter="b", max_new_tokens=8))
+    driver.step()
+    driver.add(*(generate(f"rows {i}", [1, 2], max_new_tokens=8) for i in range(10)))
+    for request in ("slotless", "rows 9"):
+        driver.core.stop(request, 0)
+        del driver.answers[request]
+    answers = driver.run()
+    assert all(answer.finished for answer in answers.values()) and driver.core.load().waiting == 0
+
+
+def test_the_same_files_load_under_two_names_at_once() -> None:
+    driver, host = make()
+    host.gate.clear()
+    for name in "ab":
+        driver.replies[name] = None
+        driver.core.load_adapter(LoadAdapter(request_id=name, name=name, path="one", shown_path="one"))
+        driver.step()
+        assert not host.resident
+    waiting = threading.Event()
+    done = iter(range(2))
+    driver.core.on_wake(lambda: next(done) and waiting.set())
+    host.gate.set()
+    assert waiting.wait(10), "both are read before the engine steps"
+    driver.step()
+    assert all(isinstance(reply, AdapterReply) for reply in driver.replies.values()) and len(host.resident) == 2
+
+
+def test_whoever_waits_for_a_version_to_go_is_told_when_it_is_loaded_again() -> None:
+    driver, _ = make(clock=(clock := Clock()))
+    driver.load("a", "one")
+    driver.add(generate("r", [1, 2], adapter="a", max_new_tokens=20))
+    driver.step()
+    number = driver.unload("a", drain_seconds=5)
+    driver.step()
+    again = driver.load("a", "one")
+    assert isinstance(again, AdapterReply) and again.adapters[0].state is AdapterState.READY
+    reply = driver.replies[number]
+    assert isinstance(reply, RequestFailed) and "loaded again" in reply.message
+    clock.now += 10
+    driver.run()
+    assert driver.answers["r"].failure is None and len(driver.answers["r"].tokens[0]) == 20
+
+
 def test_a_new_version_takes_over_while_the_old_one_finishes() -> None:
     driver, host = make()
     first = driver.load("a", "one")
@@ -118,7 +199,7 @@ def test_loading_what_is_loaded_changes_nothing() -> None:
     assert driver.load("a", "one") != driver.load("b", "one")
     again = driver.load("a", "one")
     assert isinstance(again, AdapterReply) and again.adapters[0].state is AdapterState.READY
-    assert len(host.resident) == 2 and not host.read_versions
+    assert len(host.resident) == 2
 
 
 def test_a_load_that_fails_is_told_and_the_old_version_stays() -> None:

@@ -59,6 +59,25 @@ def test_equals_the_float64_definition(dtype: torch.dtype, size: int, adjusted: 
     _assert_same(sample_rows(logits, parameters, backend), sample_rows_reference(logits, parameters))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "triton", "reference"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_that_is_no_distribution_says_so_and_harms_no_other(backend: str, temperature: float) -> None:
+    good = torch.randn(8, 203, generator=torch.Generator().manual_seed(0))
+    good[6, 100:] = -math.inf
+    bad = good.clone()
+    bad[1], bad[2, 7], bad[3, 11], bad[4] = math.nan, math.nan, math.inf, -math.inf
+    parameters = greedy_parameters(8)
+    parameters.temperature[:] = temperature
+    parameters.targets[5] = 9
+    expected, found = (sample_rows(logits, parameters, backend) for logits in (good, bad))
+    broken = torch.tensor([False, True, True, True, True, False, False, False])
+    assert found.statistics[broken, 0].isnan().all()
+    assert ((found.tokens >= 0) & (found.tokens < 203)).all()
+    assert torch.equal(found.tokens[~broken], expected.tokens[~broken])
+    assert torch.equal(found.statistics[~broken], expected.statistics[~broken])
+    assert torch.isfinite(expected.statistics[:, 0]).all()
+
+
 def test_generator_is_philox_4x32_10() -> None:
     # Known answer of the reference implementation: counter 0, key 0 gives 0x6627e8d5 first.
     assert philox_uniform(0, 0, 1)[0] == ((0x6627E8D5 >> 9) + 0.5) / 2**23

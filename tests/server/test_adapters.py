@@ -9,20 +9,27 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
+import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ift_serve.client import AsyncClient, Message, Prompt, ServerError
 from ift_serve.decoding.build import local_engine
-from ift_serve.engine.client import EngineClient
+from ift_serve.engine.client import BaseEngineClient, EngineClient, EngineError
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.messages import AdapterInfo, AdapterState, FailureKind
 from ift_serve.engine.slots import SlotPool
 from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.modeling.instruction.config import ComponentsConfig
+from ift_serve.server.adapters import AdapterRoots
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.folder import WatchedFolder
+from ift_serve.v1 import inference_pb2 as pb
+from ift_serve.v1 import inference_pb2_grpc
 from tests.support.adapters import EVERYTHING, write_random
 
 CONTEXT = ComponentsConfig(instruction_encoder=16, attention_bias=True, segment_embedding=True)
@@ -260,16 +267,119 @@ async def test_a_watched_folder_is_kept_loaded(
         write_random(root / "one", facts, seed=1)
         (root / ".hidden").mkdir()
         await folder.step()
+        await folder.settle()
         assert await client.adapters() == [], "it may still be being copied"
         await folder.step()
+        await folder.settle()
         first = (await client.adapter("one")).version
         write_random(root / "one", facts, seed=2)
-        await folder.step()
-        await folder.step()
+        for _ in range(2):
+            await folder.step()
+            await folder.settle()
         assert (await client.adapter("one")).version != first
-        shutil.rmtree(root / "one")
+        (root / "one").rename(root / ".gone")
         await folder.step()
+        (root / ".gone").rename(root / "one")
+        for _ in range(3):
+            await folder.step()
+            await folder.settle()
+            assert len(await client.adapters()) == 1, "it was being replaced"
+        shutil.rmtree(root / "one")
+        for _ in range(2):
+            await folder.step()
+            await folder.settle()
         assert await client.adapters() == []
+
+
+class Balky:
+    """An engine that is not always there, and takes its time to unload."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+        self.errors: list[EngineError] = []
+        self.drained = asyncio.Event()
+
+    async def load_adapter(self, name: str, path: str, shown: str, root: str) -> AdapterInfo:
+        self.said.append(("load", name))
+        if self.errors:
+            raise self.errors.pop()
+        return AdapterInfo(name=name, version="v", state=AdapterState.READY, path=shown)
+
+    async def unload_adapter(self, name: str) -> None:
+        self.said.append(("unload", name))
+        await self.drained.wait()
+
+
+async def test_a_watched_folder_tries_again_what_may_yet_succeed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("refused", "unlucky"):
+        (root / name).mkdir()
+        (root / name / "adapter_config.json").write_text("{}")
+    engine = Balky()
+    folder = WatchedFolder(cast(BaseEngineClient, engine), root, interval=1.0)
+    kinds = {"refused": FailureKind.UNFIT, "unlucky": FailureKind.UNAVAILABLE}
+    engine.errors = [EngineError(kinds[name], "no") for name in ("unlucky", "refused")]
+    for _ in range(6):
+        await folder.step()
+        await folder.settle()
+    assert engine.said == [("load", "refused"), ("load", "unlucky"), ("load", "unlucky")]
+    # A file that goes while one looks says nothing of the directory.
+    whole = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "adapter_config.json":
+            raise FileNotFoundError(path)
+        return whole(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", stat)
+        for _ in range(4):
+            await folder.step()
+    assert engine.said[3:] == []
+    shutil.rmtree(root / "unlucky")
+    (root / "another").mkdir()
+    (root / "another" / "adapter_config.json").write_text("{}")
+    for _ in range(4):
+        await folder.step()
+    await asyncio.sleep(0)
+    assert engine.said[3:] == [("load", "another"), ("unload", "unlucky")], "a long drain holds nothing up"
+    engine.drained.set()
+    await folder.settle()
+
+
+async def test_no_caller_can_take_an_id_that_loads_use(
+    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+) -> None:
+    write_random(root / "one", facts, seed=1)
+    async with serving(server_config(adapter_roots=[root])) as (server, client):
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
+        stub = inference_pb2_grpc.InferenceServiceStub(channel)
+        request = pb.StreamGenerateRequest(
+            prompt=pb.Prompt(text=pb.TextPrompt(text="the fox")),
+            sampling=pb.Sampling(temperature=0, max_new_tokens=200, ignore_eos=True),
+        )
+        calls = [stub.StreamGenerate(request, metadata=(("x-request-id", name),)) for name in ("adapter", "/adapter")]
+        for call in calls:
+            await call.read()
+        for _ in range(3):
+            assert (await client.load_adapter("tuned", "one")).state == "ready"
+        for call in calls:
+            call.cancel()
+        await channel.close()
+
+
+async def test_a_directory_swapped_for_a_link_after_the_check_is_refused(
+    facts: BaseFacts, root: Path, tmp_path: Path, model_directory: Path
+) -> None:
+    write_random(root / "mine", facts, seed=1)
+    private = write_random(tmp_path / "private", facts, seed=2)
+    path, found = AdapterRoots([root]).find("mine")
+    shutil.rmtree(path)
+    path.symlink_to(private)
+    config = EngineConfig(model=str(model_directory), dtype="float32", total_blocks=16, threads=1)
+    async with local_engine(config) as engine:
+        with pytest.raises(EngineError, match="mine") as caught:
+            await engine.load_adapter("tuned", str(path), "mine", str(found))
+        assert caught.value.kind is FailureKind.UNFIT
 
 
 @settings(max_examples=100, deadline=None)

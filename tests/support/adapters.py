@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig
 
 from ift_serve.engine.adapter_host import TensorAdapterHost
-from ift_serve.engine.adapters import AdapterFacts
+from ift_serve.engine.adapters import ReadAdapter
 from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.modeling.adapters.config import BaseReference, IftConfig
 from ift_serve.modeling.adapters.weights import AdapterWeights, LoraModule
@@ -30,7 +30,7 @@ class MemoryHost:
         self._host = host
         self._weights = weights
 
-    def read(self, path: str) -> AdapterFacts:
+    def read(self, path: str, root: str) -> ReadAdapter:
         """What lies under a name."""
         return self._host.take(self._weights[path])
 

@@ -47,7 +47,7 @@ if __name__ == "__main__":
             BaseFacts.of_directory(path), components, seed=1, targets=("q_proj", "v_proj", "down_proj")
         )
         host = runner.adapters
-        host.keep(host.take(weights).version, "a")
+        host.keep("a", host.take(weights).tensors)
         host.place("a", 1)
         for adapter, params, shape in product((0, 1), SAMPLING, SHAPES):
             runner.execute(StepBatch([step(i, count, params, adapter) for i, count in enumerate(shape)], []))

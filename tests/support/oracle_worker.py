@@ -15,6 +15,7 @@ from ift_serve.engine.core import EngineCore
 from ift_serve.engine.messages import ModelDescription
 from ift_serve.engine.process import worker_main
 from ift_serve.engine.step import StepBatch, StepResult
+from tests.support.oracle_host import OracleHost
 from tests.support.paged_oracle import PagedOracle
 
 
@@ -43,7 +44,7 @@ def build(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
     if config.model == "broken":
         raise FileNotFoundError("model: there is nothing here")
     runner = RUNNERS.get(config.model, PagedOracle)(config.total_blocks or 512)
-    return EngineCore(runner, config, STRATEGIES), runner.description
+    return EngineCore(runner, config, STRATEGIES, adapter_host=OracleHost(config.adapter_slots)), runner.description
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +68,26 @@ class PreparedAdapter:
         """Whether token embeddings differ from the base model's, components apart."""
         return any(x is not None for x in (self.embedding, self.embedding_table, self.token_ids))
 
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Everything that is held, with what to call it."""
+        for index, parts in enumerate(self.linears):
+            for factors in parts:
+                if factors is not None:
+                    yield from ((f"linear layer {index}, A", factors.a), (f"linear layer {index}, B", factors.b))
+        for name, factors in (("head", self.head), ("embedding", self.embedding)):
+            if factors is not None:
+                yield from ((f"{name}, A", factors.a), (f"{name}, B", factors.b))
+        for name in ("head_weight", "embedding_table", "token_ids", "token_rows", "head_ids", "head_rows", "head_bias"):
+            if (tensor := getattr(self, name)) is not None:
+                yield name, tensor
+        if self.components is not None:
+            yield from self.components.state_dict().items()
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all tensors."""
+        return sum(tensor.nbytes for _, tensor in self.tensors())
+
 
 def _factors(module: LoraModule, dtype: torch.dtype, device: str) -> Factors:
     a = module.a.to(device=device, dtype=dtype).contiguous()
@@ -121,6 +142,9 @@ def prepare(
         components.load_state_dict(weights.extras)
         prepared.head_bias = components.head_bias().float().to(device) if weights.components.attention_bias else None
         prepared.components = components.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    for name, tensor in prepared.tensors():
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(f"{name}: a value is too large for {str(dtype).removeprefix('torch.')}")
     return prepared
 
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import cfunc, njit, types
+from numba import njit, types
+from numba.core.ccallback import CFunc
 from numba.core.extending import intrinsic
 
 _I64 = ir.IntType(64)
@@ -44,8 +46,25 @@ def entry_point() -> int:
 
 
 @functools.cache
+def _sources() -> tuple[str, int]:
+    """Stamp of the machine code kept on disk: changes with any source of this package.
+
+    numba's own looks at the worker's file alone, not at those it calls into, and would run what an upgrade replaced.
+    """
+    package = Path(__file__).parents[1]
+    digest = blake2b(digest_size=16)
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest(), 0
+
+
+@functools.cache
 def _compile(worker: Callable[[Any], None]) -> Any:
-    return cfunc(types.void(types.voidptr), cache=True)(worker)
+    found = CFunc(worker, ((types.voidptr,), types.void), locals={}, options={})
+    found.enable_caching()
+    found._cache._cache_file._source_stamp = _sources()
+    found.compile()
+    return found
 
 
 def compiled(worker: Callable[[Any], None]) -> int:

@@ -68,7 +68,8 @@ def sample_rows(logits: Tensor, parameters: RowParameters, backend: str = "auto"
     presence and frequency penalties, temperature, top-k (ties with the k-th stay), top-p (a token stays while
     the mass strictly above it is below p, after top-k), min-p (relative to the most likely). The draw is
     ``argmax_v z_v - log(-log u_v)`` (Gumbel-max) with ``u_v`` from Philox-4x32-10, key = seed, counter = (v, step):
-    equal seeds, steps and logits give equal tokens in any batch on any device.
+    equal seeds, steps and logits give equal tokens in any batch on any device. A row with a NaN or +inf, or of -inf
+    alone, has no distribution: its statistics are NaN and its token is any.
     """
     if uses_cpu(logits, backend):
         from ift_kernels.sample_rows.cpu import sample_rows_cpu

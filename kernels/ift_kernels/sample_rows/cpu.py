@@ -48,19 +48,38 @@ _FP = np.float32(0)
 
 @njit(inline="always")
 def _copy_row(kind, source, target, size, padded):
-    """Copy a row of logits to float32, padded with -inf; returns its maximum."""
-    best = splat(_NONE)
+    """Copy a row of logits to float32, padded with -inf; returns its maximum, NaN if it has no distribution."""
+    best, odd = splat(_NONE), zero()
     whole = size // LANES * LANES
     for i in range(0, whole, LANES):
         x = load(kind, source, i)
         store(_FP, target, i, x)
         best = maximum(best, x)
+        odd = fma(x, zero(), odd)
     top = max_lanes(best)
     for i in range(whole, padded):
         x = load_one(kind, source, i) if i < size else _NONE
         store_one(_FP, target, i, x)
         top = max(top, x)
+    if sum_lanes(odd) != 0.0 or whole < size or not np.isfinite(top):
+        for i in range(size):
+            x = load_one(_FP, target, i)
+            if np.isnan(x) or x == np.inf:
+                return np.float32(np.nan)
+        if top == _NONE:
+            return np.float32(np.nan)
     return top
+
+
+@njit
+def _say_nothing(args, row):
+    """A row without a distribution: a token that exists, statistics that are NaN, no likeliest tokens."""
+    store_i32(load_i64(args, _TOKENS), row, max(load_i32(load_i64(args, _TARGETS), row), 0))
+    for i in range(5):
+        store_one(_FP, load_i64(args, _STATISTICS) + 4 * row * 5, i, np.float32(np.nan))
+    for i in range(TOP):
+        store_i32(load_i64(args, _TOP_IDS) + 4 * row * TOP, i, -1)
+        store_one(_FP, load_i64(args, _TOP_VALUES) + 4 * row * TOP, i, _NONE)
 
 
 @njit
@@ -215,7 +234,11 @@ def _draw(args, row, scratch, weights, padded):
 def _row(kind, size, args, row, scratch, weights):
     count, padded = load_i64(args, _SIZE), load_i64(args, _PADDED)
     source = load_i64(args, _LOGITS) + size * row * load_i64(args, _STRIDE)
-    top = splat(_copy_row(kind, source, scratch, count, padded))
+    largest = _copy_row(kind, source, scratch, count, padded)
+    if np.isnan(largest):
+        _say_nothing(args, row)
+        return
+    top = splat(largest)
     total, moment = zero(), zero()
     floor = splat(np.float32(-100.0))
     for i in range(0, padded, LANES):

@@ -65,6 +65,8 @@ def _tile_statistics_kernel(logits_ptr, stride, parts_ptr, V: tl.constexpr, TILE
     top = tl.max(x, 0)
     shifted = tl.maximum(x - tl.where(top == float("-inf"), 0.0, top), -100.0)
     e = tl.where(x == float("-inf"), 0.0, tl.exp(shifted))
+    # The maximum above hides a NaN; here it reaches all of the row's statistics.
+    e = tl.where((x != x) | (x == float("inf")), float("nan"), e)
     place = parts_ptr + row * 3 * TILES + tile
     tl.store(place, top)
     tl.store(place + TILES, tl.sum(e, 0))
@@ -251,14 +253,14 @@ def _tile_draw_kernel(
 @triton.jit(do_not_specialize=["stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _row_draw_kernel(
     logits_ptr, stride, best_ptr, rows_ptr, log_probs_ptr, targets_ptr, tokens_ptr, statistics_ptr,
-    TILES: tl.constexpr, PADDED: tl.constexpr, TOP: tl.constexpr, KEPT: tl.constexpr,
+    V: tl.constexpr, TILES: tl.constexpr, PADDED: tl.constexpr, TOP: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
     """The token of the row, and its statistics from the raw logits."""
     row = tl.program_id(0).to(tl.int64)
     tile = tl.arange(0, PADDED)
     best = tl.max(tl.load(best_ptr + row * TILES + tile, mask=tile < TILES, other=_LOWEST), 0)
     target = tl.load(targets_ptr + row)
-    token = tl.where(target >= 0, target, _token_of(best))
+    token = tl.where(target >= 0, target, tl.minimum(_token_of(best), V - 1))
     raw = tl.load(logits_ptr + row * stride + token).to(tl.float32)
     place = tl.arange(0, 32)
     top = tl.load(log_probs_ptr + row * TOP + place, mask=place < KEPT, other=0.0)
@@ -328,6 +330,6 @@ def sample_rows_triton(logits: Tensor, parameters: RowParameters) -> SampledRows
     statistics = torch.empty((rows, 5), dtype=torch.float32, device=device)
     _row_draw_kernel[(rows,)](
         logits, logits.stride(0), best, merged, log_probs, parameters.targets, tokens, statistics,
-        TILES=tiles, PADDED=triton.next_power_of_2(tiles), TOP=TOP, KEPT=min(TOP, size), num_warps=1,
+        V=size, TILES=tiles, PADDED=triton.next_power_of_2(tiles), TOP=TOP, KEPT=min(TOP, size), num_warps=1,
     )  # fmt: skip
     return SampledRows(tokens, statistics, ids, log_probs)
