@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ift_serve.client import Adapter, Client
     from ift_serve.modeling.adapters.base import BaseFacts
 
+_WIDE = 400
 adapters = typer.Typer(help="Load, unload and inspect adapters.", no_args_is_help=True)
 
 
@@ -31,13 +32,19 @@ def _show(found: list[Adapter], as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "version", "state", "rank", "components", "MiB", "in flight", "path")
+    table = Table("name", "version")
+    for column in table.columns:  # what people copy
+        column.no_wrap, column.overflow = True, "ignore"
+    for name in ("state", "rank", "components", "MiB", "in flight", "path"):
+        table.add_column(name)
     for a in found:
         table.add_row(
             a.name, a.version, a.state, str(a.rank), ", ".join(a.components), f"{a.bytes / 2**20:.1f}",
             str(a.in_flight), a.path,
         )  # fmt: skip
-    Console().print(table)
+    console = Console()
+    # In a pipe nothing is cut: programs and people read the whole.
+    console.print(table, width=None if console.is_terminal else _WIDE)
 
 
 @adapters.command("list")
@@ -103,7 +110,7 @@ def inspect(
     base: Annotated[
         str, typer.Option(help="the base model's directory, or ift-tiny; none: the one that the adapter names")
     ] = "",
-    max_rank: Annotated[int, typer.Option(help="the largest rank that the server takes", min=1)] = 256,
+    max_rank: Annotated[int, typer.Option(help="the largest rank that the server takes (--max-lora-rank)", min=1)] = 64,
     as_json: Json = False,
 ) -> None:
     """Check a directory against its base model, and say what is in it; exit code 1 if it would be refused."""
@@ -113,7 +120,9 @@ def inspect(
 
     facts, name = _base_facts(directory, base)
     try:
-        summary = explain(read_adapter(directory, facts, max_rank=max_rank))
+        weights = read_adapter(directory, facts, max_rank=max_rank)
+        weights.check_served()
+        summary = explain(weights)
     except AdapterError as error:
         if as_json:
             typer.echo(json.dumps({"valid": False, "checked_against": name, "error": str(error)}))

@@ -45,7 +45,10 @@ def preview(
     if html is not None:
         from ift_training.data.preview import to_html
 
-        html.write_text(to_html(examples, tokenizer), encoding="utf-8")
+        try:
+            html.write_text(to_html(examples, tokenizer), encoding="utf-8")
+        except OSError as error:
+            raise fail(f"--html {html}: {error.strerror}") from None
         typer.echo(f"{len(examples)} examples written to {html}")
         return
     from ift_training.data.preview import legend, to_json, to_plain, to_text
@@ -56,11 +59,12 @@ def preview(
         return
     from rich.console import Console
     from rich.rule import Rule
+    from rich.text import Text
 
     console = Console()
     for example in examples:
         title = f"{example.task_name}, {len(example.input_ids)} tokens, {sum(example.labels_mask)} seen"
-        console.print(Rule(title, align="left"))
+        console.print(Rule(Text(title), align="left"))
         if console.color_system is None:
             console.print(to_plain(example, tokenizer), markup=False, soft_wrap=True)
         else:

@@ -21,6 +21,8 @@ def _named(given: list[str]) -> dict[str, Path]:
         name, equals, path = option.partition("=")
         if not equals or not path:
             raise ValueError(f"--adapter {option}: write --adapter NAME=DIRECTORY")
+        if name in found:
+            raise ValueError(f"--adapter {option}: {name} is given twice; each adapter needs a name of its own")
         found[name] = Path(path)
     return found
 
@@ -96,7 +98,8 @@ def serve(
         )  # fmt: skip
         run(config)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors()]
+        told = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+        problems = [f"{where}: {message}".lstrip(": ") for where, message in told]
         raise fail("; ".join(problems)) from None
     except (EngineStartError, EngineError, PromptError, FileNotFoundError, ValueError) as error:
         raise fail(str(error)) from None

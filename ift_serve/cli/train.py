@@ -139,6 +139,8 @@ def _quieten_libraries() -> None:
 @contextlib.contextmanager
 def readable_training_errors() -> Iterator[None]:
     """Show what the recipe or the data were unhappy about, without a traceback."""
+    from safetensors import SafetensorError
+
     from ift_serve.modeling.adapters.weights import AdapterError
     from ift_training.data.encode import EncodingError, TemplateError
     from ift_training.data.records import RecordError
@@ -148,6 +150,8 @@ def readable_training_errors() -> Iterator[None]:
     try:
         yield
     except (RecipeError, SourceError, TemplateError, EncodingError, RecordError, AdapterError) as error:
+        raise fail(str(error)) from None
+    except (OSError, SafetensorError) as error:  # a disk that is full, a place that may not be written to
         raise fail(str(error)) from None
 
 

@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ift_serve.engine.client import BaseEngineClient, EngineClient, State
+from ift_serve.engine.errors import EngineError
 from ift_serve.engine.logs import configure_logs
 from ift_serve.modeling.prompt import PromptRenderer
 from ift_serve.server.adapters import AdapterRoots, AdapterService
@@ -66,7 +67,10 @@ class Server:
         renderer = await asyncio.to_thread(PromptRenderer.from_pretrained, self.config.engine.model)
         await self.engine.start(self.config.start_timeout)
         for name, path in self.config.adapters.items():
-            await self.engine.load_adapter(name, str(path.resolve()), path.name)
+            try:
+                await self.engine.load_adapter(name, str(path.resolve()), path.name)
+            except EngineError as error:
+                raise ValueError(f"--adapter {name}={path}: {error.message.removeprefix('path: ')}") from error
         self.metrics.watch(self.engine)
         services = {
             INFERENCE: InferenceService(self.engine, renderer, self.config, self.metrics),

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from ift_serve.cli import app
@@ -61,6 +63,14 @@ def test_another_base_is_said_to_be_another(adapter: Path) -> None:
 
 def test_the_servers_limit_can_be_tried(base: Path, adapter: Path) -> None:
     assert "rank 4 of" in _run(adapter, "--base", base, "--max-rank", 3, code=1)
+
+
+def test_what_is_read_but_not_served_is_no_valid_adapter(base: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)).save_pretrained(tmp_path / "dora")
+    assert "DoRA" in _run(tmp_path / "dora", "--base", base, code=1)
+    get_peft_model(model, LoraConfig(r=80, target_modules=["q_proj"])).save_pretrained(tmp_path / "wide")
+    assert "rank 80" in _run(tmp_path / "wide", "--base", base, code=1)
 
 
 def test_a_base_that_is_none_is_named(adapter: Path, tmp_path: Path) -> None:

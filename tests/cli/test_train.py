@@ -125,11 +125,33 @@ def test_init_writes_a_recipe_that_passes_a_dry_run(tmp_path: Path, monkeypatch:
         (("RECIPE", "--set", "max_length=10"), 1, "no record is left to train on"),
         (("RECIPE", "--set", "base=no/such-model"), 1, "base: no/such-model"),
         (("fisher", "RECIPE"), 1, "train it first"),
+        (("RECIPE", "--set", "output=/dev/null/x"), 1, "output: "),
+        (("RECIPE", "--dry-run", "--set", "trainer.lora.targets=[q_proj, zzz]"), 1, "no linear layer 'zzz'"),
+        (("RECIPE", "--dry-run", "--set", 'trainer.lora.alpha_pattern={"(": 3.0}'), 1, "no regular expression"),
+        (("RECIPE", "--dry-run", "--set", "trainer.masking.token=999999"), 1, "trainer.masking.token: 999999"),
+        (("RECIPE", "--set", "sources.².count=1"), 1, "is not one of 0 to"),
     ],
 )
 def test_mistakes_are_explained(recipe: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
     given = [str(recipe) if a == "RECIPE" else a for a in arguments]
     assert said in " ".join(ift("train", *given, code=code).split())
+
+
+def test_odd_lines_are_dropped_with_the_reason_and_harm_no_other(tmp_path: Path) -> None:
+    lines = [
+        '{"instruction": "Say [/b] it.", "output": "[red]it[/red]"}',
+        '{"instruction": "a", "output": "b", "[/b]": 1}',
+        '{"messages": [{"role": "[/red]", "content": "x"}]}',
+        '{"instruction": "a", "output": "b", "checks": [{"type": ["end"]}]}',
+        '{"instruction": "a", "output": "b", "checks": [{"type": {}}]}',
+        '{"instruction": "a", "output": "b", "\\ud800": 1}',
+    ]
+    (tmp_path / "odd.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    shown = ift("data", "preview", str(tmp_path / "odd.jsonl"))
+    assert "[/b]" in shown and "[/red]" in shown and "\\ud800" in shown
+    assert "error: --html" in ift(
+        "data", "preview", str(tmp_path / "odd.jsonl"), "--html", str(tmp_path / "no" / "page.html"), code=1
+    )
 
 
 def test_previews(recipe: Path, tmp_path: Path) -> None:

@@ -46,11 +46,58 @@ def written(path: Path, found: Any) -> Path:
         (minimal(trainer={"losses": {"task_weights": {"story": 2}}}), "'story' is no task; there are sort"),
         (minimal(trainer={"save_steps": 30}, evaluation={"every": 20}), "trainer.save_steps: 30 is no multiple"),
         (minimal(template="nowhere.jinja"), "template: .*nowhere.jinja cannot be read"),
+        (minimal(trainer={"learning_rate": float("inf")}), "trainer.learning_rate: .*finite number"),
+        (minimal(trainer={"epochs": float("nan")}), "trainer.epochs: .*finite number"),
+        (minimal(sources=[{"procedural": ["sort"], "count": 10**20}]), "sources.0.count: "),
+        (minimal(trainer={"losses": {"task_weights": {"sort": -1.0}}}), "trainer.losses.task_weights.sort: "),
+        (minimal(trainer={"losses": {"task_weights": 3}}), "^trainer.losses.task_weights: .*; or .*'learned'"),
+        (
+            minimal(trainer={"lora": {"alpha_pattern": {"q_proj": 0}}}),
+            "trainer.lora.alpha_pattern.q_proj: .*above|than 0",
+        ),
+        (
+            minimal(trainer={"lora": {"rank": 0}, "components": {"temperature_head": 8}}),
+            "no loss reaches temperature_head",
+        ),
+        (
+            minimal(trainer={"lora": {"rank": 0}, "components": {"instruction_encoder": 8}}),
+            "no loss reaches instruction_e",
+        ),
+        (minimal(evaluation={"patience": 2, "every": 0}), "evaluation.patience: .*evaluation.every"),
+        (minimal(evaluation={"patience": 2}, validation={"share": 0}), "evaluation.patience: .*validation.share"),
+        (
+            minimal(sources=[{"jsonl": "a.jsonl"}], validation={"sources": [{"jsonl": "a.jsonl"}]}),
+            "validation.sources.0.jsonl: .*is trained on",
+        ),
+        (
+            minimal(sources=[{"jsonl": "a", "checks": [{"type": ["end"]}]}]),
+            r"sources.0.checks.*\['end'\] is not one of",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_field(tmp_path: Path, found: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         Recipe.load(written(tmp_path / "recipe.yaml", found))
+
+
+def test_what_may_not_be_meant_is_noted() -> None:
+    plain = Recipe.parse(minimal())
+    assert plain.notes() == []
+    heads = {"temperature_head": 8, "adherence_head": 8, "instruction_encoder": 8}
+    odd = Recipe.parse(
+        minimal(trainer={"lora": {"rank": 8, "rank_pattern": {"q_proj": 128}, "dora": True}, "components": heads})
+    )
+    assert [note.split(":")[0] for note in odd.notes()] == [
+        "trainer.components.instruction_encoder", "trainer.components.temperature_head",
+        "trainer.components.adherence_head", "trainer.lora.dora", "trainer.lora.rank",
+    ]  # fmt: skip
+
+
+def test_procedural_validation_is_drawn_apart() -> None:
+    recipe = Recipe.parse(
+        minimal(validation={"sources": [{"procedural": ["sort"]}, {"procedural": ["sort"], "split": "test"}]})
+    )
+    assert [source.split for source in recipe.validation.sources] == ["validation", "test"]
 
 
 def test_all_mistakes_are_told_at_once() -> None:

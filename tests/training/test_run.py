@@ -28,6 +28,7 @@ from ift_training.pretrain.evaluate import held_out, transformers_answers
 from ift_training.recipe import Recipe, RecipeError
 from ift_training.reporting.curves import series
 from ift_training.run import train
+from ift_training.saved import incomplete
 from tests.support.models import tiny_llama
 
 
@@ -109,6 +110,68 @@ def test_a_resumed_run_ends_at_the_same_weights(base: Path, tmp_path: Path) -> N
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_run_goes_on_from_the_last_checkpoint_that_is_whole(base: Path, tmp_path: Path) -> None:
+    chosen = recipe(base, tmp_path / "out", evaluation__best="last", trainer__max_steps=6)
+    train(chosen, progress=False)
+    written = weights(tmp_path / "out")
+    with pytest.raises(RecipeError, match="finished after 6 steps"):
+        train(chosen, resume=True, progress=False)
+    assert all(torch.equal(tensor, written[name]) for name, tensor in weights(tmp_path / "out").items())
+    (last,) = (tmp_path / "out" / RUN_FOLDER).glob("checkpoint-6")
+    (tmp_path / "out" / "adapter_model.safetensors").unlink()
+    for name in ("trainer_state.json", "optimizer.safetensors", "scheduler.json", "random-0.safetensors"):
+        content = (last / name).read_bytes()
+        (last / name).write_bytes(content[: len(content) // 2])
+        if name.startswith("random"):
+            (last / name).unlink()
+        assert incomplete(last) is not None
+        (last / name).write_bytes(content)
+        assert incomplete(last) is None
+    (last / "trainer_state.json").unlink()
+    train(chosen, resume=True, progress=False)
+    assert all(torch.equal(tensor, written[name]) for name, tensor in weights(tmp_path / "out").items())
+
+
+@pytest.mark.parametrize(
+    ("other", "field"),
+    [
+        ({"trainer__lora": {"rank": 2}}, "trainer.lora.rank"),
+        ({"trainer__lora": {"rank": 4, "alpha": 99}}, "trainer.lora.alpha"),
+        ({"trainer__lora": {"rank": 4, "targets": ["q_proj"]}}, "trainer.lora.targets"),
+        ({"trainer__components": {"segment_embedding": True}}, "trainer.components"),
+    ],
+)
+def test_weights_of_other_settings_are_refused_by_the_field(
+    base: Path, tmp_path: Path, other: dict[str, Any], field: str
+) -> None:
+    chosen: dict[str, Any] = {"evaluation__every": 2, "evaluation__best": "last", "trainer__lora": {"rank": 4}}
+    plain = recipe(base, tmp_path / "out", **chosen)
+    train(plain, progress=False)
+    fisher = tmp_path / "fisher.safetensors"
+    write_fisher(plain, fisher, examples=2, progress=False)
+    changed = {**chosen, **other, "trainer__max_steps": 50}
+    with pytest.raises(RecipeError, match=rf"--resume: {field}"):
+        train(recipe(base, tmp_path / "out", **changed), resume=True, progress=False)
+    with pytest.raises(RecipeError, match=field):
+        write_fisher(recipe(base, tmp_path / "out", **changed), fisher, examples=2, progress=False)
+    losses = {"ewc": {"weight": 1.0, "fisher": str(fisher)}}
+    with pytest.raises(RecipeError, match=rf"losses.ewc.fisher: .*{field}"):
+        train(recipe(base, tmp_path / "next", **changed, trainer__losses=losses), progress=False)
+
+
+def test_a_run_that_diverges_writes_nothing_over_what_was_good(base: Path, tmp_path: Path) -> None:
+    good = recipe(base, tmp_path / "out", evaluation__every=0)
+    train(good, progress=False)
+    before = weights(tmp_path / "out")
+    wild = recipe(
+        base, tmp_path / "out", evaluation__every=0, trainer__learning_rate=1e30, trainer__max_grad_norm=0.0,
+        trainer__warmup=0.0,
+    )  # fmt: skip
+    with pytest.raises(RecipeError, match="the training diverged"):
+        train(wild, progress=False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(tmp_path / "out").items())
+
+
 def test_the_best_weights_are_kept_and_a_run_that_gets_worse_stops(base: Path, tmp_path: Path) -> None:
     hopeless = recipe(
         base, tmp_path / "out", evaluation__best="loss", evaluation__patience=1, evaluation__every=1,
@@ -152,7 +215,7 @@ def test_other_files_are_not_written_over(base: Path, tmp_path: Path) -> None:
     ("other", "said"),
     [
         ({"base": "no/such-model"}, "base: "),
-        ({"trainer__lora": {"rank": 4, "targets": ["nowhere"]}}, "trainer: .*nowhere"),
+        ({"trainer__lora": {"rank": 4, "targets": ["nowhere"]}}, "trainer.lora.targets: .*nowhere"),
     ],
 )
 def test_what_only_the_model_knows_is_named_too(base: Path, tmp_path: Path, other: dict[str, Any], said: str) -> None:

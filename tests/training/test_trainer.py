@@ -103,8 +103,8 @@ def test_the_best_weights_come_back_with_their_components(model: Path, tmp_path:
     losses = {line["step"]: line["eval_loss"] for line in run.state.log_history if "eval_loss" in line}
     best = min(losses, key=lambda step: losses[step])
     assert best != 4, "the last weights are the best: nothing is shown"
-    kept = checkpoint.read(run.instruction_model, tmp_path / f"checkpoint-{best}")
-    last = checkpoint.read(run.instruction_model, tmp_path / "checkpoint-4")
+    kept = checkpoint.read(run.instruction_model, tmp_path / f"checkpoint-{best}", run.settings)
+    last = checkpoint.read(run.instruction_model, tmp_path / "checkpoint-4", run.settings)
     found = checkpoint.gather(run.instruction_model)
     assert set(kept) == set(found)
     assert all(torch.equal(found[name], kept[name]) for name in found)

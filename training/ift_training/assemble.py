@@ -40,7 +40,8 @@ def training_arguments(
         "weight_decay": settings.weight_decay, "max_grad_norm": settings.max_grad_norm,
         "bf16": settings.precision == "bfloat16", "seed": seed, "data_seed": seed, "report_to": "none",
         "save_strategy": "steps" if settings.save_steps else "no", "save_steps": settings.save_steps or 500,
-        "logging_steps": 10, "remove_unused_columns": False, "disable_tqdm": not progress,
+        "logging_steps": 10, "logging_nan_inf_filter": False, "disable_tqdm": not progress,
+        "remove_unused_columns": False,
         "use_cpu": not torch.cuda.is_available(), "average_tokens_across_devices": True,
         "ddp_find_unused_parameters": False, "dataloader_pin_memory": torch.cuda.is_available(),
     }  # fmt: skip

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ift_serve.modeling.adapters.config import IFT_WEIGHTS, PEFT_WEIGHTS
+from ift_serve.modeling.adapters.config import IFT_CONFIG, IFT_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS, IftConfig
 from ift_training.losses.ewc import trainable
 from ift_training.model.instruction_model import InstructionModel
 from ift_training.model.sharding import into, reshard, whole
+from ift_training.saved import OPTIMIZER, SCHEDULER
+from ift_training.settings import TrainerSettings
 
 TRAINING_STATE = "training_state.safetensors"
 """What is trained but is no part of the adapter: weights of tasks, the projection of the representation loss."""
-OPTIMIZER, SCHEDULER = "optimizer.safetensors", "scheduler.json"
+_LORA_FIELDS = {
+    "r": "rank", "lora_alpha": "alpha", "use_rslora": "rslora", "use_dora": "dora", "target_modules": "targets",
+    "rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern",
+}  # fmt: skip
+"""Fields of PEFT's configuration that decide what its tensors mean, and what recipes call them."""
 _COMPONENTS = "components."
 _SEPARATOR = "|"
 
@@ -76,17 +84,65 @@ def by_file(model: InstructionModel, tensors: dict[str, Tensor]) -> dict[str, di
     return found
 
 
-def read(model: InstructionModel, directory: Path) -> dict[str, Tensor]:
-    """The trained tensors that a directory holds, by parameter name. Raises ValueError when the adapter's miss one."""
-    files = {name: load_file(directory / name) for name in (PEFT_WEIGHTS, IFT_WEIGHTS, TRAINING_STATE)
-             if (directory / name).exists()}  # fmt: skip
+def read(model: InstructionModel, directory: Path, settings: TrainerSettings) -> dict[str, Tensor]:
+    """The trained tensors that a directory holds, by parameter name.
+
+    Raises ValueError, naming the field of the recipe, unless the directory was trained with the same low-rank part and
+    components and holds all of their tensors and no others.
+    """
+    _check_settings(model, directory, settings)
+    files = {}
+    for name in (PEFT_WEIGHTS, IFT_WEIGHTS, TRAINING_STATE):
+        if (path := directory / name).exists():
+            try:
+                files[name] = load_file(path)
+            except (OSError, SafetensorError) as error:
+                raise ValueError(f"{path}: cannot be read: {error}") from error
     found = {}
+    parameters = trainable(model)
     for name, (file, key) in file_of(model).items():
-        if key in files.get(file, {}):
-            found[name] = files[file][key]
+        tensor = files.get(file, {}).pop(key, None)
+        if tensor is not None and tensor.shape == parameters[name].shape:
+            found[name] = tensor
         elif file != TRAINING_STATE:
-            raise ValueError(f"{directory / file}: has no {key}; it was trained with other `lora` or `components`")
+            lacks = f"has no {key}" if tensor is None else f"{key} is {tuple(tensor.shape)}"
+            raise ValueError(f"{directory / file}: {lacks}; it was trained with other `lora` or `components`")
+    left = sorted(key for file in (PEFT_WEIGHTS, IFT_WEIGHTS) for key in files.get(file, {}))
+    if left:
+        raise ValueError(f"{directory}: {left[0]} is not trained here; use the `lora` and `components` of that run")
     return found
+
+
+def facts(model: InstructionModel, settings: TrainerSettings) -> dict[str, str]:
+    """What decides how trained tensors are read, by field of a recipe."""
+    fields = {"trainer.components": settings.components.model_dump_json()}
+    if (peft := peft_fields(model)) is not None:
+        fields |= {f"trainer.lora.{ours}": _plain(peft.get(theirs)) for theirs, ours in _LORA_FIELDS.items()}
+    return fields
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(sorted(value) if isinstance(value, list | set | tuple) else value, sort_keys=True)
+
+
+def _check_settings(model: InstructionModel, directory: Path, settings: TrainerSettings) -> None:
+    saved: dict[str, str] = {}
+    try:
+        if (path := directory / PEFT_CONFIG).exists():
+            peft = json.loads(path.read_text(encoding="utf-8"))
+            saved = {f"trainer.lora.{ours}": _plain(peft.get(theirs)) for theirs, ours in _LORA_FIELDS.items()}
+        config = IftConfig.model_validate_json((directory / IFT_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{directory}: cannot be read: {error}") from error
+    saved["trainer.components"] = config.components.model_dump_json()
+    check_facts(str(directory), saved, facts(model, settings))
+
+
+def check_facts(where: str, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise ValueError, naming the first field in which two runs differ."""
+    for field in sorted(saved.keys() | now.keys()):
+        if saved.get(field) != now.get(field):
+            raise ValueError(f"{field}: {where} was trained with {saved.get(field)}, this recipe has {now.get(field)}")
 
 
 def save_optimizer(directory: Path, model: nn.Module, optimizer: Any, scheduler: Any, *, write: bool) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ift_training.fit import check_fits
 from ift_training.prepare import open_encoder, prepare_recipe
 from ift_training.recipe import Recipe, RecipeError
 
@@ -24,9 +26,15 @@ def write_fisher(recipe: Recipe, output: Path, *, examples: int, progress: bool 
     """
     from ift_serve.modeling.adapters.config import IFT_WEIGHTS, PEFT_WEIGHTS
 
-    files = recipe.output / PEFT_WEIGHTS, recipe.output / IFT_WEIGHTS
-    if not any(file.exists() for file in files):
+    if not any((recipe.output / name).exists() for name in (PEFT_WEIGHTS, IFT_WEIGHTS)):
         raise RecipeError(f"output: {recipe.output} holds no adapter yet; train it first: ift-serve train RECIPE")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise RecipeError(f"--output {output}: cannot be written: {error.strerror}") from error
+    check_fits(recipe)
     data = prepare_recipe(recipe, open_encoder(recipe))
     return _measure(recipe, data, output, min(examples, len(data.train)), progress=progress)
 
@@ -40,11 +48,14 @@ def _measure(recipe: Recipe, data: TrainingData, output: Path, count: int, *, pr
     from ift_training.losses.ewc import fisher_information, save_fisher
 
     built = build_model(recipe.base_directory(), recipe.trainer, data.tasks, recipe.seed)
-    checkpoint.place(built.model, checkpoint.read(built.model, recipe.output))
+    try:
+        checkpoint.place(built.model, checkpoint.read(built.model, recipe.output, recipe.trainer))
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     built.model.eval()
     places = track(range(count), "measuring", console=Console(quiet=not progress), transient=True)
     found = fisher_information(built.model, _losses(built.model, data.train, recipe, places))
-    save_fisher(output, built.model, found)
+    save_fisher(output, built.model, found, checkpoint.facts(built.model, recipe.trainer))
     return {"output": str(output), "examples": count, "parameters": sum(f.numel() for f in found.values())}
 
 

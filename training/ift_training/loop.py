@@ -14,12 +14,14 @@ from rich.console import Console
 
 from ift_training.assemble import make_trainer
 from ift_training.build import Built, build_model
+from ift_training.checkpoint import read
 from ift_training.data.encode import Encoder
 from ift_training.data.selection import TrainingData
 from ift_training.evaluation.callback import METRIC, EpochCallback, ScoreCallback
+from ift_training.evaluation.divergence import DivergenceCallback, diverged
 from ift_training.evaluation.progress import ProgressCallback
 from ift_training.evaluation.score import Judged, Scorer, Scores, scores
-from ift_training.prepare import RUN_FOLDER
+from ift_training.prepare import REPORT, RUN_FOLDER
 from ift_training.recipe import Recipe, RecipeError
 from ift_training.reporting.card import model_card
 from ift_training.reporting.curves import plot
@@ -75,6 +77,11 @@ def run_loop(
     if run.scorer:
         run.report.before = run.score().tasks
     trainer = _trainer(run, console)
+    if checkpoint is not None:
+        try:
+            read(run.built.model, checkpoint, recipe.trainer)
+        except ValueError as error:
+            raise RecipeError(f"--resume: {error}") from error
     if checkpoint is None and trainer.is_world_process_zero():
         _forget(run.folder)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -95,7 +102,7 @@ def _trainer(run: Loop, console: Console | None) -> InstructionTrainer:
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     recipe = run.recipe
-    callbacks: list[Any] = [EpochCallback(run.data.train)]
+    callbacks: list[Any] = [EpochCallback(run.data.train), DivergenceCallback()]
     scored = ScoreCallback(run.score)
     if run.scorer:
         callbacks.append(scored)
@@ -147,6 +154,8 @@ def _steps(run: Loop) -> int:
 def _finish(run: Loop, trainer: InstructionTrainer, begun: float) -> None:
     """Score what is kept, and write everything."""
     recipe, report = run.recipe, run.report
+    if not trainer.is_finite():
+        raise diverged(trainer.state.global_step)
     answers = run.judged() if run.scorer else []
     report.after = scores(answers).tasks
     report.steps = trainer.state.global_step
@@ -167,7 +176,7 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float) -> None:
     )  # fmt: skip
     plot(history, run.folder / "curves.png", recipe.name)
     found = {**report.to_json(), "history": history}
-    (run.folder / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (run.folder / REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _forget(folder: Path) -> None:

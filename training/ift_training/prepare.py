@@ -8,7 +8,7 @@ from ift_training.data.encode import Encoder
 from ift_training.data.selection import Progress, TrainingData, prepare
 from ift_training.recipe import Recipe, RecipeError
 
-RUN_FOLDER = "training"
+RUN_FOLDER, REPORT = "training", "report.json"
 """Inside the adapter's directory: checkpoints, tensorboard's files, curves.png, report.json."""
 
 

@@ -14,6 +14,9 @@ from ift_training.data.encode import LossOn
 from ift_training.data.settings import SourceSettings, ValidationSettings
 from ift_training.settings import TrainerSettings
 
+_USUAL_RANK = 64
+"""The largest rank that a server takes unless it is told otherwise."""
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; one line a problem, each begins with the field and says what to do."""
@@ -22,7 +25,7 @@ class RecipeError(ValueError):
 class EvaluationSettings(BaseModel):
     """Answers to validation requests, judged by the checkers, while the training runs."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     every: int = Field(default=100, ge=0, description="steps between evaluations; 0: at the end only")
     examples: int = Field(default=16, ge=1, le=10_000, description="requests of each task, of the validation split")
@@ -37,7 +40,7 @@ class EvaluationSettings(BaseModel):
 class Recipe(BaseModel):
     """Everything that a training run depends on."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     base: str = Field(
         default="ift-tiny", min_length=1, description="directory or hub id; ift-tiny comes with the package"
@@ -93,6 +96,36 @@ class Recipe(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _stops_by_something(self) -> Self:
+        nothing_held_out = not self.validation.share and not self.validation.sources
+        if self.evaluation.patience and (not self.evaluation.every or nothing_held_out):
+            field = "validation.share" if self.evaluation.every else "evaluation.every"
+            raise ValueError(f"evaluation.patience: needs evaluations to wait for; give {field} a value above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_files_are_others(self) -> Self:
+        trained = {source.jsonl for source in self.sources if source.jsonl is not None}
+        for index, source in enumerate(self.validation.sources):
+            if source.jsonl in trained:
+                raise ValueError(
+                    f"validation.sources.{index}.jsonl: {source.jsonl} is trained on; use validation.share to keep a "
+                    "part of it back"
+                )
+        return self
+
+    def notes(self) -> list[str]:
+        """What is allowed and may yet not be meant."""
+        trainer = self.trainer
+        found = [f"trainer.components.{name}: no loss of this recipe trains it" for name in trainer.unreached]
+        if trainer.lora.dora:
+            found.append("trainer.lora.dora: this server does not serve DoRA; PEFT does")
+        ranks = [trainer.lora.rank, *trainer.lora.rank_pattern.values()]
+        if max(ranks) > _USUAL_RANK:
+            found.append(f"trainer.lora.rank: a server takes {max(ranks)} with --max-lora-rank {max(ranks)} only")
+        return found
+
     @property
     def tasks(self) -> list[str]:
         """Names of all tasks, in the order of the sources."""
@@ -124,7 +157,7 @@ class Recipe(BaseModel):
         try:
             recipe = cls.model_validate(found)
         except ValidationError as error:
-            raise RecipeError("\n".join(_problem(cls, e) for e in error.errors())) from error
+            raise RecipeError("\n".join(_problems(cls, error.errors()))) from error
         for source in (*recipe.sources, *recipe.validation.sources):
             if source.jsonl is not None:
                 source.jsonl = folder / source.jsonl.expanduser()
@@ -173,14 +206,23 @@ def _item(place: Any, name: str, path: str) -> Any:
         return name
     if not isinstance(place, list):
         raise RecipeError(f"--set {path}: there is nothing inside the field before {name!r}")
-    if not name.isdigit() or int(name) >= len(place):
+    if not (name.isascii() and name.isdigit()) or int(name) >= len(place):
         raise RecipeError(f"--set {path}: {name!r} is not one of 0 to {len(place) - 1}")
     return int(name)
 
 
+def _problems(model: type[BaseModel], errors: Sequence[Any]) -> list[str]:
+    """Each field with what to do; where a field may be of several kinds, what each kind would ask."""
+    found: dict[str, list[str]] = {}
+    for error in errors:
+        # Pydantic names the kinds of a union as if they were fields: `list[str]`, `literal['learned']`.
+        where = ".".join(str(part) for part in error["loc"] if "[" not in str(part))
+        found.setdefault(where, []).append(_problem(model, error))
+    return [f"{where}: {'; or '.join(m)}" if where else "; ".join(m) for where, m in found.items()]
+
+
 def _problem(model: type[BaseModel], error: Any) -> str:
-    """One problem as `field: what to do`."""
-    where = ".".join(str(part) for part in error["loc"])
+    """What to do about one."""
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, error["loc"][:-1])
@@ -192,7 +234,7 @@ def _problem(model: type[BaseModel], error: Any) -> str:
         message = "is missing; give it a value"
     elif error["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, not {error['input']!r:.80}"
-    return f"{where}: {message}" if where else message
+    return message
 
 
 def _fields_at(model: type[BaseModel], way: Sequence[str | int]) -> list[str]:

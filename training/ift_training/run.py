@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from ift_training.data.selection import TrainingData
-from ift_training.prepare import RUN_FOLDER, open_encoder, prepare_recipe
+from ift_training.fit import check_fits
+from ift_training.prepare import REPORT, RUN_FOLDER, open_encoder, prepare_recipe
 from ift_training.progress import reading
 from ift_training.recipe import Recipe, RecipeError
 from ift_training.reporting.memory import MemoryEstimate, estimate
 from ift_training.reporting.summary import TrainingReport
+from ift_training.saved import incomplete, read_state
 
 
 def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False, progress: bool = True) -> TrainingReport:
@@ -24,13 +29,16 @@ def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False, progre
     # Of several processes the first one speaks.
     progress = progress and os.environ.get("RANK", "0") == "0"
     console = Console(quiet=not progress)
-    checkpoint = _last_checkpoint(recipe) if resume else None
+    checkpoint = _last_checkpoint(recipe, console) if resume else None
     if not resume:
         _check_output(recipe.output)
+    for note in recipe.notes():
+        console.print(Text(note, style="yellow"))
     encoder = open_encoder(recipe)
     with reading(console, shown=progress) as counted:
         data = prepare_recipe(recipe, encoder, counted)
     console.print(data.report.table())
+    check_fits(recipe)
     memory, trained = _estimated(recipe, data)
     console.print(str(memory), highlight=False)
     report = TrainingReport(recipe.name, recipe.base, data.report, memory, trained)
@@ -39,6 +47,7 @@ def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False, progre
         console.print("[yellow]trainer.gradient_checkpointing.[/]")
     if dry_run:
         return report
+    _make(recipe.output)
     # Torch and transformers take seconds to import, which a mistake in a recipe should not cost.
     from ift_training.loop import run_loop
 
@@ -57,18 +66,52 @@ def _check_output(output: Path) -> None:
     """An adapter may replace an earlier one, but nothing else is written over."""
     from ift_serve.modeling.adapters.config import IFT_CONFIG
 
+    above = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise RecipeError(f"output: {output} cannot be made: {above} is no directory that may be written to")
     if output.exists() and any(output.iterdir()):
         known = (output / IFT_CONFIG).exists() or (output / RUN_FOLDER).is_dir()
         if not known:
             raise RecipeError(f"output: {output} holds other files; name a new directory")
 
 
-def _last_checkpoint(recipe: Recipe) -> Path:
+def _make(output: Path) -> None:
+    """The directory, tried out: a training should not end at a disk that takes nothing."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output) as file:
+            file.write(b" ")
+    except OSError as error:
+        raise RecipeError(f"output: {output} cannot be written to: {error.strerror}") from error
+
+
+def _last_checkpoint(recipe: Recipe, console: Console) -> Path:
+    """The newest that is whole: a process that was killed may have left one that is not."""
     folder = recipe.output / RUN_FOLDER
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    if not found:
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    for path in sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
+        if (missing := incomplete(path)) is None:
+            _check_unfinished(recipe, path)
+            return path
+        console.print(Text(f"{path.name} is passed over: {missing}", style="yellow"))
+    raise RecipeError(
+        f"--resume: {folder} holds no checkpoint that is whole; run without --resume, and set trainer.save_steps or "
+        "evaluation.every so that there will be some"
+    )
+
+
+def _check_unfinished(recipe: Recipe, checkpoint: Path) -> None:
+    """A run that came to its end has nothing to go on with, unless more is asked of it now."""
+    state, trainer = read_state(checkpoint), recipe.trainer
+    done, planned = int(state["global_step"]), int(state["max_steps"])
+    if trainer.max_steps:
+        more = trainer.max_steps > max(done, planned)
+    else:
+        more = trainer.epochs > max(float(state["epoch"]), float(state["num_train_epochs"])) + 1e-6
+    report = recipe.output / RUN_FOLDER / REPORT
+    ended = report.exists() and json.loads(report.read_text(encoding="utf-8"))["steps"] == done
+    if ended and not more:
         raise RecipeError(
-            f"--resume: {folder} holds no checkpoint; run without --resume, and set trainer.save_steps or "
-            "evaluation.every so that there will be some"
+            f"--resume: this run is finished after {done} steps; raise trainer.max_steps or trainer.epochs to go on, "
+            "or run without --resume to begin anew"
         )
-    return max(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))

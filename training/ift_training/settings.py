@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ift_serve.modeling.instruction.config import ComponentsConfig
 
+_USES_OF_C = {"two_stream", "attention_bias", "instruction_gate", "adherence_head"}
+"""Components that the instruction vector goes into."""
+
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class LoraSettings(_Settings):
@@ -25,15 +28,12 @@ class LoraSettings(_Settings):
     targets: list[str] | Literal["all-linear"] = Field(
         default="all-linear", description="names of linear layers, such as q_proj, or all-linear"
     )
-    rank_pattern: dict[str, int] = Field(default_factory=dict, description="ranks of modules whose names end so")
-    alpha_pattern: dict[str, float] = Field(default_factory=dict, description="alphas of modules whose names end so")
-
-    @field_validator("rank_pattern")
-    @classmethod
-    def _ranks(cls, pattern: dict[str, int]) -> dict[str, int]:
-        if wrong := next((name for name, rank in pattern.items() if not 1 <= rank <= 256), None):
-            raise ValueError(f"{wrong}: a rank is from 1 to 256")
-        return pattern
+    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=256)]] = Field(
+        default_factory=dict, description="ranks of modules whose names end so; regular expressions"
+    )
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="alphas of modules whose names end so; regular expressions"
+    )
 
 
 class EwcSettings(_Settings):
@@ -61,7 +61,7 @@ class LossSettings(_Settings):
     representation: float = Field(
         default=0.0, ge=0, description="distance of the instruction vector to a projection of the response's states"
     )
-    task_weights: dict[str, float] | Literal["learned"] | None = Field(
+    task_weights: dict[str, Annotated[float, Field(ge=0)]] | Literal["learned"] | None = Field(
         default=None, description="weights by task name, or `learned` ones (log-variances)"
     )
     ewc: EwcSettings = Field(default_factory=EwcSettings, description="protects what a previous task learned")
@@ -86,7 +86,7 @@ class TrainerSettings(_Settings):
     masking: MaskingSettings = Field(default_factory=MaskingSettings)
     learning_rate: float = Field(default=2e-4, gt=0, description="of the low-rank part")
     component_learning_rate: float = Field(default=1e-3, gt=0, description="of the components")
-    epochs: float = Field(default=1.0, gt=0, description="passes over the data")
+    epochs: float = Field(default=1.0, gt=0, le=1_000_000, description="passes over the data")
     max_steps: int = Field(default=0, ge=0, description="optimiser steps; 0: what the epochs come to")
     batch_size: int = Field(default=8, ge=1, description="examples of one forward pass, on each process")
     accumulation: int = Field(default=1, ge=1, description="forward passes of one optimiser step")
@@ -111,4 +111,20 @@ class TrainerSettings(_Settings):
             )
         if losses.representation and not components.instruction_encoder:
             raise ValueError("losses.representation: needs c; set components.instruction_encoder (128 is usual)")
+        if not self.lora.rank and not (set(components.names) - set(self.unreached)):
+            raise ValueError(
+                f"components: no loss reaches {', '.join(self.unreached)}, so nothing would be trained; give lora a "
+                "rank, turn another component on, or give losses.instruction or losses.representation a weight"
+            )
         return self
+
+    @property
+    def unreached(self) -> list[str]:
+        """Components that are on and that no loss has a gradient for."""
+        components, losses = self.components, self.losses
+        reached = set(components.names) - {"temperature_head"}
+        if not losses.instruction:
+            reached -= {"adherence_head"}
+        if not (losses.representation or reached & _USES_OF_C):
+            reached -= {"instruction_encoder"}
+        return [name for name in components.names if name not in reached]

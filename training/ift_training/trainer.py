@@ -44,7 +44,7 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         self.evaluation_collator = evaluation_collator
         self._penalty: EwcPenalty | None = None
         if (ewc := settings.losses.ewc).fisher is not None:
-            penalty = EwcPenalty(built.model, ewc.fisher, ewc.weight)
+            penalty = EwcPenalty(built.model, ewc.fisher, ewc.weight, checkpoint.facts(built.model, settings))
             checkpoint.place(built.model, penalty.anchor)
             self._penalty = penalty if ewc.weight else None
         self._batches_of_step = 1
@@ -239,10 +239,15 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
             extras=files[IFT_WEIGHTS], card=card,
         )  # fmt: skip
 
+    def is_finite(self) -> bool:
+        """Whether every trained weight is a number."""
+        tensors = self._gathered or checkpoint.gather(self.instruction_model)
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+
     def restore(self, directory: Path) -> None:
         """Put the weights of a checkpoint or adapter directory back, extras and training state with them."""
         model = self.instruction_model
-        checkpoint.place(model, checkpoint.read(model, directory))
+        checkpoint.place(model, checkpoint.read(model, directory, self.settings))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the adapter, and beside it what is trained but is no part of it. All processes must call it."""

@@ -59,6 +59,13 @@ class AdapterWeights:
     config: IftConfig | None = None
     bytes: int = 0
 
+    def check_served(self) -> None:
+        """Raise AdapterError, naming the module, for what this server reads but does not serve."""
+        if (path := next((p for p, m in self.lora.items() if m.magnitude is not None), None)) is not None:
+            raise AdapterError(
+                f"{path}: weight decomposition (DoRA) is not served; merge it, or train with use_dora: false"
+            )
+
     def tensors(self) -> dict[int, Tensor]:
         """Every tensor once, by identity: some stand in two places."""
         found = [t for m in self.lora.values() for t in (m.a, m.b, m.magnitude) if t is not None]

@@ -120,12 +120,8 @@ def prepare(
 
     Raises AdapterError, naming the module, for what batches cannot do.
     """
+    weights.check_served()
     left = dict(weights.lora)
-    decomposed = [path for path, module in left.items() if module.magnitude is not None]
-    if decomposed:
-        raise AdapterError(
-            f"{decomposed[0]}: weight decomposition (DoRA) is not served; merge it, or train with use_dora: false"
-        )
     prepared = PreparedAdapter(_pop_linears(left, adaptable, dtype, device))
     if (module := left.pop(head_path, None)) is not None:
         prepared.head = _factors(module, dtype, device)

@@ -29,8 +29,9 @@ def parse_checks(found: object) -> tuple[Check, ...]:
 def _parse(check: object, where: str) -> Check:
     if not isinstance(check, dict):
         raise ValueError(f'{where}: write an object like {{"type": "upper"}}')
-    if check.get("type") not in CHECKS:
-        raise ValueError(f"{where}.type: {check.get('type')!r} is not one of {', '.join(CHECKS)}")
+    kind = check.get("type")
+    if not isinstance(kind, str) or kind not in CHECKS:
+        raise ValueError(f"{where}.type: {kind!r:.80} is not one of {', '.join(CHECKS)}")
     needed = _NEEDS.get(check["type"])
     allowed = {"type", needed[0]} if needed else {"type"}
     if unknown := sorted(set(check) - allowed):

@@ -22,14 +22,18 @@ class RecordError(ValueError):
     """A record that cannot be used; ``field`` names what is wrong, ``message`` says what to do."""
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.message = message
+        self.field, self.message = _printable(field), _printable(message)
+        super().__init__(f"{self.field}: {self.message}")
 
     @property
     def kind(self) -> str:
         """What to count it by: the same for records with the same mistake."""
         return f"{self.field} {self.message.split(':')[0].split(';')[0]}"
+
+
+def _printable(text: str) -> str:
+    """JSON may hold half a surrogate pair, which no terminal and no file takes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True)

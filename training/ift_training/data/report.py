@@ -84,7 +84,9 @@ class DataReport:
         """For a terminal."""
         from rich.box import SIMPLE
         from rich.console import Group
+        from rich.markup import escape
         from rich.table import Table
+        from rich.text import Text
 
         title = f"data: {self.examples} examples an epoch, {self.validation} for validation"
         table = Table(title=title, box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0))
@@ -94,10 +96,10 @@ class DataReport:
         for s in self.sources:
             origin = s.origin if s.origin.startswith(s.name) else f"{s.name}: {s.origin}"
             table.add_row(
-                origin, f"{s.weight:g}", f"{s.read}{'+' if s.sampled else ''}", str(s.kept), str(s.validation),
+                escape(origin), f"{s.weight:g}", f"{s.read}{'+' if s.sampled else ''}", str(s.kept), str(s.validation),
                 f"{s.tokens:,}", str(s.longest), str(sum(s.dropped.values())),
             )  # fmt: skip
-        return Group(table, *self.reasons())
+        return Group(table, *map(Text, self.reasons()))
 
     def reasons(self) -> list[str]:
         """A line for each reason of each source, with the first places."""

@@ -15,7 +15,7 @@ from ift_training.data.procedural.splits import Split
 class SourceSettings(BaseModel):
     """One source: a JSONL file, or families of procedural examples."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     jsonl: Path | None = Field(default=None, description="file of records, one JSON object a line")
     procedural: list[str] | None = Field(
@@ -25,7 +25,9 @@ class SourceSettings(BaseModel):
     weight: float = Field(default=1.0, gt=0, le=1000, description="how often each record is seen an epoch; may be 0.5")
     limit: int | None = Field(default=None, ge=1, description="use the first records only")
     split: Split = Field(default="train", description="procedural: combinations to draw from")
-    count: int = Field(default=1000, ge=1, description="procedural: examples an epoch, over all its families")
+    count: int = Field(
+        default=1000, ge=1, le=100_000_000, description="procedural: examples an epoch, over all its families"
+    )
     rename: dict[str, str] = Field(default_factory=dict, description="names of fields in the file to the expected ones")
     ignore: list[str] = Field(default_factory=list, description="fields of the file to pass over")
     checks: list[dict[str, Any]] = Field(default_factory=list, description="what every answer of the source must pass")
@@ -77,10 +79,20 @@ class SourceSettings(BaseModel):
 class ValidationSettings(BaseModel):
     """What the training never sees: a share of every file, or sources of its own."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     share: float = Field(
         default=0.1, ge=0, le=0.5,
         description="of every file, equal prompts together; procedural sources draw as many of the validation split",
     )  # fmt: skip
-    sources: list[SourceSettings] = Field(default_factory=list, description="instead of a share")
+    sources: list[SourceSettings] = Field(
+        default_factory=list, description="instead of a share; procedural ones draw from the validation split"
+    )
+
+    @field_validator("sources")
+    @classmethod
+    def _apart(cls, sources: list[SourceSettings]) -> list[SourceSettings]:
+        for source in sources:
+            if source.procedural is not None and "split" not in source.model_fields_set:
+                source.split = "validation"
+        return sources

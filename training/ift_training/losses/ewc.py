@@ -41,14 +41,19 @@ def fisher_information(
     return {name: total / max(count, 1) for name, total in totals.items()}
 
 
-def save_fisher(path: Path, model: nn.Module, fisher: dict[str, Tensor]) -> None:
-    """Write the Fisher information and where the parameters are now. Readable by others, like adapters."""
+def save_fisher(
+    path: Path, model: nn.Module, fisher: dict[str, Tensor], facts: Mapping[str, str] | None = None
+) -> None:
+    """Write the Fisher information and where the parameters are now. Readable by others, like adapters.
+
+    facts: what must be the same where it is used, by field of a recipe.
+    """
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {_FISHER + name: value.contiguous() for name, value in fisher.items()}
     tensors |= {_ANCHOR + name: value.detach().float().contiguous() for name, value in trainable(model).items()}
-    save_file(tensors, path)
+    save_file(tensors, path, metadata=dict(facts or {}))
     path.chmod(0o644)
 
 
@@ -56,11 +61,14 @@ class EwcPenalty:
     """``weight / 2 sum_i F_i (theta_i - theta*_i)^2`` (Kirkpatrick et al. 2017, eq. 3).
 
     ``anchor`` is theta*, full tensors by parameter name: where the previous task ended and this one has to begin.
-    Raises ValueError when the file is not of an adapter of the model's shape.
+    Raises ValueError when the file is not of an adapter of the model's shape, or of other ``facts``.
     """
 
-    def __init__(self, model: nn.Module, path: Path, weight: float) -> None:
-        found = _load(path)
+    def __init__(self, model: nn.Module, path: Path, weight: float, facts: Mapping[str, str] | None = None) -> None:
+        found, saved = _load(path)
+        for field, here in sorted((facts or {}).items()):
+            if saved.get(field, here) != here:
+                raise ValueError(f"losses.ewc.fisher: {path} was made with {field} {saved[field]}, here it is {here}")
         wanted = {n: p for n, p in trainable(model).items() if not n.startswith(_NOT_IN_ADAPTER)}
         _check(path, found, wanted)
         self._weight = weight
@@ -81,12 +89,13 @@ class EwcPenalty:
         return 0.5 * self._weight * total
 
 
-def _load(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, and the facts that stand beside them."""
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ValueError(f"losses.ewc.fisher: {path} cannot be read: {error}") from error
 

@@ -42,7 +42,7 @@ def _scores(report: TrainingReport) -> str:
     if not report.after:
         return "## Scores\n\nNothing in the validation data can be judged by a checker; see the losses below.\n"
     rows = [
-        f"| {task} | {100 * report.before.get(task, 0):.1f} | {100 * share:.1f} |"
+        f"| {_cell(task)} | {100 * report.before.get(task, 0):.1f} | {100 * share:.1f} |"
         for task, share in report.after.items()
     ]
     gain = 100 * (report.gain or 0.0)
@@ -77,7 +77,8 @@ def _cell(text: str) -> str:
 
 def _data(report: TrainingReport) -> str:
     rows = [
-        f"| {s.name} | {s.origin} | {s.weight:g} | {s.kept} | {s.validation} | {sum(s.dropped.values())} |"
+        f"| {_cell(s.name)} | {_cell(s.origin)} | {s.weight:g} | {s.kept} | {s.validation} "
+        f"| {sum(s.dropped.values())} |"
         for s in report.data.sources
     ]
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ift_training.fit import matches
 from ift_training.reporting.machine import free_memory
 
 if TYPE_CHECKING:
@@ -97,10 +98,11 @@ def _low_rank(base: Any, settings: LoraSettings) -> int:
         return 0
     count, head = 0, base.get_output_embeddings()
     for path, module in base.named_modules():
-        name = path.rsplit(".", 1)[-1]
-        chosen = module is not head if settings.targets == "all-linear" else name in settings.targets
+        chosen = module is not head
+        if settings.targets != "all-linear":
+            chosen = any(path == target or path.endswith(f".{target}") for target in settings.targets)
         if isinstance(module, nn.Linear) and chosen:
-            rank = next((r for end, r in settings.rank_pattern.items() if path.endswith(end)), settings.rank)
+            rank = next((r for key, r in settings.rank_pattern.items() if matches(key, path)), settings.rank)
             count += rank * (module.in_features + module.out_features) + module.out_features * settings.dora
     return count
 

@@ -58,6 +58,7 @@ class TrainingReport:
 
     def table(self) -> Table:
         """Scores by task, before and after."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table("task", title="validation answers that pass, %")
@@ -66,7 +67,7 @@ class TrainingReport:
         rows = [*((task, self.before.get(task, 0.0), share) for task, share in self.after.items())]
         rows.append(("mean", _mean(self.before), _mean(self.after)))
         for task, before, after in rows:
-            table.add_row(task, f"{100 * before:.1f}", f"{100 * after:.1f}", f"{100 * (after - before):+.1f}")
+            table.add_row(escape(task), f"{100 * before:.1f}", f"{100 * after:.1f}", f"{100 * (after - before):+.1f}")
         return table
 
     def show(self) -> None:
