@@ -21,8 +21,8 @@ from typing import Any
 FAMILIES = ["both_ends", "words_in_and_out", "list_shape", "combined"]
 FIRST_TASK, SECOND_TASK = ["both_ends"], ["words_in_and_out"]
 """For consolidation: each is learned within its steps, and the second makes the model forget the first."""
-FIRST_STEPS, SECOND_STEPS = 100, 150
-PENALTIES = (0.0, 30.0, 100.0, 300.0)
+FIRST_STEPS, SECOND_STEPS = 100, 250
+PENALTIES = (0.0, 100.0, 200.0, 300.0)
 ENCODER = 64
 ONE_BY_ONE: dict[str, dict[str, Any]] = {
     "segment embedding": {"segment_embedding": True},
@@ -54,6 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], help="variants to run; default: all")
     parser.add_argument("--part", choices=("components", "ewc", "both"), default="both")
     parser.add_argument("--output", type=Path, help="write the page here, such as docs/results.md")
+    parser.add_argument("--render", type=Path, action="append", help="make the page of earlier runs' JSON; run nothing")
     parser.add_argument("--json", action="store_true", help="JSON only, on standard output")
     return parser.parse_args()
 
@@ -185,37 +186,54 @@ def consolidation(given: argparse.Namespace, folder: Path, say: Any) -> list[dic
 
 def page(report: dict[str, Any]) -> str:
     """The results as Markdown."""
+    parts = [
+        _components_page(report) if report.get("components") else "",
+        _ewc_page(report) if report.get("ewc") else "",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _plus_minus(values: list[float], digits: int) -> str:
+    return "{:.{d}f} ± {:.{d}f}".format(*interval(values), d=digits)
+
+
+def _components_page(report: dict[str, Any]) -> str:
+    first, *_ = rows = report["components"]
     lines = [
         "# What the components add", "",
-        f"Made by `python benchmarks/ablation.py` in {report['minutes']} minutes: {report['steps']} steps of 16 "
-        f"examples, {report['seeds']} seeds, LoRA of rank {RANK} on every linear layer of `ift-tiny`, greedy answers "
-        f"to {report['examples']} test requests of each of {len(FAMILIES)} families ({', '.join(FAMILIES)}), judged by "
-        "the checkers. Mean share of answers that pass, and mean loss of a target token of the same held-out examples "
-        "(nats), with 95 % confidence intervals over seeds.", "",
-        f"| variant | trained parameters | passes, % | loss | {' | '.join(FAMILIES)} |",
-        f"| --- | --- | --- | --- |{' --- |' * len(FAMILIES)}",
+        f"Made by `python benchmarks/ablation.py`: {report['steps']} steps of 16 examples, {report['seeds']} seeds, "
+        f"LoRA of rank {RANK} on every linear layer of `ift-tiny`, greedy answers to {report['examples']} test "
+        f"requests of each of {len(FAMILIES)} families ({', '.join(FAMILIES)}), judged by the checkers. Mean share of "
+        "answers that pass; mean loss of a target token of the same held-out examples (nats); and how far that is from "
+        "LoRA alone with the same seed, since seeds differ in their data more than variants in their loss. ± is the "
+        "95 % confidence interval over seeds.", "",
+        f"| variant | trained parameters | passes, % | loss | against LoRA alone | {' | '.join(FAMILIES)} |",
+        f"| --- | --- | --- | --- | --- |{' --- |' * len(FAMILIES)}",
     ]  # fmt: skip
-    for row in report.get("components", []):
+    for row in rows:
+        paired = [ours - alone for ours, alone in zip(row["losses"], first["losses"], strict=True)]
         cells = [
-            row["variant"], f"{row['parameters']:,}", f"{row['mean']} ± {row['half_width']}",
-            f"{row['loss']:.4f} ± {row['loss_half_width']:.4f}", *(str(row["families"][f]) for f in FAMILIES),
+            row["variant"], f"{row['parameters']:,}", f"{row['mean']} ± {row['half_width']}", f"{row['loss']:.4f}",
+            "" if row is first else _plus_minus(paired, 4), *(str(row["families"][f]) for f in FAMILIES),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    found = report.get("ewc", [])
-    if found:
-        lines += [
-            "", "# What consolidation saves", "",
-            f"{FIRST_STEPS} steps of task A ({', '.join(FIRST_TASK)}), then {SECOND_STEPS} of task B "
-            f"({', '.join(SECOND_TASK)}) from where A ended, with the Fisher penalty of A at several weights. Means "
-            "over seeds with 95 % confidence intervals.", "",
-            "| weight of the penalty | A before B | A after B | forgotten | B |", "| --- | --- | --- | --- | --- |",
-        ]  # fmt: skip
-        for weight in PENALTIES:
-            rows = [row for row in found if row["weight"] == weight]
-            lost = [row["a_before"] - row["a_after"] for row in rows]
-            columns = ([r["a_before"] for r in rows], [r["a_after"] for r in rows], lost, [r["b"] for r in rows])
-            cells = ("{:.1f} ± {:.1f}".format(*interval(values)) for values in columns)
-            lines.append(f"| {weight:g} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _ewc_page(report: dict[str, Any]) -> str:
+    found = report["ewc"]
+    lines = [
+        "# What consolidation saves", "",
+        f"{FIRST_STEPS} steps of task A ({', '.join(FIRST_TASK)}), then {SECOND_STEPS} of task B "
+        f"({', '.join(SECOND_TASK)}) from where A ended, with the Fisher penalty of A at several weights. Means over "
+        f"{report['seeds']} seeds with 95 % confidence intervals, per cent of answers that pass.", "",
+        "| weight of the penalty | A before B | A after B | forgotten | B |", "| --- | --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for weight in sorted({row["weight"] for row in found}):
+        rows = [row for row in found if row["weight"] == weight]
+        lost = [row["a_before"] - row["a_after"] for row in rows]
+        columns = ([r["a_before"] for r in rows], [r["a_after"] for r in rows], lost, [r["b"] for r in rows])
+        lines.append(f"| {weight:g} | {' | '.join(_plus_minus(values, 1) for values in columns)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -227,6 +245,12 @@ def main() -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    if given.render:
+        earlier: dict[str, Any] = {}
+        for path in given.render:
+            earlier |= json.loads(path.read_text(encoding="utf-8"))
+        given.output.write_text(page(earlier), encoding="utf-8")
+        return 0
     report: dict[str, Any] = {"steps": given.steps, "seeds": given.seeds, "examples": given.examples}
     with tempfile.TemporaryDirectory() as folder:
         if given.part in ("components", "both"):
