@@ -38,6 +38,12 @@ class AdapterDirectory:
         for info in list(self._known.values()):
             self.change(AdapterInfo(name=info.name, version=info.version, state=AdapterState.UNLOADED, path=info.path))
 
+    def end_watches(self) -> None:
+        """Tell every watcher that nothing more will come: a watch must not hold up the server's end."""
+        for queue in self._watchers:
+            queue.put_nowait(None)
+        self._watchers.clear()
+
     def all(self) -> list[AdapterInfo]:
         """Resident versions by name, newest first."""
         newest_first = list(reversed(self._known.values()))
@@ -50,7 +56,7 @@ class AdapterDirectory:
         return next((i for i in found if i.state is AdapterState.READY), next(iter(found), None))
 
     async def watch(self) -> AsyncIterator[AdapterInfo]:
-        """All resident versions, then every change. Ends when the consumer falls too far behind."""
+        """All resident versions, then every change. Ends when the consumer falls far behind or the server stops."""
         queue: asyncio.Queue[AdapterInfo | None] = asyncio.Queue()
         for info in self.all():
             queue.put_nowait(info)

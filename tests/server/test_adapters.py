@@ -346,6 +346,22 @@ async def test_a_watched_folder_tries_again_what_may_yet_succeed(root: Path, mon
     await folder.settle()
 
 
+async def test_a_watch_does_not_hold_up_the_servers_end(server_config: Callable[..., ServerConfig]) -> None:
+    config = server_config()
+    server = Server(config, local_engine(config.engine))
+    await server.start()
+    async with AsyncClient(f"127.0.0.1:{server.port}", timeout=60) as client:
+
+        async def watch() -> list[str]:
+            return [change.name async for change in client.watch_adapters()]
+
+        watching = asyncio.create_task(watch())
+        while not server.engine.adapters._watchers:  # noqa: ASYNC110 - nobody there could set an event
+            await asyncio.sleep(0.005)
+        await server.stop()
+        assert await watching == []
+
+
 async def test_no_caller_can_take_an_id_that_loads_use(
     server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
 ) -> None:
