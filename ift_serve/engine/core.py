@@ -30,10 +30,11 @@ from ift_serve.engine.messages import (
     UnloadAdapter,
 )
 from ift_serve.engine.outgoing import candidate_outputs, score_output
+from ift_serve.engine.pace import Pace
 from ift_serve.engine.request import Generation, Request, Scoring
 from ift_serve.engine.scheduler import Scheduler
 from ift_serve.engine.sequence import Sequence
-from ift_serve.engine.step import SampledToken, ScoredTokens, StepBatch, StepResult
+from ift_serve.engine.step import SampledToken, StepBatch, StepResult
 from ift_serve.engine.strategy import HIDDEN, Strategies, Strategy
 from ift_serve.engine.tables import BlockTables
 from ift_serve.engine.validation import RefusedError, RequestValidator
@@ -87,8 +88,7 @@ class EngineCore:
         self._touched: list[Generation] = []
         self._failures = 0
         self._woken = False
-        self._close_interval = 0.1
-        self._last_close = self._clock()
+        self._pace = Pace(clock())
         self._prompt_tokens = self._generated_tokens = self._steps = self._batch_tokens = 0
         self._step_seconds = 0.0
 
@@ -97,15 +97,11 @@ class EngineCore:
         try:
             self._add(message)
         except RefusedError as error:
-            self._outputs.append(
-                RequestFailed(
-                    request_id=message.request_id,
-                    kind=error.kind,
-                    message=error.message,
-                    field=error.field,
-                    retry_after=error.retry_after,
-                )
-            )
+            failed = RequestFailed(
+                request_id=message.request_id, kind=error.kind, message=error.message, field=error.field,
+                retry_after=error.retry_after,
+            )  # fmt: skip
+            self._outputs.append(failed)
 
     def _add(self, message: GenerateRequest | ScoreRequest) -> None:
         if message.request_id in self._requests:
@@ -113,11 +109,8 @@ class EngineCore:
         adapter = self._adapters.resolve(message.adapter)
         self._validator.check(message)
         if self._scheduler.waiting_requests >= self._max_waiting:
-            raise RefusedError(
-                FailureKind.OVERLOADED,
-                f"{self._max_waiting} requests are waiting already",
-                retry_after=self._retry_after(),
-            )
+            soon = self._pace.seconds_for(self._max_waiting / 4)
+            raise RefusedError(FailureKind.OVERLOADED, f"{self._max_waiting} requests are waiting already", "", soon)
         now = self._clock()
         if message.deadline is not None and message.deadline <= now:
             raise RefusedError(FailureKind.DEADLINE, "the deadline had passed on arrival")
@@ -299,7 +292,7 @@ class EngineCore:
                 if any(map(isnan, scored.log_probs)):
                     self._fail_unsound(request)
                     continue
-                self._take_scores(sequence, scored)
+                sequence.take_scores(scored)
             if sequence.held_back and sequence.computed == sequence.goal and sequence.ended is None:
                 self._reach_goal(sequence)
         self._batch_tokens = total
@@ -343,10 +336,6 @@ class EngineCore:
         whose = "the model" if request.adapter is None else f"adapter {request.adapter.key}"
         _log.error("%s gives logits that are not finite", whose)
         self._fail(request, FailureKind.INTERNAL, f"{whose} gives logits that are not finite")
-
-    def _take_scores(self, sequence: Sequence, scored: ScoredTokens) -> None:
-        sequence.scored_log_probs += scored.log_probs
-        sequence.scored_greedy = sequence.scored_greedy and all(scored.greedy)
 
     def _reach_goal(self, sequence: Sequence) -> None:
         """A prompt that several sequences share is computed, or a continuation is scored."""
@@ -405,11 +394,5 @@ class EngineCore:
             self._adapters.leave(request.adapter)
         del self._requests[request.request_id]
         self._scheduler.accounts.close(request.account)
-        now = self._clock()
-        self._close_interval += 0.1 * (min(now - self._last_close, 5.0) - self._close_interval)
-        self._last_close = now
+        self._pace.note(self._clock())
         self._deadlines.sweep(len(self._requests))
-
-    def _retry_after(self) -> float:
-        """Seconds until about a quarter of the queue will have been served, at the present rate."""
-        return min(30.0, max(0.1, self._close_interval * self._max_waiting / 4))

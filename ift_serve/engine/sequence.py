@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ift_serve.engine.messages import FinishReason, TokenStatistics
 from ift_serve.engine.prefix import extend_digests
-from ift_serve.engine.step import SampledToken, SamplingRow, SequenceStep
+from ift_serve.engine.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep
 
 if TYPE_CHECKING:
     from ift_serve.engine.request import Request
@@ -121,6 +121,11 @@ class Sequence:
         self.top_log_probs.pop()
         if recorded:
             self.record.pop()
+
+    def take_scores(self, scored: ScoredTokens) -> None:
+        """Scores of the next targets."""
+        self.scored_log_probs += scored.log_probs
+        self.scored_greedy = self.scored_greedy and all(scored.greedy)
 
     def set_row(self, row: SamplingRow) -> None:
         """Sample with ``row`` from now on."""

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from ift_serve.decoding.build import local_engine
 from ift_serve.engine.config import EngineConfig
+from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.v1 import inference_pb2 as pb
@@ -56,3 +57,15 @@ def text_prompt(text: str = "the fox") -> pb.Prompt:
 
 def greedy(new_tokens: int = 8, **options: Any) -> pb.Sampling:
     return pb.Sampling(temperature=0, max_new_tokens=new_tokens, ignore_eos=True, **options)
+
+
+@pytest.fixture(scope="session")
+def facts(model_directory: Path) -> BaseFacts:
+    return BaseFacts.of_directory(model_directory)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "adapters"
+    folder.mkdir()
+    return folder

@@ -6,10 +6,8 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import grpc
 import pytest
@@ -18,44 +16,21 @@ from hypothesis import strategies as st
 
 from ift_serve.client import AsyncClient, Message, Prompt, ServerError
 from ift_serve.decoding.build import local_engine
-from ift_serve.engine.client import BaseEngineClient, EngineClient, EngineError
+from ift_serve.engine.client import EngineClient, EngineError
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.messages import AdapterInfo, AdapterState, FailureKind
+from ift_serve.engine.messages import FailureKind
 from ift_serve.engine.slots import SlotPool
 from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.modeling.instruction.config import ComponentsConfig
 from ift_serve.server.adapters import AdapterRoots
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
-from ift_serve.server.folder import WatchedFolder
 from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc
 from tests.support.adapters import EVERYTHING, write_random
+from tests.support.serving import serving
 
 CONTEXT = ComponentsConfig(instruction_encoder=16, attention_bias=True, segment_embedding=True)
-
-
-@pytest.fixture(scope="session")
-def facts(model_directory: Path) -> BaseFacts:
-    return BaseFacts.of_directory(model_directory)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "adapters"
-    folder.mkdir()
-    return folder
-
-
-@asynccontextmanager
-async def serving(config: ServerConfig, *, process: bool = False) -> AsyncIterator[tuple[Server, AsyncClient]]:
-    server = Server(config, None if process else local_engine(config.engine))
-    await server.start()
-    try:
-        async with AsyncClient(f"127.0.0.1:{server.port}", timeout=60) as client:
-            yield server, client
-    finally:
-        await server.stop()
 
 
 def question(number: int = 0) -> Prompt:
@@ -257,93 +232,6 @@ async def test_adapters_given_at_the_start_come_back_after_the_engine_died(
         os.kill(server.engine.engine_pid, signal.SIGKILL)
         await asyncio.wait_for(restarting.wait(), 10)
         assert await answer(client, "tuned") == before
-
-
-async def test_a_watched_folder_is_kept_loaded(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path, tmp_path: Path
-) -> None:
-    async with serving(server_config()) as (server, client):
-        folder = WatchedFolder(server.engine, root, interval=1.0)
-        write_random(root / "one", facts, seed=1)
-        (root / ".hidden").mkdir()
-        await folder.step()
-        await folder.settle()
-        assert await client.adapters() == [], "it may still be being copied"
-        await folder.step()
-        await folder.settle()
-        first = (await client.adapter("one")).version
-        write_random(root / "one", facts, seed=2)
-        for _ in range(2):
-            await folder.step()
-            await folder.settle()
-        assert (await client.adapter("one")).version != first
-        (root / "one").rename(root / ".gone")
-        await folder.step()
-        (root / ".gone").rename(root / "one")
-        for _ in range(3):
-            await folder.step()
-            await folder.settle()
-            assert len(await client.adapters()) == 1, "it was being replaced"
-        shutil.rmtree(root / "one")
-        for _ in range(2):
-            await folder.step()
-            await folder.settle()
-        assert await client.adapters() == []
-
-
-class Balky:
-    """An engine that is not always there, and takes its time to unload."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[str, str]] = []
-        self.errors: list[EngineError] = []
-        self.drained = asyncio.Event()
-
-    async def load_adapter(self, name: str, path: str, shown: str, root: str) -> AdapterInfo:
-        self.said.append(("load", name))
-        if self.errors:
-            raise self.errors.pop()
-        return AdapterInfo(name=name, version="v", state=AdapterState.READY, path=shown)
-
-    async def unload_adapter(self, name: str) -> None:
-        self.said.append(("unload", name))
-        await self.drained.wait()
-
-
-async def test_a_watched_folder_tries_again_what_may_yet_succeed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("refused", "unlucky"):
-        (root / name).mkdir()
-        (root / name / "adapter_config.json").write_text("{}")
-    engine = Balky()
-    folder = WatchedFolder(cast(BaseEngineClient, engine), root, interval=1.0)
-    kinds = {"refused": FailureKind.UNFIT, "unlucky": FailureKind.UNAVAILABLE}
-    engine.errors = [EngineError(kinds[name], "no") for name in ("unlucky", "refused")]
-    for _ in range(6):
-        await folder.step()
-        await folder.settle()
-    assert engine.said == [("load", "refused"), ("load", "unlucky"), ("load", "unlucky")]
-    # A file that goes while one looks says nothing of the directory.
-    whole = Path.stat
-
-    def stat(path: Path, **options: bool) -> os.stat_result:
-        if path.name == "adapter_config.json":
-            raise FileNotFoundError(path)
-        return whole(path, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "stat", stat)
-        for _ in range(4):
-            await folder.step()
-    assert engine.said[3:] == []
-    shutil.rmtree(root / "unlucky")
-    (root / "another").mkdir()
-    (root / "another" / "adapter_config.json").write_text("{}")
-    for _ in range(4):
-        await folder.step()
-    await asyncio.sleep(0)
-    assert engine.said[3:] == [("load", "another"), ("unload", "unlucky")], "a long drain holds nothing up"
-    engine.drained.set()
-    await folder.settle()
 
 
 async def test_a_watch_does_not_hold_up_the_servers_end(server_config: Callable[..., ServerConfig]) -> None:

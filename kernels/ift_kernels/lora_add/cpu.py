@@ -32,8 +32,7 @@ _PAIRS = np.int16(0)
 
 
 def _one_row(*arguments):
-    """Both halves for one row, in the way that ``kind`` names."""
-    raise NotImplementedError
+    """Both halves for one row; numba compiles what ``_choose_one`` gives for the kind in its place."""
 
 
 @overload(_one_row)
@@ -42,8 +41,7 @@ def _choose_one(kind, x, factor_a, factor_b, rank, width, columns, shrunk, strid
 
 
 def _four_rows(*arguments):
-    """The same for four rows."""
-    raise NotImplementedError
+    """The same for four rows, by ``_choose_four``."""
 
 
 @overload(_four_rows)
