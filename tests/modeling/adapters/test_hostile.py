@@ -195,8 +195,8 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "unknown field": (_peft(lora_magic=3), "lora_magic: 3: is not supported"),
     "method by default settings": (_peft(kasa_config={}), "kasa_config: {}: is not supported"),
     "layers with a pattern": (_peft(target_modules=".*q_proj", layers_to_transform=[1]), "goes with a list"),
-    "pattern not valid": (_peft(rank_pattern={"q(": 4}), r"rank_pattern: q\(: has a \( without its \)"),
-    "pattern looks ahead": (_peft(alpha_pattern={"(?=q)": 4}), "alpha_pattern: .* kind that is not supported"),
+    "pattern not valid": (_peft(rank_pattern={"q(": 4}), r"rank_pattern: q\(: is not valid: missing \)"),
+    "pattern looks ahead": (_peft(alpha_pattern={"(?=q)": 4}), r"alpha_pattern: .* has a \(\?= that is not supported"),
     "pattern too long": (_peft(target_modules="q" * 5000), "target_modules: qqq.*: has 5000 characters; at most"),
     "pattern too large": (_peft(target_modules="((a{999}){999}){999}"), "is too large"),
     "many patterns": (_peft(rank_pattern={f"a{i}": 4 for i in range(3000)}), "3000 patterns; at most"),
@@ -207,7 +207,7 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
         for i, pattern in enumerate(EXPONENTIAL)
     },
     "many slow patterns": (
-        _peft(rank_pattern={f"(.*[a-z_.]*){{9}}.*x{i}": 4 for i in range(1000)}), "takes too long",
+        _peft(rank_pattern={f"(.*|.?|.+|x{i}){{40}}": 4 for i in range(1000)}), "takes too long",
     ),
     "not json": (lambda a: (a / PEFT).write_text("{"), f"{PEFT}: not valid JSON"),
     "not text": (lambda a: (a / PEFT).write_bytes(b"\xff\xfe\x00"), f"{PEFT}: not valid JSON"),
