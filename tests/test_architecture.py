@@ -17,26 +17,31 @@ SOURCES = {
 
 ALLOWED = {
     "ift_kernels": {"ift_kernels"},
-    "ift_serve.modeling": {"ift_serve.modeling", "ift_kernels"},
-    "ift_serve.engine": {"ift_serve.engine", "ift_serve.modeling", "ift_kernels"},
-    "ift_serve.decoding": {"ift_serve.decoding", "ift_serve.engine", "ift_serve.modeling", "ift_kernels"},
+    "ift_serve.text": {"ift_serve.text"},
+    "ift_serve.modeling": {"ift_serve.modeling", "ift_serve.text", "ift_kernels"},
+    "ift_serve.engine": {"ift_serve.engine", "ift_serve.modeling", "ift_serve.text", "ift_kernels"},
+    "ift_serve.decoding": {
+        "ift_serve.decoding", "ift_serve.engine", "ift_serve.modeling", "ift_serve.text", "ift_kernels",
+    },
     "ift_serve.server": {
-        "ift_serve.server", "ift_serve.decoding", "ift_serve.engine", "ift_serve.modeling", "ift_serve.v1",
+        "ift_serve.server", "ift_serve.decoding", "ift_serve.engine", "ift_serve.modeling", "ift_serve.text",
+        "ift_serve.v1",
     },
     "ift_serve.v1": {"ift_serve.v1"},
     "ift_serve.client": {"ift_serve.client", "ift_serve.v1"},
     "ift_serve.evaluation": {"ift_serve.evaluation", "ift_serve.client", "ift_serve.v1"},
     "ift_serve.embedded": {"ift_serve.embedded"},
-    "ift_training": {"ift_training", "ift_serve.modeling", "ift_serve.embedded", "ift_kernels"},
+    "ift_training": {"ift_training", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels"},
 }  # fmt: skip
 """What each part may import of this project. ``ift_serve.cli`` is the top and may import everything, lazily."""
 
 FORBIDDEN = {
+    "ift_serve.text": {"grpc", "torch"},
     "ift_serve.engine": {"grpc"},
     "ift_serve.decoding": {"grpc", "torch"},
     "ift_serve.client": {"torch", "transformers", "numpy"},
 }
-NO_TORCH_AT_START = ("ift_serve.server", "ift_serve.cli", "ift_serve.client", "ift_serve.modeling.prompt")
+NO_TORCH_AT_START = ("ift_serve.server", "ift_serve.cli", "ift_serve.client", "ift_serve.text")
 HEAVY = {"torch", "transformers", "numba", "peft"}
 
 
@@ -93,6 +98,7 @@ def test_imports_go_one_way(module: str, path: Path) -> None:
         ("ift_serve.server.app", "import torch"),
         ("ift_serve.client.sync", "def f():\n    import torch"),
         ("ift_kernels.silu_mul.api", "from ift_serve.modeling import batch"),
+        ("ift_serve.text.prompt", "from ift_serve.modeling import loading"),
         ("ift_training.tiny", "from ift_serve.engine import core"),
     ],
 )

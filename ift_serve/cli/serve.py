@@ -73,9 +73,9 @@ def serve(
 
     from ift_serve.embedded import EMBEDDED_NAME, model_path
     from ift_serve.engine.errors import EngineError, EngineStartError
-    from ift_serve.modeling.prompt import PromptError
     from ift_serve.server.app import serve as run
     from ift_serve.server.config import ServerConfig
+    from ift_serve.text.prompt import PromptError
 
     try:
         if model is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ift_serve.engine.messages import CandidateOutput, FinishReason, RequestUsage
 from ift_serve.server.metrics import Metrics
-from ift_serve.server.text import IncrementalDetokenizer, StopMatcher
+from ift_serve.text import IncrementalDetokenizer, StopMatcher
 from ift_serve.v1 import inference_pb2 as pb
 
 FINISH_REASONS = {

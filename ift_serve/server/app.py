@@ -15,7 +15,6 @@ from grpc_reflection.v1alpha import reflection
 from ift_serve.engine.client import BaseEngineClient, EngineClient, State
 from ift_serve.engine.errors import EngineError
 from ift_serve.engine.logs import configure_logs
-from ift_serve.modeling.prompt import PromptRenderer
 from ift_serve.server.adapters import AdapterRoots, AdapterService
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.calls import CallGuard
@@ -25,6 +24,7 @@ from ift_serve.server.inference import InferenceService
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.model import ModelService
 from ift_serve.server.services import ADAPTER, INFERENCE, MODEL, generic_handlers
+from ift_serve.text.prompt import PromptRenderer
 
 _log = logging.getLogger(__name__)
 _HEALTH_NAMES = ("", INFERENCE, MODEL, ADAPTER)

@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from ift_serve.engine.errors import EngineError
 from ift_serve.engine.messages import FailureKind
-from ift_serve.modeling.prompt import PromptError
+from ift_serve.text.prompt import PromptError
 
 _DOMAIN = "ift-serve"
 _CODES = {

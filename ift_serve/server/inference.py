@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from ift_serve.engine.client import BaseEngineClient
 from ift_serve.engine.messages import GenerateRequest
-from ift_serve.modeling.prompt import PromptRenderer, RenderedPrompt, Segment
 from ift_serve.server.adapters import check_reference
 from ift_serve.server.answers import CandidateText, UsageCount, Wanted
 from ift_serve.server.calls import Call
@@ -16,6 +15,7 @@ from ift_serve.server.config import ServerConfig
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.scoring import Scorer
 from ift_serve.server.validation import Validator
+from ift_serve.text.prompt import PromptRenderer, RenderedPrompt, Segment
 from ift_serve.v1 import inference_pb2 as pb
 
 _T = TypeVar("_T")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib import metadata
 
 from ift_serve.engine.client import BaseEngineClient
-from ift_serve.modeling.prompt import PromptRenderer
 from ift_serve.server.calls import Call
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.validation import MAX_ALTERNATIVES
+from ift_serve.text.prompt import PromptRenderer
 from ift_serve.v1 import model_pb2 as pb
 
 

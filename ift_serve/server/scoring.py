@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 from ift_serve.engine.client import BaseEngineClient
 from ift_serve.engine.messages import ContinuationScore, ScoreOutput, ScoreRequest
-from ift_serve.modeling.prompt import PromptRenderer
 from ift_serve.server.calls import Call
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import invalid
 from ift_serve.server.validation import Validator
+from ift_serve.text.prompt import PromptRenderer
 from ift_serve.v1 import inference_pb2 as pb
 
 _WINDOWS_AT_ONCE = 4

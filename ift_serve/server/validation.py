@@ -7,9 +7,9 @@ import secrets
 from typing import Any
 
 from ift_serve.engine.messages import ModelDescription, SamplingParams
-from ift_serve.modeling.prompt import Message, Part, PromptRenderer, RenderedPrompt, Role, Segment
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import invalid
+from ift_serve.text.prompt import Message, Part, PromptRenderer, RenderedPrompt, Role, Segment
 from ift_serve.v1 import inference_pb2 as pb
 
 DEFAULT_NEW_TOKENS = 256

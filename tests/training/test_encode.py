@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from ift_serve.embedded import model_path
-from ift_serve.modeling.prompt import PromptRenderer
-from ift_serve.modeling.tokenizer import load_tokenizer
+from ift_serve.text.prompt import PromptRenderer
+from ift_serve.text.tokenizer import load_tokenizer
 from ift_training.data.encode import EncodedExample, Encoder, EncodingError, TemplateError
 from ift_training.data.preview import legend, to_html, to_json, to_plain, to_text, token_texts
 from ift_training.data.records import parse_record

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ift_serve.modeling.prompt import Part
+from ift_serve.text.prompt import Part
 from ift_training.data.records import RecordError, parse_line, parse_record
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(lambda t: bool(t.strip()))

@@ -18,8 +18,8 @@ from ift_serve.modeling.attention import register_attention
 from ift_serve.modeling.instruction.components import InstructionComponents
 from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
 from ift_serve.modeling.instruction.hooks import attach
-from ift_serve.modeling.prompt import PromptRenderer
-from ift_serve.modeling.tokenizer import load_tokenizer
+from ift_serve.text.prompt import PromptRenderer
+from ift_serve.text.tokenizer import load_tokenizer
 from ift_training.data.procedural import families
 from ift_training.evaluation.answers import greedy
 from ift_training.fisher import write_fisher

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ift_serve.modeling.prompt import PromptRenderer
+from ift_serve.text.prompt import PromptRenderer
 from ift_training.data.encode import Encoder
 from ift_training.data.mixture import ExampleDataset
 from ift_training.data.procedural import families, split_of

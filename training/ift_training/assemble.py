@@ -69,7 +69,7 @@ def make_trainer(
     dataset: of :class:`ift_training.data.encode.EncodedExample`. tasks: names by the examples' ``task``. options:
     further TrainingArguments. wrap: called with the model before anything shards it. Raises ValueError.
     """
-    from ift_serve.modeling.tokenizer import load_tokenizer
+    from ift_serve.text.tokenizer import load_tokenizer
 
     built = built or build_model(base_directory, settings, tasks, seed)
     wrap(built.model)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ift_serve.modeling.prompt import PromptRenderer
-from ift_serve.modeling.tokenizer import load_tokenizer
+from ift_serve.text.prompt import PromptRenderer
+from ift_serve.text.tokenizer import load_tokenizer
 from ift_training.data.encode import Encoder
 from ift_training.data.selection import Progress, TrainingData, prepare
 from ift_training.recipe import Recipe, RecipeError

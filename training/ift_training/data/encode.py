@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ift_serve.modeling.prompt import Message, Part, PromptError, PromptRenderer, RenderedPrompt, Segment
+from ift_serve.text.prompt import Message, Part, PromptError, PromptRenderer, RenderedPrompt, Segment
 from ift_training.data.records import Record
 
 LossOn = Literal["response", "responses", "all"]

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ift_serve.modeling.prompt import Segment
+from ift_serve.text.prompt import Segment
 from ift_training.data.encode import EncodedExample
 
 if TYPE_CHECKING:

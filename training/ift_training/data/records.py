@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ift_serve.modeling.prompt import Message, Part, Role
+from ift_serve.text.prompt import Message, Part, Role
 from ift_training.data.checks import Check, parse_checks
 from ift_training.data.procedural import Example
 
@@ -64,7 +64,7 @@ class Record:
 
 
 def _request(instruction: str, context: str) -> Message:
-    """As :meth:`ift_serve.modeling.prompt.PromptRenderer.instruction` writes it."""
+    """As :meth:`ift_serve.text.prompt.PromptRenderer.instruction` writes it."""
     parts = [Part(instruction)]
     if context:
         parts += [Part("\n\n"), Part(context, is_context=True)]

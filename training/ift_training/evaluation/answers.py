@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ift_serve.modeling.instruction.components import InstructionComponents
-from ift_serve.modeling.prompt import RenderedPrompt
+from ift_serve.text.prompt import RenderedPrompt
 from ift_training.evaluation.cached_batch import CachedBatch
 
 

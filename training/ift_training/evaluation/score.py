@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ift_serve.modeling.instruction.components import InstructionComponents
-from ift_serve.modeling.prompt import RenderedPrompt
+from ift_serve.text.prompt import RenderedPrompt
 from ift_training.data.checks import can_judge, judge
 from ift_training.data.encode import Encoder
 from ift_training.data.mixture import ExampleDataset

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from ift_serve.server.text import IncrementalDetokenizer, StopMatcher
+from ift_serve.text import IncrementalDetokenizer, StopMatcher
 
 CORPUS = ["the quick brown fox, jumps over the lazy dog. " * 3, "héllo wörld 日本語 🙂🙃 naïve", "a b c <|end|>"]
 

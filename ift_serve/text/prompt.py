@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
 
-from ift_serve.modeling.tokenizer import load_tokenizer
+from ift_serve.text.tokenizer import load_tokenizer
 
 _DEFAULT_TEMPLATE = (
     "{{ bos }}{% for message in messages %}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, LlamaConfig
 
-from ift_serve.modeling.tokenizer import load_tokenizer
+from ift_serve.text.tokenizer import load_tokenizer
 from tests.support.models import tiny_tokenizer
 
 TEXTS = ["the fox and the dog", " é🙂 \n<|user|>hello</s>", "", "<s> the"]
@@ -47,7 +47,7 @@ def test_rendering_needs_no_torch(directory: Path) -> None:
     _name_class(directory, "PreTrainedTokenizerFast")
     program = (
         "import sys\n"
-        "from ift_serve.modeling.prompt import PromptRenderer\n"
+        "from ift_serve.text.prompt import PromptRenderer\n"
         "import ift_serve.server.app\n"
         "renderer = PromptRenderer.from_pretrained(sys.argv[1])\n"
         "assert renderer.instruction('say hello').token_ids\n"
