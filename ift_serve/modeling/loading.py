@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +10,7 @@ from torch import Tensor, nn
 
 from ift_serve.modeling.attention import ATTENTION_NAME, register_attention
 from ift_serve.modeling.batch import GeometryProbe, LayerGeometry
+from ift_serve.modeling.fingerprint import model_fingerprint
 
 _PROBE_TOKENS = 6
 
@@ -77,30 +75,11 @@ def _context_length(config: Any, requested: int | None, name: str) -> int:
     return requested or limit
 
 
-_SAMPLES, _SAMPLE_BYTES = 256, 4096
-_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version")
-
-
-def model_fingerprint(path: Path, config: Any) -> str:
-    """A hash that tells base models apart: configuration, names and shapes of the weights, and samples of them.
-
-    The same wherever the directory lies and whichever version of transformers reads it. The samples are spread over
-    each file, so that a model of which only some layers were trained further is another one.
-    """
-    stored = path / "config.json"
-    fields = json.loads(stored.read_bytes()) if stored.is_file() else config.to_dict()
-    own = {name: value for name, value in fields.items() if name not in _NOT_OF_THE_MODEL}
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode())
-    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else []:
-        size = file.stat().st_size
-        digest.update(str(size).encode())
-        with file.open("rb") as handle:
-            header = int.from_bytes(handle.read(8), "little")
-            digest.update(handle.read(min(header, 1 << 22)))
-            for place in range(8 + header, size, max((size - header) // _SAMPLES, _SAMPLE_BYTES)):
-                handle.seek(place)
-                digest.update(handle.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:32]
+def _fingerprint(path: str, model: nn.Module, config: Any, name: str) -> str:
+    try:
+        return model_fingerprint(path, model, config)
+    except OSError as error:
+        raise UnsupportedModelError(f"{name}: cannot be loaded: {error}") from error
 
 
 def _eos_ids(model: nn.Module, config: Any) -> list[int]:
@@ -194,6 +173,6 @@ def load_model(
         dtype=computed,
         context_length=_context_length(text_config, context_length, shown),
         eos_ids=_eos_ids(model, text_config),
-        fingerprint=model_fingerprint(Path(path), config),
+        fingerprint=_fingerprint(path, model, text_config, shown),
         parameters=sum(p.numel() for p in model.parameters()),
     )

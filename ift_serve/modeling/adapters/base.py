@@ -76,32 +76,28 @@ class BaseFacts:
 
     @classmethod
     def of_directory(cls, path: Path) -> BaseFacts:
-        """Of a model directory, without reading its weights. Raises OSError or ValueError where there is no model."""
+        """Of a model directory; its weights are read for the fingerprint only, and only the first time.
+
+        Raises OSError or ValueError where there is no model.
+        """
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        from ift_serve.modeling.loading import model_fingerprint
+        from ift_serve.modeling.fingerprint import model_fingerprint
+        from ift_serve.modeling.stored_weights import model_directory, stored_weight, weight_files
 
         config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-        fingerprint = model_fingerprint(path, config)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        text_config = config.get_text_config(decoder=True)
+        fingerprint = model_fingerprint(path, model, text_config)
+
+        files = weight_files(model_directory(str(path)), text_config)
 
         def stored(name: str) -> Tensor | None:
-            return _read_weight(path, name)
+            return stored_weight(files, name)
 
-        return _facts(model, config.get_text_config(decoder=True), fingerprint, stored)
-
-
-def _read_weight(directory: Path, name: str) -> Tensor | None:
-    from safetensors import safe_open
-
-    for file in sorted(directory.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            if name in tensors.keys():  # noqa: SIM118
-                found: Tensor = tensors.get_tensor(name)
-                return found
-    return None
+        return _facts(model, text_config, fingerprint, stored)
 
 
 def _path_of(model: Any, wanted: Any) -> str:

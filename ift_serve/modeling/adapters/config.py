@@ -16,7 +16,7 @@ FORMAT_VERSION: Literal[1] = 1
 
 
 class BaseReference(BaseModel):
-    """The model an adapter was made for. ``fingerprint``: see ``ift_serve.modeling.loading.model_fingerprint``."""
+    """The model an adapter was made for. ``fingerprint``: see ``ift_serve.modeling.fingerprint.model_fingerprint``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

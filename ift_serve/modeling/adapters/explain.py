@@ -50,7 +50,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     shown = [
         ("version", summary["version"]),
         ("size", f"{summary['bytes'] / 2**20:.2f} MiB, {summary['parameters']:,} parameters"),
-        ("base", f"{base['architecture']} {base['fingerprint'][:12]}" if base else "not named; shapes fit"),
+        ("base", f"{base['architecture']} {base['fingerprint'][:15]}" if base else "not named; shapes fit"),
         ("LoRA", f"{lora['modules']} modules: {_list(lora['kinds'])}{decomposed}" if lora["modules"] else ""),
         ("rank", _list(lora["ranks"])),
         ("scale", _list(lora["scales"])),

@@ -23,6 +23,7 @@ from ift_serve.modeling.adapters.plan import Plan, check_names, make_plan
 from ift_serve.modeling.adapters.safe_file import SafeDirectory, parse_object
 from ift_serve.modeling.adapters.tensor_file import TensorFile
 from ift_serve.modeling.adapters.weights import AdapterError, AdapterWeights, LoraModule, quoted
+from ift_serve.modeling.fingerprint import of_this_scheme
 from ift_serve.modeling.instruction.components import InstructionComponents
 from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
 
@@ -80,10 +81,16 @@ def _own_config(raw: bytes, base: BaseFacts) -> IftConfig:
             f"{IFT_CONFIG}: base: made for {quoted(made_for.architecture)} ({_dimensions(made_for.shape)}), and this "
             f"is {base.architecture} ({_dimensions(base.shape)})"
         )
+    if not of_this_scheme(made_for.fingerprint):
+        raise AdapterError(
+            f"{IFT_CONFIG}: base.fingerprint: {quoted(made_for.fingerprint[:15])} is not of the scheme that this "
+            f"version compares, so it cannot tell whether the base model is the same; if you know that it is, write "
+            f"{base.fingerprint} there, otherwise train again"
+        )
     if made_for.fingerprint != base.fingerprint:
         raise AdapterError(
-            f"{IFT_CONFIG}: base.fingerprint: made for {quoted(made_for.fingerprint[:12])}, and this base model is "
-            f"{base.fingerprint[:12]}: same shape, other weights or settings; train on the model that is served"
+            f"{IFT_CONFIG}: base.fingerprint: made for {quoted(made_for.fingerprint[:15])}, and this base model is "
+            f"{base.fingerprint[:15]}: same shape, other weights or settings; train on the model that is served"
         )
     return own
 

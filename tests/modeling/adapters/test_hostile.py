@@ -165,7 +165,12 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "missing target": (
         _tensors(lambda t: {k: v for k, v in t.items() if "down_proj" not in k}), "down_proj.*: is missing, though",
     ),
-    "other base": (_base(fingerprint="0" * 32), "base.fingerprint: made for 000000000000, and this base model is"),
+    "other base": (
+        _base(fingerprint="v2-" + "0" * 32), "base.fingerprint: made for v2-000000000000, and this base model is v2-",
+    ),
+    "base of another scheme": (
+        _base(fingerprint="0" * 32), "base.fingerprint: 000000000000000 is not of the scheme that this version",
+    ),
     "other architecture": (_base(architecture="Qwen2ForCausalLM"), "base: made for Qwen2ForCausalLM"),
     "other shape": (
         _base(shape={"hidden_size": 32, "layers": 3, "heads": 4, "vocabulary_size": 160}), "hidden_size 32.*_size 64",
