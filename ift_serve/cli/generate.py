@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ift_serve.cli.connect import AdapterName, ClientOptions, Json, connected, readable_errors
+
+if TYPE_CHECKING:
+    from ift_serve.client import Generation
 
 
 @connected
@@ -42,7 +46,7 @@ def generate(
     with readable_errors(), Client(options.server, **options.arguments()) as client:
         if as_json:
             answer = client.generate(prompt, adapter=adapter, statistics=statistics, **sampling)
-            print(json.dumps(dataclasses.asdict(answer), ensure_ascii=False))
+            print(json.dumps(_json_fields(answer), ensure_ascii=False))
         elif n > 1:
             for candidate in client.generate(prompt, adapter=adapter, **sampling).candidates:
                 print(f"[{candidate.index}] {candidate.text}")
@@ -50,3 +54,11 @@ def generate(
             for piece in client.stream(prompt, adapter=adapter, **sampling):
                 print(piece.text, end="", flush=True)
             print()
+
+
+def _json_fields(answer: Generation) -> dict[str, Any]:
+    """As JSON has them: a bias of minus infinity, which it has no number for, is null."""
+    fields = dataclasses.asdict(answer)
+    if bias := fields["sampling"].get("logit_bias"):
+        fields["sampling"]["logit_bias"] = {token: v if math.isfinite(v) else None for token, v in bias.items()}
+    return fields

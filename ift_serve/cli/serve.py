@@ -64,6 +64,9 @@ def serve(
         Path | None, typer.Option(help="lines of `role name token`; roles generate, admin", exists=True, dir_okay=False)
     ] = None,
     allow_insecure: Annotated[bool, typer.Option(help="listen beyond this machine without TLS")] = False,
+    sampling_defaults: Annotated[
+        str, typer.Option(help="of what requests leave open: model (its generation_config), neutral")
+    ] = "model",
     drain_timeout: Annotated[float, typer.Option(help="seconds for calls in flight on SIGTERM", min=0)] = 30.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning, error")] = "info",
     log_prompts: Annotated[bool, typer.Option(help="write prompt texts into the log")] = False,
@@ -93,7 +96,7 @@ def serve(
                 "tls_key": tls_key, "tls_client_authority": tls_client_authority, "tokens_file": tokens_file,
                 "allow_insecure": allow_insecure, "drain_timeout": drain_timeout, "log_level": log_level,
                 "log_prompts": log_prompts, "adapters": _named(adapter or []), "adapter_roots": adapter_root or [],
-                "adapter_folder": adapter_folder,
+                "adapter_folder": adapter_folder, "sampling_defaults": sampling_defaults,
             }
         )  # fmt: skip
         run(config)

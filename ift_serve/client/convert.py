@@ -78,6 +78,15 @@ def sampling_message(options: Mapping[str, Any]) -> pb.Sampling:
         raise ValueError(f"sampling: {error}") from error
 
 
+def sampling_fields(message: pb.Sampling) -> dict[str, Any]:
+    """The fields of a Sampling message that are set, by name, as ``sampling_message`` takes them."""
+    found = {field.name: value for field, value in message.ListFields()}
+    return {
+        name: value if isinstance(value, int | float) else dict(value) if name == "logit_bias" else list(value)
+        for name, value in found.items()
+    }
+
+
 def details_message(tokens: bool, top_alternatives: int, statistics: bool, prompt_token_ids: bool) -> pb.Details:
     """What to report beside the text."""
     return pb.Details(
@@ -115,7 +124,7 @@ def generation(message: pb.GenerateResponse, request_id: str) -> Generation:
     ]
     return Generation(
         candidates, usage(message.usage), message.model, message.adapter, message.seed, request_id,
-        list(message.prompt_token_ids),
+        list(message.prompt_token_ids), sampling_fields(message.sampling),
     )  # fmt: skip
 
 
@@ -139,6 +148,7 @@ class Accumulator:
         if message.model:
             result.model, result.adapter, result.seed = message.model, message.adapter, message.seed
             result.prompt_token_ids = list(message.prompt_token_ids)
+            result.sampling = sampling_fields(message.sampling)
         pieces = [delta(d) for d in message.deltas]
         for piece in pieces:
             while len(result.candidates) <= piece.index:
@@ -220,4 +230,5 @@ def model_info(message: model_pb2.GetModelResponse) -> ModelInfo:
     return ModelInfo(
         m.name, m.architecture, m.fingerprint, m.parameters, m.vocabulary_size, m.limits.context_length, m.dtype,
         m.device, m.attention_backend, m.chat_template, tuple(m.features), m.version, limits, load,
+        sampling_fields(m.sampling_defaults), tuple(m.sampling_not_applied),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["", "stop", "eos", "length", "cancelled", "deadline"]
@@ -116,6 +116,8 @@ class Generation:
     seed: int
     request_id: str = ""
     prompt_token_ids: list[int] = field(default_factory=list)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """How the tokens were drawn, defaults filled in; the same names as the arguments."""
 
     @property
     def text(self) -> str:
@@ -212,3 +214,7 @@ class ModelInfo:
     version: str
     limits: dict[str, int]
     load: dict[str, int]
+    sampling_defaults: dict[str, Any] = field(default_factory=dict)
+    """What sampling arguments that are not given stand for."""
+    sampling_not_applied: tuple[str, ...] = ()
+    """What the model's own settings ask for beyond that, and no answer gets."""

@@ -53,6 +53,19 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     top_logprobs: int = 0
 
 
+class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a request's unset parameters stand for. ``not_applied``: what the model asks for and is not done."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    max_new_tokens: int = 256
+    not_applied: list[str] = []
+
+
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="generate"):
     """Continue ``token_ids``. ``segment_ids`` holds one byte per prompt token (empty: all template).
 
@@ -275,6 +288,7 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     max_sequences: int
     attention_backend: str
     features: list[str] = []
+    sampling_defaults: SamplingDefaults = SamplingDefaults()
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

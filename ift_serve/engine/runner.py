@@ -18,6 +18,7 @@ from ift_serve.engine.graphs import CudaCapture, DecodeGraphs, bucket_sizes, eag
 from ift_serve.engine.kv_cache import KVCache, bytes_per_block
 from ift_serve.engine.messages import ModelDescription
 from ift_serve.engine.sampler import Sampler, sampled_tokens, scored_tokens
+from ift_serve.engine.sampling_defaults import sampling_defaults
 from ift_serve.engine.step import SamplingRow, SequenceStep, StepBatch, StepResult
 from ift_serve.engine.warm_up import warm_up_batches
 from ift_serve.modeling.adapters.base import BaseFacts
@@ -125,6 +126,7 @@ class ModelRunner:
             attention_backend=f"{self._decoder.name}/{backend}",
             features=["generate", "score", "statistics", "adapters"]
             + (["prefix_caching"] if config.prefix_caching else []),
+            sampling_defaults=sampling_defaults(model.generation, model.eos_ids, int(model.config.vocab_size)),
         )
         self._warm_up()
 

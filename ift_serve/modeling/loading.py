@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class LoadedModel:
     eos_ids: list[int]
     fingerprint: str
     parameters: int
+    generation: dict[str, Any] = field(default_factory=dict)
+    """What the model's ``generation_config`` sets."""
 
     @property
     def architecture(self) -> str:
@@ -175,4 +177,5 @@ def load_model(
         eos_ids=_eos_ids(model, text_config),
         fingerprint=_fingerprint(path, model, text_config, shown),
         parameters=sum(p.numel() for p in model.parameters()),
+        generation=model.generation_config.to_diff_dict() if model.generation_config is not None else {},
     )

@@ -23,6 +23,7 @@ from ift_serve.server.folder import WatchedFolder
 from ift_serve.server.inference import InferenceService
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.model import ModelService
+from ift_serve.server.sampling import chosen_defaults, warn_of_settings_not_applied
 from ift_serve.server.services import ADAPTER, INFERENCE, MODEL, generic_handlers
 from ift_serve.text.prompt import PromptRenderer
 
@@ -72,6 +73,7 @@ class Server:
             except EngineError as error:
                 raise ValueError(f"--adapter {name}={path}: {error.message.removeprefix('path: ')}") from error
         self.metrics.watch(self.engine)
+        warn_of_settings_not_applied(chosen_defaults(self.engine.model, self.config))
         services = {
             INFERENCE: InferenceService(self.engine, renderer, self.config, self.metrics),
             MODEL: ModelService(self.engine, renderer, self.config),

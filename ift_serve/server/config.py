@@ -51,6 +51,9 @@ class ServerConfig(BaseModel):
     drain_notice: float = Field(default=0.0, ge=0, description="seconds between NOT_SERVING and refusing calls")
     start_timeout: float = Field(default=600.0, gt=0, description="seconds the engine has to load the model")
     max_calls: int = Field(default=1024, ge=1, description="calls in flight; past it RESOURCE_EXHAUSTED")
+    sampling_defaults: Literal["model", "neutral"] = Field(
+        default="model", description="what unset sampling fields stand for: the model's generation_config, or nothing"
+    )
     limits: Limits = Limits()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_prompts: bool = Field(default=False, description="write prompt texts into the log")

@@ -13,6 +13,7 @@ from ift_serve.server.answers import CandidateText, UsageCount, Wanted
 from ift_serve.server.calls import Call
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.metrics import Metrics
+from ift_serve.server.sampling import applied_sampling, chosen_defaults
 from ift_serve.server.scoring import Scorer
 from ift_serve.server.validation import Validator
 from ift_serve.text.prompt import PromptRenderer, RenderedPrompt, Segment
@@ -45,7 +46,7 @@ class InferenceService:
         self._renderer = renderer
         self._config = config
         self._metrics = metrics
-        self._validator = Validator(engine.model, renderer, config.limits)
+        self._validator = Validator(engine.model, renderer, config.limits, chosen_defaults(engine.model, config))
         self._scorer = Scorer(engine, renderer, self._validator, config.limits)
 
     async def generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse:
@@ -66,6 +67,7 @@ class InferenceService:
             candidate.text = "".join(pieces)
         response.usage.CopyFrom(generation.end())
         response.adapter = generation.adapter
+        response.sampling.CopyFrom(generation.sampling)
         if request.details.prompt_token_ids:
             response.prompt_token_ids.extend(generation.request.token_ids)
         return response
@@ -76,6 +78,7 @@ class InferenceService:
         """Text as it is made; the usage last."""
         generation = await self._begin(request, call)
         first = pb.StreamGenerateResponse(model=self._engine.model.name, seed=generation.request.sampling.seed)
+        first.sampling.CopyFrom(generation.sampling)
         if request.details.prompt_token_ids:
             first.prompt_token_ids.extend(generation.request.token_ids)
         waiting: pb.StreamGenerateResponse | None = first
@@ -138,7 +141,8 @@ class InferenceService:
             arrival=call.arrival,
             deadline=call.deadline,
         )
-        return _Generation(self._engine, engine_request, candidates, call, self._metrics)
+        applied = applied_sampling(sampling, stop)
+        return _Generation(self._engine, engine_request, candidates, applied, call, self._metrics)
 
     def _check_adapter(self, adapter: str) -> None:
         if adapter:
@@ -153,11 +157,13 @@ class _Generation:
         engine: BaseEngineClient,
         request: GenerateRequest,
         candidates: list[CandidateText],
+        sampling: pb.Sampling,
         call: Call,
         metrics: Metrics,
     ) -> None:
         self.request = request
         self.candidates = candidates
+        self.sampling = sampling
         self._engine = engine
         self._call = call
         self._metrics = metrics

@@ -7,6 +7,7 @@ from importlib import metadata
 from ift_serve.engine.client import BaseEngineClient
 from ift_serve.server.calls import Call
 from ift_serve.server.config import ServerConfig
+from ift_serve.server.sampling import chosen_defaults, default_sampling
 from ift_serve.server.validation import MAX_ALTERNATIVES
 from ift_serve.text.prompt import PromptRenderer
 from ift_serve.v1 import model_pb2 as pb
@@ -31,6 +32,7 @@ class ModelService:
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """The model, what may be asked of it, and how busy it is."""
         model, load, limits = self._engine.model, self._engine.load, self._config.limits
+        defaults = chosen_defaults(model, self._config)
         return pb.GetModelResponse(
             name=model.name,
             architecture=model.architecture,
@@ -62,4 +64,6 @@ class ModelService:
                 total_blocks=model.total_blocks,
                 engine_restarts=self._engine.restarts,
             ),
+            sampling_defaults=default_sampling(defaults),
+            sampling_not_applied=defaults.not_applied,
         )

@@ -6,13 +6,12 @@ import math
 import secrets
 from typing import Any
 
-from ift_serve.engine.messages import ModelDescription, SamplingParams
+from ift_serve.engine.messages import ModelDescription, SamplingDefaults, SamplingParams
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import invalid
 from ift_serve.text.prompt import Message, Part, PromptRenderer, RenderedPrompt, Role, Segment
 from ift_serve.v1 import inference_pb2 as pb
 
-DEFAULT_NEW_TOKENS = 256
 MAX_ALTERNATIVES = 20
 _MAX_PRIORITY = 100
 _ROLES: dict[int, Role] = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
@@ -38,10 +37,17 @@ def number(path: str, value: float, low: float, high: float, *, above: bool = Fa
 class Validator:
     """Checks requests against one model and its limits."""
 
-    def __init__(self, model: ModelDescription, renderer: PromptRenderer, limits: Limits) -> None:
+    def __init__(
+        self,
+        model: ModelDescription,
+        renderer: PromptRenderer,
+        limits: Limits,
+        defaults: SamplingDefaults | None = None,
+    ) -> None:
         self._model = model
         self._renderer = renderer
         self._limits = limits
+        self._defaults = defaults or SamplingDefaults()
 
     def prompt(self, prompt: pb.Prompt, path: str = "prompt") -> RenderedPrompt:
         """The prompt's tokens. Raises StatusError or PromptError."""
@@ -101,15 +107,17 @@ class Validator:
 
     def sampling(self, sampling: pb.Sampling, details: pb.Details, prompt_tokens: int) -> SamplingParams:
         """Sampling parameters with defaults filled in; the seed is chosen here if the caller has none."""
-        s, path = sampling, "sampling"
+        s, path, default = sampling, "sampling", self._defaults
         room = self._model.context_length - prompt_tokens
+        top_k = s.top_k if s.HasField("top_k") else default.top_k
         return SamplingParams(
-            temperature=number(f"{path}.temperature", s.temperature, 0, 10) if s.HasField("temperature") else 1.0,
-            top_p=number(f"{path}.top_p", s.top_p, 0, 1, above=True) if s.HasField("top_p") else 1.0,
-            top_k=min(s.top_k, self._model.vocabulary_size),
-            min_p=number(f"{path}.min_p", s.min_p, 0, 1),
+            temperature=number(f"{path}.temperature", s.temperature, 0, 10)
+            if s.HasField("temperature") else default.temperature,
+            top_p=number(f"{path}.top_p", s.top_p, 0, 1, above=True) if s.HasField("top_p") else default.top_p,
+            top_k=min(top_k, self._model.vocabulary_size),
+            min_p=number(f"{path}.min_p", s.min_p, 0, 1) if s.HasField("min_p") else default.min_p,
             repetition_penalty=number(f"{path}.repetition_penalty", s.repetition_penalty, 0, 10, above=True)
-            if s.HasField("repetition_penalty") else 1.0,
+            if s.HasField("repetition_penalty") else default.repetition_penalty,
             presence_penalty=number(f"{path}.presence_penalty", s.presence_penalty, -10, 10),
             frequency_penalty=number(f"{path}.frequency_penalty", s.frequency_penalty, -10, 10),
             logit_bias=self._bias(s),
@@ -126,7 +134,7 @@ class Validator:
 
     def _new_tokens(self, sampling: pb.Sampling, prompt_tokens: int, room: int) -> int:
         if not sampling.HasField("max_new_tokens"):
-            return min(DEFAULT_NEW_TOKENS, room)
+            return min(self._defaults.max_new_tokens, room)
         wanted = sampling.max_new_tokens
         hint = f" (the context of {self._model.context_length} less the prompt of {prompt_tokens})"
         return int(number("sampling.max_new_tokens", wanted, 1, room, hint=hint))
@@ -139,7 +147,7 @@ class Validator:
             if token >= self._model.vocabulary_size:
                 raise invalid(f"{path}[{token}]", f"is not below the vocabulary size of {self._model.vocabulary_size}")
             number(f"{path}[{token}]", bias, -100, 100)
-        return dict(sampling.logit_bias)
+        return self._defaults.logit_bias | dict(sampling.logit_bias)
 
     def _stop_ids(self, sampling: pb.Sampling) -> list[int]:
         if not sampling.stop_token_ids:

@@ -325,7 +325,10 @@ Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
-    """How tokens are drawn. Unset fields take the default."""
+    """How tokens are drawn. An unset field takes what the model's own generation_config says, which the server may be told
+    to leave aside; where that says nothing either, the value given here. `GetModel` shows those defaults, and every answer
+    the values it was made with.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -364,15 +367,17 @@ class Sampling(_message.Message):
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
     N_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """0 is greedy; at most 10. Default 1."""
+    """0 is greedy; at most 10. Otherwise 1, or 0 where generation_config says `do_sample: false`."""
     top_p: _builtins.float
-    """Keep the most likely tokens whose mass reaches this; above 0, at most 1. Default 1 (off)."""
+    """Keep the most likely tokens whose mass reaches this; above 0, at most 1. Otherwise 1 (off)."""
     top_k: _builtins.int
-    """Keep this many most likely tokens. Default 0 (off)."""
+    """Keep this many most likely tokens. Otherwise 0 (off)."""
     min_p: _builtins.float
-    """Keep tokens at least this share as likely as the most likely; 0 to 1. Default 0 (off)."""
+    """Keep tokens at least this share as likely as the most likely; 0 to 1. Otherwise 0 (off)."""
     repetition_penalty: _builtins.float
-    """Divides positive and multiplies negative logits of tokens in prompt or answer; above 0, at most 10. Default 1 (off)."""
+    """Divides positive and multiplies negative logits of tokens in prompt or answer; above 0, at most 10. Otherwise
+    1 (off).
+    """
     presence_penalty: _builtins.float
     """Subtracted from logits of tokens in the answer; -10 to 10. Default 0 (off)."""
     frequency_penalty: _builtins.float
@@ -380,14 +385,18 @@ class Sampling(_message.Message):
     seed: _builtins.int
     """The same seed, prompt and parameters give the same answer in any batch. Default: chosen by the server."""
     max_new_tokens: _builtins.int
-    """Tokens to generate at most; at least 1. Default 256, or what the context length leaves if that is less."""
+    """Tokens to generate at most; at least 1. Otherwise 256. What an unset field stands
+    for is shortened to what the context length leaves.
+    """
     ignore_eos: _builtins.bool
     """Go on after the model's end-of-answer token."""
     n: _builtins.int
     """Candidates to generate; the prompt is computed once. 1 to 32. Default 1."""
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
-        """Added to the logits of these token ids; -100 to 100 each, at most 1024 entries."""
+        """Added to the logits of these token ids; -100 to 100 each, at most 1024 entries. Ids that are missing take the
+        model's own bias: minus infinity for suppressed tokens and forbidden words of one token.
+        """
 
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -820,6 +829,7 @@ class GenerateResponse(_message.Message):
     ADAPTER_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the served model."""
     adapter: _builtins.str
@@ -838,6 +848,10 @@ class GenerateResponse(_message.Message):
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Ids of the prompt's tokens, when asked for."""
 
+    @_builtins.property
+    def sampling(self) -> Global___Sampling:
+        """How the tokens were drawn: every field as it was applied, the model's and the server's defaults filled in."""
+
     def __init__(
         self,
         *,
@@ -847,10 +861,11 @@ class GenerateResponse(_message.Message):
         adapter: _builtins.str = ...,
         seed: _builtins.int = ...,
         prompt_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        sampling: Global___Sampling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "candidates", b"candidates", "model", b"model", "prompt_token_ids", b"prompt_token_ids", "seed", b"seed", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "candidates", b"candidates", "model", b"model", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "seed", b"seed", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -910,6 +925,7 @@ class StreamGenerateResponse(_message.Message):
     ADAPTER_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the served model; set in the first message."""
     adapter: _builtins.str
@@ -928,6 +944,10 @@ class StreamGenerateResponse(_message.Message):
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Ids of the prompt's tokens, when asked for; set in the first message."""
 
+    @_builtins.property
+    def sampling(self) -> Global___Sampling:
+        """How the tokens are drawn: every field as it is applied, defaults filled in; set in the first message."""
+
     def __init__(
         self,
         *,
@@ -937,10 +957,11 @@ class StreamGenerateResponse(_message.Message):
         adapter: _builtins.str = ...,
         seed: _builtins.int = ...,
         prompt_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        sampling: Global___Sampling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "deltas", b"deltas", "model", b"model", "prompt_token_ids", b"prompt_token_ids", "seed", b"seed", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "deltas", b"deltas", "model", b"model", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "seed", b"seed", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

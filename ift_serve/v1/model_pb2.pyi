@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from ift_serve.v1 import inference_pb2 as _inference_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -140,6 +141,8 @@ class GetModelResponse(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
+    SAMPLING_DEFAULTS_FIELD_NUMBER: _builtins.int
+    SAMPLING_NOT_APPLIED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     architecture: _builtins.str
@@ -178,6 +181,16 @@ class GetModelResponse(_message.Message):
     def load(self) -> Global___Load:
         """How busy it is."""
 
+    @_builtins.property
+    def sampling_defaults(self) -> _inference_pb2.Sampling:
+        """What unset fields of `Sampling` stand for. `max_new_tokens` is shortened to what the context leaves."""
+
+    @_builtins.property
+    def sampling_not_applied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the model's generation_config asks for beyond that and is not applied, such as no_repeat_ngram_size: each by
+        name, with its value.
+        """
+
     def __init__(
         self,
         *,
@@ -196,10 +209,12 @@ class GetModelResponse(_message.Message):
         features: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str = ...,
         load: Global___Load | None = ...,
+        sampling_defaults: _inference_pb2.Sampling | None = ...,
+        sampling_not_applied: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "load", b"load", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "attention_backend", b"attention_backend", "chat_template", b"chat_template", "device", b"device", "dtype", b"dtype", "eos_token_ids", b"eos_token_ids", "features", b"features", "fingerprint", b"fingerprint", "limits", b"limits", "load", b"load", "name", b"name", "parameters", b"parameters", "template_fingerprint", b"template_fingerprint", "version", b"version", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "attention_backend", b"attention_backend", "chat_template", b"chat_template", "device", b"device", "dtype", b"dtype", "eos_token_ids", b"eos_token_ids", "features", b"features", "fingerprint", b"fingerprint", "limits", b"limits", "load", b"load", "name", b"name", "parameters", b"parameters", "sampling_defaults", b"sampling_defaults", "sampling_not_applied", b"sampling_not_applied", "template_fingerprint", b"template_fingerprint", "version", b"version", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

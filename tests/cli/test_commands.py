@@ -160,6 +160,7 @@ def test_doctor() -> None:
         (("serve", "nowhere", "--port", "0"), "nowhere"),
         (("serve", "--host", "0.0.0.0"), "reachable from other machines"),
         (("serve", "--dtype", "int3"), "engine.dtype"),
+        (("serve", "--sampling-defaults", "mine"), "sampling_defaults"),
         (("serve", "--adapter", "x=a", "--adapter", "x=b"), "x is given twice"),
         (("serve", "--adapter", "tone=nowhere"), "adapters.tone: nowhere is not a directory"),
         (("serve", "--port", "0", "--metrics-port", "-1", "--adapter", "tone=/dev"), "--adapter tone=/dev: "),
