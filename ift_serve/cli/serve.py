@@ -55,6 +55,10 @@ def serve(
     adapter_slots: Annotated[int | None, typer.Option(help="adapters that requests use at once", min=1)] = None,
     max_lora_rank: Annotated[int | None, typer.Option(help="largest rank that is loaded", min=1, max=256)] = None,
     prefix_caching: Annotated[bool, typer.Option(help="reuse the keys and values of common prefixes")] = True,
+    chat_template: Annotated[str | None, typer.Option(help="name of one of the tokenizer's chat templates")] = None,
+    parse_special_tokens: Annotated[
+        bool, typer.Option(help="control tokens typed into messages are control tokens, not text")
+    ] = False,
     tls_certificate: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
     tls_key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
     tls_client_authority: Annotated[
@@ -97,6 +101,7 @@ def serve(
                 "allow_insecure": allow_insecure, "drain_timeout": drain_timeout, "log_level": log_level,
                 "log_prompts": log_prompts, "adapters": _named(adapter or []), "adapter_roots": adapter_root or [],
                 "adapter_folder": adapter_folder, "sampling_defaults": sampling_defaults,
+                "chat_template": chat_template, "parse_special_tokens": parse_special_tokens,
             }
         )  # fmt: skip
         run(config)

@@ -25,6 +25,7 @@ from ift_serve.server.metrics import Metrics
 from ift_serve.server.model import ModelService
 from ift_serve.server.sampling import chosen_defaults, warn_of_settings_not_applied
 from ift_serve.server.services import ADAPTER, INFERENCE, MODEL, generic_handlers
+from ift_serve.text.encoder import TextLimits
 from ift_serve.text.prompt import PromptRenderer
 
 _log = logging.getLogger(__name__)
@@ -65,8 +66,9 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._set_health(serving=False)
         self.port = self._listen()
-        renderer = await asyncio.to_thread(PromptRenderer.from_pretrained, self.config.engine.model)
+        renderer = await asyncio.to_thread(self._renderer)
         await self.engine.start(self.config.start_timeout)
+        renderer.encoder.limit_tokens(self.engine.model.context_length)
         for name, path in self.config.adapters.items():
             try:
                 await self.engine.load_adapter(name, str(path.resolve()), path.name)
@@ -91,6 +93,15 @@ class Server:
         await self._set_health(serving=True)
         _log.info(
             "ready", extra={"port": self.port, "metrics_port": self.metrics_port, "model": self.engine.model.name}
+        )
+
+    def _renderer(self) -> PromptRenderer:
+        config = self.config
+        return PromptRenderer.from_pretrained(
+            config.engine.model,
+            chat_template=config.chat_template,
+            parse_special_tokens=config.parse_special_tokens,
+            limits=TextLimits(text_bytes=config.limits.text_bytes, batch_bytes=config.limits.batch_bytes),
         )
 
     def _listen(self) -> int:

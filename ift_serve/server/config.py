@@ -26,6 +26,10 @@ class Limits(BaseModel):
     stop_ids: int = Field(default=64, ge=0)
     bias_entries: int = Field(default=1024, ge=0)
     continuations: int = Field(default=1024, ge=1)
+    messages: int = Field(default=1024, ge=1, description="messages of a conversation")
+    parts: int = Field(default=4096, ge=1, description="parts of all messages of a conversation")
+    text_bytes: int = Field(default=2**20, ge=1024, description="bytes of text that are tokenised as one")
+    batch_bytes: int = Field(default=2**23, ge=1024, description="bytes of all texts tokenised for one request")
 
 
 class ServerConfig(BaseModel):
@@ -56,6 +60,10 @@ class ServerConfig(BaseModel):
     )
     limits: Limits = Limits()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    chat_template: str | None = Field(default=None, description="name of one of the tokenizer's chat templates")
+    parse_special_tokens: bool = Field(
+        default=False, description="control tokens typed into messages are control tokens, not text"
+    )
     log_prompts: bool = Field(default=False, description="write prompt texts into the log")
 
     @property

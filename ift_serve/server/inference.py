@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator
 
 from ift_serve.engine.client import BaseEngineClient
 from ift_serve.engine.messages import GenerateRequest
@@ -17,11 +15,9 @@ from ift_serve.server.sampling import applied_sampling, chosen_defaults
 from ift_serve.server.scoring import Scorer
 from ift_serve.server.validation import Validator
 from ift_serve.text.prompt import PromptRenderer, RenderedPrompt, Segment
+from ift_serve.text.workers import TextWorkers
 from ift_serve.v1 import inference_pb2 as pb
 
-_T = TypeVar("_T")
-_INLINE_BYTES = 4096
-"""Longer prompts are tokenised in a thread, so that other streams go on."""
 _SEGMENTS = {
     Segment.TEMPLATE: pb.SEGMENT_TEMPLATE,
     Segment.INSTRUCTION: pb.SEGMENT_INSTRUCTION,
@@ -29,11 +25,6 @@ _SEGMENTS = {
     Segment.RESPONSE: pb.SEGMENT_RESPONSE,
 }
 AnyGenerate = pb.GenerateRequest | pb.StreamGenerateRequest
-
-
-async def off_loop(size: int, work: Callable[[], _T]) -> _T:
-    """Run tokenisation here, or in a thread when it is long."""
-    return work() if size <= _INLINE_BYTES else await asyncio.to_thread(work)
 
 
 class InferenceService:
@@ -47,7 +38,8 @@ class InferenceService:
         self._config = config
         self._metrics = metrics
         self._validator = Validator(engine.model, renderer, config.limits, chosen_defaults(engine.model, config))
-        self._scorer = Scorer(engine, renderer, self._validator, config.limits)
+        self._workers = TextWorkers()
+        self._scorer = Scorer(engine, renderer, self._validator, config.limits, self._workers)
 
     async def generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse:
         """All candidates, whole."""
@@ -116,7 +108,7 @@ class InferenceService:
         )
 
     async def _render(self, prompt: pb.Prompt) -> RenderedPrompt:
-        return await off_loop(prompt.ByteSize(), lambda: self._validator.prompt(prompt))
+        return await self._workers.run(prompt.ByteSize(), lambda: self._validator.prompt(prompt))
 
     async def _begin(self, request: AnyGenerate, call: Call) -> _Generation:
         self._check_adapter(request.adapter)

@@ -13,6 +13,7 @@ from ift_serve.server.config import Limits
 from ift_serve.server.errors import invalid
 from ift_serve.server.validation import Validator
 from ift_serve.text.prompt import PromptRenderer
+from ift_serve.text.workers import TextWorkers
 from ift_serve.v1 import inference_pb2 as pb
 
 _WINDOWS_AT_ONCE = 4
@@ -39,12 +40,18 @@ class Scorer:
     """Answers score requests."""
 
     def __init__(
-        self, engine: BaseEngineClient, renderer: PromptRenderer, validator: Validator, limits: Limits
+        self,
+        engine: BaseEngineClient,
+        renderer: PromptRenderer,
+        validator: Validator,
+        limits: Limits,
+        workers: TextWorkers,
     ) -> None:
         self._engine = engine
         self._renderer = renderer
         self._validator = validator
         self._limits = limits
+        self._workers = workers
 
     async def score(self, request: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         """Dispatch on what is scored."""
@@ -57,7 +64,9 @@ class Scorer:
         raise invalid("kind", "is missing; set continuations or text")
 
     async def _continuations(self, request: pb.ScoreRequest, call: Call, priority: int) -> pb.ScoreResponse:
-        context, segments, own = await asyncio.to_thread(self._pairs, request.continuations)
+        context, segments, own = await self._workers.run(
+            _batch_size(request.continuations), lambda: self._pairs(request.continuations)
+        )
         output = await self._run(context, own, call, priority, "", request.adapter, segments)
         response = pb.ScoreResponse()
         for ids, score in zip(own, output.scores, strict=True):
@@ -89,7 +98,7 @@ class Scorer:
                     raise invalid(path, "a context of token ids needs continuations of token ids")
                 context, own = rendered.token_ids, []
             else:
-                context, own = self._renderer.continuations(rendered.text, texts, add_special_tokens=False)
+                context, own = self._renderer.continuations_of(rendered, texts)
         from_text = iter(own)
         every = [
             next(from_text)
@@ -108,8 +117,9 @@ class Scorer:
 
     async def _text(self, request: pb.ScoreRequest, call: Call, priority: int) -> pb.ScoreResponse:
         """A whole text, in windows that run side by side."""
-        ids = await asyncio.to_thread(
-            lambda: self._renderer.tokenizer.backend_tokenizer.encode(request.text.text, add_special_tokens=False).ids
+        encode = self._renderer.encoder.encode
+        ids = await self._workers.run(
+            request.ByteSize(), lambda: list(encode(request.text.text, "text.text", any_length=True).ids)
         )
         if not ids:
             raise invalid("text.text", "has no tokens")
@@ -166,6 +176,11 @@ class Scorer:
         response.usage.cached_tokens = sum(o.usage.cached_tokens for o in outputs)
         response.usage.queue_seconds = min(o.usage.queue_seconds for o in outputs)
         response.usage.total_seconds = time.monotonic() - call.arrival
+
+
+def _batch_size(asked: pb.ScoreContinuations) -> int:
+    """Bytes of text to read: the context is read with every continuation."""
+    return asked.ByteSize() + asked.context.ByteSize() * len(asked.continuations)
 
 
 def _add(response: pb.ScoreResponse, parts: list[ContinuationScore], ids: list[int], every_token: bool) -> None:

@@ -71,6 +71,10 @@ class Validator:
             raise invalid(path, f"has {tokens} tokens; the model's context of {limit} leaves no room for an answer")
 
     def _conversation(self, conversation: pb.Conversation, path: str) -> RenderedPrompt:
+        if len(conversation.messages) > self._limits.messages:
+            raise invalid(f"{path}.messages", f"has more than {self._limits.messages} entries")
+        if sum(len(message.parts) for message in conversation.messages) > self._limits.parts:
+            raise invalid(f"{path}.messages", f"have more than {self._limits.parts} parts together")
         messages = []
         for index, message in enumerate(conversation.messages):
             role = _ROLES.get(message.role)

@@ -3,106 +3,68 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any
 
+from ift_serve.text.encoder import TextEncoder, TextLimits, utf8_length
+from ift_serve.text.message import Message, Part, PromptError, Role, Segment
+from ift_serve.text.spans import Span, locate, marked, token_segments
+from ift_serve.text.template import DEFAULT_TEMPLATE, ChatTemplate
 from ift_serve.text.tokenizer import load_tokenizer
 
-_DEFAULT_TEMPLATE = (
-    "{{ bos }}{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}{{ ' ' + message['content'] }}"
-    "{% if not loop.last or not continue_final_message %}{{ eos }}{% endif %}"
-    "{% else %}"
-    "{% if loop.first or messages[loop.index0 - 1]['role'] == 'assistant' %}{{ '[INST] ' }}"
-    "{% else %}{{ '\n\n' }}{% endif %}{{ message['content'] }}"
-    "{% if loop.last or messages[loop.index0 + 1]['role'] == 'assistant' %}{{ ' [/INST]' }}{% endif %}"
-    "{% endif %}{% endfor %}"
-)
-"""For models without a template. It ends on ``]``, never on a space that would merge into the answer's first token."""
-
-_MARK_OPEN, _MARK_CLOSE = "\ue0a0", "\ue0a1"
-
-
-class Segment(IntEnum):
-    """What part a prompt token plays."""
-
-    TEMPLATE = 0
-    INSTRUCTION = 1
-    CONTEXT = 2
-    RESPONSE = 3
-
-
-Role = Literal["system", "user", "assistant"]
-
-
-class PromptError(ValueError):
-    """A prompt that cannot be rendered; ``field`` is the path of what is wrong."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of a message; context is material, anything else is instruction."""
-
-    text: str
-    is_context: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a conversation; its parts are joined without anything between."""
-
-    role: Role
-    parts: tuple[Part, ...]
-
-    @property
-    def content(self) -> str:
-        """The text of all parts."""
-        return "".join(part.text for part in self.parts)
+__all__ = ["Message", "Part", "PromptError", "PromptRenderer", "RenderedPrompt", "Role", "Segment"]
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """``segment_ids`` has one byte per token; ``text`` is None for a prompt of token ids."""
+    """``segment_ids`` has one byte per token; ``text`` is None for a prompt of token ids.
+
+    ``source``: the text as it was tokenised, in which the template's control tokens bear the names of
+    :class:`ift_serve.text.markers.Markers`; None where the text itself was tokenised.
+    """
 
     token_ids: list[int]
     segment_ids: bytes
     text: str | None
-
-
-def _segment(message: Message, part: Part) -> Segment:
-    if part.is_context:
-        return Segment.CONTEXT
-    return Segment.RESPONSE if message.role == "assistant" else Segment.INSTRUCTION
+    source: str | None = None
 
 
 class PromptRenderer:
-    """Renders every kind of prompt for one tokenizer. Safe to use from several threads."""
+    """Renders every kind of prompt for one tokenizer. Safe to use from several threads.
 
-    def __init__(self, tokenizer: Any) -> None:
+    ``chat_template``: the name of one of the tokenizer's templates, where it has several. Control tokens that are
+    typed into a message are text, unless ``parse_special_tokens``; in raw text they are control tokens.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        chat_template: str | None = None,
+        parse_special_tokens: bool = False,
+        limits: TextLimits | None = None,
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise PromptError("tokenizer", "segments need character offsets; the model must come with a tokenizer.json")
         self.tokenizer = tokenizer
-        self._backend = tokenizer.backend_tokenizer
-        template = tokenizer.chat_template
-        if isinstance(template, dict):
-            template = template.get("default")
+        self._chat_template = chat_template
+        self.encoder = TextEncoder(tokenizer.backend_tokenizer, limits)
+        self.parse_special_tokens = parse_special_tokens
+        template = _named(tokenizer.chat_template, chat_template)
         self.has_template = bool(template)
-        self.template: str = template or _DEFAULT_TEMPLATE
+        self.template: str = template or DEFAULT_TEMPLATE
+        self._breaker = f"\ue0a2{secrets.token_hex(8)}\ue0a3"
         digest = hashlib.sha256(self.template.encode())
-        digest.update(self._backend.to_str().encode())
+        digest.update(tokenizer.backend_tokenizer.to_str().encode())
         self.template_fingerprint = digest.hexdigest()[:32]
-        starts = self._backend.encode("a").ids
-        self._begins = bool(starts) and starts[0] == tokenizer.bos_token_id and tokenizer.bos_token_id is not None
+        self._chat = ChatTemplate(self.template, self._variables())
 
     @classmethod
-    def from_pretrained(cls, path: str) -> PromptRenderer:
+    def from_pretrained(cls, path: str, **options: Any) -> PromptRenderer:
         """Load the tokenizer of a directory or hub id; code that comes with a model is never run."""
         try:
             tokenizer = load_tokenizer(path)
@@ -111,7 +73,12 @@ class PromptRenderer:
             raise PromptError(
                 "model", f"{path} is no directory with a model, nor a hub id that can be fetched: {error}"
             ) from error
-        return cls(tokenizer)
+        return cls(tokenizer, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy in another process compiles its template and draws its secret names itself."""
+        options = {"chat_template": self._chat_template, "parse_special_tokens": self.parse_special_tokens}
+        return _renderer, (self.tokenizer, {**options, "limits": self.encoder.limits})
 
     def instruction(self, instruction: str, context: str = "") -> RenderedPrompt:
         """One user message: the instruction, and after an empty line the context if there is one."""
@@ -124,25 +91,66 @@ class PromptRenderer:
 
     def conversation(self, messages: Sequence[Message], *, continue_final: bool = False) -> RenderedPrompt:
         """The chat template's ids, with the beginning of the assistant's turn unless the last message is continued."""
-        self._check(messages, continue_final)
-        text = self._render([m.content for m in messages], messages, continue_final)
-        spans = self._spans(text, messages, continue_final)
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        _check(messages, continue_final)
+        field = "prompt.conversation"
+        self.encoder.check([part.text for message in messages for part in message.parts], "prompt")
+        broken = messages if self.parse_special_tokens else self._broken(messages)
+        text = self._chat.render([(m.role, m.content) for m in broken], continue_final=continue_final)
+        skeleton = self._chat.render(marked(messages), continue_final=continue_final)
+        spans = locate(text, skeleton, broken)
+        if self.parse_special_tokens:
+            source, (encoding,) = text, self.encoder.encode_all([text], "prompt")
+        else:
+            source, spans = self._written(text, spans)
+            text = text.replace(self._breaker, "")
+            (encoding,) = self.encoder.encode_written([source], "prompt")
         if not encoding.ids:
-            raise PromptError("prompt.conversation", "renders to no tokens")
-        return RenderedPrompt(list(encoding.ids), _token_segments(encoding.offsets, spans, len(text)), text)
+            raise PromptError(field, "renders to no tokens")
+        segments = token_segments(encoding.offsets, spans, len(source))
+        return RenderedPrompt(list(encoding.ids), segments, text, None if self.parse_special_tokens else source)
 
     def text(self, text: str, *, add_special_tokens: bool = True) -> RenderedPrompt:
         """Raw text: all of it counts as template, since nothing says which part is the instruction."""
-        ids = list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        ids = list(self.encoder.encode(text, "prompt", special=add_special_tokens).ids)
         if not ids:
             raise PromptError("prompt.text.text", "is empty")
         return RenderedPrompt(ids, bytes(len(ids)), text)
 
+    def answer_ids(self, prompt: RenderedPrompt, lead: str, answer: str) -> list[int]:
+        """Ids of template text and an answer behind a prompt; an answer is text as a message is.
+
+        Where its first characters would melt into the prompt's last token, it is tokenised by itself: generated
+        tokens never melt.
+        """
+        rest, begin, encode = lead + answer, prompt.text or "", self._encode_raw
+        if prompt.source is not None:
+            rest, begin, encode = self.encoder.markers.write([lead])[0] + answer, prompt.source, self._encode_written
+        ids, begun = encode(begin + rest), prompt.token_ids
+        return ids[len(begun) :] if ids[: len(begun)] == begun else encode(rest)
+
+    def _encode_raw(self, text: str) -> list[int]:
+        return list(self.encoder.encode(text, "text").ids)
+
+    def _encode_written(self, text: str) -> list[int]:
+        return list(self.encoder.encode_written([text], "text")[0].ids)
+
+    def typed_markers(self, prompt: RenderedPrompt) -> list[str]:
+        """Control tokens that callers have typed into a rendered conversation, and that stayed text."""
+        if prompt.source is None or prompt.text is None:
+            return []
+        contents = self.encoder.markers.ids
+        (parsed,) = self.encoder.encode_all([prompt.text], "prompt")
+        counts: dict[int, int] = {}
+        for step, ids in ((1, parsed.ids), (-1, prompt.token_ids)):
+            for token in ids:
+                if token in contents:
+                    counts[token] = counts.get(token, 0) + step
+        return [contents[token] for token, count in counts.items() if count > 0]
+
     def continuations(
         self, context: str, continuations: Sequence[str], *, add_special_tokens: bool = True
     ) -> tuple[list[int], list[list[int]]]:
-        """Token ids of a context and of each continuation of it.
+        """Token ids of a raw text and of each continuation of it.
 
         As lm-eval's ``TemplateLM._encode_pair``: spaces at the end of the context move to the continuation, both are
         tokenised together, and the continuation is what follows as many tokens as the context alone has. An empty
@@ -150,122 +158,119 @@ class PromptRenderer:
         """
         kept = context.rstrip()
         moved = context[len(kept) :]
+        field = "continuations"
         if not kept:
             begin = (
                 self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
             )
             if begin is None:
                 raise PromptError("continuations.context", "is empty, and the model has no token that begins a text")
-            own = [list(self._backend.encode(moved + c, add_special_tokens=False).ids) for c in continuations]
-            return [int(begin)], own
-        context_ids = list(self._backend.encode(kept, add_special_tokens=add_special_tokens).ids)
-        whole = [
-            list(self._backend.encode(kept + moved + c, add_special_tokens=add_special_tokens).ids)
-            for c in continuations
-        ]
-        own = [ids[len(context_ids) :] for ids in whole]
-        # Where the continuation melts into the context's last token nothing is left: then it stands by itself.
-        for index, ids in enumerate(own):
-            if not ids:
-                own[index] = list(self._backend.encode(moved + continuations[index], add_special_tokens=False).ids)
-        return context_ids, own
+            return [int(begin)], [
+                list(e.ids) for e in self.encoder.encode_all([moved + c for c in continuations], field)
+            ]
+        self._check_batch(kept, continuations)
+        rest = [moved + text for text in continuations]
+        whole = self.encoder.encode_all([kept, *(kept + text for text in rest)], field, special=add_special_tokens)
+        return _split(whole, rest, self._encode_raw)
 
-    def _check(self, messages: Sequence[Message], continue_final: bool) -> None:
-        if not messages:
-            raise PromptError("prompt.conversation.messages", "is empty; give at least one message")
-        for index, message in enumerate(messages):
-            if not message.parts:
-                raise PromptError(f"prompt.conversation.messages[{index}].parts", "is empty; give at least one part")
-        if continue_final != (messages[-1].role == "assistant"):
+    def continuations_of(self, prompt: RenderedPrompt, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """As :meth:`continuations`, of a rendered conversation; the continuations are raw text."""
+        if prompt.source is None:
+            return self.continuations(prompt.text or "", texts, add_special_tokens=False)
+        kept = prompt.source.rstrip()
+        moved = prompt.source[len(kept) :]
+        self._check_batch(kept, texts)
+        rest = [moved + text for text in self.encoder.markers.write(texts)]
+        whole = self.encoder.encode_written([kept, *(kept + text for text in rest)], "continuations")
+        return _split(whole, rest, self._encode_written)
+
+    def _check_batch(self, context: str, continuations: Sequence[str]) -> None:
+        size = utf8_length(context) * len(continuations) + sum(map(utf8_length, continuations))
+        self.encoder.check_batch(size, "continuations")
+
+    def _variables(self) -> dict[str, Any]:
+        """What a template can name beside the messages."""
+        if self.has_template:
+            return dict(self.tokenizer.special_tokens_map)
+        starts = self.encoder.backend.encode("a").ids
+        begins = bool(starts) and self.tokenizer.bos_token_id is not None and starts[0] == self.tokenizer.bos_token_id
+        return {"bos": (self.tokenizer.bos_token or "") if begins else "", "eos": self.tokenizer.eos_token or ""}
+
+    def _broken(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages with typed markers broken, so that nothing a template does with them makes one of them."""
+        found = self.encoder.markers.find([m.content for m in messages])
+        if not any(found):
+            return messages
+        broken = []
+        for message, markers in zip(messages, found, strict=True):
+            places = deque(start + 1 for start, end, _ in markers if end - start > 1)
+            parts, begin = [], 0
+            for part in message.parts:
+                cuts = [0]
+                while places and places[0] <= begin + len(part.text):
+                    cuts.append(places.popleft() - begin)
+                pieces = [part.text[a:b] for a, b in pairwise([*cuts, len(part.text)])]
+                parts.append(Part(self._breaker.join(pieces), part.is_context))
+                begin += len(part.text)
+            broken.append(Message(message.role, tuple(parts)))
+        return broken
+
+    def _written(self, text: str, spans: Sequence[Span]) -> tuple[str, list[Span]]:
+        """The text as it is tokenised: the template's control tokens by name, the parts as they were typed."""
+        edges = [0, *(edge for span in spans for edge in (span.start, span.end)), len(text)]
+        between = [text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        gaps = [gap.replace(self._breaker, "") for gap in self.encoder.markers.write(between)]
+        pieces, moved, place = [gaps[0]], [], len(gaps[0])
+        for span, gap in zip(spans, gaps[1:], strict=True):
+            own = text[span.start : span.end].replace(self._breaker, "")
+            pieces += [own, gap]
+            moved.append(Span(place, place + len(own), span.segment))
+            place += len(own) + len(gap)
+        return "".join(pieces), moved
+
+
+def _renderer(tokenizer: Any, options: dict[str, Any]) -> PromptRenderer:
+    return PromptRenderer(tokenizer, **options)
+
+
+def _split(
+    encodings: list[Any], alone: list[str], encode: Callable[[str], list[int]]
+) -> tuple[list[int], list[list[int]]]:
+    """The first encoding's ids, and what follows as many ids in each of the others."""
+    context = list(encodings[0].ids)
+    own = [list(encoding.ids[len(context) :]) for encoding in encodings[1:]]
+    # Where the continuation melts into the context's last token nothing is left: then it stands by itself.
+    for index, ids in enumerate(own):
+        if not ids:
+            own[index] = encode(alone[index])
+    return context, own
+
+
+def _named(template: Any, name: str | None) -> str | None:
+    """The template to use. Raises PromptError where a choice is to be made."""
+    if isinstance(template, dict):
+        chosen = template.get(name or "default")
+        if chosen is None:
+            wrong = "none of them is the default" if name is None else f"there is none named {name!r}"
             raise PromptError(
-                f"prompt.conversation.messages[{len(messages) - 1}].role",
-                "must be assistant to be continued" if continue_final else
-                "is assistant; end with a user message, or set continue_final_message",
-            )  # fmt: skip
-
-    def _render(self, contents: Sequence[str], messages: Sequence[Message], continue_final: bool) -> str:
-        from jinja2.exceptions import TemplateError
-
-        plain = [{"role": m.role, "content": c} for m, c in zip(messages, contents, strict=True)]
-        extra = {}
-        if not self.has_template:
-            extra = {
-                "bos": (self.tokenizer.bos_token or "") if self._begins else "",
-                "eos": self.tokenizer.eos_token or "",
-            }
-        try:
-            rendered = self.tokenizer.apply_chat_template(
-                plain, chat_template=self.template, tokenize=False, add_generation_prompt=not continue_final,
-                continue_final_message=continue_final, **extra,
-            )  # fmt: skip
-        except (TemplateError, ValueError) as error:
-            raise PromptError("prompt.conversation", f"the model's chat template refuses it: {error}") from error
-        return str(rendered)
-
-    def _spans(self, text: str, messages: Sequence[Message], continue_final: bool) -> list[tuple[int, int, Segment]]:
-        """Where each part stands in the rendered text.
-
-        The template is rendered a second time with a mark in place of every part; what stands between the marks
-        is template text, and walking both side by side finds the parts, repeated or stripped as they may be.
-        """
-        parts = [(part.text, _segment(message, part)) for message in messages for part in message.parts]
-        marks = [f"{_MARK_OPEN}{index}{_MARK_CLOSE}" for index in range(len(parts))]
-        waiting = iter(marks)
-        contents = ["".join(next(waiting) for _ in message.parts) for message in messages]
-        try:
-            skeleton = self._render(contents, messages, continue_final)
-        except PromptError:
-            skeleton = ""
-        spans: list[tuple[int, int, Segment]] = []
-        cursor, place = 0, 0
-        for mark, (part, segment) in zip(marks, parts, strict=True):
-            found = skeleton.find(mark, place)
-            if found < 0:
-                start, used = _find(text, part, cursor)
-            else:
-                literal = skeleton[place:found]
-                place = found + len(mark)
-                start, used = _after(text, literal, part, cursor)
-            if start >= 0:
-                spans.append((start, start + used, segment))
-                cursor = start + used
-        return spans
+                "chat_template",
+                f"the tokenizer has templates named {', '.join(map(repr, template))}, and {wrong}; choose one of them",
+            )
+        return str(chosen)
+    if name not in (None, "default"):
+        raise PromptError("chat_template", f"the tokenizer has no templates by name, so there is none named {name!r}")
+    return template or None
 
 
-def _variants(part: str) -> list[str]:
-    """A part as it is, and as a template may have trimmed it."""
-    return list(dict.fromkeys(v for v in (part, part.rstrip(), part.lstrip(), part.strip()) if v))
-
-
-def _after(text: str, literal: str, part: str, cursor: int) -> tuple[int, int]:
-    """Start and length of the part behind a piece of template text; searched for where the template differs."""
-    start = cursor + len(literal)
-    if text.startswith(literal, cursor):
-        for variant in _variants(part):
-            if text.startswith(variant, start):
-                return start, len(variant)
-    return _find(text, part, cursor)
-
-
-def _find(text: str, part: str, cursor: int) -> tuple[int, int]:
-    for variant in _variants(part):
-        start = text.find(variant, cursor)
-        if start >= 0:
-            return start, len(variant)
-    return -1, 0
-
-
-def _token_segments(offsets: Sequence[tuple[int, int]], spans: list[tuple[int, int, Segment]], length: int) -> bytes:
-    """The segment of each token: that of most of its characters, instruction before context before the rest."""
-    characters = bytearray(length)
-    for start, end, segment in spans:
-        characters[start:end] = bytes([segment]) * (end - start)
-    segments = bytearray(len(offsets))
-    for index, (start, end) in enumerate(offsets):
-        piece = characters[start:end]
-        if len(piece) == 1 or piece.count(piece[:1]) == len(piece):
-            segments[index] = piece[0] if piece else Segment.TEMPLATE
-        else:
-            order = (Segment.INSTRUCTION, Segment.CONTEXT, Segment.RESPONSE, Segment.TEMPLATE)
-            segments[index] = max(order, key=lambda s: piece.count(s))
-    return bytes(segments)
+def _check(messages: Sequence[Message], continue_final: bool) -> None:
+    if not messages:
+        raise PromptError("prompt.conversation.messages", "is empty; give at least one message")
+    for index, message in enumerate(messages):
+        if not message.parts:
+            raise PromptError(f"prompt.conversation.messages[{index}].parts", "is empty; give at least one part")
+    if continue_final != (messages[-1].role == "assistant"):
+        raise PromptError(
+            f"prompt.conversation.messages[{len(messages) - 1}].role",
+            "must be assistant to be continued" if continue_final else
+            "is assistant; end with a user message, or set continue_final_message",
+        )  # fmt: skip

@@ -225,7 +225,9 @@ Global___Conversation: _TypeAlias = Conversation  # noqa: Y015
 
 @_typing.final
 class TextPrompt(_message.Message):
-    """Text used as it is."""
+    """Text used as it is; control tokens in it are control tokens. In the other kinds of text prompts, control tokens that
+    are typed into a part are text, unless the server is told to parse them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -62,7 +62,7 @@ def _conversation(contents: list[str], roles: tuple[str, ...]) -> list[Message]:
 )
 def test_ids_are_those_of_apply_chat_template(name: str, contents: list[str], turns: tuple[str, ...]) -> None:
     renderer = RENDERERS[name]
-    if name == "no-system" and turns[0] == "system":
+    if name in ("no-system", "inst") and turns[0] == "system":
         turns = ("user",)
     messages = _conversation(contents, turns)
     rendered = renderer.conversation(messages)
@@ -97,11 +97,12 @@ def test_segments_cover_instruction_context_and_response(name: str) -> None:
     assert texts[Segment.RESPONSE].replace(" ", "") == "applepear"
 
 
-def test_a_dropped_system_message_leaves_no_segment() -> None:
+def test_a_dropped_system_message_is_refused_by_name() -> None:
     renderer = RENDERERS["inst"]
-    rendered = renderer.conversation([Message("system", (Part("Be good."),)), Message("user", (Part("Write"),))])
-    assert rendered.text == "<s>[INST] Write [/INST]"
-    assert _texts(renderer, rendered)[Segment.INSTRUCTION].strip() == "Write"
+    for dropped in ("Be good.", "<", "s"):
+        with pytest.raises(PromptError, match="system message") as caught:
+            renderer.conversation([Message("system", (Part(dropped),)), Message("user", (Part("Write"),))])
+        assert caught.value.field == "prompt.conversation.messages[0].parts[0]"
 
 
 def test_without_a_template_the_prompt_is_inst_and_ends_on_a_token_boundary() -> None:

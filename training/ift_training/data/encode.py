@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ift_serve.text.prompt import Message, Part, PromptError, PromptRenderer, RenderedPrompt, Segment
+from ift_serve.text.spans import LostPartError
 from ift_training.data.records import Record
 
 LossOn = Literal["response", "responses", "all"]
@@ -59,7 +60,6 @@ class Encoder:
         self.renderer = renderer
         self.max_length = max_length
         self.loss_on = loss_on
-        self._backend = renderer.tokenizer.backend_tokenizer
         self._lead, self._trims = _lead(renderer)
         self.end_id = _end_id(renderer)
 
@@ -83,14 +83,10 @@ class Encoder:
 
     def response_ids(self, prompt: RenderedPrompt, response: str) -> list[int]:
         """Ids of an answer behind its prompt, with the end token."""
-        text = self._lead + (response.strip() if self._trims else response)
-        begun = prompt.token_ids
-        whole = self._backend.encode((prompt.text or "") + text, add_special_tokens=False).ids
-        if whole[: len(begun)] == begun:
-            ids = list(whole[len(begun) :])
-        else:
-            # The answer's first characters would melt into the prompt's last token; generated tokens never do.
-            ids = list(self._backend.encode(text, add_special_tokens=False).ids)
+        try:
+            ids = self.renderer.answer_ids(prompt, self._lead, response.strip() if self._trims else response)
+        except PromptError as error:
+            raise EncodingError("too long", str(error)) from error
         if not ids:
             raise EncodingError("empty response", "it has no tokens")
         return [*ids, self.end_id]
@@ -98,6 +94,8 @@ class Encoder:
     def _prompt(self, record: Record) -> RenderedPrompt:
         try:
             prompt = self.renderer.conversation(record.prompt)
+        except LostPartError as error:
+            raise EncodingError("instruction lost", str(error)) from error
         except PromptError as error:
             raise EncodingError("template refuses it", str(error)) from error
         if bytes([Segment.INSTRUCTION]) not in prompt.segment_ids:
