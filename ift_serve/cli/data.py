@@ -25,7 +25,9 @@ def data() -> None:
 
 @app.command()
 def preview(
-    path: Annotated[Path, typer.Argument(help="recipe.yaml, a file of records (.jsonl), or a recipe of the package")],
+    path: Annotated[
+        Path, typer.Argument(help="recipe.yaml, a file or directory of records, or a recipe of the package")
+    ],
     count: Annotated[int, typer.Option("--count", "-n", help="examples to show", min=1)] = 5,
     validation: Annotated[bool, typer.Option("--validation", help="show what is set apart for validation")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="field=value, over the recipe; repeat")] = None,
@@ -85,9 +87,9 @@ def _recipe(path: Path, overrides: list[str]) -> Recipe:
     from ift_serve.cli.train import packaged
     from ift_training.recipe import Recipe, apply_override
 
-    if path.suffix not in (".jsonl", ".json"):
+    if path.suffix in (".yaml", ".yml") or not path.exists():
         return Recipe.load(packaged(path), overrides)
-    found = {"output": "preview", "sources": [{"jsonl": str(path.absolute())}], "validation": {"share": 0}}
+    found = {"output": "preview", "sources": [{"file": str(path.absolute())}], "validation": {"share": 0}}
     for override in overrides:
         apply_override(found, override)
     return Recipe.parse(found)

@@ -67,7 +67,7 @@ def written(path: Path, found: Any) -> Path:
         (minimal(evaluation={"patience": 2}, validation={"share": 0}), "evaluation.patience: .*validation.share"),
         (
             minimal(sources=[{"jsonl": "a.jsonl"}], validation={"sources": [{"jsonl": "a.jsonl"}]}),
-            "validation.sources.0.jsonl: .*is trained on",
+            "validation.sources.0.file: .*is trained on",
         ),
         (
             minimal(sources=[{"jsonl": "a", "checks": [{"type": ["end"]}]}]),
@@ -169,7 +169,7 @@ def test_files_are_looked_for_beside_the_recipe(tmp_path: Path) -> None:
             },
         )
     )  # fmt: skip
-    assert [s.jsonl for s in recipe.sources] == [tmp_path / "a.jsonl", Path("/b.jsonl")]
+    assert [s.file for s in recipe.sources] == [tmp_path / "a.jsonl", Path("/b.jsonl")]
     assert recipe.template == "{{ messages }}" and recipe.output == Path("out")
     assert recipe.trainer.losses.ewc.fisher == tmp_path / "f.safetensors"
 
@@ -191,7 +191,7 @@ def test_the_written_recipe_is_valid_and_holds_the_defaults() -> None:
 
 def test_its_commented_lines_are_valid_too() -> None:
     lines = recipe_template().splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("  # - jsonl"))
+    first = next(i for i, line in enumerate(lines) if line.startswith("  # - file"))
     lines[first : first + 6] = [line.replace("# ", "", 1) for line in lines[first : first + 6]]
     assert Recipe.parse(yaml.safe_load("\n".join(lines))).sources[1].weight == 2.0
 
@@ -199,7 +199,7 @@ def test_its_commented_lines_are_valid_too() -> None:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_that_come_with_the_package_are_valid(path: Path) -> None:
     recipe = Recipe.load(path)
-    assert all(source.jsonl is None or source.jsonl.is_file() for source in recipe.sources)
+    assert all(source.file is None or source.file.is_file() for source in recipe.sources)
 
 
 def test_there_are_recipes_in_the_package() -> None:

@@ -22,7 +22,7 @@ from ift_training.data.procedural import families, split_of
 from ift_training.data.selection import TrainingData, prepare
 from ift_training.data.settings import SourceSettings, ValidationSettings
 from ift_training.data.shuffle import Permutation
-from ift_training.data.sources import JsonlSource, ProceduralSource, SourceError
+from ift_training.data.sources import FileSource, ProceduralSource, SourceError
 from tests.support.models import tiny_tokenizer
 
 
@@ -63,7 +63,7 @@ def test_permutations_of_other_keys_differ_and_mix() -> None:
 
 
 def test_weights_are_respected_over_epochs(tmp_path: Path, encoder: Encoder) -> None:
-    often = SourceSettings(jsonl=numbered(tmp_path / "often.jsonl", 10), weight=2.5)
+    often = SourceSettings(file=numbered(tmp_path / "often.jsonl", 10), weight=2.5)
     rare = SourceSettings(
         jsonl=write(tmp_path / "rare.jsonl", [{"instruction": f"Shout {i}.", "output": f"r{i}"} for i in range(8)]),
         weight=0.25,
@@ -81,14 +81,14 @@ def test_weights_are_respected_over_epochs(tmp_path: Path, encoder: Encoder) -> 
 
 
 def test_validation_is_neither_weighted_nor_shuffled(tmp_path: Path, encoder: Encoder) -> None:
-    found = data(encoder, SourceSettings(jsonl=numbered(tmp_path / "a.jsonl", 20), weight=3.0), share=0.25)
+    found = data(encoder, SourceSettings(file=numbered(tmp_path / "a.jsonl", 20), weight=3.0), share=0.25)
     assert (len(found.train), len(found.validation)) == (45, 5)
     held = [int(answer) for answer in answers(found.validation)]
     assert held == sorted(held) and not set(held) & {int(answer) for answer in answers(found.train)}
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(tmp_path: Path, encoder: Encoder) -> None:
-    source = SourceSettings(jsonl=numbered(tmp_path / "a.jsonl", 50))
+    source = SourceSettings(file=numbered(tmp_path / "a.jsonl", 50))
     first, again, other = (data(encoder, source, seed=seed).train for seed in (1, 1, 2))
     assert answers(first) == answers(again) != answers(other)
     before = answers(first)
@@ -99,7 +99,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(tmp_path: Path, encoder: Enco
 
 
 def test_a_dataset_survives_the_way_to_a_worker(tmp_path: Path, encoder: Encoder) -> None:
-    dataset = data(encoder, SourceSettings(jsonl=numbered(tmp_path / "a.jsonl", 5))).train
+    dataset = data(encoder, SourceSettings(file=numbered(tmp_path / "a.jsonl", 5))).train
     before = answers(dataset)
     assert answers(pickle.loads(pickle.dumps(dataset))) == before
 
@@ -126,16 +126,16 @@ def test_procedural_validation_is_of_the_validation_split(encoder: Encoder) -> N
 
 def test_equal_prompts_stay_on_one_side(tmp_path: Path, encoder: Encoder) -> None:
     records = [{"instruction": f"Say {i % 20}.", "output": f"{i}"} for i in range(100)]
-    found = data(encoder, SourceSettings(jsonl=write(tmp_path / "a.jsonl", records)), share=0.2)
+    found = data(encoder, SourceSettings(file=write(tmp_path / "a.jsonl", records)), share=0.2)
     sides = [{int(a) % 20 for a in answers(side)} for side in (found.train, found.validation)]
     assert not sides[0] & sides[1] and sides[0] | sides[1] == set(range(20))
     assert 15 <= len(found.validation) <= 25
 
 
 def test_validation_may_have_sources_of_its_own(tmp_path: Path, encoder: Encoder) -> None:
-    held = SourceSettings(jsonl=numbered(tmp_path / "held.jsonl", 3))
+    held = SourceSettings(file=numbered(tmp_path / "held.jsonl", 3))
     found = prepare(
-        [SourceSettings(jsonl=numbered(tmp_path / "a.jsonl", 9))], ValidationSettings(sources=[held]), encoder, 0
+        [SourceSettings(file=numbered(tmp_path / "a.jsonl", 9))], ValidationSettings(sources=[held]), encoder, 0
     )
     assert (len(found.train), len(found.validation), found.tasks) == (9, 3, ["a", "held"])
 
@@ -153,7 +153,7 @@ def test_what_is_dropped_is_reported_with_its_place(tmp_path: Path, encoder: Enc
             {"instruction": "Shout.", "output": "quiet", "checks": [{"type": "upper"}]},
         ],
     )
-    report = data(encoder, SourceSettings(jsonl=path)).report
+    report = data(encoder, SourceSettings(file=path)).report
     source = report.sources[0]
     assert (source.read, source.kept, report.dropped) == (6, 1, 5)
     assert source.dropped == {
@@ -167,21 +167,21 @@ def test_what_is_dropped_is_reported_with_its_place(tmp_path: Path, encoder: Enc
 def test_a_source_with_nothing_left_is_an_error_that_says_why(tmp_path: Path, encoder: Encoder) -> None:
     path = write(tmp_path / "a.jsonl", ["{}", "{}"])
     with pytest.raises(SourceError, match=r"dropped 2, instruction is missing \(a.jsonl:1; a.jsonl:2\)"):
-        data(encoder, SourceSettings(jsonl=path))
+        data(encoder, SourceSettings(file=path))
     (tmp_path / "empty.jsonl").touch()
-    for name, said in (("empty.jsonl", "holds no records"), ("missing.jsonl", "cannot be read")):
+    for name, said in (("empty.jsonl", "is empty"), ("missing.jsonl", "cannot be read")):
         with pytest.raises(SourceError, match=said):
-            data(encoder, SourceSettings(jsonl=tmp_path / name))
+            data(encoder, SourceSettings(file=tmp_path / name))
 
 
 def test_lines_are_found_whatever_ends_them(tmp_path: Path) -> None:
     line = json.dumps({"instruction": "Say it.", "output": "ä"}, ensure_ascii=False)
     path = tmp_path / "a.jsonl"
     path.write_bytes(f"\ufeff{line}\r\n\n   \n{line}\n{line}".encode())
-    source = JsonlSource(SourceSettings(jsonl=path))
+    source = FileSource(SourceSettings(file=path))
     assert [source.record(i)[0].response for i in range(len(source))] == ["ä"] * 3
     assert [source.where(i) for i in range(3)] == ["a.jsonl:1", "a.jsonl:4", "a.jsonl:5"]
-    assert len(JsonlSource(SourceSettings(jsonl=path, limit=2))) == 2
+    assert len(FileSource(SourceSettings(file=path, limit=2))) == 2
 
 
 def test_a_file_is_not_read_into_memory(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_file_is_not_read_into_memory(tmp_path: Path) -> None:
     line = json.dumps({"instruction": "Say it.", "output": "x" * 4000}) + "\n"
     path.write_text(line * 5000)
     tracemalloc.start()
-    source = JsonlSource(SourceSettings(jsonl=path))
+    source = FileSource(SourceSettings(file=path))
     assert source.record(4999)[0].response == "x" * 4000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -208,13 +208,13 @@ def test_examples_of_a_procedural_source_depend_on_the_seed_alone() -> None:
     ("found", "said"),
     [
         ({}, "either"),
-        ({"jsonl": "a", "procedural": ["sort"]}, "either"),
+        ({"file": "a", "procedural": ["sort"]}, "either"),
         ({"procedural": ["sorting"]}, "no family 'sorting'"),
         ({"procedural": []}, "at least one"),
-        ({"jsonl": "a", "count": 3}, "count: means nothing beside `jsonl`"),
+        ({"file": "a", "count": 3}, "count: means nothing beside `file`"),
         ({"procedural": ["sort"], "limit": 3}, "limit: means nothing beside `procedural`"),
-        ({"jsonl": "a", "checks": [{"type": "end"}]}, "phrase"),
-        ({"jsonl": "a", "weight": 0}, "greater than 0"),
+        ({"file": "a", "checks": [{"type": "end"}]}, "phrase"),
+        ({"file": "a", "weight": 0}, "greater than 0"),
     ],
 )
 def test_settings_say_what_is_wrong(found: dict[str, Any], said: str) -> None:

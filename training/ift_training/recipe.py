@@ -72,7 +72,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        names = [name for source in self.sources for name in source.task_names if source.jsonl]
+        names = [name for source in self.sources for name in source.task_names if source.file]
         if doubled := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"sources: two files make the task {doubled!r}; give one of them another `name`")
         return self
@@ -106,11 +106,11 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _held_out_files_are_others(self) -> Self:
-        trained = {source.jsonl for source in self.sources if source.jsonl is not None}
+        trained = {source.file for source in self.sources if source.file is not None}
         for index, source in enumerate(self.validation.sources):
-            if source.jsonl in trained:
+            if source.file in trained:
                 raise ValueError(
-                    f"validation.sources.{index}.jsonl: {source.jsonl} is trained on; use validation.share to keep a "
+                    f"validation.sources.{index}.file: {source.file} is trained on; use validation.share to keep a "
                     "part of it back"
                 )
         return self
@@ -159,8 +159,8 @@ class Recipe(BaseModel):
         except ValidationError as error:
             raise RecipeError("\n".join(_problems(cls, error.errors()))) from error
         for source in (*recipe.sources, *recipe.validation.sources):
-            if source.jsonl is not None:
-                source.jsonl = folder / source.jsonl.expanduser()
+            if source.file is not None:
+                source.file = folder / source.file.expanduser()
         ewc = recipe.trainer.losses.ewc
         if ewc.fisher is not None:
             ewc.fisher = folder / ewc.fisher.expanduser()

@@ -20,8 +20,9 @@ sources:
   - procedural: [constraints]
     # Examples an epoch, over all its families.
     count: 4000
-  # Files of records: {"instruction": ..., "context": ..., "output": ...} or {"messages": [...]}, one a line.
-  # - jsonl: examples.jsonl
+  # Files of records: JSON Lines, a JSON list, CSV, Parquet, .gz of these, or a directory of them. A record is
+  # {"instruction": ..., "context": ..., "output": ...}, {"messages": [...]}, or as Alpaca, ShareGPT and others have it.
+  # - file: examples.jsonl
   #   name: support                 # task name in reports and in task weights
   #   weight: 2.0                   # every record twice an epoch
   #   limit: 10000                  # use the first records only

@@ -29,6 +29,7 @@ class SourceReport:
     dropped: Counter[str] = field(default_factory=Counter)
     where: dict[str, list[str]] = field(default_factory=dict)
     sampled: bool = False
+    notes: list[str] = field(default_factory=list)
 
     def keep(self, length: int, targets: int) -> None:
         """Count a record that became an example."""
@@ -105,6 +106,7 @@ class DataReport:
         """A line for each reason of each source, with the first places."""
         lines = []
         for source in self.sources:
+            lines += source.notes
             for reason, count in source.dropped.most_common():
                 more = ", ..." if count > len(source.where[reason]) else ""
                 lines.append(f"{source.name}: dropped {count}, {reason} ({'; '.join(source.where[reason])}{more})")

@@ -76,9 +76,10 @@ def _inspect(
 ) -> tuple[Pool, Pool, SourceReport]:
     """The pools for training and for validation of one source, and what was dropped."""
     settings = source.settings
-    name = settings.name or (settings.task_names[0] if settings.jsonl else "procedural")
-    origin = str(settings.jsonl.name) if settings.jsonl else ", ".join(settings.procedural or ())
+    name = settings.name or (settings.task_names[0] if settings.file else "procedural")
+    origin = str(settings.file.name) if settings.file else ", ".join(settings.procedural or ())
     report = SourceReport(name, origin, settings.weight, sampled=source.fresh and len(source) > _SAMPLE)
+    report.notes = list(source.notes)
     kept, keys = _read(source, encoder, report, progress)
     if isinstance(source, ProceduralSource):
         report.validation = round(share * len(source)) if settings.split != "validation" else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ift_training.data.checks import parse_checks
 from ift_training.data.procedural import families
@@ -13,11 +13,15 @@ from ift_training.data.procedural.splits import Split
 
 
 class SourceSettings(BaseModel):
-    """One source: a JSONL file, or families of procedural examples."""
+    """One source: a file or directory of records, or families of procedural examples."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    jsonl: Path | None = Field(default=None, description="file of records, one JSON object a line")
+    file: Path | None = Field(
+        default=None, validation_alias=AliasChoices("file", "jsonl"),
+        description="records: JSON Lines, a JSON list, CSV, Parquet, .gz of these, or a directory of such files; "
+        "`jsonl` means the same",
+    )  # fmt: skip
     procedural: list[str] | None = Field(
         default=None, description="names of families; `constraints` and `all` stand for groups of them"
     )
@@ -58,10 +62,10 @@ class SourceSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if (self.jsonl is None) == (self.procedural is None):
-            raise ValueError("give either `jsonl` (a file) or `procedural` (names of families)")
-        kind = "jsonl" if self.jsonl is not None else "procedural"
-        other = {"jsonl": ("split", "count"), "procedural": ("limit", "rename", "ignore", "checks")}[kind]
+        if (self.file is None) == (self.procedural is None):
+            raise ValueError("give either `file` (of records) or `procedural` (names of families)")
+        kind = "file" if self.file is not None else "procedural"
+        other = {"file": ("split", "count"), "procedural": ("limit", "rename", "ignore", "checks")}[kind]
         if wrong := [name for name in other if name in self.model_fields_set]:
             raise ValueError(f"{wrong[0]}: means nothing beside `{kind}`; take it out")
         return self
@@ -71,8 +75,9 @@ class SourceSettings(BaseModel):
         """The tasks that its examples belong to."""
         if self.name:
             return [self.name]
-        if self.jsonl is not None:
-            return [self.jsonl.stem]
+        if self.file is not None:
+            name = self.file.name.removesuffix(".gz")
+            return [Path(name).stem or self.file.resolve().name or "records"]
         return list(self.procedural or ())
 
 
