@@ -41,14 +41,16 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_adapter(directory: Path, facts: Any, rank: int, seed: int) -> Path:
-    """LoRA on every linear layer, random."""
+def write_adapter(directory: Path, facts: Any, rank: int, seed: int, components: Any = None) -> Path:
+    """LoRA on every linear layer, and the ``components`` (a ``ComponentsConfig``), random."""
     import torch
     from peft import LoraConfig
 
     from ift_serve.modeling.adapters.config import BaseReference, IftConfig
     from ift_serve.modeling.adapters.reader import shape_of
     from ift_serve.modeling.adapters.writer import write_adapter as write
+    from ift_serve.modeling.instruction.components import InstructionComponents
+    from ift_serve.modeling.instruction.config import ComponentsConfig
 
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
@@ -62,7 +64,11 @@ def write_adapter(directory: Path, facts: Any, rank: int, seed: int) -> Path:
             tensors[f"base_model.model.{path}.lora_B.weight"] = b.bfloat16()
     base = BaseReference(fingerprint=facts.fingerprint, architecture=facts.architecture, shape=shape_of(facts))
     fields = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, task_type="CAUSAL_LM").to_dict()
-    write(directory, peft_fields=fields, peft_tensors=tensors, config=IftConfig(base=base), extras={}, card="")
+    components = components or ComponentsConfig()
+    modules = InstructionComponents(components, shape_of(facts)).state_dict()
+    extras = {name: torch.randn(tensor.shape, generator=generator) * 0.1 for name, tensor in modules.items()}
+    config = IftConfig(base=base, components=components)
+    write(directory, peft_fields=fields, peft_tensors=tensors, config=config, extras=extras, card="")
     return directory
 
 

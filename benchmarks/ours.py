@@ -26,12 +26,20 @@ _STOP_SECONDS = 60.0
 def server(model: Path, *options: str, log: Path | None = None) -> Iterator[tuple[str, int]]:
     """Start ``ift-serve serve`` on a free port; yields its address and process id."""
     command = [sys.executable, "-c", "from ift_serve.cli import main; main()", "serve", str(model), "--port", "0"]
-    command += ["--log-level", "warning"]
-    environment = {k: v for k, v in os.environ.items() if k not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}}
+    with running([*command, "--log-level", "warning", *options], log=log) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def running(
+    command: list[str], *, log: Path | None = None, environment: dict[str, str] | None = None
+) -> Iterator[tuple[str, int]]:
+    """Run a command that says where it serves, until the end of the block; ``environment`` is added to this one."""
+    inherited = {k: v for k, v in os.environ.items() if k not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}}
     with contextlib.ExitStack() as stack:
         errors = None if log is None else stack.enter_context(log.open("ab"))
         process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=inherited | (environment or {})
         )
         try:
             yield _address(process), process.pid

@@ -1,7 +1,9 @@
 """Does the server stay right and lean for hours? Mixed traffic, cancels, deadlines, bad requests, engine kills.
 
 ``python benchmarks/soak.py --minutes 10 --json``. Every answer is compared with the one the same request got alone.
-Exit code 0 only if no answer was lost or wrong and nothing leaked.
+``--adapters 8`` has adapters replaced all the time. The report says what the engine's memory was made of meanwhile, by
+the system, the allocator, Python and torch; ``soak_plot.py`` draws it. Exit code 0 only if no answer was lost or wrong
+and nothing leaked.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from models import SHAPES, build
-from ours import client, server
+from ours import client, running
 from resources import Held, engine_of, held
+from soak_adapters import AdapterTraffic, write_versions
 from traffic import BAD, Answer, Case, cases, with_stop
 
 from ift_serve.client import AsyncClient, ServerError
@@ -36,8 +39,11 @@ _DESCRIPTOR_GROWTH = 8
 class Soak:
     """One run: its counts, and what went wrong."""
 
-    def __init__(self, client: AsyncClient, front: int, given: argparse.Namespace) -> None:
+    def __init__(
+        self, client: AsyncClient, front: int, given: argparse.Namespace, versions: dict[str, list[str]]
+    ) -> None:
         self._client, self._front, self._given = client, front, given
+        self._adapters = AdapterTraffic(client, versions, given.seed) if versions else None
         self._known: list[tuple[Case, Answer]] = []
         self._killed: list[float] = []
         self._ready: list[float] = []
@@ -56,6 +62,8 @@ class Soak:
             if first != second:
                 self.problems.append(f"case {number} differs between two solo runs")
             self._known.append((case, first))
+        if self._adapters is not None:
+            await self._adapters.learn([case for case, _ in self._known])
 
     async def run(self) -> dict[str, Any]:
         """Traffic for the time given, then silence and the accounts."""
@@ -65,12 +73,14 @@ class Soak:
         samples: list[tuple[float, Held]] = []
         watch = asyncio.create_task(self._watch(begun, end, samples))
         kills = asyncio.create_task(self._kill(begun, end))
-        await asyncio.gather(watch, kills, *callers)
+        reloads = [self._adapters.reload(end, self._given.reload_seconds)] if self._adapters is not None else []
+        await asyncio.gather(watch, kills, *callers, *reloads)
         load = await self._settle()
         samples.append((time.monotonic() - begun, await asyncio.to_thread(held, self._front)))
         self._check_growth(samples, end - begun)
         return {
             "seconds": round(time.monotonic() - begun, 1), "counts": dict(sorted(self.counts.items())),
+            "adapter_loads": 0 if self._adapters is None else self._adapters.loads,
             "kills": self.kills, "told_seconds_max": round(max(self.told, default=0.0), 3), "idle_load": load,
             "held": [{"at": round(at, 1)} | asdict(h) for at, h in samples[:: max(1, len(samples) // 20)]],
             "problem_count": len(self.problems),
@@ -80,8 +90,10 @@ class Soak:
 
     async def _caller(self, number: int, end: float) -> None:
         rng = random.Random(self._given.seed * 1000 + number)
-        ways = (self._whole, self._whole, self._streamed, self._streamed, self._left, self._late, self._bad)
+        ways = [self._whole, self._whole, self._streamed, self._streamed, self._left, self._late, self._bad]
+        ways += [self._adapted] * 4 if self._adapters is not None else []
         while time.monotonic() < end:
+            await asyncio.sleep(self._given.pause)
             begun = time.monotonic()
             try:
                 await rng.choice(ways)(rng)
@@ -112,6 +124,12 @@ class Soak:
 
     async def _streamed(self, rng: random.Random) -> None:
         await self._whole(rng, stream=True)
+
+    async def _adapted(self, rng: random.Random) -> None:
+        assert self._adapters is not None
+        problem = await self._adapters.ask(rng)
+        self.counts["adapted"] += 1
+        self.problems += [problem] if problem else []
 
     def _generation(self, rng: random.Random) -> tuple[Case, Answer]:
         while True:
@@ -230,15 +248,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, default=60, help="distinct requests whose solo answers are learnt first")
     parser.add_argument("--kills", type=int, default=2)
     parser.add_argument("--cache-mib", type=int, default=2, help="small, so that requests preempt one another")
+    parser.add_argument("--adapters", type=int, default=0, help="names whose two versions replace one another")
+    parser.add_argument("--reload-seconds", type=float, default=2.0, help="between two such replacements")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds that a caller waits between calls")
+    parser.add_argument("--memory-seconds", type=float, default=10.0, help="between two looks into the engine's memory")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="JSON only, on standard output")
     return parser.parse_args()
 
 
-async def soak(address: str, front: int, given: argparse.Namespace) -> dict[str, Any]:
+async def soak(address: str, front: int, given: argparse.Namespace, versions: dict[str, list[str]]) -> dict[str, Any]:
     """Learn, then run."""
     async with client(address) as connected:
-        run = Soak(connected, front, given)
+        run = Soak(connected, front, given, versions)
         await run.learn((await connected.model()).vocabulary_size)
         return await run.run()
 
@@ -247,10 +269,18 @@ def main() -> int:
     """Run and print; 1 if anything was wrong."""
     given = arguments()
     with tempfile.TemporaryDirectory(prefix="ift-soak-") as scratch:
-        model = given.model or build(given.shape, Path(scratch) / given.shape, "float32")
-        options = ("--dtype", "float32", "--metrics-port", "-1", "--cache-mib", str(given.cache_mib))
-        with server(model, *options) as (address, front):
-            report = asyncio.run(soak(address, front, given))
+        folder = Path(scratch)
+        model = given.model or build(given.shape, folder / given.shape, "float32")
+        (folder / "adapters").mkdir()
+        versions = write_versions(folder / "adapters", model, given.adapters) if given.adapters else {}
+        engine = {"model": str(model), "dtype": "float32", "cache_bytes": given.cache_mib * 2**20}
+        fields = json.dumps({"engine": engine, "adapter_roots": [str(folder / "adapters")]})
+        command = [sys.executable, str(Path(__file__).with_name("soak_server.py")), fields]
+        memory = folder / "memory.jsonl"
+        watched = {"IFT_SOAK_MEMORY": str(memory), "IFT_SOAK_SECONDS": str(given.memory_seconds)}
+        with running(command, environment=watched) as (address, front):
+            report = asyncio.run(soak(address, front, given, versions))
+        report["engine_memory"] = [json.loads(line) for line in memory.read_text().splitlines()]
     print(json.dumps(report, indent=None if given.json else 2))
     return 0 if report["passed"] else 1
 

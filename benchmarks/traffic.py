@@ -20,6 +20,7 @@ class Answer:
     texts: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     scores: tuple[tuple[float, ...], ...] = ()
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,24 @@ class Case:
     sampling: dict[str, Any] = field(default_factory=dict)
     continuations: tuple[tuple[int, ...], ...] = ()
 
-    async def ask(self, client: AsyncClient, *, stream: bool = False) -> Answer:
-        """The whole answer."""
+    async def ask(self, client: AsyncClient, *, stream: bool = False, adapter: str = "") -> Answer:
+        """The whole answer, which names the version of the adapter that it is of."""
         prompt = Prompt.from_tokens(self.prompt)
         if self.continuations:
-            scored = await client.score(prompt, self.continuations, token_log_probs=True, timeout=TIMEOUT)
-            return Answer(scores=tuple(s.token_log_probs for s in scored.scores))
+            scored = await client.score(
+                prompt, self.continuations, token_log_probs=True, timeout=TIMEOUT, adapter=adapter
+            )
+            return Answer(scores=tuple(s.token_log_probs for s in scored.scores), adapter=scored.adapter)
+        options = self.sampling | {"tokens": True, "timeout": TIMEOUT, "adapter": adapter}
         if stream:
-            whole = await client.stream(prompt, tokens=True, timeout=TIMEOUT, **self.sampling).result()
+            whole = await client.stream(prompt, **options).result()
         else:
-            whole = await client.generate(prompt, tokens=True, timeout=TIMEOUT, **self.sampling)
+            whole = await client.generate(prompt, **options)
         return Answer(
             tuple(tuple(t.token_id for t in c.tokens) for c in whole.candidates),
             tuple(c.text for c in whole.candidates),
             tuple(c.finish_reason for c in whole.candidates),
+            adapter=whole.adapter,
         )
 
     async def leave_early(self, client: AsyncClient, after: int) -> list[list[int]]:

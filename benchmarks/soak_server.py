@@ -1,0 +1,33 @@
+"""The server of a soak: as ``ift-serve serve``, with an engine that writes down its memory. Its argument is JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from typing import Any
+
+from ift_serve.engine.client import EngineClient
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.logs import configure_logs
+from ift_serve.server.app import Server, announce
+from ift_serve.server.config import ServerConfig
+
+
+async def serve(fields: dict[str, Any]) -> None:
+    """Until SIGTERM."""
+    engine = EngineConfig(**fields.pop("engine"))
+    config = ServerConfig(engine=engine, port=0, metrics_port=None, log_level="warning", **fields)
+    configure_logs(config.log_level)
+    server = Server(config, EngineClient(config.engine, worker_module="soak_worker"))
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    await server.start()
+    announce(server)
+    await ended.wait()
+    await server.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(json.loads(sys.argv[1])))

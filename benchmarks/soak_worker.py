@@ -1,0 +1,47 @@
+"""``python -m soak_worker ENDPOINT PARENT_PID``: the engine process, which also writes down what its memory is made of.
+
+A line of JSON every ``IFT_SOAK_SECONDS`` into the file ``IFT_SOAK_MEMORY``; see ``memory.snapshot``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+
+from memory import snapshot
+
+from ift_serve.decoding.build import build_core
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core import EngineCore
+from ift_serve.engine.logs import configure_logs
+from ift_serve.engine.messages import ModelDescription
+from ift_serve.engine.process import worker_main
+
+
+def _record(core: EngineCore) -> None:
+    begun, interval = time.monotonic(), float(os.environ["IFT_SOAK_SECONDS"])
+    with open(os.environ["IFT_SOAK_MEMORY"], "a") as file:
+        while True:
+            load = core.load()
+            line = {
+                "pid": os.getpid(), "at": round(time.monotonic() - begun, 1), "steps": load.steps,
+                "adapter_mib": round(load.adapter_bytes / 2**20, 2), **snapshot(),
+            }  # fmt: skip
+            print(json.dumps(line), file=file, flush=True)
+            time.sleep(interval)
+
+
+def _build(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
+    core, model = build_core(config)
+    threading.Thread(target=_record, args=(core,), name="memory", daemon=True).start()
+    return core, model
+
+
+if __name__ == "__main__":
+    configure_logs("warning")
+    code = worker_main(_build, sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)
