@@ -71,6 +71,9 @@ def serve(
     sampling_defaults: Annotated[
         str, typer.Option(help="of what requests leave open: model (its generation_config), neutral")
     ] = "model",
+    engine_patience: Annotated[
+        float | None, typer.Option(help="seconds without progress after which the engine is replaced", min=0.1)
+    ] = None,
     drain_timeout: Annotated[float, typer.Option(help="seconds for calls in flight on SIGTERM", min=0)] = 30.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning, error")] = "info",
     log_prompts: Annotated[bool, typer.Option(help="write prompt texts into the log")] = False,
@@ -92,6 +95,7 @@ def serve(
             max_sequences=max_sequences, max_batch_tokens=max_batch_tokens, max_waiting=max_waiting,
             cache_bytes=None if cache_mib is None else cache_mib * 2**20, attention_backend=attention_backend,
             prefix_caching=prefix_caching, adapter_slots=adapter_slots, max_lora_rank=max_lora_rank,
+            patience=engine_patience,
         )  # fmt: skip
         config = ServerConfig.model_validate(
             {

@@ -144,9 +144,9 @@ class Calls:
             if call is not None:
                 call.deliver(output)
 
-    def any_unfinished(self) -> bool:
-        """Whether the engine has more to say to anyone."""
-        return any(not call.finished for call in self._calls.values())
+    def any_unfinished(self, besides: str) -> bool:
+        """Whether the engine has more to say to anyone but calls whose ids begin with ``besides``."""
+        return any(not call.finished and not number.startswith(besides) for number, call in self._calls.items())
 
     def fail_all(self, kind: FailureKind, message: str, retry_after: float = 0.0) -> None:
         """The engine is gone: every call in flight ends with an error of its own."""

@@ -39,6 +39,7 @@ __all__ = ["BaseEngineClient", "EngineClient", "EngineError", "EngineStartError"
 
 _log = logging.getLogger(__name__)
 
+_OWN_NUMBERS = "/adapter/"
 _LONGEST_WAIT = 60.0
 """Seconds that a call waits for a restarting engine when its deadline is further away, or it has none."""
 
@@ -59,7 +60,7 @@ class BaseEngineClient(ABC):
     """What clients have in common, wherever their engine runs. Everything happens on one event loop.
 
     ``model`` describes the engine once it is ready, ``load`` is its latest snapshot, ``restarts`` counts
-    engines that were started after one died.
+    engines that were started after one died, ``hangs`` those that were killed because they made no progress.
     """
 
     model: ModelDescription
@@ -68,7 +69,7 @@ class BaseEngineClient(ABC):
         self.config = config
         self.load = EngineLoad()
         self.state: State = "starting"
-        self.restarts = 0
+        self.restarts = self.hangs = 0
         self._calls = Calls()
         self._callbacks: list[Callable[[State], None]] = []
         self._changed = asyncio.Event()
@@ -159,7 +160,7 @@ class BaseEngineClient(ABC):
 
     def _number(self) -> str:
         """An id that no caller can choose: theirs do not begin with a slash."""
-        return f"/adapter/{next(self._numbers)}"
+        return f"{_OWN_NUMBERS}{next(self._numbers)}"
 
     async def unload_adapter(self, reference: str, drain_seconds: float = 60.0) -> list[AdapterInfo]:
         """Refuse new requests for ``name`` or ``name@version``; wait until it is free. Raises ``EngineError``."""
@@ -263,7 +264,7 @@ class BaseEngineClient(ABC):
 class EngineClient(BaseEngineClient):
     """An engine in a process of its own, restarted when it dies.
 
-    Delays and ``patience`` are in seconds; see ``Supervisor``.
+    Delays are in seconds; see ``Supervisor``.
     """
 
     def __init__(
@@ -273,7 +274,6 @@ class EngineClient(BaseEngineClient):
         worker_module: str = WORKER_MODULE,
         first_restart_delay: float = 0.1,
         longest_restart_delay: float = 10.0,
-        patience: float = 300.0,
     ) -> None:
         super().__init__(config)
         self._restore_task: asyncio.Task[None] | None = None
@@ -283,7 +283,6 @@ class EngineClient(BaseEngineClient):
             module=worker_module,
             first_delay=first_restart_delay,
             longest_delay=longest_restart_delay,
-            patience=patience,
         )
 
     @property
@@ -343,11 +342,12 @@ class EngineClient(BaseEngineClient):
         self._adapters_changed(said.adapters)
 
     def engine_owes(self) -> bool:
-        """Whether any call waits for the engine."""
-        return self._calls.any_unfinished()
+        """Whether any call waits for tokens or scores."""
+        return self._calls.any_unfinished(besides=_OWN_NUMBERS)
 
-    def engine_died(self, how: str, retry_after: float) -> None:
-        """The engine process ended and will be started again."""
+    def engine_died(self, how: str, retry_after: float, *, hung: bool) -> None:
+        """The engine process ended, or was ended because it was ``hung``, and will be started again."""
+        self.hangs += hung
         _log.error("the engine process ended (%s); %d calls in flight fail", how, len(self._calls))
         self.load = EngineLoad()
         self._stop_restoring()

@@ -36,6 +36,9 @@ class EngineConfig(BaseModel):
     kv_dtype: Literal["auto", "float8"] = Field(default="auto", description="of the cache; float8 halves it on a GPU")
     cuda_graphs: bool = Field(default=True, description="replay decode steps as CUDA graphs")
     context_length: Count | None = Field(default=None, description="tokens of prompt and answer; None: the model's")
+    patience: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=15.0, description="seconds without progress after which an engine, or an adapter's loading, is ended"
+    )
     seed: int = 0
 
     @model_validator(mode="after")

@@ -31,6 +31,7 @@ from ift_serve.engine.messages import (
 )
 from ift_serve.engine.outgoing import candidate_outputs, score_output
 from ift_serve.engine.pace import Pace
+from ift_serve.engine.progress import Progress
 from ift_serve.engine.request import Generation, Request, Scoring
 from ift_serve.engine.scheduler import Scheduler
 from ift_serve.engine.sequence import Sequence
@@ -38,6 +39,7 @@ from ift_serve.engine.step import SampledToken, StepBatch, StepResult
 from ift_serve.engine.strategy import HIDDEN, Strategies, Strategy
 from ift_serve.engine.tables import BlockTables
 from ift_serve.engine.validation import RefusedError, RequestValidator
+from ift_serve.engine.warm_up import WARM_UP_TOKENS
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,12 @@ class Runner(Protocol):
     def block_size(self) -> int: ...
     @property
     def total_blocks(self) -> int: ...
+    @property
+    def progress(self) -> Progress:
+        """Where the parts of a step that are done are noted."""
+
+    @progress.setter
+    def progress(self, progress: Progress) -> None: ...
     def execute(self, batch: StepBatch) -> StepResult: ...
 
 
@@ -86,6 +94,7 @@ class EngineCore:
         self._numbers = count()
         self._outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed] = []
         self._touched: list[Generation] = []
+        self._progress = Progress()
         self._failures = 0
         self._woken = False
         self._pace = Pace(clock())
@@ -152,6 +161,11 @@ class EngineCore:
         """Refuse new requests for an adapter and free it when it is no longer used."""
         self._adapters.unload(message)
 
+    def report_to(self, progress: Progress) -> None:
+        """Note there from now on what is done."""
+        progress.expect(self._runner.progress, self._model.max_batch_tokens / WARM_UP_TOKENS)
+        self._progress = self._runner.progress = progress
+
     def on_wake(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called, from any thread, when an idle engine has something to do: an adapter is loaded."""
         self._woken = False
@@ -204,6 +218,7 @@ class EngineCore:
     def step(self) -> StepOutputs:
         """Compute once; return what there is to say. Raises what the runner raises if it keeps failing."""
         started = self._clock()
+        self._progress.begin()
         self._expire(started)
         self._woken = False
         self._end_drained()
@@ -218,6 +233,8 @@ class EngineCore:
         replies, changes = self._adapters.take_news()
         self._outputs += replies
         outputs, self._outputs = self._outputs, []
+        if batch.sequences or outputs or changes:
+            self._progress.work()
         return StepOutputs(outputs=outputs, load=self.load(), adapters=changes)
 
     def _end_drained(self) -> None:

@@ -30,10 +30,12 @@ from ift_serve.engine.messages import (
     decode_input,
     encode,
 )
+from ift_serve.engine.progress import Progress
 
 _log = logging.getLogger(__name__)
 
 _PARENT_CHECK_MILLISECONDS = 1000
+_PAUSE_MILLISECONDS = 1
 _PR_SET_PDEATHSIG = 1
 
 BuildCore = Callable[[EngineConfig], tuple[EngineCore, ModelDescription]]
@@ -69,8 +71,12 @@ def start_failure(error: Exception) -> str:
 class EngineLoop:
     """Feeds one core from one connected PAIR socket."""
 
-    def __init__(self, core: EngineCore, socket: zmq.Socket[bytes], parent: int) -> None:
+    def __init__(
+        self, core: EngineCore, socket: zmq.Socket[bytes], parent: int, progress: Progress, patience: float
+    ) -> None:
         self._core = core
+        self._progress = progress
+        self._idle_milliseconds = min(_PARENT_CHECK_MILLISECONDS, int(1000 * patience / 4))
         self._socket = socket
         self._parent = parent
         self._woken, nudge = os.pipe()
@@ -84,6 +90,7 @@ class EngineLoop:
     def run(self) -> None:
         """Serve until ``Shutdown`` comes or the parent is gone. Blocks only while there is nothing to do."""
         core, socket = self._core, self._socket
+        steps = 0
         while True:
             if not core.has_work() and not self._wait():
                 return
@@ -91,17 +98,18 @@ class EngineLoop:
                 return
             said = core.step() if core.has_work() else StepOutputs(outputs=[], load=core.load())
             socket.send(encode(said))
+            if core.has_work() and said.load.steps == steps and not said.outputs:
+                # Work that cannot be done now must not flood the front with news of nothing.
+                self._poller.poll(_PAUSE_MILLISECONDS)
+            steps = said.load.steps
 
     def _wait(self) -> bool:
-        """Sleep until a message is there or the core is woken; False when the parent is gone.
-
-        While an adapter is read, which may take long, the front hears now and then that all is well.
-        """
-        while not (ready := self._poller.poll(_PARENT_CHECK_MILLISECONDS)):
+        """Sleep until a message is there or the core is woken; False when the parent is gone."""
+        self._progress.idle()
+        while not (ready := self._poller.poll(self._idle_milliseconds)):
+            self._progress.idle()
             if os.getppid() != self._parent:
                 return False
-            if self._core.loading:
-                self._socket.send(encode(StepOutputs(outputs=[], load=self._core.load())))
         if any(source == self._woken for source, _ in ready):
             os.read(self._woken, 4096)
         return True
@@ -134,11 +142,11 @@ def _die_with_parent(parent: int) -> None:
 def worker_main(build: BuildCore, arguments: list[str]) -> int:
     """Entry point of an engine process.
 
-    ``arguments``: the endpoint to connect to and the parent's process id. The configuration comes as JSON
-    on stdin. Returns the exit code. Signals that a terminal or an init system sends to all processes are
-    left to the parent, which lets calls finish before it sends ``Shutdown``.
+    ``arguments``: the endpoint to connect to, the parent's process id, and the descriptor of the page that progress is
+    noted on. The configuration comes as JSON on stdin. Returns the exit code. Signals that a terminal or an init
+    system sends to all processes are left to the parent, which lets calls finish before it sends ``Shutdown``.
     """
-    endpoint, parent = arguments[0], int(arguments[1])
+    endpoint, parent, page = arguments[0], int(arguments[1]), int(arguments[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with_parent(parent)
@@ -149,14 +157,17 @@ def worker_main(build: BuildCore, arguments: list[str]) -> int:
     socket.connect(endpoint)
     try:
         try:
-            core, model = build(EngineConfig.model_validate_json(sys.stdin.buffer.read()))
+            config = EngineConfig.model_validate_json(sys.stdin.buffer.read())
+            core, model = build(config)
         except Exception as error:
             socket.send(encode(Failed(start_failure(error))))
             return 1
         gc.collect()
         gc.freeze()  # a full collection over torch's modules would stall a step for tens of milliseconds
+        progress = Progress(page)
+        core.report_to(progress)
         socket.send(encode(Ready(model)))
-        EngineLoop(core, socket, parent).run()
+        EngineLoop(core, socket, parent, progress, config.patience).run()
         return 0
     finally:
         socket.close()

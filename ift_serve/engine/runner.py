@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ift_kernels.device import FLOAT8_CAPABILITY, properties
 from ift_serve.engine.adapter_host import TensorAdapterHost
-from ift_serve.engine.compile_monitor import CompileMonitor
+from ift_serve.engine.compile_monitor import CompileMonitor, report_compilations
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.flatten import Flattener
 from ift_serve.engine.graphs import CudaCapture, DecodeGraphs, bucket_sizes, eager_capture
 from ift_serve.engine.kv_cache import KVCache, bytes_per_block
 from ift_serve.engine.messages import ModelDescription
+from ift_serve.engine.progress import Progress
 from ift_serve.engine.sampler import Sampler, sampled_tokens, scored_tokens
 from ift_serve.engine.sampling_defaults import sampling_defaults
 from ift_serve.engine.step import SamplingRow, SequenceStep, StepBatch, StepResult
@@ -83,6 +84,8 @@ class ModelRunner:
     def __init__(self, config: EngineConfig) -> None:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        self.progress = Progress()
+        report_compilations(lambda: self.progress)
         torch.manual_seed(config.seed)
         device = _device(config)
         model = load_model(
@@ -146,8 +149,12 @@ class ModelRunner:
 
     def _warm_up(self) -> None:
         """The shapes that serving will have, so that the first request meets compiled kernels and warm memory."""
-        for batch in warm_up_batches(self.block_size, self._graphs.sizes if self._graphs else []):
+        batches = list(warm_up_batches(self.block_size, self._graphs.sizes if self._graphs else []))
+        for batch in batches:
             self.execute(batch)
+        self.progress = Progress()  # what compiled and touched memory first says nothing of later steps
+        self.progress.begin()
+        self.execute(batches[0])
         if self._graphs is not None:
             self._warm_up_adapters()
         for layer in self._cache.layers:
@@ -173,6 +180,7 @@ class ModelRunner:
             self._cache.copy_blocks(batch.block_copies)
         indices, rows, targets = _output_rows(batch.sequences)
         flat = self._flatten(batch.sequences)
+        flat.on_layer = self.progress.work
         slots = self.adapters.extend(flat, batch.sequences)
         everything = len(indices) == flat.input_ids.shape[0]
         logits = None
@@ -209,6 +217,7 @@ class ModelRunner:
             sampled = self._sampler.run(logits, rows[part], targets[part])
             drawn += sampled_tokens(sampled, rows[part])
             scores = scored_tokens(sampled, 0, logits.shape[0])
+            self.progress.work()
             log_probs += scores.log_probs
             greedy += scores.greedy
         place = 0

@@ -26,15 +26,15 @@ class Watcher(Protocol):
     def engine_ready(self, model: ModelDescription) -> None: ...
     def engine_said(self, said: StepOutputs) -> None: ...
     def engine_owes(self) -> bool: ...
-    def engine_died(self, how: str, retry_after: float) -> None: ...
+    def engine_died(self, how: str, retry_after: float, *, hung: bool) -> None: ...
 
 
 class Supervisor:
     """Owns the engine process of one front. ``start`` once, ``close`` once.
 
     The delay before a restart doubles from ``first_delay`` to ``longest_delay`` (seconds) while engines die
-    without having computed a step, and begins anew once one has. An engine that owes answers and says nothing
-    for ``patience`` seconds is taken for hung and killed.
+    without having computed a step, and begins anew once one has. One that makes no progress for the configuration's
+    ``patience`` is killed; see :class:`ift_serve.engine.hang.HangDetector`.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class Supervisor:
         module: str = WORKER_MODULE,
         first_delay: float = 0.1,
         longest_delay: float = 10.0,
-        patience: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
@@ -53,8 +52,6 @@ class Supervisor:
         self._module = module
         self._first_delay = first_delay
         self._longest_delay = longest_delay
-        self._patience = patience
-        self._heard = clock()
         self._clock = clock
         self._start_timeout = 0.0
         self._start_seconds = 0.0
@@ -105,15 +102,12 @@ class Supervisor:
         while True:
             if self._child is not None:
                 child = self._child
-                watchdog = asyncio.create_task(self._kill_when_hung(child))
                 try:
-                    await child.read(self._said)
+                    await child.read(self._said, self._watcher.engine_owes)
                 except Exception:
                     _log.exception("the engine's outputs cannot be taken; it is ended")
-                finally:
-                    watchdog.cancel()
                 retry_after = self._delay + self._start_seconds
-                self._watcher.engine_died(child.exit_text(), retry_after)
+                self._watcher.engine_died(child.exit_text(), retry_after, hung=child.hung)
                 await self._end_child()
             await asyncio.sleep(self._delay)
             self._delay = min(2 * self._delay, self._longest_delay)
@@ -123,18 +117,7 @@ class Supervisor:
                 _log.error("the engine did not start again, next attempt in %.1f s: %s", self._delay, error)
                 await self._end_child()
 
-    async def _kill_when_hung(self, child: EngineChild) -> None:
-        self._heard = self._clock()
-        while True:
-            await asyncio.sleep(self._patience / 4)
-            if not self._watcher.engine_owes():
-                self._heard = self._clock()
-            elif self._clock() - self._heard > self._patience:
-                _log.error("the engine has said nothing for %.0f s and owes answers; it is killed", self._patience)
-                child.kill()
-
     def _said(self, said: StepOutputs) -> None:
-        self._heard = self._clock()
         if said.load.steps:
             self._delay = self._first_delay
         self._watcher.engine_said(said)

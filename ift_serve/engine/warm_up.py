@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from ift_serve.engine.messages import SamplingParams
 from ift_serve.engine.step import SamplingRow, SequenceStep, StepBatch
 
+WARM_UP_TOKENS = 8
+"""Of the prompt that is computed before serving, from which the time of larger ones is guessed."""
 _PLAIN = SamplingParams(max_new_tokens=1)
 _TRUNCATED = SamplingParams(top_p=0.9, top_k=8, max_new_tokens=1)
 _PENALISED = SamplingParams(repetition_penalty=1.1, max_new_tokens=1)
@@ -22,7 +24,7 @@ def warm_up_batches(block_size: int, decode_sizes: list[int]) -> Iterator[StepBa
     def step(number: int, count: int, params: SamplingParams) -> SequenceStep:
         return SequenceStep(number, [0] * count, 0, [0], b"", SamplingRow(params, 0, 0, 1.0, [0], 1))
 
-    count = min(8, block_size)
+    count = min(WARM_UP_TOKENS, block_size)
     yield StepBatch([step(-1, count, _TRUNCATED)], [])
     yield StepBatch([step(-1, 1, _TRUNCATED)], [])
     if not decode_sizes:

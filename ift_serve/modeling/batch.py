@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -128,7 +129,8 @@ class FlatBatch:
     ``lengths`` (tokens a row may see: its position + 1) are ``[T]`` int32; ``block_tables`` is ``[S, M]`` int32;
     ``segments`` is ``[T]`` uint8 (design: 0 template, 1 instruction, 2 context, 3 response). ``tiles`` groups
     neighbouring rows for the CPU's attention kernel; ``prefill`` has launches of its own on a GPU, where decode
-    tokens come first. ``backend`` is that of every kernel (:mod:`ift_kernels.backend`).
+    tokens come first. ``backend`` is that of every kernel (:mod:`ift_kernels.backend`). ``on_layer`` is called after
+    each layer's attention.
     """
 
     input_ids: Tensor
@@ -146,6 +148,7 @@ class FlatBatch:
     bias: BatchBias | None = None
     lora: BatchLora | None = None
     adaptation: Adaptation | None = None
+    on_layer: Callable[[], None] | None = None
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int, softcap: float
@@ -171,6 +174,8 @@ class FlatBatch:
                 self._decode(layer, query[:count], count, scale, window, softcap),
                 self._prefill(layer, query[count:], self.prefill, scale, window, softcap),
             ))  # fmt: skip
+        if self.on_layer is not None:
+            self.on_layer()
         return output if self.adaptation is None else self.adaptation.gain(layer, output)
 
     def _decode(self, layer: int, query: Tensor, count: int, scale: float, window: int, softcap: float) -> Tensor:

@@ -23,13 +23,12 @@ from tests.support.oracle_worker import build
 PROMPT = [5, 17, 3, 44, 9]
 
 
-def process_client(model: str = "slow", patience: float = 300.0) -> EngineClient:
+def process_client(model: str = "slow", patience: float = 60.0) -> EngineClient:
     return EngineClient(
-        EngineConfig(model=model),
+        EngineConfig(model=model, patience=patience),
         worker_module="tests.support.oracle_worker",
         first_restart_delay=0.01,
         longest_restart_delay=0.05,
-        patience=patience,
     )
 
 
@@ -245,15 +244,6 @@ async def test_a_call_waits_for_a_restart_no_longer_than_its_deadline() -> None:
         assert late.value.kind is FailureKind.DEADLINE
 
 
-async def test_a_hung_engine_is_replaced() -> None:
-    async with process_client("hung", patience=0.2) as client:
-        with pytest.raises(EngineError) as ended:
-            await answer(client, generate("a", PROMPT))
-        assert ended.value.kind is FailureKind.UNAVAILABLE
-        assert await answer(client, generate("b", PROMPT, max_new_tokens=2))
-        assert client.restarts == 1
-
-
 async def until_ready(client: BaseEngineClient, name: str) -> None:
     await until(lambda: (info := client.adapters.find(name)) is not None and info.state is AdapterState.READY)
 
@@ -269,15 +259,6 @@ async def test_a_load_goes_on_without_its_caller_and_is_repeated_after_a_crash(t
         kill(client)
         await until(lambda: client.restarts == 1)
         await until_ready(client, "a")
-
-
-async def test_reading_may_take_longer_than_a_hung_engine_is_given(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    async with process_client(patience=2.5) as client:
-        loading = asyncio.create_task(client.load_adapter("a", f"one:{gate}"))
-        await asyncio.sleep(4.0)
-        gate.touch()
-        assert (await loading).state is AdapterState.READY and client.restarts == 0
 
 
 async def test_only_calls_that_name_an_adapter_wait_until_it_is_loaded_again(tmp_path: Path) -> None:

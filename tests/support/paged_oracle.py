@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable
 
 from ift_serve.engine.messages import ModelDescription, TokenStatistics
+from ift_serve.engine.progress import Progress
 from ift_serve.engine.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep, StepBatch, StepResult
 
 VOCABULARY = 97
@@ -34,6 +35,7 @@ class PagedOracle:
         poison = random.Random(0)
         self._slots = [poison.getrandbits(64) for _ in range(total_blocks * block_size)]
         self.computed_tokens = 0
+        self.progress = Progress()
         self.batches: list[int] = []
         self.copies = 0
         self.fail_next = False
