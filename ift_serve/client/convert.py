@@ -104,8 +104,8 @@ def _token(token: pb.Token) -> Token:
     if token.HasField("statistics"):
         s = token.statistics
         statistics = Statistics(s.p1, s.p2, s.entropy, s.mean_top20_log_prob, s.temperature)
-    alternatives = tuple(Alternative(a.token_id, a.text, a.log_prob) for a in token.alternatives)
-    return Token(token.token_id, token.text, token.log_prob, alternatives, statistics)
+    alternatives = tuple(Alternative(a.token_id, a.text, a.log_prob, a.raw) for a in token.alternatives)
+    return Token(token.token_id, token.text, token.log_prob, alternatives, statistics, token.raw)
 
 
 def usage(message: pb.Usage) -> Usage:
@@ -207,7 +207,7 @@ def scores(message: pb.ScoreResponse) -> Scores:
 def tokenization(message: pb.TokenizeResponse) -> Tokenization:
     """Tokens with the names of their segments."""
     names = [pb.Segment.Name(s).removeprefix("SEGMENT_").lower() for s in message.segments]
-    return Tokenization(list(message.token_ids), names, message.text, list(message.pieces))
+    return Tokenization(list(message.token_ids), names, message.text, list(message.pieces), list(message.raw))
 
 
 def adapter(message: adapter_pb2.Adapter) -> Adapter:

@@ -69,6 +69,8 @@ class Alternative:
     token_id: int
     text: str
     log_prob: float
+    raw: bytes = b""
+    """Its own bytes, parts of characters included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Token:
     log_prob: float
     alternatives: tuple[Alternative, ...] = ()
     statistics: Statistics | None = None
+    raw: bytes = b""
+    """Its own bytes, parts of characters included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,8 @@ class Tokenization:
     segments: list[str]
     text: str
     pieces: list[str]
+    raw: list[bytes] = field(default_factory=list)
+    """The bytes of each token, parts of characters included."""
 
 
 @dataclass(frozen=True, slots=True)

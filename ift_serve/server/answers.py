@@ -8,7 +8,10 @@ from typing import Any
 
 from ift_serve.engine.messages import CandidateOutput, FinishReason, RequestUsage
 from ift_serve.server.metrics import Metrics
-from ift_serve.text import IncrementalDetokenizer, StopMatcher
+from ift_serve.server.tokens import TokenMessages
+from ift_serve.text import StopMatcher
+from ift_serve.text.decoding import TokenDecoder
+from ift_serve.text.detokenizer import Piece, PieceStream
 from ift_serve.v1 import inference_pb2 as pb
 
 FINISH_REASONS = {
@@ -37,14 +40,14 @@ class CandidateText:
     """One candidate as it grows: its text, whether it ended and why."""
 
     def __init__(self, index: int, tokenizer: Any, stop: list[str], wanted: Wanted) -> None:
+        decoder = TokenDecoder.of(tokenizer)
         self.index = index
         self.tokens = 0
         self.finish_reason: pb.FinishReason.ValueType = pb.FINISH_REASON_UNSPECIFIED
-        self._tokenizer = tokenizer.backend_tokenizer
-        self._detokenizer = IncrementalDetokenizer(tokenizer)
+        self._special = decoder.special
+        self._stream = PieceStream(decoder)
         self._matcher = StopMatcher(stop)
-        self._has_stop = bool(stop)
-        self._wanted = wanted
+        self._messages = TokenMessages(decoder, statistics=wanted.statistics) if wanted.tokens else None
         self._last_time = 0.0
 
     @property
@@ -56,13 +59,10 @@ class CandidateText:
         """What is new for the caller; None where nothing can be sent yet."""
         ids, reason = output.token_ids, output.finish_reason
         delta = pb.CandidateDelta(index=self.index)
-        ends_by_token = bool(ids) and reason in (FinishReason.EOS, FinishReason.STOP)
-        text, matched, used = self._read(ids[:-1] if ends_by_token else ids)
-        if matched is None:
-            used = len(ids)
-            if reason is not None:
-                rest, matched = self._matcher.push(self._detokenizer.flush())
-                text += rest
+        text, matched, used = self._read(output)
+        if matched is None and reason is not None:
+            rest, matched = self._matcher.push(self._taken(self._stream.flush()))
+            text += rest
         self._observe(used, metrics)
         if matched is not None:
             self.finish_reason = pb.FINISH_REASON_STOP
@@ -74,29 +74,41 @@ class CandidateText:
                 delta.matched_stop.token_id = ids[-1]
         delta.text = text
         delta.finish_reason = self.finish_reason
-        if self._wanted.tokens:
-            delta.tokens.extend(self._token(output, place) for place in range(used))
+        if self._messages is not None:
+            delta.tokens.extend(self._messages.known())
         if self.is_finished:
             metrics.finished.labels(
                 pb.FinishReason.Name(self.finish_reason).removeprefix("FINISH_REASON_").lower()
             ).inc()
         return delta if text or delta.tokens or self.is_finished else None
 
-    def _read(self, ids: list[int]) -> tuple[str, str | None, int]:
+    def _read(self, output: CandidateOutput) -> tuple[str, str | None, int]:
         """Text that may be sent, the stop string found, and how many tokens it took.
 
         Outputs that were joined on their way may go on past a stop string; token by token nothing of that is shown,
         so an answer does not depend on how busy the server is.
         """
-        if not self._has_stop:
-            return self._detokenizer.push(ids), None, len(ids)
+        ids = output.token_ids
+        end = len(ids) - 1 if output.finish_reason in (FinishReason.EOS, FinishReason.STOP) else len(ids)
         text = ""
-        for place, token_id in enumerate(ids, 1):
-            new, matched = self._matcher.push(self._detokenizer.push([token_id]))
+        for place, token_id in enumerate(ids):
+            if self._messages is not None:
+                self._messages.add(output, place, self._stream)
+            if place == end or token_id in self._special:
+                if self._messages is not None:
+                    self._messages.name(self._stream)
+                continue
+            new, matched = self._matcher.push(self._taken(self._stream.push([token_id])))
             text += new
             if matched is not None:
-                return text, matched, place
+                return text, matched, place + 1
         return text, None, len(ids)
+
+    def _taken(self, pieces: list[Piece]) -> str:
+        """The text of pieces, which the messages of their tokens get too."""
+        if self._messages is not None:
+            self._messages.take(pieces)
+        return "".join(piece.text for piece in pieces)
 
     def _observe(self, count: int, metrics: Metrics) -> None:
         now = time.monotonic()
@@ -104,25 +116,6 @@ class CandidateText:
             metrics.inter_token.observe((now - self._last_time) / count)
         self._last_time = now
         self.tokens += count
-
-    def _token(self, output: CandidateOutput, place: int) -> pb.Token:
-        statistics = output.statistics[place]
-        token = pb.Token(
-            token_id=output.token_ids[place], text=self._piece(output.token_ids[place]), log_prob=statistics.log_prob
-        )
-        if output.top_log_probs:
-            for token_id, log_prob in output.top_log_probs[place]:
-                token.alternatives.add(token_id=token_id, text=self._piece(token_id), log_prob=log_prob)
-        if self._wanted.statistics:
-            token.statistics.p1 = statistics.p1
-            token.statistics.p2 = statistics.p2
-            token.statistics.entropy = statistics.entropy
-            token.statistics.mean_top20_log_prob = statistics.mean_top20_log_prob
-            token.statistics.temperature = statistics.temperature
-        return token
-
-    def _piece(self, token_id: int) -> str:
-        return str(self._tokenizer.decode([token_id], skip_special_tokens=False))
 
 
 @dataclass(slots=True)

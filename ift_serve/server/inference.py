@@ -14,6 +14,7 @@ from ift_serve.server.metrics import Metrics
 from ift_serve.server.sampling import applied_sampling, chosen_defaults
 from ift_serve.server.scoring import Scorer
 from ift_serve.server.validation import Validator
+from ift_serve.text.detokenizer import cut
 from ift_serve.text.prompt import PromptRenderer, RenderedPrompt, Segment
 from ift_serve.text.workers import TextWorkers
 from ift_serve.v1 import inference_pb2 as pb
@@ -99,12 +100,13 @@ class InferenceService:
     async def tokenize(self, request: pb.TokenizeRequest, call: Call) -> pb.TokenizeResponse:
         """Token ids, segments and pieces of a prompt."""
         rendered = await self._render(request.prompt)
-        decode = self._renderer.tokenizer.backend_tokenizer.decode
+        pieces = await self._workers.run(request.ByteSize(), lambda: cut(self._renderer.decoder, rendered.token_ids))
         return pb.TokenizeResponse(
             token_ids=rendered.token_ids,
             segments=[_SEGMENTS[Segment(s)] for s in rendered.segment_ids],
             text=rendered.text or "",
-            pieces=[decode([i], skip_special_tokens=False) for i in rendered.token_ids],
+            pieces=[piece.text for piece in pieces],
+            raw=[piece.raw for piece in pieces],
         )
 
     async def _render(self, prompt: pb.Prompt) -> RenderedPrompt:
@@ -119,7 +121,7 @@ class InferenceService:
             call.notes["prompt"] = rendered.text
         call.notes["prompt_tokens"] = len(rendered.token_ids)
         wanted = Wanted.of(request.details)
-        candidates = [CandidateText(i, self._renderer.tokenizer, stop, wanted) for i in range(sampling.candidates)]
+        candidates = [CandidateText(i, self._renderer.decoder, stop, wanted) for i in range(sampling.candidates)]
         engine_request = GenerateRequest(
             request_id=call.engine_id,
             token_ids=rendered.token_ids,

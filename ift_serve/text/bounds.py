@@ -45,13 +45,13 @@ def token_bound(fields: dict[str, Any]) -> TokenBound | None:
     longest = max(own, 4, *(len(t["content"].encode()) for t in added), 4) * shrink
     known = set(pieces)
     if is_byte_level and fields["model"]["type"] == "BPE":
-        dropped = bytes(byte for byte, character in _byte_characters().items() if character not in known)
+        dropped = bytes(byte for byte, character in byte_characters().items() if character not in known)
         # Behind a normaliser the bytes are no longer those of the text.
         return None if dropped and fields["normalizer"] is not None else TokenBound(longest, dropped)
     return TokenBound(longest) if _every_character_counts(fields["model"], known) else None
 
 
-def _byte_characters() -> dict[int, str]:
+def byte_characters() -> dict[int, str]:
     """The character that stands for each byte in byte-level vocabularies: itself where it can be printed."""
     printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printed]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from ift_serve.text.decoding import TokenDecoder
 from ift_serve.text.encoder import TextEncoder, TextLimits, utf8_length
 from ift_serve.text.message import Message, Part, PromptError, Role, Segment
 from ift_serve.text.spans import Span, locate, marked, token_segments
@@ -53,6 +54,7 @@ class PromptRenderer:
         self.tokenizer = tokenizer
         self._chat_template = chat_template
         self.encoder = TextEncoder(tokenizer.backend_tokenizer, limits)
+        self.decoder = TokenDecoder(tokenizer)
         self.parse_special_tokens = parse_special_tokens
         template = _named(tokenizer.chat_template, chat_template)
         self.has_template = bool(template)

@@ -642,22 +642,26 @@ class Alternative(_message.Message):
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     LOG_PROB_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
     token_id: _builtins.int
     """Its id."""
     text: _builtins.str
-    """Its text; may be an incomplete character, shown as U+FFFD."""
+    """What it would have added to the text; empty where it completes no character. A special token's name."""
     log_prob: _builtins.float
     """Its log-probability at temperature 1."""
+    raw: _builtins.bytes
+    """Its own bytes, parts of characters included."""
     def __init__(
         self,
         *,
         token_id: _builtins.int = ...,
         text: _builtins.str = ...,
         log_prob: _builtins.float = ...,
+        raw: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_prob", b"log_prob", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_prob", b"log_prob", "raw", b"raw", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -674,12 +678,18 @@ class Token(_message.Message):
     LOG_PROB_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
     token_id: _builtins.int
     """Its id."""
     text: _builtins.str
-    """Its text; may be an incomplete character, shown as U+FFFD."""
+    """What it adds to the text. Joined over the tokens that are neither special nor end the answer, the text (and what
+    follows in the tokens of a stop string). A character of several tokens is in the last of them; bytes that make no
+    character are U+FFFD, as in the text. A special token's name.
+    """
     log_prob: _builtins.float
     """Its log-probability at temperature 1."""
+    raw: _builtins.bytes
+    """Its own bytes, parts of characters included; for a tokenizer that works on bytes, joined, the text's UTF-8."""
     @_builtins.property
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]:
         """Most likely first."""
@@ -696,10 +706,11 @@ class Token(_message.Message):
         log_prob: _builtins.float = ...,
         alternatives: _abc.Iterable[Global___Alternative] | None = ...,
         statistics: Global___TokenStatistics | None = ...,
+        raw: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_statistics", b"_statistics", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_statistics", b"_statistics", "alternatives", b"alternatives", "log_prob", b"log_prob", "statistics", b"statistics", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_statistics", b"_statistics", "alternatives", b"alternatives", "log_prob", b"log_prob", "raw", b"raw", "statistics", b"statistics", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__statistics: _TypeAlias = _typing.Literal["statistics"]  # noqa: Y015
     _WhichOneofArgType__statistics: _TypeAlias = _typing.Literal["_statistics", b"_statistics"]  # noqa: Y015
@@ -1235,6 +1246,7 @@ class TokenizeResponse(_message.Message):
     SEGMENTS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     PIECES_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The rendered text; empty for a prompt of token ids."""
     @_builtins.property
@@ -1247,7 +1259,13 @@ class TokenizeResponse(_message.Message):
 
     @_builtins.property
     def pieces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Text of each token; may be an incomplete character, shown as U+FFFD."""
+        """Text of each token; joined, the decoding of all of them, special ones included. A character of several tokens is in
+        the last of them; bytes that make no character are U+FFFD.
+        """
+
+    @_builtins.property
+    def raw(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The bytes of each token, parts of characters included."""
 
     def __init__(
         self,
@@ -1256,10 +1274,11 @@ class TokenizeResponse(_message.Message):
         segments: _abc.Iterable[Global___Segment.ValueType] | None = ...,
         text: _builtins.str = ...,
         pieces: _abc.Iterable[_builtins.str] | None = ...,
+        raw: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pieces", b"pieces", "segments", b"segments", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pieces", b"pieces", "raw", b"raw", "segments", b"segments", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

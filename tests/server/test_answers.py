@@ -6,12 +6,16 @@ import random
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ift_serve.engine.messages import CandidateOutput, FinishReason, TokenStatistics
 from ift_serve.server.answers import CandidateText, Wanted
 from ift_serve.server.metrics import Metrics
+from ift_serve.text.decoding import TokenDecoder
 from ift_serve.v1 import inference_pb2 as pb
 from tests.support.models import tiny_tokenizer
+from tests.support.tokenizers import tokenizer_of
 
 STATISTICS = TokenStatistics(-0.5, 0.6, 0.2, 1.0, -3.0, 1.0)
 TOKENIZER = tiny_tokenizer()
@@ -55,3 +59,69 @@ def test_nothing_that_follows_a_stop_string_is_shown_or_counted() -> None:
     text, tokens, reason, matched = seen(ids, [], ["fox"], FinishReason.LENGTH)
     assert (text, matched, reason) == ("the ", "fox", pb.FINISH_REASON_STOP)
     assert TOKENIZER.decode(tokens) == "the fox"
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "byte-fallback", "metaspace", "unigram"])
+@pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.EOS])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), cuts=st.lists(st.integers(1, 40), max_size=6).map(sorted))
+def test_the_texts_of_tokens_join_to_the_text(
+    kind: str, reason: FinishReason, data: st.DataObject, cuts: list[int]
+) -> None:
+    tokenizer = tokenizer_of(kind)
+    text = data.draw(st.text(alphabet="the dog éö日🙂", max_size=20))
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    ids += data.draw(st.lists(st.integers(0, tokenizer.get_vocab_size() - 1), min_size=1, max_size=20))
+    ids.append(tokenizer.token_to_id("</s>" if reason is FinishReason.EOS else "a"))
+    candidate = CandidateText(0, tokenizer, [], Wanted(tokens=True, statistics=False))
+    answer, tokens = "", list[pb.Token]()
+    for first, last in pairwise([0, *(c for c in cuts if c < len(ids)), len(ids)]):
+        output = CandidateOutput(
+            request_id="r", candidate=0, token_ids=ids[first:last], statistics=[STATISTICS] * (last - first),
+            top_log_probs=[[(i, -1.0)] for i in ids[first:last]], finish_reason=reason if last == len(ids) else None,
+        )  # fmt: skip
+        delta = candidate.add(output, Metrics())
+        if delta is not None:
+            answer += delta.text
+            tokens += delta.tokens
+    special = TokenDecoder(tokenizer).special
+    assert answer == tokenizer.decode(ids)
+    assert [t.token_id for t in tokens] == ids
+    assert "".join(t.text for t in tokens if t.token_id not in special) == answer
+    assert all(t.text == special[t.token_id] for t in tokens if t.token_id in special)
+    assert all(t.alternatives[0].raw == t.raw for t in tokens)
+
+
+def test_words_keep_their_spaces_and_characters_their_bytes() -> None:
+    tokenizer = tokenizer_of("byte-fallback")
+    ids = tokenizer.encode("the dog é", add_special_tokens=False).ids
+    candidate = CandidateText(0, tokenizer, [], Wanted(tokens=True, statistics=False))
+    other = tokenizer.encode("fox", add_special_tokens=False).ids[0]
+    output = CandidateOutput(
+        request_id="r", candidate=0, token_ids=ids, statistics=[STATISTICS] * len(ids),
+        top_log_probs=[[(i, -1.0), (other, -2.0)] for i in ids], finish_reason=FinishReason.LENGTH,
+    )  # fmt: skip
+    delta = candidate.add(output, Metrics())
+    assert delta is not None
+    assert delta.text == "the dog é"
+    assert [t.text for t in delta.tokens][-2:] == ["", "é"]
+    assert b"".join(t.raw for t in delta.tokens) == "the dog é".encode()
+    spaced = next(t for t in delta.tokens[1:] if t.text.startswith(" "))
+    assert spaced.alternatives[0].text == spaced.text
+    assert spaced.alternatives[1].text.startswith(" f")
+
+
+def test_a_stop_string_behind_a_stray_byte_is_found() -> None:
+    tokenizer = tokenizer_of("byte-fallback")
+    stray = [tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in (*"é".encode(), 0xFF)]
+    ids = [*stray, *tokenizer.encode(" the dog and the fox", add_special_tokens=False).ids]
+    candidate = CandidateText(0, tokenizer, ["dog"], Wanted(tokens=False, statistics=False))
+    text = ""
+    for token_id in ids:
+        output = CandidateOutput(request_id="r", candidate=0, token_ids=[token_id], statistics=[STATISTICS])
+        delta = candidate.add(output, Metrics())
+        text += delta.text if delta is not None else ""
+        if candidate.is_finished:
+            break
+    assert candidate.finish_reason == pb.FINISH_REASON_STOP
+    assert text == tokenizer.decode(ids).partition("dog")[0]
