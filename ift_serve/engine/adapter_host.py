@@ -25,6 +25,7 @@ from ift_serve.modeling.instruction.config import BaseShape
 from ift_serve.modeling.instruction.tokens import TokenBatch
 from ift_serve.modeling.loading import LoadedModel
 from ift_serve.modeling.mixed.adaptation import AdapterGroup, MixedAdaptation
+from ift_serve.modeling.mixed.magnitudes import BatchMagnitudes, OutputScale
 from ift_serve.modeling.mixed.prepared import PreparedAdapter, prepare
 from ift_serve.modeling.mixed.tables import AdapterTables
 
@@ -68,12 +69,15 @@ class TensorAdapterHost:
         self._embedding_scale = float(getattr(embeddings, "embed_scale", 1.0))
         vocabulary, hidden = int(model.config.vocab_size), int(model.config.hidden_size)
         head = AdaptableLinear((facts.head_path,), hidden, (0, vocabulary))
+        self._head = head
+        self._base_embedding: Tensor = embeddings.weight
         self.tables = AdapterTables(
             self._adaptable, head, slots=slots, layers=len(geometry), heads=geometry[0].heads, max_rank=max_rank,
             device=str(self._device),
         )  # fmt: skip
         self._resident: dict[str, PreparedAdapter] = {}
         self._placed: dict[int, PreparedAdapter] = {}
+        self._scales: dict[int, dict[int, OutputScale]] = {}
         self._linears = self.tables.linears
         self._states: OrderedDict[int, tuple[Tensor, float]] = OrderedDict()
 
@@ -88,8 +92,8 @@ class TensorAdapterHost:
         """Lay out what was read. Raises AdapterError for what batches cannot do."""
         prepared = prepare(
             weights, self._adaptable, self._shape, embedding_path=self._facts.embedding_path,
-            head_path=self._facts.head_path, dtype=self._dtype, device=str(self._device),
-            embedding_scale=self._embedding_scale,
+            head=self._head, base_linear=self._decoder.base_linear, base_embedding=lambda: self._base_embedding,
+            dtype=self._dtype, device=str(self._device), embedding_scale=self._embedding_scale,
         )  # fmt: skip
         components = weights.components
         below_head = any(any(part is not None for part in parts) for parts in prepared.linears)
@@ -111,7 +115,10 @@ class TensorAdapterHost:
 
     def place(self, key: str, slot: int) -> None:
         """See :class:`ift_serve.engine.adapters.AdapterHost`."""
-        self._placed[slot] = self._resident[key]
+        adapter = self._placed[slot] = self._resident[key]
+        self._scales.pop(slot, None)
+        if adapter.scales:
+            self._scales[slot] = adapter.scales
         self.tables.place(slot, self._resident[key])
         self._linears = self.tables.linears
 
@@ -120,6 +127,7 @@ class TensorAdapterHost:
         del self._resident[key]
         if slot is not None:
             del self._placed[slot]
+            self._scales.pop(slot, None)
             self.tables.clear(slot)
             self._linears = self.tables.linears
 
@@ -134,7 +142,8 @@ class TensorAdapterHost:
         owner = batch.sequence.numpy(force=True)
         rows = slots[owner]
         if any(table is not None for table in self._linears):
-            batch.lora = BatchLora(self._rows(rows), self._linears, self._backend)
+            scaling = BatchMagnitudes.of_rows(rows, self._scales, self._device) if self._scales else None
+            batch.lora = BatchLora(self._rows(rows), self._linears, self._backend, scaling)
         used = {int(slot): self._placed[int(slot)] for slot in np.unique(slots) if slot}
         states = self._prompt_states(sequences, used)
         if any(adapter.head_bias is not None for adapter in used.values()):
@@ -184,6 +193,8 @@ class TensorAdapterHost:
             if adapter.head_ids is not None and adapter.head_rows is not None:
                 own = linear(hidden[chosen], adapter.head_rows).to(products.dtype)
                 products[chosen[:, None], adapter.head_ids] = own
+        if (scaling := BatchMagnitudes.of_rows(slots, self._scales, self._device)) is not None:
+            scaling.scale(len(self._adaptable), products)
         if (table := self.tables.head) is not None and len(slots):
             lora_add(hidden.contiguous(), table, self._rows(slots), products, self._backend)
         return products

@@ -112,6 +112,7 @@ class DecodeGraphs:
         return (
             batch.prefill is None
             and batch.adaptation is None
+            and (batch.lora is None or batch.lora.magnitudes is None)
             and batch.input_ids.shape[0] == batch.block_tables.shape[0] <= self.sizes[-1]
         )
 

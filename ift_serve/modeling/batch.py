@@ -90,6 +90,13 @@ class BatchBias:
         return InstructionBias(self.mask[part], self.head_bias[layer], self.adapter[part], self.strength[part])
 
 
+class OutputScaling(Protocol):
+    """Scales the product of a linear layer before low-rank changes are added, in the rows of adapters with DoRA."""
+
+    def scale(self, index: int, output: Tensor) -> None:
+        """Change the output of linear ``index`` in place."""
+
+
 @dataclass(slots=True)
 class BatchLora:
     """Low-rank changes of linear layers: ``tables[i]`` belongs to the i-th adaptable linear of the decoder, None
@@ -98,10 +105,13 @@ class BatchLora:
     rows: LoraRows
     tables: list[LoraTable | None]
     backend: str = "auto"
+    magnitudes: OutputScaling | None = None
 
     def add(self, index: int, inputs: Tensor, output: Tensor) -> None:
         """Change the output of linear ``index`` in place."""
         table = self.tables[index]
+        if self.magnitudes is not None:
+            self.magnitudes.scale(index, output)
         if table is not None:
             lora_add(inputs, table, self.rows, output, self.backend)
 

@@ -25,6 +25,9 @@ class Decoder(Protocol):
     def adaptable(self) -> list[AdaptableLinear]:
         """The linear layers below the head that adapters can change; a batch's LoRA tables come in this order."""
 
+    def base_linear(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """Weight ``[N, K]`` and bias ``[N]`` of the index-th adaptable linear; the one past the last is the head."""
+
     def forward(self, batch: FlatBatch, rows: Tensor | None) -> Tensor:
         """Hidden states after the last normalisation; keys and values go into the cache.
 
@@ -96,8 +99,10 @@ class RoutedDecoder:
         self._slot = _LoraSlot()
         if pack:
             pack_linears(model)
+        self._adapted: list[_AdaptedLinear] = []
         for index, (_, parent, name) in enumerate(linears):
-            setattr(parent, name, _AdaptedLinear(getattr(parent, name), index, self._slot))
+            self._adapted.append(_AdaptedLinear(getattr(parent, name), index, self._slot))
+            setattr(parent, name, self._adapted[-1])
         attach(model)
 
     def embed(self, input_ids: Tensor) -> Tensor:
@@ -108,6 +113,11 @@ class RoutedDecoder:
     def adaptable(self) -> list[AdaptableLinear]:
         """See :class:`Decoder`."""
         return self._adaptable
+
+    def base_linear(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """See :class:`Decoder`."""
+        head = self._model.get_output_embeddings()  # type: ignore[operator]
+        return _dense(head if index == len(self._adapted) else self._adapted[index].inner)
 
     def forward(self, batch: FlatBatch, rows: Tensor | None) -> Tensor:
         """See :class:`Decoder`."""
@@ -143,6 +153,11 @@ class RoutedDecoder:
         config = self._model.config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
         scale, cap = getattr(config, "logits_scaling", None), getattr(config, "final_logit_softcapping", None)
         return float(scale or 0.0), float(cap or 0.0)
+
+
+def _dense(linear: Any) -> tuple[Tensor, Tensor | None]:
+    found: tuple[Tensor, Tensor | None] = linear.dense() if hasattr(linear, "dense") else (linear.weight, linear.bias)
+    return found
 
 
 def _width(linear: Any) -> tuple[int, int]:

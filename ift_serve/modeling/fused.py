@@ -136,6 +136,13 @@ class FusedDecoder:
             ]
         return found
 
+    def base_linear(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """See :class:`ift_serve.modeling.decoder.Decoder`."""
+        if index == 4 * len(self._layers):
+            return self._head.dense()
+        layer = self._layers[index // 4]
+        return (layer.qkv, layer.output, layer.gate_up, layer.down)[index % 4].dense()
+
     def forward(self, batch: FlatBatch, rows: Tensor | None) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.Decoder`."""
         adaptation, lora, backend = batch.adaptation, batch.lora, batch.backend

@@ -42,6 +42,11 @@ class PackedLinear(nn.Module):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
         return result if rows is inputs else result[:1].view(*inputs.shape[:-1], self.out_features)
 
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """The weight ``[out_features, in_features]``, unpacked into new memory, and the bias."""
+        weight: Tensor = self._packed.to_dense()
+        return weight, self._bias
+
     def extra_repr(self) -> str:
         """Shapes, as ``nn.Linear`` shows them."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._bias is not None}"
@@ -59,6 +64,10 @@ class PlainLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs: ``[..., in_features]`` -> ``[..., out_features]``."""
         return linear(inputs, self._weight, self._bias)
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """The weight ``[out_features, in_features]`` and the bias."""
+        return self._weight, self._bias
 
 
 def make_linear(weight: Tensor, bias: Tensor | None) -> PackedLinear | PlainLinear:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core import EngineCore
-from ift_serve.engine.messages import AdapterReply, ScoreRequest
+from ift_serve.engine.messages import AdapterReply, GenerateRequest, SamplingParams, ScoreRequest
 from ift_serve.engine.runner import ModelRunner
 from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.modeling.batch import GeometryProbe
@@ -21,6 +22,7 @@ from ift_serve.modeling.instruction.adaptation import SoloAdaptation
 from ift_serve.modeling.instruction.hooks import attach
 from ift_serve.modeling.instruction.tokens import TokenBatch
 from ift_serve.modeling.loading import load_model
+from ift_serve.modeling.mixed.magnitudes import BatchMagnitudes, OutputScale
 from tests.support.adapters import EVERYTHING, MemoryHost, random_components, random_weights
 from tests.support.architectures import build
 from tests.support.engine_driver import Driver
@@ -62,10 +64,33 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "capped-head": ("gemma2", {"r": 4, "target_modules": ["q_proj", "lm_head"]}),
     "capped-head-saved": ("gemma2", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     "divided-head": ("granite", {"r": 4, "target_modules": ["embed_tokens", "lm_head"]}),
+    "dora": ("llama", {"r": 4, "use_dora": True, "target_modules": [*ATTENTION, *MLP]}),
+    "dora-biased": ("llama-biased", {"r": 4, "use_dora": True, "target_modules": "all-linear"}),
+    "dora-one-part": ("qwen2", {"r": 3, "use_dora": True, "target_modules": ["v_proj", "gate_proj"]}),
+    "dora-rslora": (
+        "qwen3", {"r": 9, "lora_alpha": 5, "use_rslora": True, "use_dora": True, "target_modules": ATTENTION},
+    ),
+    "dora-patterns": (
+        "llama",
+        {
+            "r": 4, "use_dora": True, "target_modules": [*ATTENTION, "down_proj"],
+            "rank_pattern": {"q_proj": 8, "layers.1.mlp.down_proj": 2}, "alpha_pattern": {"v_proj": 30},
+        },
+    ),
+    "dora-routed": ("gemma2", {"r": 4, "use_dora": True, "target_modules": "all-linear"}),
+    "dora-neox": ("gpt-neox", {"r": 4, "use_dora": True, "target_modules": ["query_key_value", "dense"]}),
+    "dora-embeddings-and-head": (
+        "llama", {"r": 4, "use_dora": True, "target_modules": ["embed_tokens", "lm_head", "q_proj"]},
+    ),
+    "dora-scaled-embeddings": ("gemma2", {"r": 4, "use_dora": True, "target_modules": ["q_proj", "embed_tokens"]}),
+    "dora-tied-head": ("llama-biased", {"r": 4, "use_dora": True, "target_modules": ["lm_head"]}),
+    "dora-capped-head": ("gemma2", {"r": 4, "use_dora": True, "target_modules": ["q_proj", "lm_head"]}),
+    "dora-and-saved-head": (
+        "qwen2", {"r": 4, "use_dora": True, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ),
     "divided-head-saved": ("granite", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
 }  # fmt: skip
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "dora": ({"use_dora": True}, r"q_proj: weight decomposition \(DoRA\) is not served"),
     "norms": ({"modules_to_save": ["norm"]}, "input_layernorm.weight: modules_to_save is served for the embeddings"),
 }
 
@@ -115,6 +140,57 @@ def test_pefts_adapters_give_pefts_logits(variant: str, tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = _log_probs(model(torch.tensor([TEXT])).logits[0])
     assert _served(path, str(tmp_path / "adapter")) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
+@pytest.mark.parametrize("architecture", ["llama-biased", "gemma2"])
+def test_decomposed_plain_and_no_adapters_share_a_batch(architecture: str, backend: str, tmp_path: Path) -> None:
+    path = build(architecture, tmp_path / "base")
+    options: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+    kinds = {"": None, "plain": {}, "dora": {"use_dora": True}, "other": {"use_dora": True, "lora_alpha": 20}}
+    config = EngineConfig(
+        model=str(path), dtype="float32", total_blocks=24, max_batch_tokens=10, max_sequences=4,
+        attention_backend=backend,
+    )  # fmt: skip
+    runner = ModelRunner(config)
+    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_host=runner.adapters))
+    expected = {}
+    for name, kind in kinds.items():
+        model: Any = AutoModelForCausalLM.from_pretrained(path)
+        if kind is not None:
+            model = _saved(path, {**options, **kind}, tmp_path / name)
+            assert isinstance(driver.load(name, str(tmp_path / name)), AdapterReply)
+        with torch.inference_mode():
+            expected[name] = _log_probs(model(torch.tensor([TEXT])).logits[0])
+    for name in kinds:
+        driver.add(ScoreRequest(request_id=f"s{name}", token_ids=TEXT[:9], continuations=[TEXT[9:]], adapter=name))
+    answers = driver.run()
+    for name in kinds:
+        score = answers[f"s{name}"].score
+        assert score is not None
+        assert score.scores[0].token_log_probs == pytest.approx(expected[name], abs=2e-5), name
+
+
+def test_forks_of_a_decomposed_adapter_are_what_each_is_alone(tmp_path: Path) -> None:
+    path = build("llama", tmp_path / "base")
+    model = _saved(path, {"r": 4, "use_dora": True, "target_modules": [*ATTENTION, *MLP]}, tmp_path / "a")
+    config = EngineConfig(model=str(path), dtype="float32", total_blocks=24, max_batch_tokens=10, max_sequences=4)
+    runner = ModelRunner(config)
+    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_host=runner.adapters))
+    assert isinstance(driver.load("a", str(tmp_path / "a")), AdapterReply)
+    sampling = SamplingParams(temperature=0.0, max_new_tokens=6, ignore_eos=True, candidates=3)
+    driver.add(GenerateRequest(request_id="g", token_ids=TEXT, adapter="a", sampling=sampling))
+    found = driver.run()["g"].tokens
+    with torch.inference_mode():
+        ids = TEXT.copy()
+        for _ in range(6):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    assert [found[index] for index in range(3)] == [ids[len(TEXT) :]] * 3
+
+
+def test_a_base_only_batch_carries_nothing_of_resident_decomposed_adapters(tmp_path: Path) -> None:
+    scales = {3: {0: OutputScale(torch.ones(4), None)}}
+    assert BatchMagnitudes.of_rows(np.array([0, 1, 1], dtype=np.int32), scales, torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("kind", REFUSED)

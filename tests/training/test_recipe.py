@@ -89,7 +89,7 @@ def test_what_may_not_be_meant_is_noted() -> None:
     )
     assert [note.split(":")[0] for note in odd.notes()] == [
         "trainer.components.instruction_encoder", "trainer.components.temperature_head",
-        "trainer.components.adherence_head", "trainer.lora.dora", "trainer.lora.rank",
+        "trainer.components.adherence_head", "trainer.lora.rank",
     ]  # fmt: skip
 
 

@@ -119,8 +119,6 @@ class Recipe(BaseModel):
         """What is allowed and may yet not be meant."""
         trainer = self.trainer
         found = [f"trainer.components.{name}: no loss of this recipe trains it" for name in trainer.unreached]
-        if trainer.lora.dora:
-            found.append("trainer.lora.dora: this server does not serve DoRA; PEFT does")
         ranks = [trainer.lora.rank, *trainer.lora.rank_pattern.values()]
         if max(ranks) > _USUAL_RANK:
             found.append(f"trainer.lora.rank: a server takes {max(ranks)} with --max-lora-rank {max(ranks)} only")

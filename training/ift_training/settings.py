@@ -24,7 +24,7 @@ class LoraSettings(_Settings):
     alpha: float = Field(default=32.0, gt=0, description="the change is scaled by alpha / rank")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="of the inputs of the low-rank part")
     rslora: bool = Field(default=False, description="scale by alpha / sqrt(rank), which suits large ranks")
-    dora: bool = Field(default=False, description="weight decomposition; trained, but not served by this server")
+    dora: bool = Field(default=False, description="weight decomposition (DoRA): direction and length apart")
     targets: list[str] | Literal["all-linear"] = Field(
         default="all-linear", description="names of linear layers, such as q_proj, or all-linear"
     )

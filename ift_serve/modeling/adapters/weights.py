@@ -61,9 +61,11 @@ class AdapterWeights:
 
     def check_served(self) -> None:
         """Raise AdapterError, naming the module, for what this server reads but does not serve."""
-        if (path := next((p for p, m in self.lora.items() if m.magnitude is not None), None)) is not None:
+        decomposed = [path for path, module in self.lora.items() if module.magnitude is not None]
+        if (both := next((path for path in decomposed if path in self.token_rows), None)) is not None:
             raise AdapterError(
-                f"{path}: weight decomposition (DoRA) is not served; merge it, or train with use_dora: false"
+                f"{both}: weight decomposition (DoRA) beside trainable tokens of the same layer is not served; "
+                "merge it, or train with one of the two"
             )
 
     def tensors(self) -> dict[int, Tensor]:

@@ -33,6 +33,8 @@ def _own_embeddings(adapter: PreparedAdapter, ids: Tensor, embeddings: Tensor) -
         embeddings = torch.where(own[:, None], adapter.token_rows[place], embeddings)
     if (factors := adapter.embedding) is not None:
         embeddings = embeddings + factors.scale * (embedding(ids, factors.a) @ factors.b)
+    if adapter.embedding_ratio is not None:
+        embeddings = adapter.embedding_ratio * embeddings
     return embeddings
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,8 +12,10 @@ from ift_serve.modeling.adaptable import AdaptableLinear
 from ift_serve.modeling.adapters.weights import AdapterError, AdapterWeights, LoraModule
 from ift_serve.modeling.instruction.components import InstructionComponents
 from ift_serve.modeling.instruction.config import BaseShape
+from ift_serve.modeling.mixed.magnitudes import OutputScale, magnitude_ratio, output_scale
 
 HEAD = "lm_head"
+BaseLinear = Callable[[int], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(slots=True)
@@ -37,10 +39,14 @@ class PreparedAdapter:
     ``embedding`` changes token embeddings: low-rank (``a [V, r]`` rows by token, ``b [r, d]``); ``token_ids`` ``[n]``
     sorted, with their ``token_rows`` ``[n, d]`` in place of the base model's; ``embedding_table`` in place of all. What
     the model's embedding layer multiplies them with is in them already. ``head_ids`` ``[m]``, with ``head_rows``
-    ``[m, d]``: rows of the head's weight in place of the base model's.
+    ``[m, d]``: rows of the head's weight in place of the base model's. With DoRA, ``scales`` are of the base's products
+    by index of the adaptable linear, the head's behind the last one's, and ``embedding_ratio`` ``[d]`` multiplies the
+    changed embeddings.
     """
 
     linears: list[list[Factors | None]]
+    scales: dict[int, OutputScale] = field(default_factory=dict)
+    embedding_ratio: Tensor | None = None
     head: Factors | None = None
     head_weight: Tensor | None = None
     embedding: Factors | None = None
@@ -77,7 +83,14 @@ class PreparedAdapter:
         for name, factors in (("head", self.head), ("embedding", self.embedding)):
             if factors is not None:
                 yield from ((f"{name}, A", factors.a), (f"{name}, B", factors.b))
-        for name in ("head_weight", "embedding_table", "token_ids", "token_rows", "head_ids", "head_rows", "head_bias"):
+        for index, scale in self.scales.items():
+            yield f"linear layer {index}, magnitude", scale.ratio
+            if scale.shift is not None:
+                yield f"linear layer {index}, magnitude of the bias", scale.shift
+        for name in (
+            "embedding_ratio", "head_weight", "embedding_table", "token_ids", "token_rows", "head_ids", "head_rows",
+            "head_bias",
+        ):  # fmt: skip
             if (tensor := getattr(self, name)) is not None:
                 yield name, tensor
         if self.components is not None:
@@ -89,20 +102,41 @@ class PreparedAdapter:
         return sum(tensor.nbytes for _, tensor in self.tensors())
 
 
-def _factors(module: LoraModule, dtype: torch.dtype, device: str) -> Factors:
+def _factors(module: LoraModule, dtype: torch.dtype, device: str, ratio: Tensor | None = None) -> Factors:
     a = module.a.to(device=device, dtype=dtype).contiguous()
-    b = module.b.T.to(device=device, dtype=dtype).contiguous()
-    return Factors(a, b, module.scale)
+    b = module.b if ratio is None else ratio.to(module.b.device)[:, None] * module.b.float()
+    return Factors(a, b.T.to(device=device, dtype=dtype).contiguous(), module.scale)
 
 
-def _pop_linears(
-    left: dict[str, LoraModule], adaptable: list[AdaptableLinear], dtype: torch.dtype, device: str
-) -> list[list[Factors | None]]:
-    found: list[list[Factors | None]] = []
-    for linear in adaptable:
-        parts = [left.pop(path, None) for path in linear.paths]
-        found.append([None if module is None else _factors(module, dtype, device) for module in parts])
+def _take_linear(
+    prepared: PreparedAdapter, index: int, modules: list[LoraModule | None], linear: AdaptableLinear,
+    weights: BaseLinear, dtype: torch.dtype, device: str,
+) -> list[Factors | None]:  # fmt: skip
+    """The factors of a linear's parts; what DoRA does to the base's products goes into the adapter's scales."""
+    if all(module is None or module.magnitude is None for module in modules):
+        return [None if module is None else _factors(module, dtype, device) for module in modules]
+    weight, bias = weights(index)
+    ratio = torch.ones(weight.shape[0], dtype=torch.float32, device=weight.device)
+    found: list[Factors | None] = []
+    for part, module in enumerate(modules):
+        own = slice(linear.columns[part], linear.columns[part + 1])
+        if module is not None and module.magnitude is not None:
+            ratio[own] = magnitude_ratio(module.magnitude, weight[own], module.a, module.b, module.scale)
+        decomposed = module is not None and module.magnitude is not None
+        found.append(None if module is None else _factors(module, dtype, device, ratio[own] if decomposed else None))
+    prepared.scales[index] = output_scale(ratio.to(device), None if bias is None else bias.to(device))
     return found
+
+
+def _take_embedding(
+    prepared: PreparedAdapter, module: LoraModule, table: Tensor, dtype: torch.dtype, device: str, scale: float
+) -> None:
+    # PEFT keeps an embedding's factors as A [r, V] and B [d, r].
+    a, b = module.a.T.to(device=device, dtype=dtype), module.b.T.to(device=device, dtype=dtype)
+    prepared.embedding = Factors(a.contiguous(), b.contiguous(), module.scale * scale)
+    if module.magnitude is not None:
+        ratio = magnitude_ratio(module.magnitude, table.T, module.a, module.b, module.scale)
+        prepared.embedding_ratio = ratio.to(device=device, dtype=dtype)
 
 
 def prepare(
@@ -111,24 +145,34 @@ def prepare(
     shape: BaseShape,
     *,
     embedding_path: str,
-    head_path: str,
+    head: AdaptableLinear,
+    base_linear: BaseLinear,
+    base_embedding: Callable[[], Tensor],
     dtype: torch.dtype,
     device: str,
     embedding_scale: float = 1.0,
 ) -> PreparedAdapter:
     """Lay an adapter out for serving; ``embedding_scale``: what the embedding layer multiplies its rows with.
 
-    Raises AdapterError, naming the module, for what batches cannot do.
+    base_linear: weight and bias of an adaptable linear, the head's behind the last; base_embedding: the embedding
+    layer's table ``[V, d]``. Raises AdapterError, naming the module, for what batches cannot do.
     """
     weights.check_served()
-    left = dict(weights.lora)
-    prepared = PreparedAdapter(_pop_linears(left, adaptable, dtype, device))
-    if (module := left.pop(head_path, None)) is not None:
-        prepared.head = _factors(module, dtype, device)
+    left, head_path = dict(weights.lora), head.paths[0]
+    prepared = PreparedAdapter([])
+    replaced = weights.replaced.get(f"{head_path}.weight")
+
+    def base(index: int) -> tuple[Tensor, Tensor | None]:
+        weight, bias = base_linear(index)
+        return (weight if index < len(adaptable) or replaced is None else replaced.to(weight)), bias
+
+    for index, linear in enumerate([*adaptable, head]):
+        modules = [left.pop(path, None) for path in linear.paths]
+        prepared.linears.append(_take_linear(prepared, index, modules, linear, base, dtype, device))
+    prepared.head = prepared.linears.pop()[0]
     if (module := left.pop(embedding_path, None)) is not None:
-        # PEFT keeps an embedding's factors as A [r, V] and B [d, r].
-        a, b = module.a.T.to(device=device, dtype=dtype), module.b.T.to(device=device, dtype=dtype)
-        prepared.embedding = Factors(a.contiguous(), b.contiguous(), module.scale * embedding_scale)
+        table = weights.replaced.get(f"{embedding_path}.weight", base_embedding())
+        _take_embedding(prepared, module, table, dtype, device, embedding_scale)
     if left:
         raise AdapterError(f"{next(iter(left))}: this model's serving path has no such layer to adapt")
     _take_replaced(prepared, dict(weights.replaced), embedding_path, head_path, dtype, device, embedding_scale)
