@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ift_serve.cli.connect import ClientOptions, Json, connected, fail, readable_errors
+from ift_serve.cli.merge import merge
 
 if TYPE_CHECKING:
     from ift_serve.client import Adapter, Client
     from ift_serve.modeling.adapters.base import BaseFacts
 
 _WIDE = 400
-adapters = typer.Typer(help="Load, unload and inspect adapters.", no_args_is_help=True)
+adapters = typer.Typer(help="Load, unload, inspect and merge adapters.", no_args_is_help=True)
+adapters.command()(merge)
 
 
 def _client(options: ClientOptions, timeout: float | None = 600.0) -> Client:
