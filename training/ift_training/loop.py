@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from ift_training.data.selection import TrainingData
 from ift_training.evaluation.callback import METRIC, EpochCallback, ScoreCallback
 from ift_training.evaluation.divergence import DivergenceCallback, diverged
 from ift_training.evaluation.progress import ProgressCallback
+from ift_training.evaluation.samples import SampleCallback, Samples
 from ift_training.evaluation.score import Judged, Scorer, Scores, scores
 from ift_training.prepare import REPORT, RUN_FOLDER
 from ift_training.recipe import Recipe, RecipeError
@@ -45,6 +47,7 @@ class Loop:
     built: Built
     report: TrainingReport
     scorer: Scorer
+    samples: Samples
 
     @property
     def folder(self) -> Path:
@@ -54,6 +57,10 @@ class Loop:
     def judged(self) -> list[Judged]:
         """Answers of the model as it is now."""
         return self.scorer.judged(self.built.model.causal, self.built.model.components)
+
+    def sample_answers(self) -> list[str]:
+        """Answers to the sample requests, of the model as it is now."""
+        return self.samples.answers(self.built.model.causal, self.built.model.components)
 
     def score(self) -> Scores:
         """Scores of the model as it is now."""
@@ -70,12 +77,19 @@ def run_loop(
         data.validation, encoder, examples=recipe.evaluation.examples, batch_size=recipe.evaluation.batch_size,
         max_new_tokens=recipe.evaluation.max_new_tokens,
     )  # fmt: skip
+    samples = Samples(
+        data.validation, encoder, count=recipe.evaluation.samples, batch_size=recipe.evaluation.batch_size,
+        max_new_tokens=recipe.evaluation.max_new_tokens,
+    )  # fmt: skip
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         # Answers need the whole model on one process.
         scorer.requests.clear()
-    run = Loop(recipe, encoder, data, _built(recipe, data.tasks), report, scorer)
+        samples.samples.clear()
+    run = Loop(recipe, encoder, data, _built(recipe, data.tasks), report, scorer, samples)
     if run.scorer:
         run.report.before = run.score().tasks
+    if run.samples:
+        run.samples.keep_before(run.built.model.causal, run.built.model.components)
     trainer = _trainer(run, console)
     if checkpoint is not None:
         try:
@@ -106,6 +120,9 @@ def _trainer(run: Loop, console: Console | None) -> InstructionTrainer:
     scored = ScoreCallback(run.score)
     if run.scorer:
         callbacks.append(scored)
+    shown = SampleCallback(run.samples, run.sample_answers, console)
+    if run.samples:
+        callbacks.append(shown)
     options = _evaluation_options(run)
     if recipe.evaluation.patience and "metric_for_best_model" in options:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.evaluation.patience))
@@ -121,7 +138,20 @@ def _trainer(run: Loop, console: Console | None) -> InstructionTrainer:
         raise RecipeError(f"trainer: {error}") from error
     trainer.remove_callback(PrinterCallback)
     scored.log = trainer.log
+    shown.add_text = _text_writer(trainer)
     return trainer
+
+
+def _text_writer(trainer: InstructionTrainer) -> Callable[[str, str, int], None]:
+    """Writes texts where transformers writes the numbers: it opens TensorBoard's file when the steps begin."""
+    from transformers.integrations import TensorBoardCallback
+
+    def add_text(tag: str, text: str, step: int) -> None:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                callback.tb_writer.add_text(tag, text, step)
+
+    return add_text
 
 
 def _evaluation_options(run: Loop) -> dict[str, Any]:
@@ -158,6 +188,9 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float) -> None:
         raise diverged(trainer.state.global_step)
     answers = run.judged() if run.scorer else []
     report.after = scores(answers).tasks
+    if run.samples:
+        run.samples.keep_after(run.built.model.causal, run.built.model.components)
+    report.samples = [sample.to_json() for sample in run.samples.samples]
     report.steps = trainer.state.global_step
     report.stopped_early = trainer.state.global_step < trainer.state.max_steps
     if trainer.args.load_best_model_at_end:

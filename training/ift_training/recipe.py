@@ -31,6 +31,10 @@ class EvaluationSettings(BaseModel):
     examples: int = Field(default=16, ge=1, le=10_000, description="requests of each task, of the validation split")
     max_new_tokens: int = Field(default=64, ge=1, le=4096, description="longest answer")
     batch_size: int = Field(default=64, ge=1, description="answers generated at once")
+    samples: int = Field(
+        default=2, ge=0, le=32,
+        description="answers shown at each evaluation beside the one before the training; 0: none",
+    )  # fmt: skip
     patience: int = Field(default=0, ge=0, description="stop after so many evaluations without a better one; 0: never")
     best: Literal["score", "loss", "last"] = Field(
         default="score", description="which weights are written: best by the checkers, by validation loss, or the last"

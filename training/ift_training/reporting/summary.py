@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class TrainingReport:
     """before, after: share of validation answers that pass, by task, 0 to 1; of the base and of what was written.
 
-    losses: the last value of each part of the loss. output is None after a dry run.
+    samples: a few requests with their answers over the training. losses: the last value of each part of the loss.
+    output is None after a dry run.
     """
 
     name: str
@@ -33,6 +34,7 @@ class TrainingReport:
     losses: dict[str, float] = field(default_factory=dict)
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def gain(self) -> float | None:
@@ -52,6 +54,7 @@ class TrainingReport:
             "stopped_early": self.stopped_early,
             "losses": self.losses,
             "scores": {"before": self.before, "after": self.after, "gain": self.gain},
+            "samples": self.samples,
             "memory": self.memory.to_json(),
             "data": self.data.to_json(),
         }
