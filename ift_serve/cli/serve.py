@@ -53,6 +53,8 @@ def serve(
         Path | None, typer.Option(help="keep every adapter in it loaded, by its name", exists=True, file_okay=False)
     ] = None,
     adapter_slots: Annotated[int | None, typer.Option(help="adapters that requests use at once", min=1)] = None,
+    max_adapters: Annotated[int | None, typer.Option(help="adapters loaded at once", min=1)] = None,
+    max_adapter_bytes: Annotated[int | None, typer.Option(help="host memory of loaded adapters", min=1)] = None,
     max_lora_rank: Annotated[int | None, typer.Option(help="largest rank that is loaded", min=1, max=256)] = None,
     prefix_caching: Annotated[bool, typer.Option(help="reuse the keys and values of common prefixes")] = True,
     chat_template: Annotated[str | None, typer.Option(help="name of one of the tokenizer's chat templates")] = None,
@@ -95,7 +97,7 @@ def serve(
             max_sequences=max_sequences, max_batch_tokens=max_batch_tokens, max_waiting=max_waiting,
             cache_bytes=None if cache_mib is None else cache_mib * 2**20, attention_backend=attention_backend,
             prefix_caching=prefix_caching, adapter_slots=adapter_slots, max_lora_rank=max_lora_rank,
-            patience=engine_patience,
+            patience=engine_patience, max_adapters=max_adapters, max_adapter_bytes=max_adapter_bytes,
         )  # fmt: skip
         config = ServerConfig.model_validate(
             {

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
+from pathlib import Path
 from typing import Any, Protocol
 
 from ift_serve.engine.loader import Loaded, Loader
@@ -22,10 +23,13 @@ from ift_serve.engine.messages import (
 )
 from ift_serve.engine.prefix import root_digest
 from ift_serve.engine.slots import SlotPool
+from ift_serve.engine.spool import keep
 from ift_serve.engine.validation import RefusedError
 
 _log = logging.getLogger(__name__)
 _INSTRUCTION = 1
+_LARGEST_CONVERSION = 4
+"""Weights may be kept in a smaller type than they are stored in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +131,50 @@ class AdapterVersion:
         return root_digest(f"{self.key}/{instruction.hex()}")
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterLimits:
+    """How many adapters may be resident, and how many bytes of host memory they may take; 0: no limit."""
+
+    count: int = 0
+    bytes: int = 0
+
+    def check(self, name: str, others: list[AdapterVersion], size: int) -> None:
+        """Raise RefusedError (OVERLOADED) unless ``name``, of ``size`` bytes if known, fits beside the others."""
+        if self.count and len(others) >= self.count:
+            text = f"{len(others)} adapters are loaded, as many as this server keeps (max_adapters); unload one first"
+            raise RefusedError(FailureKind.OVERLOADED, text)
+        total = sum(other.facts.bytes for other in others) + size
+        if self.bytes and total > self.bytes:
+            text = (
+                f"with {name} the loaded adapters would take {_mib(total)}, and this server keeps {_mib(self.bytes)} "
+                "(max_adapter_bytes); unload some first, or raise it"
+            )
+            raise RefusedError(FailureKind.OVERLOADED, text)
+
+    def check_files(self, path: str) -> None:
+        """The same for weights that could not fit even alone, before they are read."""
+        size = sum(file.stat().st_size for file in Path(path).glob("*.safetensors") if file.is_file())
+        if self.bytes and size > _LARGEST_CONVERSION * self.bytes:
+            text = f"its files take {_mib(size)}, and this server keeps {_mib(self.bytes)} (max_adapter_bytes)"
+            raise RefusedError(FailureKind.OVERLOADED, text)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
 class AdapterRegistry:
     """Loads, resolves and unloads. ``step`` must be called before each step of the engine; see ``busy``."""
 
-    def __init__(self, host: AdapterHost, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, host: AdapterHost, clock: Callable[[], float] = time.monotonic, *, limits: AdapterLimits | None = None,
+        patience: float = 60.0,
+    ) -> None:  # fmt: skip
         self._host = host
         self._clock = clock
-        self._loader = Loader(host.read)
+        self._limits = limits or AdapterLimits()
+        self._loader = Loader(self._read, patience)
+        self._early: dict[int, Loaded] = {}
         self._numbers = count()
         self._loading: dict[int, LoadAdapter] = {}
         self._versions: dict[str, list[AdapterVersion]] = {}
@@ -150,12 +191,33 @@ class AdapterRegistry:
 
     def load(self, message: LoadAdapter) -> None:
         """Begin to load; the reply comes when it is done."""
+        try:
+            self._limits.check(message.name, self._others(message.name), 0)
+        except RefusedError as error:
+            self._refuse(message, error.kind, error.message)
+            return
         number = next(self._numbers)
         self._loading[number] = message
         self._events.append(
             AdapterInfo(name=message.name, version="", state=AdapterState.LOADING, path=message.shown_path)
         )
-        self._loader.start(number, message.path, message.root)
+        self._loader.start(number, message)
+
+    def _read(self, message: LoadAdapter) -> ReadAdapter:
+        """Read an adapter and keep a copy of its files. In a thread of the loader."""
+        self._limits.check_files(message.path)
+        read = self._host.read(message.path, message.root)
+        if message.keep_in and (not message.version or message.version == read.facts.version):
+            try:
+                keep(message.path, message.root, read.facts.version, message.keep_in, message.keep_bytes)
+            except Exception as error:
+                _log.warning("adapter %s is not kept for a restart: %s", message.name, error)
+        return read
+
+    def _others(self, name: str) -> list[AdapterVersion]:
+        """The versions that stay when a new one of ``name`` takes its place."""
+        every = (v for versions in self._versions.values() for v in versions)
+        return [v for v in every if v.name != name or v.state is AdapterState.DRAINING]
 
     def unload(self, message: UnloadAdapter) -> None:
         """Refuse new requests for ``name`` or ``name@version``; free it when those in flight are done."""
@@ -236,8 +298,12 @@ class AdapterRegistry:
 
     def step(self) -> list[AdapterVersion]:
         """Take in loads that are done; returns drained versions whose time is over: their requests must end."""
-        for outcome in self._loader.finished():
-            self._finish(outcome)
+        self._early |= {outcome.key: outcome for outcome in self._loader.finished()}
+        for key in sorted(self._early):
+            # What was asked last is the newest version, whichever was read first.
+            name = self._loading[key].name
+            if not any(other < key and message.name == name for other, message in self._loading.items()):
+                self._finish(self._early.pop(key))
         now = self._clock()
         late = [
             v for versions in self._versions.values() for v in versions
@@ -254,17 +320,19 @@ class AdapterRegistry:
     def _finish(self, outcome: Loaded) -> None:
         message = self._loading.pop(outcome.key)
         if outcome.error is not None:
-            reason = str(outcome.error) or type(outcome.error).__name__
-            _log.warning("adapter %s was not loaded: %s", message.name, reason)
-            self._events.append(
-                AdapterInfo(
-                    name=message.name, version="", state=AdapterState.FAILED, path=message.shown_path, message=reason
-                )
-            )
-            self._replies.append(_failed(message.request_id, FailureKind.UNFIT, reason, "path"))
+            kind = outcome.error.kind if isinstance(outcome.error, RefusedError) else FailureKind.UNFIT
+            self._refuse(message, kind, str(outcome.error) or type(outcome.error).__name__)
             return
         read: ReadAdapter = outcome.result
         facts = read.facts
+        if message.version and message.version != facts.version:
+            self._refuse(message, FailureKind.NOT_FOUND, f"version {message.version} is gone: the files have changed")
+            return
+        try:
+            self._limits.check(message.name, self._others(message.name), facts.bytes)
+        except RefusedError as error:
+            self._refuse(message, error.kind, error.message)
+            return
         versions = self._versions.setdefault(message.name, [])
         same = next((v for v in versions if v.facts.version == facts.version), None)
         if same is None:
@@ -279,6 +347,12 @@ class AdapterRegistry:
         for older in [v for v in versions if v is not adapter]:
             self._drain(older)
         self._replies.append(AdapterReply(request_id=message.request_id, adapters=[adapter.info()]))
+
+    def _refuse(self, message: LoadAdapter, kind: FailureKind, reason: str) -> None:
+        _log.warning("adapter %s was not loaded: %s", message.name, reason)
+        path, failed = message.shown_path, AdapterState.FAILED
+        self._events.append(AdapterInfo(name=message.name, version="", state=failed, path=path, message=reason))
+        self._replies.append(_failed(message.request_id, kind, reason, "path"))
 
     def _revive(self, adapter: AdapterVersion) -> None:
         """Loaded again while it drained: what is in memory serves on, and whoever waits for its end is told."""

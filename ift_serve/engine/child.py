@@ -19,6 +19,7 @@ import zmq.asyncio
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.errors import EngineStartError
 from ift_serve.engine.hang import HangDetector
+from ift_serve.engine.machine import processors
 from ift_serve.engine.messages import (
     EngineInput,
     Failed,
@@ -61,6 +62,7 @@ def _environment(config: EngineConfig) -> dict[str, str]:
     environment.setdefault("LRU_CACHE_CAPACITY", _KEPT_PRODUCTS)
     if config.threads is not None:
         environment["OMP_NUM_THREADS"] = str(config.threads)
+    environment.setdefault("OMP_NUM_THREADS", str(processors()))
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     return environment
 

@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
 
@@ -33,6 +33,7 @@ from ift_serve.engine.messages import (
     StopCandidate,
     UnloadAdapter,
 )
+from ift_serve.engine.spool import Spool
 from ift_serve.engine.supervisor import WORKER_MODULE, Supervisor
 
 __all__ = ["BaseEngineClient", "EngineClient", "EngineError", "EngineStartError", "State"]
@@ -40,17 +41,20 @@ __all__ = ["BaseEngineClient", "EngineClient", "EngineError", "EngineStartError"
 _log = logging.getLogger(__name__)
 
 _OWN_NUMBERS = "/adapter/"
+_RESTORED_AT_ONCE = 4
+_REMEMBERED_NAMES = 4096
 _LONGEST_WAIT = 60.0
 """Seconds that a call waits for a restarting engine when its deadline is further away, or it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterSource:
-    """Where an adapter came from and what clients know that as; see ``LoadAdapter``."""
+    """Where an adapter came from, what clients know that as, and the version it was; see ``LoadAdapter``."""
 
     path: str
     shown_path: str
     root: str
+    version: str = ""
 
 
 State = Literal["starting", "ready", "restarting", "closed"]
@@ -78,6 +82,12 @@ class BaseEngineClient(ABC):
         self._wanted: dict[str, AdapterSource] = {}
         self._unloads: Counter[str] = Counter()
         self._restoring: set[str] = set()
+        self._asked: dict[str, None] = {}
+        self._waiting_for: Counter[str] = Counter()
+        self.lost: dict[str, str] = {}
+        """Adapters that a restarted engine could not load again, and why; until they are loaded or unloaded."""
+        self.losses = 0
+        self._spool: Spool | None = None
         self._tasks: set[asyncio.Task[AdapterInfo]] = set()
         self._numbers = count()
 
@@ -141,6 +151,7 @@ class BaseEngineClient(ABC):
 
     def _loaded(self, task: asyncio.Task[AdapterInfo]) -> None:
         self._tasks.discard(task)
+        self._clear_spool()
         if not task.cancelled():
             task.exception()  # whoever waits is told; nobody may be waiting any more
 
@@ -148,15 +159,25 @@ class BaseEngineClient(ABC):
         unloads = self._unloads[name]
         info = await self._load_adapter(name, source)
         if self._unloads[name] == unloads:
-            self._wanted[name] = source
+            self._wanted[name] = replace(source, version=info.version)
+            self.lost.pop(name, None)
         return info
 
     async def _load_adapter(self, name: str, source: AdapterSource) -> AdapterInfo:
         number = self._number()
+        path, root = source.path, source.root
+        if self._spool is not None and source.version and (kept := self._spool.find(source.version)):
+            path, root = str(kept), ""
+        place, room = ("", 0) if self._spool is None else self._spool.place()
         message = LoadAdapter(
-            request_id=number, name=name, path=source.path, shown_path=source.shown_path, root=source.root
-        )
+            request_id=number, name=name, path=path, shown_path=source.shown_path, root=root,
+            version=source.version, keep_in=place, keep_bytes=room,
+        )  # fmt: skip
         return (await self._ask(number, message))[0]
+
+    def _clear_spool(self) -> None:
+        if self._spool is not None and not self._tasks:
+            self._spool.retain({source.version for source in self._wanted.values()})
 
     def _number(self) -> str:
         """An id that no caller can choose: theirs do not begin with a slash."""
@@ -166,10 +187,12 @@ class BaseEngineClient(ABC):
         """Refuse new requests for ``name`` or ``name@version``; wait until it is free. Raises ``EngineError``."""
         await self._until_ready(None)
         name, _, version = reference.partition("@")
+        self.lost.pop(name, None)
         newest = self.adapters.find(name)
         if newest is not None and version in ("", newest.version):
             self._wanted.pop(name, None)
             self._unloads[name] += 1
+            self._clear_spool()
         number = self._number()
         message = UnloadAdapter(request_id=number, reference=reference, drain_seconds=drain_seconds)
         return await self._ask(number, message)
@@ -223,11 +246,22 @@ class BaseEngineClient(ABC):
         In a bounded crowd, up to the deadline, and not for ever.
         """
         name = adapter.partition("@")[0]
-        if self.state == "ready" and name not in self._restoring:
-            return
+        if name:
+            self._asked.pop(name, None)
+            self._asked[name] = None
+            if len(self._asked) > _REMEMBERED_NAMES:
+                del self._asked[next(iter(self._asked))]
+        if self.state != "ready" or name in self._restoring:
+            await self._wait_until_ready(deadline, name)
+        if name in self.lost:
+            text = f"adapter: {name!r} was lost when the engine restarted: {self.lost[name]}; load it again"
+            raise EngineError(FailureKind.NOT_FOUND, text, "adapter")
+
+    async def _wait_until_ready(self, deadline: float | None, name: str) -> None:
         if self._held_up >= self.config.max_waiting:
             raise EngineError(FailureKind.OVERLOADED, "too many calls wait for the engine", retry_after=1.0)
         self._held_up += 1
+        self._waiting_for[name] += 1
         patience = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
         try:
             async with asyncio.timeout(min(patience, _LONGEST_WAIT)):
@@ -242,6 +276,7 @@ class BaseEngineClient(ABC):
             raise EngineError(FailureKind.UNAVAILABLE, message, retry_after=_LONGEST_WAIT) from None
         finally:
             self._held_up -= 1
+            self._waiting_for[name] -= 1
         if self.state == "closed":
             raise EngineError(FailureKind.UNAVAILABLE, "the engine is closed")
 
@@ -277,6 +312,7 @@ class EngineClient(BaseEngineClient):
     ) -> None:
         super().__init__(config)
         self._restore_task: asyncio.Task[None] | None = None
+        self._spool = Spool(config.kept_adapter_bytes)
         self._supervisor = Supervisor(
             config,
             self,
@@ -301,6 +337,8 @@ class EngineClient(BaseEngineClient):
         self._stop_restoring()
         self._close_calls()
         await self._supervisor.close()
+        assert self._spool is not None
+        await asyncio.to_thread(self._spool.close)
 
     def _stop_restoring(self) -> None:
         if self._restore_task is not None:
@@ -324,16 +362,37 @@ class EngineClient(BaseEngineClient):
 
     async def _restore(self) -> None:
         """Load again what a dead engine had; calls that name one of them wait for it, others do not."""
-        for name, source in list(self._wanted.items()):
+        begun: set[str] = set()
+        await asyncio.gather(*(self._restore_some(begun) for _ in range(_RESTORED_AT_ONCE)))
+        if self.lost:
+            _log.error("%d adapters could not be loaded again: %s", len(self.lost), ", ".join(sorted(self.lost)[:20]))
+
+    async def _restore_some(self, begun: set[str]) -> None:
+        while (name := self._next_to_restore(begun)) is not None:
+            begun.add(name)
+            source = self._wanted.get(name)
             try:
-                if self._wanted.get(name) is source:
+                if source is not None:
                     await self._load_adapter(name, source)
             except EngineError as error:
                 if error.kind is FailureKind.UNAVAILABLE:
                     return  # this engine died too; the next one begins anew
-                _log.error("adapter %s could not be loaded again: %s", name, error)
+                if self._wanted.get(name) is source:
+                    self._lose(name, error.message)
             self._restoring.discard(name)
             self._changed.set()
+
+    def _next_to_restore(self, begun: set[str]) -> str | None:
+        """Of what is left, what most calls wait for, then what was asked for last."""
+        left = self._restoring - begun
+        last = {name: number for number, name in enumerate(self._asked)}
+        return max(left, key=lambda name: (self._waiting_for[name], last.get(name, -1)), default=None)
+
+    def _lose(self, name: str, reason: str) -> None:
+        _log.error("adapter %s could not be loaded again: %s", name, reason)
+        self._wanted.pop(name, None)
+        self.lost[name] = reason
+        self.losses += 1
 
     def engine_said(self, said: StepOutputs) -> None:
         """One step's outputs."""

@@ -9,11 +9,12 @@ from itertools import count
 from math import isnan
 from typing import Protocol
 
-from ift_serve.engine.adapters import AdapterHost, AdapterRegistry, AdapterVersion, NoAdapters
+from ift_serve.engine.adapters import AdapterHost, AdapterLimits, AdapterRegistry, AdapterVersion, NoAdapters
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.control import RequestControl
 from ift_serve.engine.deadlines import Deadlines
 from ift_serve.engine.gate import AdapterGate
+from ift_serve.engine.machine import available_memory
 from ift_serve.engine.messages import (
     AdapterReply,
     CandidateOutput,
@@ -85,7 +86,10 @@ class EngineCore:
         self._model = runner.description
         self._max_waiting = config.max_waiting
         self._tables = BlockTables(runner.total_blocks, runner.block_size, config.prefix_caching)
-        self._adapters = AdapterRegistry(adapter_host or NoAdapters(), clock)
+        self._adapters = AdapterRegistry(
+            adapter_host or NoAdapters(), clock, patience=config.patience,
+            limits=AdapterLimits(config.max_adapters, config.max_adapter_bytes or available_memory() // 2),
+        )  # fmt: skip
         self._gate = AdapterGate(self._adapters)
         self._scheduler = Scheduler(self._tables, config.max_batch_tokens, config.max_sequences, self._gate)
         self._validator = RequestValidator(self._model, runner.block_size, runner.total_blocks)

@@ -117,7 +117,8 @@ class LoadAdapter(msgspec.Struct, frozen=True, kw_only=True, tag="load_adapter")
     """Read the directory ``path`` as a new version of ``name``. ``shown_path`` is what clients know it as.
 
     The directory, with links followed, must lie in ``root``, and so must what the links in it lead to; an empty
-    ``root`` stands for the directory itself.
+    ``root`` stands for the directory itself. With a ``version`` only that one will do. What was read is copied to a
+    directory of that name in ``keep_in``, if it takes at most ``keep_bytes``.
     """
 
     request_id: str
@@ -125,6 +126,9 @@ class LoadAdapter(msgspec.Struct, frozen=True, kw_only=True, tag="load_adapter")
     path: str
     shown_path: str
     root: str = ""
+    version: str = ""
+    keep_in: str = ""
+    keep_bytes: int = 0
 
 
 class UnloadAdapter(msgspec.Struct, frozen=True, kw_only=True, tag="unload_adapter"):

@@ -16,6 +16,7 @@ from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.flatten import Flattener
 from ift_serve.engine.graphs import CudaCapture, DecodeGraphs, bucket_sizes, eager_capture
 from ift_serve.engine.kv_cache import KVCache, bytes_per_block
+from ift_serve.engine.machine import available_memory, processors
 from ift_serve.engine.messages import ModelDescription
 from ift_serve.engine.progress import Progress
 from ift_serve.engine.sampler import Sampler, sampled_tokens, scored_tokens
@@ -50,7 +51,7 @@ def _backend(config: EngineConfig, device: str) -> str:
 def _free_memory(device: str) -> int:
     if device != "cpu":
         return int(torch.cuda.mem_get_info()[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return available_memory()
 
 
 def _block_count(config: EngineConfig, block_size: int, model: LoadedModel, device: str, dtype: torch.dtype) -> int:
@@ -82,8 +83,7 @@ class ModelRunner:
     """Owns the model and the cache memory. ``execute`` is the only way to compute."""
 
     def __init__(self, config: EngineConfig) -> None:
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        torch.set_num_threads(config.threads or min(torch.get_num_threads(), processors()))
         self.progress = Progress()
         report_compilations(lambda: self.progress)
         torch.manual_seed(config.seed)

@@ -50,6 +50,8 @@ class WatchedFolder:
         self._seen: dict[str, tuple[Stamp | None, int]] = {}
         self._loaded: dict[str, Stamp] = {}
         self._refused: dict[str, Stamp] = {}
+        self._no_room: dict[str, Stamp] = {}
+        self._crowd = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -69,6 +71,7 @@ class WatchedFolder:
         except OSError as error:
             _log.warning("adapter folder %s cannot be read: %s", self._folder.name, error)
             return
+        self._forget_what_was_lost()
         for name in sorted(found.keys() | self._loaded.keys() | self._seen.keys()):
             stamp = found.get(name)
             if name in found and stamp is None:
@@ -81,10 +84,18 @@ class WatchedFolder:
             if stamp is None:
                 del self._seen[name]
                 self._refused.pop(name, None)
+                self._no_room.pop(name, None)
                 if self._loaded.pop(name, None) is not None:
                     self._begin(name, self._unload(name))
-            elif stamp not in (self._loaded.get(name), self._refused.get(name)):
+            elif stamp not in (self._loaded.get(name), self._refused.get(name), self._no_room.get(name)):
                 self._begin(name, self._load(name, stamp))
+
+    def _forget_what_was_lost(self) -> None:
+        """What a restarted engine could not load again is loaded anew; what found no room, once there is more."""
+        for name in self._engine.lost:
+            self._loaded.pop(name, None)
+        if self._no_room and len(self._engine.adapters.all()) < self._crowd:
+            self._no_room.clear()
 
     async def settle(self) -> None:
         """Wait for what has begun."""
@@ -102,6 +113,9 @@ class WatchedFolder:
             _log.warning("adapter %s of the folder was not loaded: %s", name, error)
             if isinstance(error, StatusError) or error.kind in _REFUSED:
                 self._refused[name] = stamp
+            elif error.kind is FailureKind.OVERLOADED:
+                self._no_room[name] = stamp
+                self._crowd = len(self._engine.adapters.all())
             return
         self._loaded[name] = stamp
         _log.info("adapter loaded from the folder", extra={"adapter": name, "version": info.version})

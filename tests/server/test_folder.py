@@ -59,6 +59,7 @@ class Balky:
         self.said: list[tuple[str, str]] = []
         self.errors: list[EngineError] = []
         self.drained = asyncio.Event()
+        self.lost: dict[str, str] = {}
 
     async def load_adapter(self, name: str, path: str, shown: str, root: str) -> AdapterInfo:
         self.said.append(("load", name))
