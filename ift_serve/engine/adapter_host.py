@@ -106,6 +106,7 @@ class TensorAdapterHost:
             shares_cache=not changes,
             uses_segments=components.uses_segments,
             uses_instruction=components.uses_instruction_vector,
+            end_ids=tuple(weights.config.end_ids) if weights.config is not None else (),
         )
         return ReadAdapter(facts, prepared)
 

@@ -37,7 +37,7 @@ class AdapterFacts:
     """What the engine must know of an adapter that was read.
 
     ``shares_cache``: keys and values are the base model's. ``uses_segments``: they depend on the prompt's segments;
-    ``uses_instruction``: on its whole instruction.
+    ``uses_instruction``: on its whole instruction. ``end_ids``: tokens that end its answers, beside the base model's.
     """
 
     version: str
@@ -47,6 +47,7 @@ class AdapterFacts:
     shares_cache: bool
     uses_segments: bool
     uses_instruction: bool
+    end_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,8 @@ class EngineCore:
         if isinstance(message, GenerateRequest):
             strategy = self._make_strategy(message)
             request = Generation(message, number, accounts.open(message.client), now, strategy, adapter)
-            request.set_limits(self._model.eos_ids, self._model.context_length)
+            ends = [*self._model.eos_ids, *message.end_ids, *(adapter.facts.end_ids if adapter is not None else ())]
+            request.set_limits(ends, self._model.context_length)
             request.control = RequestControl(request, self._scheduler)
         else:
             request = Scoring(message, number, accounts.open(message.client), now, adapter)

@@ -69,6 +69,7 @@ class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="generate"):
     """Continue ``token_ids``. ``segment_ids`` holds one byte per prompt token (empty: all template).
 
+    ``end_ids``: tokens that end an answer by tokenizer and chat template, beside those that the model names.
     With ``whole`` nothing is sent before the request is done: a caller who waits for the whole answer should not
     cost the front a wake-up a token.
     """
@@ -77,6 +78,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     token_ids: list[int]
     segment_ids: bytes = b""
     sampling: SamplingParams = SamplingParams()
+    end_ids: list[int] = []
     strategy: str = "sample"
     whole: bool = False
     priority: int = 0

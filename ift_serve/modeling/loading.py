@@ -84,13 +84,13 @@ def _fingerprint(path: str, model: nn.Module, config: Any, name: str) -> str:
         raise UnsupportedModelError(f"{name}: cannot be loaded: {error}") from error
 
 
-def _eos_ids(model: nn.Module, config: Any) -> list[int]:
-    generation = getattr(model, "generation_config", None)
-    value = getattr(generation, "eos_token_id", None)
-    value = getattr(config, "eos_token_id", None) if value is None else value
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [int(value)]
+def model_ends(model: Any, config: Any) -> list[int]:
+    """Tokens that end an answer by the model's generation configuration or configuration."""
+    ends: list[int] = []
+    for source in (getattr(model, "generation_config", None), config):
+        value = getattr(source, "eos_token_id", None)
+        ends += value if isinstance(value, list | tuple) else [] if value is None else [value]
+    return list(dict.fromkeys(int(end) for end in ends))
 
 
 def _probe(model: nn.Module, name: str, layers: int) -> list[LayerGeometry]:
@@ -174,7 +174,7 @@ def load_model(
         geometry=_probe(model, shown, layers),
         dtype=computed,
         context_length=_context_length(text_config, context_length, shown),
-        eos_ids=_eos_ids(model, text_config),
+        eos_ids=model_ends(model, text_config),
         fingerprint=_fingerprint(path, model, text_config, shown),
         parameters=sum(p.numel() for p in model.parameters()),
         generation=model.generation_config.to_diff_dict() if model.generation_config is not None else {},

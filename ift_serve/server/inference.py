@@ -15,6 +15,7 @@ from ift_serve.server.sampling import applied_sampling, chosen_defaults
 from ift_serve.server.scoring import Scorer
 from ift_serve.server.validation import Validator
 from ift_serve.text.detokenizer import cut
+from ift_serve.text.ends import answer_ends
 from ift_serve.text.prompt import PromptRenderer, RenderedPrompt, Segment
 from ift_serve.text.workers import TextWorkers
 from ift_serve.v1 import inference_pb2 as pb
@@ -39,6 +40,7 @@ class InferenceService:
         self._config = config
         self._metrics = metrics
         self._validator = Validator(engine.model, renderer, config.limits, chosen_defaults(engine.model, config))
+        self._ends = answer_ends(renderer)
         self._workers = TextWorkers()
         self._scorer = Scorer(engine, renderer, self._validator, config.limits, self._workers)
 
@@ -127,6 +129,7 @@ class InferenceService:
             token_ids=rendered.token_ids,
             segment_ids=rendered.segment_ids,
             sampling=sampling,
+            end_ids=self._ends,
             # Stop strings are found in the text as it is made; otherwise one message at the end will do.
             whole=isinstance(request, pb.GenerateRequest) and not stop,
             priority=self._validator.priority(request.priority),

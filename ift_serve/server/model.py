@@ -9,6 +9,7 @@ from ift_serve.server.calls import Call
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.sampling import chosen_defaults, default_sampling
 from ift_serve.server.validation import MAX_ALTERNATIVES
+from ift_serve.text.ends import answer_ends
 from ift_serve.text.prompt import PromptRenderer
 from ift_serve.v1 import model_pb2 as pb
 
@@ -28,6 +29,7 @@ class ModelService:
         self._engine = engine
         self._renderer = renderer
         self._config = config
+        self._ends = answer_ends(renderer)
 
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """The model, what may be asked of it, and how busy it is."""
@@ -44,7 +46,7 @@ class ModelService:
             attention_backend=model.attention_backend,
             chat_template=self._renderer.template if self._renderer.has_template else "",
             template_fingerprint=self._renderer.template_fingerprint,
-            eos_token_ids=model.eos_ids,
+            eos_token_ids=list(dict.fromkeys([*model.eos_ids, *self._ends])),
             limits=pb.Limits(
                 context_length=model.context_length,
                 candidates=min(limits.candidates, model.max_sequences),

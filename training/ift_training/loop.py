@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from rich.console import Console
 
+from ift_serve.text.ends import answer_ends
 from ift_training.assemble import make_trainer
 from ift_training.build import Built, build_model
 from ift_training.checkpoint import read
@@ -205,7 +206,7 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float) -> None:
     trainer.write(
         recipe.output, card=model_card(recipe, report, answers), recipe=recipe.model_dump(mode="json"),
         scores={"before": report.before, "after": report.after, **report.losses},
-        template_fingerprint=run.encoder.renderer.template_fingerprint,
+        template_fingerprint=run.encoder.renderer.template_fingerprint, end_ids=answer_ends(run.encoder.renderer),
     )  # fmt: skip
     plot(history, run.folder / "curves.png", recipe.name)
     found = {**report.to_json(), "history": history}

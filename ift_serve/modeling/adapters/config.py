@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,7 +29,8 @@ class IftConfig(BaseModel):
     """``ift_config.json``.
 
     ``template_fingerprint``: of the chat template that it was trained with; ``template``: its text (jinja) where it is
-    not the base model's own. ``recipe`` and ``scores`` are for people; nothing reads them back.
+    not the base model's own. ``end_ids``: tokens that end an answer, beside those of the base model. ``recipe`` and
+    ``scores`` are for people; nothing reads them back.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +40,7 @@ class IftConfig(BaseModel):
     components: ComponentsConfig = ComponentsConfig()
     template_fingerprint: str = Field(default="", max_length=128)
     template: str = Field(default="", max_length=1 << 16)
+    end_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]] = Field(default=[], max_length=64)
     recipe: dict[str, Any] = {}
     scores: dict[str, Any] = {}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from ift_serve.text.ends import answer_ends
 from ift_serve.text.prompt import Message, Part, PromptError, PromptRenderer, RenderedPrompt, Segment
 from ift_serve.text.spans import LostPartError
 from ift_training.data.records import Record
@@ -135,22 +136,8 @@ def _lead(renderer: PromptRenderer) -> tuple[str, bool]:
 
 
 def _end_id(renderer: PromptRenderer) -> int:
-    """The token that the template ends an answer with where it is a special one, else the end-of-text token."""
-    tokenizer: Any = renderer.tokenizer
-    turns = [Message("user", (Part("question"),)), Message("assistant", (Part(_PROBE),)), Message("user", (Part("b"),))]
-    special = set(tokenizer.all_special_ids) | {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
-    opening = renderer.conversation(turns[:1])
-    # A token that opens the user's message ends no answer, even where it is what follows one.
-    special -= set(opening.token_ids[: max(0, opening.segment_ids.find(Segment.INSTRUCTION))])
-    try:
-        text = renderer.conversation(turns).text or ""
-    except PromptError:
-        text = ""
-    found = text.find(_PROBE)
-    if found >= 0:
-        after = tokenizer.backend_tokenizer.encode(text[found + len(_PROBE) :].lstrip(), add_special_tokens=False).ids
-        if after and after[0] in special:
-            return int(after[0])
-    if tokenizer.eos_token_id is None:
+    """The token that the template ends an answer with where it is a control token, else the end-of-text token."""
+    ends = answer_ends(renderer)
+    if not ends:
         raise TemplateError("tokenizer: has no end-of-text token, so no answer could end; set one in the base model")
-    return int(tokenizer.eos_token_id)
+    return ends[0]

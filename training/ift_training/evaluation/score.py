@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ift_serve.modeling.instruction.components import InstructionComponents
+from ift_serve.modeling.loading import model_ends
+from ift_serve.text.ends import answer_ends
 from ift_serve.text.prompt import RenderedPrompt
 from ift_training.data.checks import can_judge, judge
 from ift_training.data.encode import Encoder
@@ -58,17 +60,22 @@ class Scorer:
         model.eval()
         try:
             answers = greedy(
-                model, components, self._prompts, frozenset({self.encoder.end_id}),
+                model, components, self._prompts, self._ends(model),
                 max_new_tokens=self.max_new_tokens, batch_size=self.batch_size,
             )  # fmt: skip
         finally:
             model.train(training)
-        decode = self.encoder.renderer.tokenizer.decode
+        decode = self.encoder.renderer.encoder.backend.decode
         found = []
         for (record, task), ids in zip(self.requests, answers, strict=True):
             text = str(decode(ids, skip_special_tokens=True))
             found.append(Judged(record, task, text, bool(judge(record, text))))
         return found
+
+    def _ends(self, model: Any) -> frozenset[int]:
+        """What ends an answer when the adapter is served."""
+        config = model.config.get_text_config(decoder=True)
+        return frozenset([*answer_ends(self.encoder.renderer), *model_ends(model, config)])
 
     def __call__(self, model: Any, components: InstructionComponents | None) -> Scores:
         """The scores of the model as it is now."""
