@@ -23,7 +23,7 @@ _RANGES: dict[str, Callable[[Any], bool]] = {
     "top_p": lambda value: 0 < value <= 1,
     "top_k": lambda value: 0 <= value < 2**31 and value == int(value),
     "min_p": lambda value: 0 <= value <= 1,
-    "repetition_penalty": lambda value: 0 < value <= 10,
+    "repetition_penalty": lambda value: 0.01 <= value <= 10,
     "max_new_tokens": lambda value: 1 <= value < 2**31 and value == int(value),
 }
 _WHOLE = ("top_k", "max_new_tokens")

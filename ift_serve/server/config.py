@@ -35,7 +35,7 @@ class Limits(BaseModel):
 class ServerConfig(BaseModel):
     """Where the server listens, whom it trusts, and the engine behind it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     engine: EngineConfig
     host: str = "127.0.0.1"

@@ -14,6 +14,7 @@ from ift_serve.v1 import inference_pb2 as pb
 
 MAX_ALTERNATIVES = 20
 _MAX_PRIORITY = 100
+_LEAST_REPETITION = 0.009999999776482582  # 0.01 as a float of the message; far below it logits would overflow
 _ROLES: dict[int, Role] = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
 _SEGMENTS = {
     pb.SEGMENT_UNSPECIFIED: Segment.TEMPLATE,
@@ -120,7 +121,7 @@ class Validator:
             top_p=number(f"{path}.top_p", s.top_p, 0, 1, above=True) if s.HasField("top_p") else default.top_p,
             top_k=min(top_k, self._model.vocabulary_size),
             min_p=number(f"{path}.min_p", s.min_p, 0, 1) if s.HasField("min_p") else default.min_p,
-            repetition_penalty=number(f"{path}.repetition_penalty", s.repetition_penalty, 0, 10, above=True)
+            repetition_penalty=number(f"{path}.repetition_penalty", s.repetition_penalty, _LEAST_REPETITION, 10)
             if s.HasField("repetition_penalty") else default.repetition_penalty,
             presence_penalty=number(f"{path}.presence_penalty", s.presence_penalty, -10, 10),
             frequency_penalty=number(f"{path}.frequency_penalty", s.frequency_penalty, -10, 10),

@@ -377,9 +377,7 @@ class Sampling(_message.Message):
     min_p: _builtins.float
     """Keep tokens at least this share as likely as the most likely; 0 to 1. Otherwise 0 (off)."""
     repetition_penalty: _builtins.float
-    """Divides positive and multiplies negative logits of tokens in prompt or answer; above 0, at most 10. Otherwise
-    1 (off).
-    """
+    """Divides positive and multiplies negative logits of tokens in prompt or answer; 0.01 to 10. Otherwise 1 (off)."""
     presence_penalty: _builtins.float
     """Subtracted from logits of tokens in the answer; -10 to 10. Default 0 (off)."""
     frequency_penalty: _builtins.float

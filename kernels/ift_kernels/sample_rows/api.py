@@ -53,7 +53,8 @@ class RowParameters:
 @dataclass(slots=True)
 class SampledRows:
     """tokens ``[R]`` int32; statistics ``[R, 5]`` float32: log-prob, p1, p2, entropy, mean top-20 log-prob;
-    top_ids ``[R, 20]`` int32 (-1 beyond the vocabulary) and top_log_probs ``[R, 20]`` float32, most likely first."""
+    top_ids ``[R, 20]`` int32 (-1 beyond the vocabulary and for impossible tokens, whose logit is -inf; the mean leaves
+    them out) and top_log_probs ``[R, 20]`` float32, most likely first."""
 
     tokens: Tensor
     statistics: Tensor
@@ -68,8 +69,9 @@ def sample_rows(logits: Tensor, parameters: RowParameters, backend: str = "auto"
     presence and frequency penalties, temperature, top-k (ties with the k-th stay), top-p (a token stays while
     the mass strictly above it is below p, after top-k), min-p (relative to the most likely). The draw is
     ``argmax_v z_v - log(-log u_v)`` (Gumbel-max) with ``u_v`` from Philox-4x32-10, key = seed, counter = (v, step):
-    equal seeds, steps and logits give equal tokens in any batch on any device. A row with a NaN or +inf, or of -inf
-    alone, has no distribution: its statistics are NaN and its token is any.
+    equal seeds, steps and logits give equal tokens in any batch on any device. Right for every finite logit and every
+    temperature; one below the smallest normal float32 counts as that. A penalised logit saturates at the largest
+    float32. A row with a NaN or +inf, or of -inf alone, has no distribution: its statistics are NaN, its token is any.
     """
     if uses_cpu(logits, backend):
         from ift_kernels.sample_rows.cpu import sample_rows_cpu

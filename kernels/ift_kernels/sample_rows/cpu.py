@@ -43,6 +43,9 @@ _NEXT, _WORKER, _LOGITS, _SCRATCH, _TOKENS, _STATISTICS, _TOP_IDS, _TOP_VALUES, 
 _TEMPERATURE, _TOP_P, _MIN_P, _TOP_K, _SEEDS, _STEPS, _TARGETS, _STRIDE = range(11, 19)
 _OFFSETS, _IDS, _GENERATED, _BIAS, _REPETITION, _PRESENCE, _FREQUENCY, _SLOTS = range(19, 27)
 _NONE = np.float32(-np.inf)
+_SMALLEST = np.float32(1.17549435e-38)
+_LARGEST = np.float32(3.4028234e38)
+_FAR = np.float32(2.0**100)
 _FP = np.float32(0)
 
 
@@ -183,20 +186,28 @@ def _adjust(args, row, scratch):
             x -= frequency * np.float32(generated)
             if generated > 0:
                 x -= presence
-        store_one(_FP, scratch, token, x)
+        store_one(_FP, scratch, token, min(x, _LARGEST))
     return end > first
 
 
 @njit
-def _draw(args, row, scratch, weights, padded):
-    """Gumbel-max over the truncated, tempered row."""
-    inverse = splat(np.float32(1.0) / load_one(_FP, load_i64(args, _TEMPERATURE), row))
+def _largest(row, padded):
     best = splat(_NONE)
     for i in range(0, padded, LANES):
-        z = mul(load(_FP, scratch, i), inverse)
-        store(_FP, scratch, i, z)
-        best = maximum(best, z)
-    top = max_lanes(best)
+        best = maximum(best, load(_FP, row, i))
+    return max_lanes(best)
+
+
+@njit
+def _draw(args, row, scratch, weights, padded, largest):
+    """Gumbel-max over the truncated, tempered row, whose largest logit is known."""
+    factor = np.float32(1.0) / max(load_one(_FP, load_i64(args, _TEMPERATURE), row), _SMALLEST)
+    # Far out, the largest logit becomes the zero of the row, so that nothing overflows but what is never drawn.
+    origin = largest if not abs(largest) * factor < _FAR else np.float32(0.0)
+    inverse, zero_point = splat(factor), splat(origin)
+    for i in range(0, padded, LANES):
+        store(_FP, scratch, i, mul(sub(load(_FP, scratch, i), zero_point), inverse))
+    top = (largest - origin) * factor
     threshold = np.float32(-3.4e38)
     top_k = load_i32(load_i64(args, _TOP_K), row)
     top_p = load_one(_FP, load_i64(args, _TOP_P), row)
@@ -257,7 +268,7 @@ def _row(kind, size, args, row, scratch, weights):
         value = load_one(_FP, values, i) - best - log_mass
         store_one(_FP, values, i, value)
         if load_i32(ids, i) >= 0:
-            mean += value
+            mean += value * np.float32(2.0**-5)  # exact, and twenty of the lowest do not overflow
             found += 1
     token = load_i32(load_i64(args, _TARGETS), row)
     if token >= 0:
@@ -267,7 +278,8 @@ def _row(kind, size, args, row, scratch, weights):
         if load_one(_FP, load_i64(args, _TEMPERATURE), row) == 0.0:
             token = _argmax(scratch, padded) if adjusted else load_i32(ids, 0)
         else:
-            token = _draw(args, row, scratch, weights, padded)
+            largest = _largest(scratch, padded) if adjusted else largest
+            token = _draw(args, row, scratch, weights, padded, largest)
         raw = load_one(kind, source, token)
     store_i32(load_i64(args, _TOKENS), row, token)
     statistics = load_i64(args, _STATISTICS) + 4 * row * 5
@@ -275,7 +287,7 @@ def _row(kind, size, args, row, scratch, weights):
     store_one(_FP, statistics, 1, np.float32(np.exp(load_one(_FP, values, 0))))
     store_one(_FP, statistics, 2, np.float32(np.exp(load_one(_FP, values, 1))))
     store_one(_FP, statistics, 3, log_mass - sum_lanes(moment) / mass)
-    store_one(_FP, statistics, 4, mean / np.float32(max(found, 1)))
+    store_one(_FP, statistics, 4, mean / (np.float32(max(found, 1)) * np.float32(2.0**-5)))
 
 
 @njit

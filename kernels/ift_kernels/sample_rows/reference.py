@@ -50,8 +50,8 @@ def _filter(scaled: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
         keep &= scaled >= torch.topk(scaled, top_k).values[-1]
     if top_p < 1.0:
         probabilities = torch.softmax(scaled.masked_fill(~keep, float("-inf")), dim=-1)
-        ordered, order = torch.sort(probabilities, descending=True, stable=True)
-        above = torch.cumsum(ordered, 0) - ordered
+        ordered, order = torch.sort(scaled, descending=True, stable=True)
+        above = torch.cumsum(probabilities[order], 0) - probabilities[order]
         # Equal tokens share the mass strictly above the first of them.
         first_of_run = torch.searchsorted(-ordered, -ordered)
         keep &= torch.zeros_like(keep).scatter(0, order, above[first_of_run] < top_p)
@@ -66,11 +66,14 @@ def sample_rows_reference(logits: Tensor, parameters: RowParameters) -> SampledR
     raw = logits.detach().cpu().double()
     log_probs = torch.log_softmax(raw, dim=-1)
     count = min(TOP, size)
-    top = torch.sort(log_probs, dim=-1, descending=True, stable=True)
+    # By the logits themselves: log-probabilities of some that differ are equal.
+    order = torch.sort(raw, dim=-1, descending=True, stable=True).indices
+    top_values = log_probs.gather(1, order)
     top_ids = torch.full((rows, TOP), -1, dtype=torch.int32)
-    top_ids[:, :count] = top.indices[:, :count].int()
+    possible = top_values[:, :count] > float("-inf")
+    top_ids[:, :count] = torch.where(possible, order[:, :count].int(), -1)
     top_log_probs = torch.full((rows, TOP), float("-inf"))
-    top_log_probs[:, :count] = top.values[:, :count].float()
+    top_log_probs[:, :count] = top_values[:, :count].float()
     tokens = torch.empty(rows, dtype=torch.int32)
     for row in range(rows):
         if int(parameters.targets[row]) >= 0:
@@ -82,7 +85,7 @@ def sample_rows_reference(logits: Tensor, parameters: RowParameters) -> SampledR
             tokens[row] = int(torch.argmax(adjusted))
             continue
         kept = _filter(
-            adjusted / temperature,
+            (adjusted - adjusted.max()) / temperature,  # far from zero, even float64 has no room for the noise
             int(parameters.top_k[row]),
             float(parameters.top_p[row]),
             float(parameters.min_p[row]),
@@ -91,14 +94,14 @@ def sample_rows_reference(logits: Tensor, parameters: RowParameters) -> SampledR
         tokens[row] = int(torch.argmax(kept - torch.log(-torch.log(torch.from_numpy(uniform)))))
     probabilities = log_probs.exp()
     entropy = -(probabilities * log_probs.masked_fill(probabilities == 0, 0.0)).sum(-1)
-    second = top.values[:, 1].exp() if size > 1 else torch.zeros(rows, dtype=torch.float64)
+    second = top_values[:, 1].exp() if size > 1 else torch.zeros(rows, dtype=torch.float64)
     statistics = torch.stack(
         (
             log_probs.gather(1, tokens.long()[:, None])[:, 0],
-            top.values[:, 0].exp(),
+            top_values[:, 0].exp(),
             second,
             entropy,
-            top.values[:, :count].mean(-1),
+            top_values[:, :count].where(possible, 0.0).sum(-1) / possible.sum(-1),
         ),
         dim=1,
     ).float()

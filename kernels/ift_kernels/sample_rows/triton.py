@@ -26,6 +26,9 @@ _ROW_PARAMETERS = [
     "temperature_ptr", "top_p_ptr", "min_p_ptr", "top_k_ptr", "targets_ptr", "thresholds_ptr", "seeds_ptr", "steps_ptr",
 ]  # fmt: skip
 _LOWEST = tl.constexpr(-9223372036854775807)
+_SMALLEST = tl.constexpr(1.17549435e-38)
+_LARGEST = tl.constexpr(3.4028234e38)
+_FAR = tl.constexpr(2.0**100)
 
 
 @triton.jit
@@ -82,7 +85,7 @@ def _row_statistics_kernel(parts_ptr, rows_ptr, TILES: tl.constexpr, PADDED: tl.
     place = parts_ptr + row * 3 * TILES + tile
     tops = tl.load(place, mask=inside, other=float("-inf"))
     top = tl.max(tops, 0)
-    distance = tl.where(tops == float("-inf"), 0.0, tops - top)
+    distance = tl.where(tops == float("-inf"), 0.0, tl.maximum(tops - top, -100.0))
     scale = tl.where(tops == float("-inf"), 0.0, tl.exp(distance))
     mass = tl.load(place + TILES, mask=inside, other=0.0)
     moment = tl.load(place + 2 * TILES, mask=inside, other=0.0)
@@ -114,7 +117,7 @@ def _tile_top_kernel(
         return
     token = tile * TILE + tl.arange(0, TILE)
     x = tl.load(logits_ptr + row * stride + token, mask=token < V, other=float("-inf")).to(tl.float32)
-    keys = tl.where((token < V) & (x >= floor), _key(x, token), _LOWEST)
+    keys = tl.where((token < V) & (x >= floor) & (x > float("-inf")), _key(x, token), _LOWEST)
     place = keys_ptr + (row * TILES + tile) * TOP
     last = tl.max(keys, 0)
     found = 0
@@ -162,16 +165,26 @@ def _adjust_kernel(
         penalised = tl.where(x > 0, tl.div_rn(x, repetition + tl.zeros_like(x)), x * repetition)
         penalised -= frequency * generated.to(tl.float32)
         penalised -= tl.where(generated > 0, presence, 0.0)
-        tl.store(place, tl.where(generated >= 0, penalised, x), mask=inside)
+        tl.store(place, tl.minimum(tl.where(generated >= 0, penalised, x), _LARGEST), mask=inside)
 
 
 @triton.jit
-def _masses(x_row, inverse, top, limit, p1, p2, p3, COUNT: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr):
+def _scale(top, temperature):
+    """What is subtracted from a row's logits, and what they are then multiplied by.
+
+    Far out, the largest logit becomes the zero of the row, so that nothing overflows but what is never drawn.
+    """
+    inverse = tl.div_rn(tl.full((), 1.0, tl.float32), tl.maximum(temperature, _SMALLEST))
+    return tl.where(tl.abs(top) * inverse < _FAR, 0.0, top), inverse
+
+
+@triton.jit
+def _masses(x_row, origin, inverse, top, limit, p1, p2, p3, COUNT: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr):
     """How many tempered logits, or how much mass of those at least ``limit``, reach each of three pivots."""
     s1, s2, s3 = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     for start in range(0, V, BLOCK):
         token = start + tl.arange(0, BLOCK)
-        z = tl.load(x_row + token, mask=token < V, other=float("-inf")).to(tl.float32) * inverse
+        z = (tl.load(x_row + token, mask=token < V, other=float("-inf")).to(tl.float32) - origin) * inverse
         weight = tl.where(z >= limit, 1.0 if COUNT else tl.exp(z - top), 0.0)
         s1 += tl.where(z >= p1, weight, 0.0)
         s2 += tl.where(z >= p2, weight, 0.0)
@@ -180,7 +193,7 @@ def _masses(x_row, inverse, top, limit, p1, p2, p3, COUNT: tl.constexpr, V: tl.c
 
 
 @triton.jit
-def _bisect(x_row, inverse, top, limit, wanted, COUNT: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr):
+def _bisect(x_row, origin, inverse, top, limit, wanted, COUNT: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr):
     """The largest threshold that at least ``wanted`` of the count or mass reaches (top-p keeps ties with it)."""
     low, high = _ordered(tl.full((), -3.4e38, tl.float32)).to(tl.int64), _ordered(top).to(tl.int64)
     while low < high:
@@ -190,7 +203,7 @@ def _bisect(x_row, inverse, top, limit, wanted, COUNT: tl.constexpr, V: tl.const
         o3 = tl.minimum(low + 3 * quarter, high)
         p1, p2 = _from_ordered(o1.to(tl.int32)), _from_ordered(o2.to(tl.int32))
         p3 = _from_ordered(o3.to(tl.int32))
-        s1, s2, s3 = _masses(x_row, inverse, top, limit, p1, p2, p3, COUNT, V, BLOCK)
+        s1, s2, s3 = _masses(x_row, origin, inverse, top, limit, p1, p2, p3, COUNT, V, BLOCK)
         new_low = tl.where(s3 >= wanted, o3, tl.where(s2 >= wanted, o2, tl.where(s1 >= wanted, o1, low)))
         new_high = tl.where(s1 < wanted, o1 - 1, tl.where(s2 < wanted, o2 - 1, tl.where(s3 < wanted, o3 - 1, high)))
         low, high = new_low, new_high
@@ -199,7 +212,7 @@ def _bisect(x_row, inverse, top, limit, wanted, COUNT: tl.constexpr, V: tl.const
 
 @triton.jit(do_not_specialize=["stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _threshold_kernel(
-    x_ptr, stride, temperature_ptr, top_p_ptr, min_p_ptr, top_k_ptr, targets_ptr, thresholds_ptr,
+    x_ptr, stride, tops_ptr, temperature_ptr, top_p_ptr, min_p_ptr, top_k_ptr, targets_ptr, thresholds_ptr,
     V: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The smallest tempered logit that top-k, top-p and min-p let stay."""
@@ -210,21 +223,17 @@ def _threshold_kernel(
     if (temperature == 0.0) | (tl.load(targets_ptr + row) >= 0) | (not truncates):
         tl.store(thresholds_ptr + row, tl.full((), -3.4e38, tl.float32))
         return
-    inverse = tl.div_rn(1.0, temperature)
+    largest = tl.load(tops_ptr + row * 4)
+    origin, inverse = _scale(largest, temperature)
     x_row = x_ptr + row * stride
-    best = tl.full([BLOCK], float("-inf"), tl.float32)
-    for start in range(0, V, BLOCK):
-        token = start + tl.arange(0, BLOCK)
-        x = tl.load(x_row + token, mask=token < V, other=float("-inf")).to(tl.float32)
-        best = tl.maximum(best, x * inverse)
-    top = tl.max(best, 0)
+    top = (largest - origin) * inverse
     threshold = tl.full((), -3.4e38, tl.float32)
     if (top_k > 0) & (top_k < V):
-        threshold = _bisect(x_row, inverse, top, threshold, top_k.to(tl.float32), True, V, BLOCK)
+        threshold = _bisect(x_row, origin, inverse, top, threshold, top_k.to(tl.float32), True, V, BLOCK)
     if top_p < 1.0:
-        total, _, _ = _masses(x_row, inverse, top, threshold, threshold, top, top, False, V, BLOCK)
+        total, _, _ = _masses(x_row, origin, inverse, top, threshold, threshold, top, top, False, V, BLOCK)
         wanted = top_p * total
-        threshold = tl.maximum(threshold, _bisect(x_row, inverse, top, threshold, wanted, False, V, BLOCK))
+        threshold = tl.maximum(threshold, _bisect(x_row, origin, inverse, top, threshold, wanted, False, V, BLOCK))
     if min_p > 0.0:
         threshold = tl.maximum(threshold, top + tl.log(min_p))
     tl.store(thresholds_ptr + row, threshold)
@@ -232,7 +241,7 @@ def _threshold_kernel(
 
 @triton.jit(do_not_specialize=["stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _tile_draw_kernel(
-    x_ptr, stride, temperature_ptr, thresholds_ptr, seeds_ptr, steps_ptr, best_ptr,
+    x_ptr, stride, tops_ptr, temperature_ptr, thresholds_ptr, seeds_ptr, steps_ptr, best_ptr,
     V: tl.constexpr, TILES: tl.constexpr, TILE: tl.constexpr, TRUNCATED: tl.constexpr,
 ):  # fmt: skip
     """best[row, tile] = key of the largest tempered logit plus Gumbel noise; without noise at temperature 0."""
@@ -242,7 +251,8 @@ def _tile_draw_kernel(
     temperature = tl.load(temperature_ptr + row)
     score = x
     if temperature > 0.0:
-        z = x * tl.div_rn(1.0, temperature)
+        origin, inverse = _scale(tl.load(tops_ptr + row * 4), temperature)
+        z = (x - origin) * inverse
         score = z + gumbel(token, tl.load(seeds_ptr + row), tl.load(steps_ptr + row))
         if TRUNCATED:
             score = tl.where(z >= tl.load(thresholds_ptr + row), score, float("-inf"))
@@ -252,7 +262,7 @@ def _tile_draw_kernel(
 
 @triton.jit(do_not_specialize=["stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _row_draw_kernel(
-    logits_ptr, stride, best_ptr, rows_ptr, log_probs_ptr, targets_ptr, tokens_ptr, statistics_ptr,
+    logits_ptr, stride, best_ptr, rows_ptr, ids_ptr, log_probs_ptr, targets_ptr, tokens_ptr, statistics_ptr,
     V: tl.constexpr, TILES: tl.constexpr, PADDED: tl.constexpr, TOP: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
     """The token of the row, and its statistics from the raw logits."""
@@ -263,6 +273,7 @@ def _row_draw_kernel(
     token = tl.where(target >= 0, target, tl.minimum(_token_of(best), V - 1))
     raw = tl.load(logits_ptr + row * stride + token).to(tl.float32)
     place = tl.arange(0, 32)
+    there = tl.load(ids_ptr + row * TOP + place, mask=place < KEPT, other=-1) >= 0
     top = tl.load(log_probs_ptr + row * TOP + place, mask=place < KEPT, other=0.0)
     second = tl.sum(tl.where(place == 1, top, 0.0), 0)
     out = statistics_ptr + row * 5
@@ -271,7 +282,9 @@ def _row_draw_kernel(
     tl.store(out + 1, tl.exp(tl.sum(tl.where(place == 0, top, 0.0), 0)))
     tl.store(out + 2, tl.exp(second) if KEPT > 1 else 0.0)
     tl.store(out + 3, tl.load(rows_ptr + row * 4 + 2))
-    tl.store(out + 4, tl.sum(top, 0) / KEPT)
+    # A share of each: exact, and twenty of the lowest do not overflow.
+    mean = tl.sum(tl.where(there, top * 0.03125, 0.0), 0) / tl.sum(tl.where(there, 0.03125, 0.0), 0)
+    tl.store(out + 4, mean)
 
 
 def _adjusted(logits: Tensor, adjustments: SparseAdjustments) -> Tensor:
@@ -314,22 +327,26 @@ def sample_rows_triton(logits: Tensor, parameters: RowParameters) -> SampledRows
     tiles = triton.cdiv(size, _TILE)
     merged, ids, log_probs = _raw_statistics(logits, tiles)
     drawn_from = logits if parameters.adjustments is None else _adjusted(logits, parameters.adjustments)
+    tops = merged
+    if parameters.adjustments is not None:
+        tops = merged.clone()
+        tops[:, 0] = drawn_from.amax(1)
     thresholds = torch.empty(rows, dtype=torch.float32, device=device)
     if parameters.truncated:
         _threshold_kernel[(rows,)](
-            drawn_from, drawn_from.stride(0), parameters.temperature, parameters.top_p, parameters.min_p,
+            drawn_from, drawn_from.stride(0), tops, parameters.temperature, parameters.top_p, parameters.min_p,
             parameters.top_k, parameters.targets, thresholds, V=size, BLOCK=4096, num_warps=8,
         )  # fmt: skip
     best = torch.empty((rows, tiles), dtype=torch.int64, device=device)
     # Fusing the division by the temperature into the sum with the noise would round unlike the CPU.
     _tile_draw_kernel[(rows, tiles)](
-        drawn_from, drawn_from.stride(0), parameters.temperature, thresholds, parameters.seeds, parameters.steps,
+        drawn_from, drawn_from.stride(0), tops, parameters.temperature, thresholds, parameters.seeds, parameters.steps,
         best, V=size, TILES=tiles, TILE=_TILE, TRUNCATED=parameters.truncated, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     tokens = torch.empty(rows, dtype=torch.int32, device=device)
     statistics = torch.empty((rows, 5), dtype=torch.float32, device=device)
     _row_draw_kernel[(rows,)](
-        logits, logits.stride(0), best, merged, log_probs, parameters.targets, tokens, statistics,
+        logits, logits.stride(0), best, merged, ids, log_probs, parameters.targets, tokens, statistics,
         V=size, TILES=tiles, PADDED=triton.next_power_of_2(tiles), TOP=TOP, KEPT=min(TOP, size), num_warps=1,
     )  # fmt: skip
     return SampledRows(tokens, statistics, ids, log_probs)
