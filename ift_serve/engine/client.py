@@ -35,6 +35,7 @@ from ift_serve.engine.messages import (
 )
 from ift_serve.engine.spool import Spool
 from ift_serve.engine.supervisor import WORKER_MODULE, Supervisor
+from ift_serve.engine.totals import EngineTotals
 
 __all__ = ["BaseEngineClient", "EngineClient", "EngineError", "EngineStartError", "State"]
 
@@ -72,6 +73,7 @@ class BaseEngineClient(ABC):
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self.load = EngineLoad()
+        self.totals = EngineTotals()
         self.state: State = "starting"
         self.restarts = self.hangs = 0
         self._calls = Calls()
@@ -353,6 +355,7 @@ class EngineClient(BaseEngineClient):
         if self.state == "closed":
             return
         self.model = model
+        self.totals.begin()
         if self.state == "restarting":
             self.restarts += 1
         self._restoring = set(self._wanted)
@@ -397,6 +400,7 @@ class EngineClient(BaseEngineClient):
     def engine_said(self, said: StepOutputs) -> None:
         """One step's outputs."""
         self.load = said.load
+        self.totals.take(said.load)
         self._calls.deliver(said)
         self._adapters_changed(said.adapters)
 

@@ -230,7 +230,7 @@ class EngineCore:
         batch = self._scheduler.schedule(started)
         if batch.sequences:
             self._execute(batch)
-            self._step_seconds = self._clock() - started
+            self._step_seconds += self._clock() - started
         for request in self._touched:
             request.touched = False
             self._outputs += candidate_outputs(request)

@@ -92,6 +92,7 @@ class LocalEngine(BaseEngineClient):
 
     def _deliver(self, said: StepOutputs) -> None:
         self.load = said.load
+        self.totals.take(said.load)
         self._calls.deliver(said)
         self._adapters_changed(said.adapters)
 

@@ -21,6 +21,7 @@ from ift_serve.server.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_CLOCK_TOLERANCE = 0.005
 _DEADLINE_SHARE, _DEADLINE_MARGIN = 0.05, 0.05
 """The engine stops a little before the caller's deadline (a share of it, at most so many seconds), so that what was
 generated still arrives."""
@@ -55,6 +56,7 @@ class CallGuard:
     async def call(self, context: Any, method: str, role: Role) -> AsyncIterator[Call]:
         """Surround a handler: what it raises becomes a status with details, and the call is logged and counted."""
         arrival = time.monotonic()
+        remaining = context.time_remaining()
         metadata = [(str(k), v) for k, v in (context.invocation_metadata() or ())]
         request_id = _request_id(metadata)
         trailing: tuple[tuple[str, str | bytes], ...] = (("x-request-id", request_id),)
@@ -70,12 +72,15 @@ class CallGuard:
             self._admit()
             yield Call(
                 method, request_id, f"{request_id}/{next(self._count)}", identity, arrival,
-                _deadline(context.time_remaining(), arrival), notes,
+                _deadline(remaining, arrival), notes,
             )  # fmt: skip
-        except asyncio.CancelledError:
-            code = grpc.StatusCode.CANCELLED
+        except (asyncio.CancelledError, GeneratorExit):
+            # gRPC cancels a call whose deadline has passed as it does one whose caller went away.
+            late = remaining is not None and time.monotonic() - arrival >= remaining - _CLOCK_TOLERANCE
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         except grpc.aio.AbortError:
+            code = next((known for known in grpc.StatusCode if context.code() in (known, known.value[0])), code)
             raise
         except Exception as error:
             status = as_status(error)

@@ -8,20 +8,9 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from ift_serve.engine.client import BaseEngineClient
-from ift_serve.engine.messages import EngineLoad
+from ift_serve.server.engine_metrics import EngineCollector, ProcessCollector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_GAUGES = {
-    "waiting": ("ift_requests_waiting", "Requests waiting for the engine"),
-    "running": ("ift_sequences_running", "Sequences running in the engine"),
-    "free_blocks": ("ift_cache_blocks_free", "Cache blocks that are free or hold only reusable prefixes"),
-    "total_blocks": ("ift_cache_blocks_total", "Cache blocks in all"),
-    "cached_blocks": ("ift_cache_blocks_reusable", "Cache blocks that hold reusable prefixes"),
-    "preemptions": ("ift_engine_preemptions", "Sequences preempted since the engine started"),
-    "steps": ("ift_engine_steps", "Steps since the engine started"),
-    "adapter_bytes": ("ift_adapter_bytes", "Host memory of resident adapters, bytes"),
-    "step_seconds": ("ift_engine_step_seconds", "Seconds spent in steps since the engine started"),
-}
 
 
 class Metrics:
@@ -43,20 +32,17 @@ class Metrics:
             "ift_inter_token_seconds", "Seconds between tokens of a candidate", buckets=_SECONDS, registry=r
         )
         self.queue = Histogram("ift_queue_seconds", "Seconds in the queue", buckets=_SECONDS, registry=r)
+        self.step = Histogram(
+            "ift_engine_step_seconds", "Seconds of a step of the engine", buckets=_SECONDS, registry=r
+        )
         self._server: WSGIServer | None = None
         self._thread: threading.Thread | None = None
 
     def watch(self, engine: BaseEngineClient) -> None:
-        """Read the engine's load whenever metrics are scraped."""
-        for field, (name, description) in _GAUGES.items():
-            gauge = Gauge(name, description, registry=self.registry)
-            gauge.set_function(lambda field=field: float(getattr(_load(engine), field)))  # type: ignore[misc]
-        adapters = Gauge("ift_adapters", "Resident adapter versions", registry=self.registry)
-        adapters.set_function(lambda: float(len(engine.adapters.all())))
-        restarts = Gauge("ift_engine_restarts", "Times the engine process was started again", registry=self.registry)
-        restarts.set_function(lambda: float(engine.restarts))
-        ready = Gauge("ift_engine_ready", "1 while the engine answers", registry=self.registry)
-        ready.set_function(lambda: float(engine.state == "ready"))
+        """Read the engine's counts and state whenever metrics are scraped, and time its steps."""
+        self.registry.register(EngineCollector(engine))
+        self.registry.register(ProcessCollector(engine))
+        engine.totals.on_step = self.step.observe
 
     def serve(self, host: str, port: int) -> int:
         """Answer scrapes in a thread; returns the port."""
@@ -69,7 +55,3 @@ class Metrics:
             self._server.shutdown()
             self._server.server_close()
             self._thread.join()
-
-
-def _load(engine: BaseEngineClient) -> EngineLoad:
-    return engine.load

@@ -198,7 +198,7 @@ async def test_metrics(server_config: Make) -> None:
     assert values['ift_candidates_finished_total{reason="length"}'] == "1.0"
     assert values["ift_first_token_seconds_count"] == "1.0"
     assert float(values["ift_inter_token_seconds_count"]) >= 1
-    assert values["ift_cache_blocks_total"] == "64.0"
+    assert values["ift_cache_blocks"] == "64.0"
 
 
 async def test_logs_have_the_request_id_and_no_prompt(server_config: Make, caplog: pytest.LogCaptureFixture) -> None:
