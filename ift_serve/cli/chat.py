@@ -21,7 +21,7 @@ def chat(
     max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
 ) -> None:
     """Talk to the served model; answers stream, the conversation is remembered. Works in a pipe, a line a turn."""
-    from ift_serve.client import Client, Message, Prompt, ServerError
+    from ift_serve.client import Client, InvalidRequestError, Message, Prompt, ServerError
 
     interactive = sys.stdin.isatty()
     with readable_errors(), Client(options.server, **options.arguments()) as client:
@@ -54,7 +54,7 @@ def chat(
                 stream.cancel()
                 history.pop()
                 print()
-            except ServerError as error:
+            except (ServerError, InvalidRequestError) as error:
                 history.pop()
                 if not interactive:
                     raise

@@ -37,13 +37,13 @@ def generate(
     """Answer one INSTRUCTION; the text streams as it is made."""
     from ift_serve.client import Client, Prompt
 
-    text = sys.stdin.read() if instruction == "-" else instruction
-    prompt = Prompt.from_text(text) if raw else Prompt(instruction=text, context=context)
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "max_new_tokens": max_new_tokens,
         "seed": seed, "stop": stop, "n": n,
     }  # fmt: skip
     with readable_errors(), Client(options.server, **options.arguments()) as client:
+        text = sys.stdin.read() if instruction == "-" else instruction
+        prompt = Prompt.from_text(text) if raw else Prompt(instruction=text, context=context)
         if as_json:
             answer = client.generate(prompt, adapter=adapter, statistics=statistics, **sampling)
             print(json.dumps(_json_fields(answer), ensure_ascii=False))

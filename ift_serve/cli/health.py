@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ift_serve.cli.connect import ClientOptions, connected, fail
+from ift_serve.cli.connect import ClientOptions, connected, fail, readable_errors
 
 
 @connected
@@ -20,8 +20,9 @@ def health(
 
     from ift_serve.client.connection import Connection
 
-    connection = Connection(options.server, **options.arguments())
-    credentials = connection.credentials()
+    with readable_errors():
+        connection = Connection(options.server, **options.arguments())
+        credentials = connection.credentials()
     channel = (
         grpc.insecure_channel(options.server)
         if credentials is None

@@ -1,7 +1,7 @@
 """The Python client of an ift-serve server, sync and asyncio with the same names."""
 
 from ift_serve.client.aio import AsyncClient
-from ift_serve.client.errors import FieldViolation, ServerError
+from ift_serve.client.errors import FieldViolation, InvalidRequestError, ServerError
 from ift_serve.client.sync import Client
 from ift_serve.client.types import (
     Adapter,
@@ -29,6 +29,7 @@ __all__ = [
     "Delta",
     "FieldViolation",
     "Generation",
+    "InvalidRequestError",
     "Message",
     "ModelInfo",
     "Prompt",

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 
 from ift_serve.client.errors import ServerError
+from ift_serve.client.texts import header, utf8
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 _OPTIONS: list[tuple[str, int | str]] = [
@@ -31,6 +32,11 @@ class Connection:
     certificate: Path | None = None
     key: Path | None = None
     server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        utf8("target", self.target)
+        utf8("server_name", self.server_name or "")
+        header("token", self.token or "")
 
     def __repr__(self) -> str:
         return f"{self.target}{', TLS' if self.credentials() else ''}{', token' if self.token else ''}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from ift_serve.client.texts import utf8, utf8_all
 from ift_serve.client.types import (
     Adapter,
     Alternative,
@@ -47,23 +48,27 @@ def prompt_message(prompt: PromptLike) -> pb.Prompt:
     elif not isinstance(prompt, Prompt):
         prompt = Prompt.from_messages(prompt)
     if prompt.messages:
-        messages = [_message(m) for m in prompt.messages]
+        messages = [_message(m, f"messages[{index}]") for index, m in enumerate(prompt.messages)]
         conversation = pb.Conversation(messages=messages, continue_final_message=prompt.continue_final_message)
         return pb.Prompt(conversation=conversation)
     if prompt.token_ids:
         return pb.Prompt(tokens=pb.TokensPrompt(token_ids=prompt.token_ids))
     if prompt.text is not None:
-        text = pb.TextPrompt(text=prompt.text, without_special_tokens=prompt.without_special_tokens)
+        text = pb.TextPrompt(text=utf8("text", prompt.text), without_special_tokens=prompt.without_special_tokens)
         return pb.Prompt(text=text)
-    return pb.Prompt(instruction=pb.InstructionPrompt(instruction=prompt.instruction or "", context=prompt.context))
+    asked = pb.InstructionPrompt(
+        instruction=utf8("instruction", prompt.instruction or ""), context=utf8("context", prompt.context)
+    )
+    return pb.Prompt(instruction=asked)
 
 
-def _message(message: Message) -> pb.Message:
+def _message(message: Message, field: str) -> pb.Message:
     if message.role not in _ROLES:
         raise ValueError(f"role: {message.role!r} is not one of {', '.join(_ROLES)}")
-    parts = [pb.Part(text=message.text)]
+    parts = [pb.Part(text=utf8(f"{field}.text", message.text))]
     if message.context:
-        parts += [pb.Part(text="\n\n"), pb.Part(text=message.context, is_context=True)]
+        context = utf8(f"{field}.context", message.context)
+        parts += [pb.Part(text="\n\n"), pb.Part(text=context, is_context=True)]
     return pb.Message(role=_ROLES[message.role], parts=parts)  # type: ignore[arg-type]
 
 
@@ -72,6 +77,8 @@ def sampling_message(options: Mapping[str, Any]) -> pb.Sampling:
     unknown = set(options) - _SAMPLING
     if unknown:
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}; there are {', '.join(sorted(_SAMPLING))}")
+    if isinstance(stop := options.get("stop"), list | tuple):
+        utf8_all("stop", (text for text in stop if isinstance(text, str)))
     try:
         return pb.Sampling(**{name: value for name, value in options.items() if value is not None})
     except (TypeError, ValueError) as error:
@@ -173,7 +180,8 @@ def generate_message(
 ) -> _GenerateT:
     """A request for whole answers or for a stream, which have the same fields."""
     return kind(
-        prompt=prompt_message(prompt), sampling=sampling_message(sampling), adapter=adapter, priority=priority,
+        prompt=prompt_message(prompt), sampling=sampling_message(sampling), adapter=utf8("adapter", adapter),
+        priority=priority,
         details=details,
     )  # fmt: skip
 
@@ -188,11 +196,23 @@ def score_message(
     """Continuations of one context; a string context is raw text."""
     prompt = Prompt.from_text(context) if isinstance(context, str) else context
     listed = [
-        pb.Continuation(text=c) if isinstance(c, str) else pb.Continuation(tokens=pb.TokenIds(token_ids=c))
-        for c in continuations
+        pb.Continuation(text=utf8(f"continuations[{index}]", c))
+        if isinstance(c, str)
+        else pb.Continuation(tokens=pb.TokenIds(token_ids=c))
+        for index, c in enumerate(continuations)
     ]
     asked = pb.ScoreContinuations(context=prompt_message(prompt), continuations=listed)
-    return pb.ScoreRequest(continuations=asked, token_log_probs=token_log_probs, priority=priority, adapter=adapter)
+    return pb.ScoreRequest(
+        continuations=asked, token_log_probs=token_log_probs, priority=priority, adapter=utf8("adapter", adapter)
+    )
+
+
+def score_text_message(text: str, token_log_probs: bool, priority: int, adapter: str) -> pb.ScoreRequest:
+    """A whole text."""
+    return pb.ScoreRequest(
+        text=pb.ScoreText(text=utf8("text", text)), token_log_probs=token_log_probs, priority=priority,
+        adapter=utf8("adapter", adapter),
+    )  # fmt: skip
 
 
 def scores(message: pb.ScoreResponse) -> Scores:
@@ -219,7 +239,17 @@ def adapter(message: adapter_pb2.Adapter) -> Adapter:
 
 def unload_message(reference: str, drain_seconds: float | None) -> adapter_pb2.UnloadAdapterRequest:
     """Without drain_seconds the server's own time holds."""
-    return adapter_pb2.UnloadAdapterRequest(name=reference, drain_seconds=drain_seconds)
+    return adapter_pb2.UnloadAdapterRequest(name=utf8("reference", reference), drain_seconds=drain_seconds)
+
+
+def load_message(name: str, path: str) -> adapter_pb2.LoadAdapterRequest:
+    """A directory to load, and its name."""
+    return adapter_pb2.LoadAdapterRequest(name=utf8("name", name), path=utf8("path", path))
+
+
+def get_message(reference: str) -> adapter_pb2.GetAdapterRequest:
+    """One adapter to be described."""
+    return adapter_pb2.GetAdapterRequest(name=utf8("reference", reference))
 
 
 def model_info(message: model_pb2.GetModelResponse) -> ModelInfo:

@@ -18,6 +18,14 @@ class FieldViolation:
     message: str
 
 
+class InvalidRequestError(ValueError):
+    """A request that cannot be sent; ``violations`` says what is wrong with it, as a :class:`ServerError`'s do."""
+
+    def __init__(self, *violations: FieldViolation) -> None:
+        super().__init__("; ".join(f"{violation.field}: {violation.message}" for violation in violations))
+        self.violations = violations
+
+
 class ServerError(Exception):
     """A call that ended with a status.
 

@@ -161,9 +161,7 @@ class Client:
         timeout: float | None = None,
     ) -> Scores:  # fmt: skip
         """Log-probability of a whole text, each token once."""
-        request = pb.ScoreRequest(
-            text=pb.ScoreText(text=text), token_log_probs=token_log_probs, adapter=adapter, priority=priority
-        )
+        request = convert.score_text_message(text, token_log_probs, priority, adapter)
         return convert.scores(self._call(self._inference.Score, request, timeout)[0])
 
     def tokenize(self, prompt: PromptLike, *, timeout: float | None = None) -> Tokenization:
@@ -173,7 +171,7 @@ class Client:
 
     def load_adapter(self, name: str, path: str, *, timeout: float | None = None) -> Adapter:
         """Load a directory below one of the server's adapter roots; the version, ready. Needs the role admin."""
-        request = adapter_pb2.LoadAdapterRequest(name=name, path=path)
+        request = convert.load_message(name, path)
         return convert.adapter((self._call(self._adapters.LoadAdapter, request, timeout))[0].adapter)
 
     def unload_adapter(
@@ -190,7 +188,7 @@ class Client:
 
     def adapter(self, reference: str, *, timeout: float | None = None) -> Adapter:
         """The newest version of ``name``, or ``name@version``. Needs the role admin."""
-        request = adapter_pb2.GetAdapterRequest(name=reference)
+        request = convert.get_message(reference)
         return convert.adapter((self._call(self._adapters.GetAdapter, request, timeout))[0].adapter)
 
     def watch_adapters(self) -> Iterator[Adapter]:
