@@ -53,13 +53,15 @@ def _packages() -> list[Finding]:
 def _processor() -> list[Finding]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from ift_serve.engine.machine import processors
+
+    cores = processors()
     capability = torch.backends.cpu.get_cpu_capability()
     native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False  # type: ignore[no-untyped-call]
     advice = "" if native else "models run in float32 on this processor, at about half the speed"
     spin = os.environ.get("OMP_WAIT_POLICY", "unset")
     return [
-        Finding("cores", "ok", str(cores)),
+        Finding("cores", "ok", f"{cores} of {os.cpu_count()}, by affinity, cpuset and quota"),
         Finding("instructions", "ok", capability),
         Finding("bfloat16 products", "ok" if native else "note", "native" if native else "emulated", advice),
         Finding("OMP_WAIT_POLICY", "ok", f"{spin} here; the engine process always gets PASSIVE"),
@@ -74,11 +76,23 @@ def _device() -> Finding:
     return Finding("gpu", "note", "none", "the CPU path is used")
 
 
-def _memory() -> Finding:
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return Finding(
-        "free memory", "ok" if free > 2 else "note", f"{free:.1f} GiB", "" if free > 2 else "little for a cache"
-    )
+def _memory() -> list[Finding]:
+    from ift_serve.engine.machine import available_memory, memory_limit
+
+    free = available_memory() / 2**30
+    enough = free > 2
+    return [
+        Finding("memory limit", "ok", f"{memory_limit() / 2**30:.1f} GiB"),
+        Finding("free memory", "ok" if enough else "note", f"{free:.1f} GiB", "" if enough else "little for a cache"),
+    ]
+
+
+def _caches() -> Finding:
+    from ift_kernels.cache_directory import cache_directory
+
+    found = cache_directory("kernels")
+    advice = "" if found else "kernels are compiled anew at each start; set IFT_CACHE_DIR to a private directory"
+    return Finding("cache directory", "ok" if found else "note", str(found and found.parent), advice)
 
 
 def _extras() -> list[Finding]:
@@ -111,7 +125,7 @@ def doctor(as_json: Json = False) -> None:
 
     findings = [_python(), *_packages()]
     if not any(f.status == "problem" for f in findings):
-        findings += [*_processor(), _device(), _compiler(), _memory(), _embedded()]
+        findings += [*_processor(), _device(), _compiler(), *_memory(), _caches(), _embedded()]
     findings += _extras()
     if as_json:
         print(json.dumps([asdict(f) for f in findings]))

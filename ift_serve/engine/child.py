@@ -16,6 +16,7 @@ from typing import Any
 import zmq
 import zmq.asyncio
 
+from ift_kernels.cache_directory import cache_directory
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.errors import EngineStartError
 from ift_serve.engine.hang import HangDetector
@@ -43,15 +44,22 @@ _REAP_SECONDS = 10.0
 
 
 def _private_directory() -> str:
-    """A new directory for this user only, with a path short enough for a Unix socket."""
-    path = tempfile.mkdtemp(prefix="ift-serve-")
-    if len(path) < _LONGEST_SOCKET_PATH - len("/engine"):
-        return path
-    os.rmdir(path)
-    return tempfile.mkdtemp(prefix="ift-serve-", dir="/tmp")
+    """A new directory for this user only, with a path short enough for a Unix socket.
+
+    Raises EngineStartError where there is no place for one.
+    """
+    for parent in (None, "/tmp", "/dev/shm", cache_directory("run")):
+        try:
+            path = tempfile.mkdtemp(prefix="ift-serve-", dir=parent)
+        except OSError:
+            continue
+        if len(path) < _LONGEST_SOCKET_PATH - len("/engine"):
+            return path
+        os.rmdir(path)
+    raise EngineStartError("no directory can be written for the engine's socket; mount a writable /tmp, or set TMPDIR")
 
 
-def _environment(config: EngineConfig) -> dict[str, str]:
+def _environment(config: EngineConfig, directory: str) -> dict[str, str]:
     """This process's, with idle compute threads asleep: spinning ones starve each other on few cores."""
     environment = dict(os.environ)
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -60,6 +68,12 @@ def _environment(config: EngineConfig) -> dict[str, str]:
     # oneDNN and torch keep compiled products for every number of rows; by default 1024 of each kind, hundreds of MiB.
     environment.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KEPT_PRODUCTS)
     environment.setdefault("LRU_CACHE_CAPACITY", _KEPT_PRODUCTS)
+    try:
+        tempfile.gettempdir()
+    except OSError:  # torch needs one, and what the socket lies in can be written
+        environment["TMPDIR"] = os.path.dirname(directory)
+    if "TRITON_CACHE_DIR" not in environment and (kernels := cache_directory("triton")) is not None:
+        environment["TRITON_CACHE_DIR"] = str(kernels)
     if config.threads is not None:
         environment["OMP_NUM_THREADS"] = str(config.threads)
     environment.setdefault("OMP_NUM_THREADS", str(processors()))
@@ -107,7 +121,7 @@ class EngineChild:
             socket.bind(endpoint)
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", module, endpoint, str(os.getpid()), str(page),
-                stdin=asyncio.subprocess.PIPE, stdout=2, env=_environment(config), pass_fds=(page,),
+                stdin=asyncio.subprocess.PIPE, stdout=2, env=_environment(config, directory), pass_fds=(page,),
             )  # fmt: skip
         except BaseException:
             os.close(page)

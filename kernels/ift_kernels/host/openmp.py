@@ -23,6 +23,8 @@ from numba import njit, types
 from numba.core.ccallback import CFunc
 from numba.core.extending import intrinsic
 
+from ift_kernels.host.storage import can_keep
+
 _I64 = ir.IntType(64)
 _I8P = ir.IntType(8).as_pointer()
 
@@ -61,8 +63,9 @@ def _sources() -> tuple[str, int]:
 @functools.cache
 def _compile(worker: Callable[[Any], None]) -> Any:
     found = CFunc(worker, ((types.voidptr,), types.void), locals={}, options={})
-    found.enable_caching()
-    found._cache._cache_file._source_stamp = _sources()
+    if can_keep():
+        found.enable_caching()
+        found._cache._cache_file._source_stamp = _sources()
     found.compile()
     return found
 
@@ -122,7 +125,7 @@ def address_of(typing, data):
     return types.int64(types.voidptr), codegen
 
 
-@njit(cache=True)
+@njit(cache=can_keep())
 def run(gomp, worker, arguments, threads):
     """Run ``worker(arguments.address)`` on ``threads`` threads; they share the work through ``take``."""
     data = np.int64(arguments.ctypes.data)

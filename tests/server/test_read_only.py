@@ -1,0 +1,144 @@
+"""Servers where nothing or little can be written, and where memory and processors are limited. Needs root and Linux."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ift_serve.client import Client
+from ift_serve.engine.machine import physical_memory
+
+ROOT = Path(__file__).parents[2]
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+SERVE = "from ift_serve.cli import main; main()"
+
+
+def _needs(*programs: str) -> None:
+    """Skip where a namespace of mounts cannot be had."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    done = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/tmp"], capture_output=True)
+    if done.returncode:
+        pytest.skip("needs the right to make a namespace of mounts (root)")
+
+
+def _open_ways() -> str:
+    """Commands that make this interpreter reachable for every user, within the namespace."""
+    prefix = Path(sys.base_prefix)
+    closed = next((p for p in reversed(prefix.parents) if not p.stat().st_mode & 0o001), None)
+    if closed is None:
+        return ""
+    spare = "/mnt"
+    q = shlex.quote
+    return (
+        f"mount --bind {q(str(prefix))} {spare} && mount -t tmpfs -o mode=755 tmpfs {q(str(closed))} && "
+        f"mkdir -p {q(str(prefix))} && mount --bind {spare} {q(str(prefix))} && "
+    )
+
+
+@contextlib.contextmanager
+def served(shell: str, prefix: tuple[str, ...], *options: str) -> Iterator[str]:
+    """The address of a server that starts after the shell's commands, in mounts and an environment of its own."""
+    paths = os.pathsep.join(str(ROOT / part) for part in ("", "kernels", "training"))
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": paths, "HOME": "/nonexistent"}
+    serve = (sys.executable, "-B", "-c", SERVE, "serve", "--port", "0", "--metrics-port", "-1", "--cache-mib", "32")
+    command = shlex.join(("exec", *prefix, *serve, *options))
+    process = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", f"{_open_ways()}{shell}{command}"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd="/",
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.startswith("ift-serve ready on "):
+            process.kill()
+            pytest.fail(line + process.communicate()[1][-3000:])
+        yield line.removeprefix("ift-serve ready on ").split(",")[0]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def _ask(address: str) -> str:
+    with Client(address, timeout=120) as client:
+        return client.generate("What is 23 + 14?", temperature=0.0, max_new_tokens=8).text
+
+
+@pytest.mark.timeout(400)
+def test_a_user_without_a_home_and_a_read_only_system_without_a_directory_for_temporary_files() -> None:
+    _needs("unshare", "setpriv", "mount")
+    read_only = "mount -o remount,ro,bind / && "
+    homeless = "mount -t tmpfs -o mode=1777 tmpfs /tmp && " + read_only
+    with served(homeless, NOBODY) as address:
+        answer = _ask(address)
+    with served("mount -t tmpfs -o ro tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm && " + read_only, ()) as address:
+        assert _ask(address) == answer
+
+
+@contextlib.contextmanager
+def memory_group(limit: int) -> Iterator[Path]:
+    """A control group below this process's, of either version, limited to so many bytes; skips where it cannot be."""
+    from ift_serve.engine.machine import _GROUPS, _MOUNTS, _folders
+
+    parent = next(iter(_folders("memory", _GROUPS, _MOUNTS)), None)
+    if parent is None:
+        pytest.skip("no control groups for memory are mounted")
+    group = parent / f"ift-serve-test-{uuid.uuid4().hex[:8]}"
+    try:
+        group.mkdir()
+        file = next(f for f in (group / "memory.max", group / "memory.limit_in_bytes") if f.exists())
+        file.write_text(str(limit))
+    except (OSError, StopIteration) as error:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        pytest.skip(f"a control group cannot be made: {error}")
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+def _in_group(group: Path, program: str) -> str:
+    join = f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); "
+    paths = os.pathsep.join(str(ROOT / part) for part in ("", "kernels", "training"))
+    done = subprocess.run(
+        [sys.executable, "-c", join + program], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_limits_of_a_real_group_are_found() -> None:
+    limit = 700 * 2**20
+    with memory_group(limit) as outer:
+        inner = outer / "inner"
+        inner.mkdir()
+        try:
+            program = (
+                "from ift_serve.engine.machine import *; held = bytearray(64 * 2**20); "
+                "print(memory_limit(), available_memory())"
+            )
+            for group in (outer, inner):
+                found, available = map(int, _in_group(group, program).split())
+                assert found == limit, "a group has the limits of those around it"
+                assert available <= limit - 64 * 2**20
+            findings = json.loads(_in_group(inner, f"import sys; sys.argv[1:] = ['doctor', '--json']; {SERVE}"))
+            shown = {finding["name"]: finding["value"] for finding in findings}
+            assert shown["memory limit"] == "0.7 GiB"
+        finally:
+            inner.rmdir()
+    with memory_group(physical_memory() * 8) as group:
+        found = int(_in_group(group, "from ift_serve.engine.machine import *; print(memory_limit())"))
+        assert found <= physical_memory(), "a limit above the machine's memory is none"
