@@ -12,6 +12,7 @@ from typing import Any
 from ift_serve.text.bounds import token_bound
 from ift_serve.text.markers import Markers
 from ift_serve.text.message import PromptError
+from ift_serve.text.tails import Tails
 
 TEXT_BYTES = 2**20
 _TRIM_BYTES = 2**18
@@ -44,7 +45,9 @@ class TextEncoder:
         backend.no_padding()
         self.backend = backend
         self.limits = limits or TextLimits()
-        self.bound = token_bound(json.loads(backend.to_str()))
+        fields = json.loads(backend.to_str())
+        self.bound = token_bound(fields)
+        self.tails = Tails(fields)
         self.markers = Markers(backend)
 
     def limit_tokens(self, tokens: int) -> None:
@@ -68,14 +71,30 @@ class TextEncoder:
                     "an answer",
                 )
 
-    def check_batch(self, size: int, field: str) -> None:
-        """Raise PromptError where the texts of one request have too many bytes together."""
-        if size > self.limits.batch_bytes:
+    def batch_ids(
+        self, texts: Sequence[str], field: str, *, special: bool = False, written: bool = False
+    ) -> list[list[int]]:
+        """Ids of the texts of one request, a few at a time; no number of tokens is too many.
+
+        ``written``: as :meth:`encode_written`. Raises PromptError where they have too many bytes together.
+        """
+        sizes = [utf8_length(text) for text in texts]
+        if sum(sizes) > self.limits.batch_bytes:
             raise PromptError(
                 field,
-                f"has {size} bytes, the context counted once for each continuation; at most "
+                f"has {sum(sizes)} bytes, the context counted once for each continuation; at most "
                 f"{self.limits.batch_bytes} are tokenised for one request, so send fewer continuations at once",
             )
+        backend = self.markers.backend if written else self.backend
+        found: list[list[int]] = []
+        batch: list[str] = []
+        for text, size in zip(texts, sizes, strict=True):
+            self.check([text], field, any_length=True)
+            if batch and sum(map(len, batch)) + size > _TRIM_BYTES:
+                found += [list(e.ids) for e in self._run(backend, batch, field, special, True)]
+                batch = []
+            batch.append(text)
+        return found + [list(e.ids) for e in self._run(backend, batch, field, special, True)]
 
     def encode(self, text: str, field: str, *, special: bool = False, any_length: bool = False) -> Any:
         """The encoding of raw text, in which markers are control tokens; ``special`` adds the tokenizer's own."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from ift_serve.text.decoding import TokenDecoder
-from ift_serve.text.encoder import TextEncoder, TextLimits, utf8_length
+from ift_serve.text.encoder import TextEncoder, TextLimits
 from ift_serve.text.message import Message, Part, PromptError, Role, Segment
 from ift_serve.text.spans import Span, locate, marked, token_segments
 from ift_serve.text.template import DEFAULT_TEMPLATE, ChatTemplate
@@ -167,13 +167,9 @@ class PromptRenderer:
             )
             if begin is None:
                 raise PromptError("continuations.context", "is empty, and the model has no token that begins a text")
-            return [int(begin)], [
-                list(e.ids) for e in self.encoder.encode_all([moved + c for c in continuations], field)
-            ]
-        self._check_batch(kept, continuations)
+            return [int(begin)], self.encoder.batch_ids([moved + text for text in continuations], field)
         rest = [moved + text for text in continuations]
-        whole = self.encoder.encode_all([kept, *(kept + text for text in rest)], field, special=add_special_tokens)
-        return _split(whole, rest, self._encode_raw)
+        return self._split(kept, rest, special=add_special_tokens)
 
     def continuations_of(self, prompt: RenderedPrompt, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """As :meth:`continuations`, of a rendered conversation; the continuations are raw text."""
@@ -181,14 +177,25 @@ class PromptRenderer:
             return self.continuations(prompt.text or "", texts, add_special_tokens=False)
         kept = prompt.source.rstrip()
         moved = prompt.source[len(kept) :]
-        self._check_batch(kept, texts)
-        rest = [moved + text for text in self.encoder.markers.write(texts)]
-        whole = self.encoder.encode_written([kept, *(kept + text for text in rest)], "continuations")
-        return _split(whole, rest, self._encode_written)
+        return self._split(kept, [moved + text for text in self.encoder.markers.write(texts)], written=True)
 
-    def _check_batch(self, context: str, continuations: Sequence[str]) -> None:
-        size = utf8_length(context) * len(continuations) + sum(map(utf8_length, continuations))
-        self.encoder.check_batch(size, "continuations")
+    def _split(
+        self, kept: str, rest: list[str], *, special: bool = False, written: bool = False
+    ) -> tuple[list[int], list[list[int]]]:
+        """Ids of a context, and what follows as many ids where each text stands behind it."""
+        field = "continuations"
+        self.encoder.check([kept], field)
+        context, *whole = self.encoder.tails.token_ids(
+            kept,
+            rest,
+            lambda texts, begins: self.encoder.batch_ids(texts, field, special=special and begins, written=written),
+        )
+        own = [ids[len(context) :] for ids in whole]
+        # Where the continuation melts into the context's last token nothing is left: then it stands by itself.
+        for index, ids in enumerate(own):
+            if not ids:
+                own[index] = self.encoder.batch_ids([rest[index]], field, written=written)[0]
+        return context, own
 
     def _variables(self) -> dict[str, Any]:
         """What a template can name beside the messages."""
@@ -233,19 +240,6 @@ class PromptRenderer:
 
 def _renderer(tokenizer: Any, options: dict[str, Any]) -> PromptRenderer:
     return PromptRenderer(tokenizer, **options)
-
-
-def _split(
-    encodings: list[Any], alone: list[str], encode: Callable[[str], list[int]]
-) -> tuple[list[int], list[list[int]]]:
-    """The first encoding's ids, and what follows as many ids in each of the others."""
-    context = list(encodings[0].ids)
-    own = [list(encoding.ids[len(context) :]) for encoding in encodings[1:]]
-    # Where the continuation melts into the context's last token nothing is left: then it stands by itself.
-    for index, ids in enumerate(own):
-        if not ids:
-            own[index] = encode(alone[index])
-    return context, own
 
 
 def _named(template: Any, name: str | None) -> str | None:

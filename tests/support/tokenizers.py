@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 CORPUS = [
     "the quick brown fox, jumps over the lazy dog. It's the dog's, isn't it? " * 3,
@@ -49,7 +49,10 @@ def byte_fallback() -> Tokenizer:
     fields = json.loads(tokenizer.to_str())
     fields["added_tokens"] = [t for t in fields["added_tokens"] if t["content"] not in _BYTES]
     fields["pre_tokenizer"] = None
-    return _finish(Tokenizer.from_str(json.dumps(fields)))
+    finished = _finish(Tokenizer.from_str(json.dumps(fields)))
+    begin = finished.token_to_id("<s>")
+    finished.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", begin)])
+    return finished
 
 
 def metaspace_first() -> Tokenizer:
