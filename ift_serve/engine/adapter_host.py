@@ -27,6 +27,7 @@ from ift_serve.modeling.loading import LoadedModel
 from ift_serve.modeling.mixed.adaptation import AdapterGroup, MixedAdaptation
 from ift_serve.modeling.mixed.magnitudes import BatchMagnitudes, OutputScale
 from ift_serve.modeling.mixed.prepared import PreparedAdapter, prepare
+from ift_serve.modeling.mixed.sizes import check_sizes
 from ift_serve.modeling.mixed.tables import AdapterTables
 
 _INSTRUCTION = 1
@@ -95,6 +96,8 @@ class TensorAdapterHost:
             head=self._head, base_linear=self._decoder.base_linear, base_embedding=lambda: self._base_embedding,
             dtype=self._dtype, device=str(self._device), embedding_scale=self._embedding_scale,
         )  # fmt: skip
+        paths = [linear.paths for linear in self._adaptable]
+        check_sizes(prepared, paths, self._facts.head_path, self._facts.embedding_path)
         components = weights.components
         below_head = any(any(part is not None for part in parts) for parts in prepared.linears)
         changes = below_head or prepared.changes_embeddings or components.changes_cache

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from ift_serve.decoding.build import build_core
+from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core import EngineCore
 from ift_serve.engine.messages import AdapterReply, FailureKind, RequestFailed, ScoreRequest
 from ift_serve.engine.runner import ModelRunner
+from ift_serve.modeling.adapters.apply import merged_reference
 from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.adapters.weights import AdapterWeights
+from ift_serve.modeling.adapters.weights import AdapterError, AdapterWeights, LoraModule
 from ift_serve.modeling.instruction.config import ComponentsConfig
 from tests.support.adapters import EVERYTHING, MemoryHost, random_weights
 from tests.support.engine_driver import Driver, generate
@@ -22,11 +26,10 @@ PROMPT = [1, 10, 11, 12]
 
 
 def driver_of(model: Path, dtype: str, **weights: AdapterWeights) -> Driver:
-    core, _ = build_core(EngineConfig(model=str(model), dtype=dtype, total_blocks=64, threads=1))
-    runner = core._runner
-    assert isinstance(runner, ModelRunner)
-    core._adapters._loader._read = MemoryHost(runner.adapters, weights).read
-    return Driver(core)
+    config = EngineConfig(model=str(model), dtype=dtype, total_blocks=64, threads=1)
+    runner = ModelRunner(config)
+    host: Any = MemoryHost(runner.adapters, weights)
+    return Driver(EngineCore(runner, config, STRATEGIES, adapter_host=host))
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +43,20 @@ def facts(model_directory: Path) -> BaseFacts:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_an_adapter_that_overflows_fails_alone(model_directory: Path, facts: BaseFacts, temperature: float) -> None:
-    huge = random_weights(facts, seed=1, targets=("q_proj", "down_proj"))
-    for module in huge.lora.values():
-        module.a.mul_(1e25)
-        module.b.mul_(1e25)
-    driver = driver_of(model_directory, "float32", huge=huge)
+def test_an_adapter_whose_values_go_bad_fails_alone(
+    model_directory: Path, facts: BaseFacts, temperature: float
+) -> None:
+    driver = driver_of(model_directory, "float32", bad=random_weights(facts, seed=1, targets=("q_proj", "down_proj")))
     driver.add(generate("alone", PROMPT, max_new_tokens=12))
     alone = driver.run()["alone"].tokens
-    assert isinstance(driver.load("huge", "huge"), AdapterReply)
+    assert isinstance(driver.load("bad", "bad"), AdapterReply)
+    [prepared] = driver.core._runner.adapters._resident.values()  # type: ignore[attr-defined]
+    for factors in (part for parts in prepared.linears for part in parts if part is not None):
+        factors.b.fill_(3e38)
     for turn in range(4):
         driver.add(
-            generate(f"bad {turn}", [1, 20, 21], adapter="huge", temperature=temperature),
-            ScoreRequest(request_id=f"score {turn}", token_ids=[1, 20], continuations=[[5]], adapter="huge"),
+            generate(f"bad {turn}", [1, 20, 21], adapter="bad", temperature=temperature),
+            ScoreRequest(request_id=f"score {turn}", token_ids=[1, 20], continuations=[[5]], adapter="bad"),
             generate(f"good {turn}", PROMPT, max_new_tokens=12),
         )
         answers = driver.run()
@@ -60,6 +64,85 @@ def test_an_adapter_that_overflows_fails_alone(model_directory: Path, facts: Bas
         for name in ("bad", "score"):
             failure = answers[f"{name} {turn}"].failure
             assert failure is not None and failure.kind is FailureKind.INTERNAL and "not finite" in failure.message
+
+
+_SIZES = (3e38, 1e20, 1e13)
+"""The largest float32; what overflows when it is squared; what a few products lead to overflow."""
+
+
+@pytest.mark.parametrize("size", _SIZES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "kind", ["A", "B", "A and B", "head LoRA", "embedding LoRA", "saved embeddings", "saved head", "tokens"]
+)
+def test_values_out_of_all_proportion_are_refused(
+    model_directory: Path, facts: BaseFacts, kind: str, dtype: str, size: float
+) -> None:
+    huge = random_weights(facts, seed=1, targets=("q_proj", "down_proj"))
+    vocabulary, width = facts.shapes[f"{facts.embedding_path}.weight"]
+    path = "model.layers.1.mlp.down_proj"
+    if kind == "A":
+        huge.lora[path].a[0, 0] = size
+    elif kind == "B":
+        huge.lora[path].b[0, 0] = size
+    elif kind == "A and B":
+        huge.lora[path].a.mul_(size**0.5)
+        huge.lora[path].b.mul_(size**0.5)
+    elif kind == "head LoRA":
+        path = facts.head_path
+        huge.lora[path] = LoraModule(torch.ones(2, width), torch.full((vocabulary, 2), size), 0.5)
+    elif kind == "embedding LoRA":
+        path = facts.embedding_path
+        huge.lora[path] = LoraModule(torch.full((2, vocabulary), size), torch.ones(width, 2), 0.5)
+    elif kind == "tokens":
+        path = "token_rows"
+        huge.token_rows[facts.embedding_path] = (torch.tensor([20]), torch.full((1, width), -size))
+    else:
+        where = facts.head_path if kind == "saved head" else facts.embedding_path
+        path = "head_weight" if kind == "saved head" else "embedding_table"
+        huge.replaced[f"{where}.weight"] = torch.zeros(vocabulary, width)
+        huge.replaced[f"{where}.weight"][5, 3] = size
+    refused = driver_of(model_directory, dtype, huge=huge).load("huge", "huge")
+    assert isinstance(refused, RequestFailed) and refused.kind is FailureKind.UNFIT
+    assert path in refused.message and "overflows" in refused.message
+
+
+@pytest.mark.parametrize("size", _SIZES)
+def test_components_out_of_all_proportion_are_refused_by_tensor(
+    model_directory: Path, facts: BaseFacts, size: float
+) -> None:
+    driver = driver_of(model_directory, "float32")
+    names = random_weights(facts, EVERYTHING, seed=1).extras
+    host = driver.core._runner.adapters  # type: ignore[attr-defined]
+    for name in names:
+        weights = random_weights(facts, EVERYTHING, seed=1)
+        weights.extras[name].view(-1)[-1] = -size
+        with pytest.raises(AdapterError, match="overflows") as refused:
+            host.take(weights)
+        assert name in str(refused.value)
+
+
+@pytest.mark.parametrize("exponent", [*range(-2, 8), *range(8, 39, 6)])
+def test_whatever_is_accepted_answers_as_float64_does(model_directory: Path, facts: BaseFacts, exponent: int) -> None:
+    """The definition in float64 has no overflow, so a size that is served must give its scores."""
+    weights = random_weights(facts, seed=1, targets=("q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"))
+    for module in weights.lora.values():
+        module.b.mul_(10.0**exponent)
+    driver = driver_of(model_directory, "float32", sized=weights)
+    reply = driver.load("sized", "sized")
+    if isinstance(reply, RequestFailed):
+        assert exponent >= 3 and "overflows" in reply.message
+        return
+    ids = [1, *range(20, 60)]
+    driver.add(ScoreRequest(request_id="score", token_ids=ids[:1], continuations=[ids[1:]], adapter="sized"))
+    scored = driver.run()["score"].score
+    assert scored is not None
+    model = merged_reference(AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float64), weights)
+    with torch.inference_mode():
+        log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = log_probs[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+    found = torch.tensor(scored.scores[0].token_log_probs, dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
 
 
 def test_values_too_large_for_the_models_dtype_are_refused(model_directory: Path, facts: BaseFacts) -> None:

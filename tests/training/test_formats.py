@@ -32,7 +32,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
     lambda text: bool(text.strip())
 )
 TABLES = st.lists(st.fixed_dictionaries({"instruction": TEXT, "context": TEXT, "output": TEXT}), min_size=1, max_size=6)
-RECORDS = [{"instruction": f"Say {i}.", "context": "é, \"x\"; \n", "output": f"{i}\t|"} for i in range(7)]
+RECORDS = [{"instruction": f"Say {i}.", "context": 'é, "x"; \n', "output": f"{i}\t|"} for i in range(7)]
 
 
 def read(path: Path, **options: Any) -> list[dict[str, str]]:
@@ -91,9 +91,7 @@ def test_a_json_list_round_trips(
 
 @settings(max_examples=20, deadline=None)
 @given(rows=TABLES, groups=st.integers(1, 3))
-def test_parquet_round_trips(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]], groups: int
-) -> None:
+def test_parquet_round_trips(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]], groups: int) -> None:
     path = tmp_path_factory.mktemp("parquet") / "a.parquet"
     assert read(parquet(path, rows, row_group_size=groups)) == rows
 

@@ -18,7 +18,6 @@ from ift_training.data.record_error import RecordError
 __all__ = ["Record", "RecordError", "parse_json", "parse_line", "parse_record"]
 
 
-
 @dataclass(frozen=True, slots=True)
 class Record:
     """A prompt and the answer to learn.
