@@ -11,8 +11,9 @@ from typing import Any
 from ift_serve.engine.client import EngineClient
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.logs import configure_logs
-from ift_serve.server.app import Server, announce
+from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
+from ift_serve.server.run import announce
 
 
 async def serve(fields: dict[str, Any]) -> None:

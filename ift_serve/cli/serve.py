@@ -10,7 +10,7 @@ import typer
 from ift_serve.cli.connect import fail
 
 
-def _engine_options(**given: Any) -> dict[str, Any]:
+def _given(**given: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -70,6 +70,11 @@ def serve(
         Path | None, typer.Option(help="lines of `role name token`; roles generate, admin", exists=True, dir_okay=False)
     ] = None,
     allow_insecure: Annotated[bool, typer.Option(help="listen beyond this machine without TLS")] = False,
+    request_bytes: Annotated[int | None, typer.Option(help="bytes of a request message", min=1024)] = None,
+    max_calls: Annotated[int | None, typer.Option(help="calls in flight", min=1)] = None,
+    max_connections: Annotated[int | None, typer.Option(help="open connections", min=1)] = None,
+    max_streams: Annotated[int | None, typer.Option(help="calls on one connection", min=1)] = None,
+    max_watches: Annotated[int | None, typer.Option(help="watches of adapters, of health", min=1)] = None,
     sampling_defaults: Annotated[
         str, typer.Option(help="of what requests leave open: model (its generation_config), neutral")
     ] = "model",
@@ -85,14 +90,14 @@ def serve(
 
     from ift_serve.embedded import EMBEDDED_NAME, model_path
     from ift_serve.engine.errors import EngineError, EngineStartError
-    from ift_serve.server.app import serve as run
     from ift_serve.server.config import ServerConfig
+    from ift_serve.server.run import serve as run
     from ift_serve.text.prompt import PromptError
 
     try:
         if model is None:
             model, name = str(model_path()), name or EMBEDDED_NAME
-        engine = _engine_options(
+        engine = _given(
             model=model, model_name=name, dtype=dtype, device=device, threads=threads, context_length=context_length,
             max_sequences=max_sequences, max_batch_tokens=max_batch_tokens, max_waiting=max_waiting,
             cache_bytes=None if cache_mib is None else cache_mib * 2**20, attention_backend=attention_backend,
@@ -108,6 +113,11 @@ def serve(
                 "log_prompts": log_prompts, "adapters": _named(adapter or []), "adapter_roots": adapter_root or [],
                 "adapter_folder": adapter_folder, "sampling_defaults": sampling_defaults,
                 "chat_template": chat_template, "parse_special_tokens": parse_special_tokens,
+                "limits": _given(request_bytes=request_bytes),
+                **_given(
+                    max_calls=max_calls, max_connections=max_connections, max_streams=max_streams,
+                    max_watches=max_watches,
+                ),
             }
         )  # fmt: skip
         run(config)
@@ -115,7 +125,5 @@ def serve(
         told = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
         problems = [f"{where}: {message}".lstrip(": ") for where, message in told]
         raise fail("; ".join(problems)) from None
-    except (EngineStartError, EngineError, PromptError, FileNotFoundError, ValueError) as error:
+    except (EngineStartError, EngineError, PromptError, OSError, ValueError) as error:
         raise fail(str(error)) from None
-    except (OSError, RuntimeError) as error:
-        raise fail(f"cannot listen on {host}:{port}: {error}") from None

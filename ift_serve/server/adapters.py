@@ -6,11 +6,13 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
+
 from ift_serve.engine.client import BaseEngineClient
 from ift_serve.engine.errors import EngineError
 from ift_serve.engine.messages import AdapterInfo, AdapterState, FailureKind
 from ift_serve.server.calls import Call
-from ift_serve.server.errors import invalid
+from ift_serve.server.errors import StatusError, invalid
 from ift_serve.v1 import adapter_pb2 as pb
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -75,9 +77,11 @@ def adapter_message(info: AdapterInfo, users: dict[str, int]) -> pb.Adapter:
 class AdapterService:
     """Handlers by rpc name. Each gets the request and its call."""
 
-    def __init__(self, engine: BaseEngineClient, roots: AdapterRoots) -> None:
+    def __init__(self, engine: BaseEngineClient, roots: AdapterRoots, max_watches: int) -> None:
         self._engine = engine
         self._roots = roots
+        self._max_watches = max_watches
+        self._watches = 0
 
     async def load_adapter(self, request: pb.LoadAdapterRequest, call: Call) -> pb.LoadAdapterResponse:
         """Load a directory; the old version goes on serving until the new one is ready, and if it fails."""
@@ -114,8 +118,16 @@ class AdapterService:
         self, request: pb.WatchAdaptersRequest, call: Call
     ) -> AsyncIterator[pb.WatchAdaptersResponse]:
         """All versions, then every change."""
-        async for info in self._engine.adapters.watch():
-            yield pb.WatchAdaptersResponse(adapter=self._message(info))
+        if self._watches >= self._max_watches:
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._max_watches} watches are open already", retry_after=5.0
+            )
+        self._watches += 1
+        try:
+            async for info in self._engine.adapters.watch():
+                yield pb.WatchAdaptersResponse(adapter=self._message(info))
+        finally:
+            self._watches -= 1
 
     def _message(self, info: AdapterInfo) -> pb.Adapter:
         return adapter_message(info, self._engine.load.adapter_users)

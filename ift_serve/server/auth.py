@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import hmac
+import logging
+import os
+import stat
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +16,10 @@ from typing import Literal
 import grpc
 
 from ift_serve.server.errors import StatusError
+
+_log = logging.getLogger(__name__)
+_LOOK_SECONDS = 1.0
+"""Time between looks at the file."""
 
 Role = Literal["generate", "admin"]
 _ROLES: tuple[Role, ...] = ("generate", "admin")
@@ -35,15 +44,45 @@ class _Token:
 
 
 class Authenticator:
-    """Bearer tokens from a file; without one, everybody who can connect is an admin."""
+    """Bearer tokens from a file; without one, everybody who can connect is an admin.
+
+    The file is read again when it has changed. One that cannot be used is logged, and the last good tokens stay valid.
+    """
 
     def __init__(self, path: Path | None) -> None:
-        self._tokens = None if path is None else _read(path)
+        self._path = path
+        self._lock = threading.Lock()
+        self._stamp: object = None
+        self._looked = time.monotonic()
+        self._tokens = None if path is None else self._first(path)
+
+    def _first(self, path: Path) -> list[_Token]:
+        self._stamp = _stamp(path)
+        return _read(path)
+
+    def reload(self, *, force: bool = True) -> None:
+        """Read the file again where it has changed, or in any case. Safe from any thread."""
+        if self._path is None:
+            return
+        with self._lock:
+            self._looked = time.monotonic()
+            try:
+                stamp = _stamp(self._path)
+                if stamp == self._stamp and not force:
+                    return
+                self._stamp = stamp
+                self._tokens = _read(self._path)
+            except (OSError, ValueError) as error:
+                _log.error("the new tokens are not used: %s", error)
+                return
+            _log.info("tokens read again", extra={"callers": len(self._tokens)})
 
     def identify(self, metadata: Sequence[tuple[str, str | bytes]], peer: str) -> Identity:
         """The caller behind a call. Raises StatusError UNAUTHENTICATED."""
         if self._tokens is None:
             return Identity(peer, "admin")
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self.reload(force=False)
         value = next((str(v) for k, v in metadata if k == "authorization"), "")
         scheme, _, given = value.partition(" ")
         found: Identity | None = None
@@ -64,7 +103,18 @@ def require(identity: Identity, role: Role) -> None:
         raise StatusError(grpc.StatusCode.PERMISSION_DENIED, f"this call needs the role {role}")
 
 
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _warn_if_open(path: Path) -> None:
+    if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        _log.warning("tokens_file: %s can be read or written by other users of this machine; chmod 600 it", path)
+
+
 def _read(path: Path) -> list[_Token]:
+    _warn_if_open(path)
     tokens = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         text = line.strip()

@@ -19,7 +19,8 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    request_bytes: int = Field(default=4 * 2**20, ge=1024, description="bytes of a request message")
+    request_bytes: int = Field(default=2**20, ge=1024, le=2**26, description="bytes of a request message")
+    """Parsing holds up other callers: a message of nothing but empty parts takes some 50 ms a mebibyte."""
     candidates: int = Field(default=32, ge=1)
     stop_strings: int = Field(default=16, ge=0)
     stop_bytes: int = Field(default=256, ge=1)
@@ -30,6 +31,16 @@ class Limits(BaseModel):
     parts: int = Field(default=4096, ge=1, description="parts of all messages of a conversation")
     text_bytes: int = Field(default=2**20, ge=1024, description="bytes of text that are tokenised as one")
     batch_bytes: int = Field(default=2**23, ge=1024, description="bytes of all texts tokenised for one request")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost" or host.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 class ServerConfig(BaseModel):
@@ -55,6 +66,9 @@ class ServerConfig(BaseModel):
     drain_notice: float = Field(default=0.0, ge=0, description="seconds between NOT_SERVING and refusing calls")
     start_timeout: float = Field(default=600.0, gt=0, description="seconds the engine has to load the model")
     max_calls: int = Field(default=1024, ge=1, description="calls in flight; past it RESOURCE_EXHAUSTED")
+    max_connections: int = Field(default=1024, ge=1, description="open connections; past it new ones are closed")
+    max_streams: int = Field(default=256, ge=1, description="calls on one connection; past it they wait at the client")
+    max_watches: int = Field(default=64, ge=1, description="adapter watches, and health watches and reflection streams")
     sampling_defaults: Literal["model", "neutral"] = Field(
         default="model", description="what unset sampling fields stand for: the model's generation_config, or nothing"
     )
@@ -65,16 +79,6 @@ class ServerConfig(BaseModel):
         default=False, description="control tokens typed into messages are control tokens, not text"
     )
     log_prompts: bool = Field(default=False, description="write prompt texts into the log")
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach the address."""
-        if self.host == "localhost" or self.host.startswith("unix:"):
-            return True
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
 
     @model_validator(mode="after")
     def _check(self) -> ServerConfig:
@@ -90,7 +94,12 @@ class ServerConfig(BaseModel):
             raise ValueError("tls_certificate and tls_key: give both or neither")
         if self.tls_client_authority is not None and self.tls_certificate is None:
             raise ValueError("tls_client_authority: needs tls_certificate and tls_key")
-        if self.tls_certificate is None and not self.is_loopback and not self.allow_insecure:
+        if self.metrics_port is not None and not is_loopback(self.metrics_host) and not self.allow_insecure:
+            raise ValueError(
+                f"metrics_host: {self.metrics_host} is reachable from other machines, and metrics have neither TLS nor "
+                "tokens; use a loopback address with a proxy in front, or set allow_insecure"
+            )
+        if self.tls_certificate is None and not is_loopback(self.host) and not self.allow_insecure:
             raise ValueError(
                 f"host: {self.host} is reachable from other machines and there is no TLS; "
                 "set tls_certificate and tls_key, or allow_insecure"

@@ -40,8 +40,16 @@ def invalid(path: str, message: str) -> StatusError:
     return StatusError(grpc.StatusCode.INVALID_ARGUMENT, f"{path}: {message}", [(path, message)])
 
 
+def _most_telling(statuses: list[StatusError]) -> StatusError:
+    """Of several, one that says what the caller may do: not that others were cancelled, nor that something failed."""
+    mute = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
+    return next((status for status in statuses if status.code not in mute), statuses[0])
+
+
 def as_status(error: Exception) -> StatusError:
     """The status that an error of any layer stands for."""
+    if isinstance(error, ExceptionGroup):
+        return _most_telling([as_status(one) for one in error.exceptions])
     if isinstance(error, StatusError):
         return error
     if isinstance(error, PromptError):

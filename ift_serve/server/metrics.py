@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from wsgiref.simple_server import WSGIServer
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ift_serve.engine.client import BaseEngineClient
 from ift_serve.server.engine_metrics import EngineCollector, ProcessCollector
@@ -35,23 +32,12 @@ class Metrics:
         self.step = Histogram(
             "ift_engine_step_seconds", "Seconds of a step of the engine", buckets=_SECONDS, registry=r
         )
-        self._server: WSGIServer | None = None
-        self._thread: threading.Thread | None = None
+        self.loop_blocked = Counter(
+            "ift_event_loop_blocked_seconds", "Seconds in which nobody was answered", registry=r
+        )
 
     def watch(self, engine: BaseEngineClient) -> None:
         """Read the engine's counts and state whenever metrics are scraped, and time its steps."""
         self.registry.register(EngineCollector(engine))
         self.registry.register(ProcessCollector(engine))
         engine.totals.on_step = self.step.observe
-
-    def serve(self, host: str, port: int) -> int:
-        """Answer scrapes in a thread; returns the port."""
-        self._server, self._thread = start_http_server(port, host, self.registry)
-        return int(self._server.server_port)
-
-    def close(self) -> None:
-        """Stop answering scrapes."""
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()

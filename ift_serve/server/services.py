@@ -11,8 +11,8 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from ift_serve.server.auth import Role
+from ift_serve.server.body import read_message
 from ift_serve.server.calls import CallGuard
-from ift_serve.server.decoding import decoder, raise_if_error
 from ift_serve.v1 import adapter_pb2, inference_pb2, model_pb2
 
 INFERENCE = "ift_serve.v1.InferenceService"
@@ -30,45 +30,43 @@ def _serialise(message: Any) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def _unary(guard: CallGuard, method: MethodDescriptor, handler: Any, role: Role) -> Any:
-    async def handle(request: Any, context: Any) -> Any:
+def _unary(guard: CallGuard, method: MethodDescriptor, handler: Any, role: Role, largest: int) -> Any:
+    message_class = message_factory.GetMessageClass(method.input_type)
+
+    async def handle(bodies: Any, context: Any) -> Any:
         async with guard.call(context, method.name, role) as call:
-            raise_if_error(request)
-            return await handler(request, call)
+            return await handler(await read_message(bodies, message_class, largest), call)
 
-    return handle
+    # To the wire a stream of one message and a single message are the same; only a stream is read when asked.
+    return grpc.stream_unary_rpc_method_handler(handle, None, _serialise)
 
 
-def _streaming(guard: CallGuard, method: MethodDescriptor, handler: Any, role: Role) -> Any:
-    async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
+def _streaming(guard: CallGuard, method: MethodDescriptor, handler: Any, role: Role, largest: int) -> Any:
+    message_class = message_factory.GetMessageClass(method.input_type)
+
+    async def handle(bodies: Any, context: Any) -> AsyncIterator[Any]:
         async with guard.call(context, method.name, role) as call:
-            raise_if_error(request)
-            answers = handler(request, call)
+            answers = handler(await read_message(bodies, message_class, largest), call)
             if not hasattr(answers, "__aiter__"):
                 answers = await answers
             async for answer in answers:
                 yield answer
 
-    return handle
+    return grpc.stream_stream_rpc_method_handler(handle, None, _serialise)
 
 
-def generic_handlers(guard: CallGuard, implementations: Mapping[str, object]) -> list[Any]:
-    """One handler a service; rpc ``StreamGenerate`` calls ``implementation.stream_generate``."""
+def generic_handlers(guard: CallGuard, implementations: Mapping[str, object], largest: int) -> list[Any]:
+    """One handler a service; rpc ``StreamGenerate`` calls ``implementation.stream_generate``.
+
+    ``largest``: bytes of a request message.
+    """
     pool = descriptor_pool.Default()
     handlers = []
     for name, implementation in implementations.items():
         methods = {}
         for method in pool.FindServiceByName(name).methods:
-            make, wrap = (
-                (grpc.unary_stream_rpc_method_handler, _streaming)
-                if method.server_streaming
-                else (grpc.unary_unary_rpc_method_handler, _unary)
-            )
+            wrap = _streaming if method.server_streaming else _unary
             handler = getattr(implementation, _snake(method.name))
-            methods[method.name] = make(
-                wrap(guard, method, handler, ROLES[name]),
-                request_deserializer=decoder(message_factory.GetMessageClass(method.input_type)),
-                response_serializer=_serialise,
-            )
+            methods[method.name] = wrap(guard, method, handler, ROLES[name], largest)
         handlers.append(grpc.method_handlers_generic_handler(name, methods))
     return handlers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import logging
 import urllib.request
@@ -14,23 +13,23 @@ from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from pydantic import ValidationError
 
+from ift_serve.client import AsyncClient, ServerError
 from ift_serve.decoding.build import local_engine
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.logs import JsonFormatter
 from ift_serve.server.app import Server
 from ift_serve.server.auth import Authenticator
+from ift_serve.server.body import RECEIVE_FACTOR
 from ift_serve.server.config import ServerConfig
 from ift_serve.v1 import adapter_pb2, adapter_pb2_grpc, inference_pb2_grpc, model_pb2, model_pb2_grpc
 from ift_serve.v1 import inference_pb2 as pb
 from tests.server.conftest import greedy, text_prompt
+from tests.support.certificates import certificate
 
 Make = Callable[..., ServerConfig]
 
@@ -90,35 +89,12 @@ def test_a_bad_tokens_file_is_refused(tmp_path: Path, text: str, reason: str) ->
         Authenticator(path)
 
 
-def _certificate(directory: Path, name: str, issuer: tuple[Any, Any] | None) -> tuple[Any, Any]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject if issuer is None else issuer[0].subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key if issuer is None else issuer[1], hashes.SHA256())
-    )
-    (directory / f"{name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (directory / f"{name}.key").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return certificate, key
-
-
 @pytest.fixture
 def certificates(tmp_path: Path) -> Path:
-    authority = _certificate(tmp_path, "authority", None)
+    authority = certificate(tmp_path, "authority", None)
     for name in ("server", "client"):
-        _certificate(tmp_path, name, authority)
-    _certificate(tmp_path, "stranger", _certificate(tmp_path, "other", None))
+        certificate(tmp_path, name, authority)
+    certificate(tmp_path, "stranger", certificate(tmp_path, "other", None))
     return tmp_path
 
 
@@ -279,7 +255,14 @@ async def test_draining_finishes_what_runs_and_says_not_serving_first(server_con
         await stopping
 
 
-async def test_a_large_request_is_refused(server: Server, stub: Any) -> None:
+async def test_a_large_request_is_refused_by_name_and_not_tried_again(server: Server, stub: Any) -> None:
+    largest = server.config.limits.request_bytes
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.Tokenize(pb.TokenizeRequest(prompt=text_prompt("x" * (server.config.limits.request_bytes + 1))))
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await stub.Tokenize(pb.TokenizeRequest(prompt=text_prompt("x" * (largest + 1))))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"at most {largest}" in str(caught.value.details())
+    # What gRPC itself cuts off has no details, which tells clients not to come back.
+    async with AsyncClient(f"127.0.0.1:{server.port}") as client:
+        with pytest.raises(ServerError) as refused:
+            await client.tokenize("x" * (RECEIVE_FACTOR * largest + 1))
+    assert refused.value.code == "RESOURCE_EXHAUSTED" and refused.value.retry_after is None

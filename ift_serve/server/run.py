@@ -1,0 +1,58 @@
+"""A server until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from ift_serve.engine.logs import configure_logs
+from ift_serve.server.app import Server
+from ift_serve.server.config import ServerConfig
+from ift_serve.server.stop_signals import StopSignals
+
+_GRACE = 10.0
+"""Seconds that ending takes at most, beside what calls in flight are given."""
+
+
+async def _until_stopped(server: Server, asked: asyncio.Event, ready: Callable[[Server], None]) -> None:
+    start = asyncio.ensure_future(server.start())
+    waiting = asyncio.ensure_future(asked.wait())
+    await asyncio.wait({start, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not start.done():
+        start.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await start
+        await server.close()
+        return
+    try:
+        await start
+    except BaseException:
+        waiting.cancel()
+        await server.close()
+        raise
+    ready(server)
+    await waiting
+    await server.stop()
+
+
+async def _run(config: ServerConfig, ready: Callable[[Server], None]) -> None:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    server = Server(config)
+    patience = config.drain_notice + config.drain_timeout + _GRACE
+    with StopSignals(lambda: loop.call_soon_threadsafe(asked.set), patience, server.reload):
+        await _until_stopped(server, asked, ready)
+
+
+def announce(server: Server) -> None:
+    """The line that tells people and scripts where the server listens."""
+    host = server.config.host
+    metrics = "" if server.metrics_port is None else f", metrics on {server.config.metrics_host}:{server.metrics_port}"
+    print(f"ift-serve ready on {host}:{server.port}, model {server.engine.model.name}{metrics}", flush=True)
+
+
+def serve(config: ServerConfig, ready: Callable[[Server], None] = announce) -> None:
+    """Serve until SIGTERM or SIGINT. Raises EngineStartError, ListenError, ValueError when it cannot start."""
+    configure_logs(config.log_level)
+    asyncio.run(_run(config, ready))
