@@ -250,8 +250,10 @@ class TensorAdapterHost:
             sequence=self._put(inverse.astype(np.int64)),
             sequences=len(members),
             instruction=instruction,
+            has_instruction=any(_INSTRUCTION in sequences[int(member)].segment_ids for member in members),
         )
-        return AdapterGroup(adapter, None if every else rows, tokens)
+        one_each = len(members) == len(chosen) and bool((inverse == np.arange(len(members))).all())
+        return AdapterGroup(adapter, None if every else rows, tokens, one_each)
 
     def _prompt_states(
         self, sequences: list[SequenceStep], used: dict[int, PreparedAdapter]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ class LoraTable:
     contiguous, 16-byte aligned and of the layer's dtype; ranks: ``[A, P]`` int32, 0 where the adapter leaves the part
     alone; scales: ``[A, P]`` float32. Addresses rather than one stacked tensor, so that ranks may differ without
     padding and an adapter's memory is its own. columns: P + 1 bounds of the parts in the output; bounds: the same on
-    the device, int64. max_rank: an upper bound of the ranks.
+    the device, int64. max_rank: an upper bound of the ranks. rank_in_use: the largest rank there is now, by which the
+    CPU chooses its threads; 0: not known. launch: what the CPU's kernel keeps of a table between calls, so the tensors
+    of a table are changed in place only.
     """
 
     a_addresses: Tensor
@@ -28,6 +30,8 @@ class LoraTable:
     bounds: Tensor
     columns: tuple[int, ...]
     max_rank: int
+    rank_in_use: int = 0
+    launch: tuple[NDArray[np.int64], int] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def parts(self) -> int:
@@ -46,12 +50,15 @@ class LoraRows:
 
     order: ``[n]`` int32 row ids. tile_adapter, tile_start, tile_count: ``[M]`` int32: rows
     ``order[start : start + count]`` belong to ``adapter``; a count of 0 is padding (grids of CUDA graphs are fixed).
+    launch, scratch: what the CPU's kernel keeps between the layers of a batch.
     """
 
     order: Tensor
     tile_adapter: Tensor
     tile_start: Tensor
     tile_count: Tensor
+    launch: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    scratch: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
 
 def group_rows(adapter_of_row: NDArray[np.int32], tile_rows: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -61,7 +61,8 @@ class InstructionComponents(nn.Module):
 
     def embed(self, embeddings: Tensor, tokens: TokenBatch) -> Tensor:
         """Token embeddings ``[T, d] -> [T, d]``; the fusion needs the tokens' c."""
-        for component in (self.segment_embedding, self.instruction_embedding, self.two_stream):
+        second = self.instruction_embedding if tokens.has_instruction else None
+        for component in (self.segment_embedding, second, self.two_stream):
             if component is not None:
                 embeddings = component(embeddings, tokens)
         return embeddings

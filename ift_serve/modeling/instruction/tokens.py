@@ -16,7 +16,8 @@ class TokenBatch:
 
     input_ids: ``[T]`` int64. segments: ``[T]`` uint8 (0 template, 1 instruction, 2 context, 3 response; padding is
     template). sequence: ``[T]`` int64 in ``0 .. sequences - 1``; each of several packed documents is a sequence.
-    instruction: ``[S, d_c]``, the pooled instruction c of each sequence.
+    instruction: ``[S, d_c]``, the pooled instruction c of each sequence. has_instruction: False where it is known that
+    none of the tokens is an instruction's, so that what changes only those can be left out.
     """
 
     input_ids: Tensor
@@ -24,6 +25,7 @@ class TokenBatch:
     sequence: Tensor
     sequences: int
     instruction: Tensor | None = None
+    has_instruction: bool = True
 
     @property
     def is_instruction(self) -> Tensor:

@@ -10,17 +10,25 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from ift_serve.modeling.instruction.components import InstructionComponents
+from ift_serve.modeling.instruction.states import InstructionGate
 from ift_serve.modeling.instruction.tokens import TokenBatch
 from ift_serve.modeling.mixed.prepared import PreparedAdapter
 
 
 @dataclass(slots=True)
 class AdapterGroup:
-    """The rows of one adapter: ``rows`` ``[n]`` int64, None where they are all; ``tokens`` describes just these."""
+    """The rows of one adapter: ``rows`` ``[n]`` int64, None where they are all; ``tokens`` describes just these.
+
+    one_token_each: whether the rows are one token of each sequence, in the order of the sequences.
+    """
 
     adapter: PreparedAdapter
     rows: Tensor | None
     tokens: TokenBatch
+    one_token_each: bool = False
+
+
+Change = Callable[[AdapterGroup, Tensor], Tensor]
 
 
 def _own_embeddings(adapter: PreparedAdapter, ids: Tensor, embeddings: Tensor) -> Tensor:
@@ -38,14 +46,31 @@ def _own_embeddings(adapter: PreparedAdapter, ids: Tensor, embeddings: Tensor) -
     return embeddings
 
 
+class _Gate:
+    """An adapter's gate with what depends on the instruction alone, computed once for all layers of a pass."""
+
+    def __init__(self, gate: InstructionGate, group: AdapterGroup) -> None:
+        instruction = group.tokens.instruction
+        assert instruction is not None, "the instruction vectors were not computed"
+        self._gate = gate
+        self._sequence = None if group.one_token_each else group.tokens.sequence
+        down, value = gate.of_instruction(instruction)
+        self._down, self._value = down.unbind(), value.unbind()
+
+    def of_layer(self, layer: int) -> Change:
+        """What it does after one layer."""
+        down, value = self._down[layer], self._value[layer]
+        return lambda _, states: self._gate.change(layer, states, down, value, self._sequence)
+
+
 class MixedAdaptation:
     """The :class:`ift_serve.modeling.batch.Adaptation` of a batch with any number of adapters."""
 
     def __init__(self, groups: list[AdapterGroup]) -> None:
         self._groups = groups
         modules = [(g, g.adapter.components) for g in groups if g.adapter.components is not None]
-        self._gains = [(g, c) for g, c in modules if c.config.attention_gain]
-        self._gates = [(g, c) for g, c in modules if c.config.instruction_gate]
+        self._gains = [(g, c) for g, c in modules if c.config.attention_gain and g.tokens.has_instruction]
+        self._gates = [(g, _Gate(c.instruction_gate, g)) for g, c in modules if c.instruction_gate is not None]
         self._pathways = [(g, c) for g, c in modules if c.config.reasoning_pathways]
 
     @property
@@ -70,22 +95,16 @@ class MixedAdaptation:
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
         """See :class:`ift_serve.modeling.batch.Adaptation`."""
-        return _apply([(g, _gate(c, layer)) for g, c in self._gates], hidden)
+        return _apply([(g, gate.of_layer(layer)) for g, gate in self._gates], hidden)
 
     def before_head(self, hidden: Tensor) -> Tensor:
         """See :class:`ift_serve.modeling.batch.Adaptation`."""
         return _apply([(g, _pathways(c)) for g, c in self._pathways], hidden)
 
 
-Change = Callable[[AdapterGroup, Tensor], Tensor]
-
 
 def _gain(components: InstructionComponents, layer: int) -> Change:
     return lambda group, states: components.gain(layer, states, group.tokens)
-
-
-def _gate(components: InstructionComponents, layer: int) -> Change:
-    return lambda group, states: components.after_layer(layer, states, group.tokens)
 
 
 def _pathways(components: InstructionComponents) -> Change:

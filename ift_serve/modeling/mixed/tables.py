@@ -86,6 +86,7 @@ class AdapterTables:
         for index in self._used.pop(slot, ()):
             self._users[index] -= 1
             self._tables[index].ranks[slot] = 0
+            _note_rank(self._tables[index])
         self.head_bias[:, slot] = 0.0
 
     def _fill(self, table: LoraTable, slot: int, parts: list[Factors | None]) -> None:
@@ -95,3 +96,9 @@ class AdapterTables:
         table.b_addresses[slot] = torch.tensor(b, dtype=torch.int64)
         table.ranks[slot] = torch.tensor([0 if part is None else part.rank for part in parts], dtype=torch.int32)
         table.scales[slot] = torch.tensor([0.0 if part is None else part.scale for part in parts])
+        _note_rank(table)
+
+
+def _note_rank(table: LoraTable) -> None:
+    if table.ranks.device.type == "cpu":
+        table.rank_in_use = int(table.ranks.max())

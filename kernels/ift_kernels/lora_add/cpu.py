@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numba import njit, types
 from numba.core.extending import overload
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.host import bf16, openmp, simd
@@ -27,6 +28,8 @@ TILE_ROWS = 4
 _NEXT, _WORKER, _INPUT, _OUTPUT, _SCRATCH, _ORDER, _ADAPTERS, _STARTS, _COUNTS, _TILES = range(10)
 _A, _B, _RANKS, _SCALES, _COLUMNS, _PARTS, _WIDTH, _IN_STRIDE, _OUT_STRIDE, _MAX_RANK, _SLOTS = range(10, 21)
 _FP = np.float32(0)
+_SINGLE_THREAD = 1 << 18
+"""Bytes of factors below which the calling thread does it all."""
 _PAIRS = np.int16(0)
 """Kind of the workers that multiply bf16 pairs."""
 
@@ -116,20 +119,46 @@ def _worker(dtype: torch.dtype, table: LoraTable, width: int) -> Callable[[Any],
     return _worker_pairs if whole and bf16.available() else _worker_bf16
 
 
+def _of_table(table: LoraTable, dtype: torch.dtype, width: int) -> tuple[NDArray[np.int64], int]:
+    """Arguments with what never changes of a table filled in, and the worker's address."""
+    if table.launch is None:
+        arguments = np.zeros(_SLOTS, dtype=np.int64)
+        arguments[_A], arguments[_B] = table.a_addresses.data_ptr(), table.b_addresses.data_ptr()
+        arguments[_RANKS], arguments[_SCALES] = table.ranks.data_ptr(), table.scales.data_ptr()
+        arguments[_COLUMNS], arguments[_PARTS] = table.bounds.data_ptr(), table.parts
+        arguments[_WIDTH], arguments[_MAX_RANK] = width, table.padded_rank
+        table.launch = arguments, openmp.compiled(_worker(dtype, table, width))
+    return table.launch
+
+
+def _of_rows(rows: LoraRows) -> tuple[int, ...]:
+    """Addresses and count of the tiles, the same for every layer of a batch."""
+    if rows.launch is None:
+        parts = (rows.order, rows.tile_adapter, rows.tile_start, rows.tile_count)
+        rows.launch = (*(part.data_ptr() for part in parts), rows.tile_adapter.shape[0])
+    return rows.launch
+
+
+def _threads(table: LoraTable, width: int, tiles: int) -> int:
+    """One where the factors are read faster than another thread wakes."""
+    touched = 2 * tiles * (table.rank_in_use or table.max_rank) * (width * table.parts + table.columns[-1])
+    return 1 if touched < _SINGLE_THREAD else min(torch.get_num_threads(), tiles * table.parts)
+
+
 def lora_add_cpu(inputs: Tensor, table: LoraTable, rows: LoraRows, output: Tensor) -> None:
-    """See :func:`ift_kernels.lora_add.lora_add`; tiles hold at most 4 rows."""
-    tiles = rows.tile_adapter.shape[0]
-    stride = table.padded_rank
-    threads = min(torch.get_num_threads(), tiles * table.parts)
-    scratch = torch.empty(threads * TILE_ROWS * stride, dtype=torch.float32)
-    arguments = np.array(
-        (
-            0, 0, inputs.data_ptr(), output.data_ptr(), scratch.data_ptr(), rows.order.data_ptr(),
-            rows.tile_adapter.data_ptr(), rows.tile_start.data_ptr(), rows.tile_count.data_ptr(), tiles,
-            table.a_addresses.data_ptr(), table.b_addresses.data_ptr(), table.ranks.data_ptr(),
-            table.scales.data_ptr(), table.bounds.data_ptr(), table.parts, inputs.shape[1], inputs.stride(0),
-            output.stride(0), stride,
-        ),
-        dtype=np.int64,
-    )  # fmt: skip
-    openmp.run(openmp.entry_point(), openmp.compiled(_worker(inputs.dtype, table, inputs.shape[1])), arguments, threads)
+    """See :func:`ift_kernels.lora_add.lora_add`; tiles hold at most 4 rows.
+
+    A table is used with one dtype and one width of inputs, and from one thread at a time.
+    """
+    width, tiles = inputs.shape[1], _of_rows(rows)
+    arguments, worker = _of_table(table, inputs.dtype, width)
+    threads = _threads(table, width, tiles[-1])
+    size = threads * TILE_ROWS * table.padded_rank
+    if rows.scratch is None or rows.scratch.shape[0] < size:
+        rows.scratch = torch.empty(size, dtype=torch.float32)
+    arguments[_NEXT] = arguments[_WORKER] = 0
+    arguments[_INPUT], arguments[_OUTPUT] = inputs.data_ptr(), output.data_ptr()
+    arguments[_SCRATCH] = rows.scratch.data_ptr()
+    arguments[_ORDER : _TILES + 1] = tiles
+    arguments[_IN_STRIDE], arguments[_OUT_STRIDE] = inputs.stride(0), output.stride(0)
+    openmp.run(openmp.entry_point(), worker, arguments, threads)
