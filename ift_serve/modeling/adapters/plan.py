@@ -155,6 +155,7 @@ def _plan_stored(plan: Plan, config: PeftConfig, base: BaseFacts) -> None:
 
 def check_names(plan: Plan, shapes: dict[str, tuple[int, ...]], config: PeftConfig, base: BaseFacts) -> None:
     """Whether the file's tensors are the planned ones. Raises AdapterError, naming the first that is not."""
+    _check_vocabulary(shapes, base)
     for name, shape in shapes.items():
         expected = plan.tensors.get(name)
         if expected is None:
@@ -167,6 +168,25 @@ def check_names(plan: Plan, shapes: dict[str, tuple[int, ...]], config: PeftConf
     missing = next((n for n, e in plan.tensors.items() if n not in shapes and not e.optional), None)
     if missing is not None:
         raise AdapterError(f"{PEFT_WEIGHTS}: {missing}: is missing, though {PEFT_CONFIG} asks for it")
+
+
+def _check_vocabulary(shapes: dict[str, tuple[int, ...]], base: BaseFacts) -> None:
+    """PEFT stores embeddings and head that were resized before the training; they are of another base model."""
+    for path in filter(None, (base.embedding_path, base.head_path)):
+        own = base.shapes[f"{path}.weight"]
+        for name, shape in shapes.items():
+            if not name.startswith(f"{PREFIX}{path}.") or len(shape) != 2:
+                continue
+            rows = shape[1] if name.endswith("lora_embedding_A") else shape[0]
+            whole = name.endswith(".weight") and ".lora_" not in name and shape[1] == own[1]
+            by_token = name.endswith("lora_embedding_A") or (path == base.head_path and name.endswith("lora_B.weight"))
+            if (whole or by_token) and rows != own[0]:
+                raise AdapterError(
+                    f"{PEFT_WEIGHTS}: {quoted(name)}: made for a vocabulary of {rows} tokens, and the base model has "
+                    f"{own[0]}: the embeddings were resized before the training. Resize the base model alike "
+                    f"(resize_token_embeddings({rows})), save it with the adapter's tokenizer and serve that, or train "
+                    "without resizing"
+                )
 
 
 def _why_unexpected(name: str, config: PeftConfig, base: BaseFacts) -> str:

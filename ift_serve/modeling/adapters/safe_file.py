@@ -17,7 +17,9 @@ from ift_serve.modeling.adapters.weights import AdapterError, quoted
 _LARGEST_JSON = 1 << 20
 _MOST_FILES = 10_000
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-_TRAINERS = ("training_args.bin", "optimizer.", "scheduler.", "scaler.", "rng_state")
+_WEIGHTS = ("adapter_model", "ift_extras")
+"""What the names of an adapter's weights begin with. Trainers leave other pickled files beside them: optimisers,
+schedulers, random states, shards of DeepSpeed."""
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -51,17 +53,15 @@ class SafeDirectory:
     ) -> None:
         os.close(self._handle)
 
-    def refuse_pickled(self) -> list[str]:
-        """Raise AdapterError for pickled weights. Returns the trainer's own pickled files, which are never opened."""
+    def refuse_pickled(self) -> None:
+        """Raise AdapterError for weights that are pickled. Other files, whatever they hold, are never opened."""
         with os.scandir(self._handle) as entries:
             names = sorted(entry.name for entry in islice(entries, _MOST_FILES + 1))
         if len(names) > _MOST_FILES:
             raise AdapterError(f"{quoted(self.path.name)}: over {_MOST_FILES} files; not an adapter directory")
-        pickled = [name for name in names if name.lower().endswith(_PICKLED)]
-        for name in pickled:
-            if not name.startswith(_TRAINERS):
+        for name in names:
+            if name.lower().endswith(_PICKLED) and name.lower().startswith(_WEIGHTS):
                 raise AdapterError(f"{quoted(name)}: pickled files are never read; save the adapter as safetensors")
-        return pickled
 
     def open(self, name: str) -> BufferedReader | None:
         """A regular file of the directory; None where there is none. Raises AdapterError."""

@@ -113,7 +113,9 @@ def _of_great_rank(header: dict[str, Any]) -> None:
 EXPONENTIAL = ["(a+)+$", "(.*)*x", "((a|a)?)*b", "(|a|aa)*" * 60, "a?" * 300 + "a" * 300, "(()*)*" * 50]
 HOSTILE: dict[str, tuple[Damage, str]] = {
     "pickle": (lambda a: (a / "adapter_model.bin").write_bytes(b"\x80\x04."), "adapter_model.bin: pickled files"),
-    "pickle beside": (lambda a: (a / "extra.PKL").write_bytes(b"\x80\x04."), "extra.PKL: pickled"),
+    "pickle beside": (
+        lambda a: (a / "adapter_model-00001-of-00002.PT").write_bytes(b"\x80\x04."), "00002.PT: pickled",
+    ),
     "pickle inside": (_bytes(lambda raw: b"\x80\x04." * 300), "not a safetensors file"),
     "empty": (_bytes(lambda raw: b""), f"{WEIGHTS}: 0 bytes"),
     "truncated": (_bytes(lambda raw: raw[:-100]), "the file may be cut off"),
