@@ -25,6 +25,7 @@ from ift_serve.engine.prefix import root_digest
 from ift_serve.engine.slots import SlotPool
 from ift_serve.engine.spool import keep
 from ift_serve.engine.validation import RefusedError
+from ift_serve.modeling.adapters.config import IFT_WEIGHTS, PEFT_WEIGHTS
 
 _log = logging.getLogger(__name__)
 _INSTRUCTION = 1
@@ -154,7 +155,8 @@ class AdapterLimits:
 
     def check_files(self, path: str) -> None:
         """The same for weights that could not fit even alone, before they are read."""
-        size = sum(file.stat().st_size for file in Path(path).glob("*.safetensors") if file.is_file())
+        files = [Path(path, name) for name in (PEFT_WEIGHTS, IFT_WEIGHTS)]
+        size = sum(file.stat().st_size for file in files if file.is_file())
         if self.bytes and size > _LARGEST_CONVERSION * self.bytes:
             text = f"its files take {_mib(size)}, and this server keeps {_mib(self.bytes)} (max_adapter_bytes)"
             raise RefusedError(FailureKind.OVERLOADED, text)

@@ -171,3 +171,13 @@ def test_a_spool_that_a_killed_server_left_is_removed(tmp_path: Path, monkeypatc
     assert not left.exists() and Path(place).is_dir()
     other.close()
     alive.close()
+
+
+async def test_a_trainers_other_files_do_not_count_as_the_adapters_bytes(
+    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+) -> None:
+    write_random(root / "a", facts, seed=1)
+    for name in ("optimizer.safetensors", "optimizer.pt"):
+        (root / "a" / name).write_bytes(bytes(1 << 20))
+    async with serving(server_config(adapter_roots=[root], engine={"max_adapter_bytes": 1 << 18})) as (_, client):
+        assert (await client.load_adapter("a", "a")).state == "ready"

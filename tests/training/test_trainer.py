@@ -85,7 +85,7 @@ def test_a_checkpoint_holds_an_adapter_and_no_pickled_weights(model: Path, tmp_p
     assert read_adapter(folder, BaseFacts.of_directory(model)).components == EVERYTHING
     names = {path.name for path in folder.iterdir()}
     assert {"optimizer.safetensors", "scheduler.json", "training_state.safetensors", "trainer_state.json"} <= names
-    # One pickled file, and the server would not read the directory.
+    # Nothing in a checkpoint is pickled.
     assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json", ".md"}
     assert all((folder / name).stat().st_mode & 0o044 == 0o044 for name in names if "adapter" in name or "ift" in name)
 
