@@ -120,7 +120,7 @@ class LoadAdapter(msgspec.Struct, frozen=True, kw_only=True, tag="load_adapter")
 
     The directory, with links followed, must lie in ``root``, and so must what the links in it lead to; an empty
     ``root`` stands for the directory itself. With a ``version`` only that one will do. What was read is copied to a
-    directory of that name in ``keep_in``, if it takes at most ``keep_bytes``.
+    directory of that name in ``keep_in``, as long as that holds at most ``keep_bytes``.
     """
 
     request_id: str

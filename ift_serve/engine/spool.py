@@ -33,12 +33,9 @@ class Spool:
         self._lock: IO[bytes] | None = None
 
     def place(self) -> tuple[str, int]:
-        """Where the engine may put a copy of what it loads, and how many bytes of it; empty where it may not."""
-        root = self._open()
-        if root is None:
-            return "", 0
-        room = min(self._limit - _size(root), shutil.disk_usage(root).free // _DISK_SHARE)
-        return (str(root), room) if room > 0 else ("", 0)
+        """Where the engine may put copies of what it loads, and how many bytes of them all; empty where it may not."""
+        root = self._open() if self._limit else None
+        return ("", 0) if root is None else (str(root), self._limit)
 
     def find(self, version: str) -> Path | None:
         """The copy of a version, if it was kept."""
@@ -92,7 +89,7 @@ def _size(root: Path) -> int:
     return total
 
 
-def keep(path: str, root: str, version: str, place: str, room: int) -> None:
+def keep(path: str, root: str, version: str, place: str, limit: int) -> None:
     """Copy an adapter's files to ``place/version``, whole or not at all. In the engine, right after they were read.
 
     What is copied is checked when it is loaded again: the version is a hash of it.
@@ -103,6 +100,7 @@ def keep(path: str, root: str, version: str, place: str, room: int) -> None:
     target = Path(place) / version
     if target.exists():
         return
+    room = min(limit - _size(Path(place)), shutil.disk_usage(place).free // _DISK_SHARE)
     unfinished = Path(tempfile.mkdtemp(prefix=".", dir=place))
     try:
         with SafeDirectory(Path(path), Path(root) if root else None) as files:

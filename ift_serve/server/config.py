@@ -64,7 +64,11 @@ class ServerConfig(BaseModel):
     adapter_folder_interval: float = Field(default=2.0, gt=0, description="seconds between looks into it")
     drain_timeout: float = Field(default=30.0, ge=0, description="seconds that calls in flight get on SIGTERM")
     drain_notice: float = Field(default=0.0, ge=0, description="seconds between NOT_SERVING and refusing calls")
-    start_timeout: float = Field(default=600.0, gt=0, description="seconds the engine has to load the model")
+    start_timeout: float = Field(
+        default=3600.0,
+        gt=0,
+        description="seconds the engine has to load the model while it gets on",
+    )
     max_calls: int = Field(default=1024, ge=1, description="calls in flight; past it RESOURCE_EXHAUSTED")
     max_connections: int = Field(default=1024, ge=1, description="open connections; past it new ones are closed")
     max_streams: int = Field(default=256, ge=1, description="calls on one connection; past it they wait at the client")

@@ -13,6 +13,7 @@ import pytest
 
 from ift_serve.client import AsyncClient, ServerError
 from ift_serve.engine.client import EngineClient
+from ift_serve.engine.spool import Spool, keep
 from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
@@ -155,9 +156,19 @@ async def test_what_calls_wait_for_is_loaded_first(tmp_path: Path) -> None:
         await until(lambda: len(client.adapters.all()) == 13)
 
 
-def test_a_spool_that_a_killed_server_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ift_serve.engine.spool import Spool
+def test_no_more_is_kept_than_the_limit(facts: BaseFacts, root: Path, tmp_path: Path) -> None:
+    path = write_random(root / "one", facts, seed=1)
+    size = sum(file.stat().st_size for file in path.iterdir() if file.name != "README.md")
+    place = tmp_path / "kept"
+    place.mkdir()
+    for version in ("a", "b"):
+        keep(str(path), "", version, str(place), 2 * size)
+    with pytest.raises(OSError, match="no room"):
+        keep(str(path), "", "c", str(place), 2 * size)
+    assert sorted(entry.name for entry in place.iterdir()) == ["a", "b"], "whole or not at all"
 
+
+def test_a_spool_that_a_killed_server_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IFT_CACHE_DIR", str(tmp_path))
     tmp_path.chmod(0o700)
     alive = Spool(1 << 20)
