@@ -250,7 +250,8 @@ def _named(template: Any, name: str | None) -> str | None:
             wrong = "none of them is the default" if name is None else f"there is none named {name!r}"
             raise PromptError(
                 "chat_template",
-                f"the tokenizer has templates named {', '.join(map(repr, template))}, and {wrong}; choose one of them",
+                f"the tokenizer has templates named {', '.join(map(repr, template))}, and {wrong}; choose one "
+                "(--chat-template NAME)",
             )
         return str(chosen)
     if name not in (None, "default"):
