@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
-_WORKER = "ift_serve.decoding.worker"
+_WORKERS = ("ift_serve.decoding.worker", "soak_worker")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ def engine_of(front: int) -> psutil.Process | None:
     """The engine process of that front, if it has one now."""
     for child in psutil.Process(front).children(recursive=True):
         try:
-            if _WORKER in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+            if any(worker in child.cmdline() for worker in _WORKERS) and child.status() != psutil.STATUS_ZOMBIE:
                 return child
         except psutil.NoSuchProcess:
             continue
