@@ -36,7 +36,7 @@ def _parse(check: object, where: str) -> Check:
     allowed = {"type", needed[0]} if needed else {"type"}
     if unknown := sorted(set(check) - allowed):
         raise ValueError(f"{where}.{unknown[0]}: is not part of a check of type {check['type']!r}")
-    if needed and (type(check.get(needed[0])) is not needed[1] or not check[needed[0]]):
+    if needed and (type(check.get(needed[0])) is not needed[1] or not str(check[needed[0]]).strip()):
         raise ValueError(f"{where}.{needed[0]}: give {'a string' if needed[1] is str else 'a number above 0'}")
     if needed and needed[1] is int and check[needed[0]] < 1:
         raise ValueError(f"{where}.{needed[0]}: give a number above 0")

@@ -19,28 +19,39 @@ def _begin(constraint: Constraint, response: str) -> Verdict:
     text = response.strip()
     return (
         PASSED
-        if text.startswith(phrase)
+        if text.startswith(phrase.strip())
         else Verdict(False, f"does not begin with {phrase!r}", (0, min(len(text), len(phrase))))
     )
 
 
 def _end(constraint: Constraint, response: str) -> Verdict:
     phrase = constraint["phrase"]
-    text = response.strip().rstrip(".!")
-    if text.endswith(phrase):
+    text = response.strip()
+    # Full stops may follow the phrase; the phrase's own are wanted as they are.
+    body, wanted = phrase.strip().rstrip(".!"), phrase.strip()
+    marks, found = wanted[len(body) :], text[len(text.rstrip(".!")) :]
+    if text.rstrip(".!").endswith(body) and (found.startswith(marks) if body else marks in found):
         return PASSED
     return Verdict(False, f"does not end with {phrase!r}", (max(0, len(text) - len(phrase)), len(text)))
 
 
+def _find_word(word: str, response: str) -> re.Match[str] | None:
+    """The word by itself: no letter or digit goes on from an end of it that is one."""
+    word = word.strip()
+    before = r"(?<!\w)" if re.match(r"\w", word) else ""
+    after = r"(?!\w)" if re.search(r"\w\Z", word) else ""
+    return re.search(before + re.escape(word) + after, response, re.IGNORECASE)
+
+
 def _include(constraint: Constraint, response: str) -> Verdict:
     word = constraint["word"]
-    found = re.search(rf"\b{re.escape(word)}\b", response, re.IGNORECASE)
+    found = _find_word(word, response)
     return PASSED if found else Verdict(False, f"does not contain {word!r}")
 
 
 def _avoid(constraint: Constraint, response: str) -> Verdict:
     word = constraint["word"]
-    found = re.search(rf"\b{re.escape(word)}\b", response, re.IGNORECASE)
+    found = _find_word(word, response)
     return Verdict(False, f"contains {word!r}", found.span()) if found else PASSED
 
 
@@ -66,8 +77,8 @@ def _commas(constraint: Constraint, response: str) -> Verdict:
 
 
 def _upper(constraint: Constraint, response: str) -> Verdict:
-    found = re.search(r"[a-z]", response)
-    return Verdict(False, "has small letters", found.span()) if found else PASSED
+    index = next((index for index, letter in enumerate(response) if letter.islower()), None)
+    return PASSED if index is None else Verdict(False, "has small letters", (index, index + 1))
 
 
 def _words(constraint: Constraint, response: str) -> Verdict:

@@ -1,0 +1,86 @@
+"""Checks of answers, against texts made to do what they ask and texts made not to."""
+
+from __future__ import annotations
+
+import json
+import string
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ift_training.data.checks import parse_checks
+from ift_training.data.procedural.constraints import CHECKS, check_constraint
+
+texts = st.text(max_size=40)
+phrases = st.text(min_size=1, max_size=20).filter(str.strip)
+ends = st.one_of(phrases, st.text("ab .!?", min_size=1, max_size=6).filter(str.strip))
+words = st.text(string.ascii_letters + "+#-!.'", min_size=1, max_size=8)
+plain_words = st.text(string.ascii_lowercase, min_size=1, max_size=8)
+spaces = st.text(" \n", max_size=3)
+
+
+def passes(kind: str, text: str, **fields: Any) -> bool:
+    (check,) = parse_checks([{"type": kind, **fields}])
+    return bool(check_constraint(check, text))
+
+
+@given(spaces, phrases, texts)
+def test_begin(space: str, phrase: str, rest: str) -> None:
+    assert passes("begin", space + phrase + rest, phrase=phrase)
+    assert not passes("begin", "\x00" + phrase.strip("\x00"), phrase="x" + phrase)
+
+
+@given(texts, ends, st.sampled_from(["", ".", "!", "...", " ", "\n"]))
+def test_end(text: str, phrase: str, after: str) -> None:
+    assert passes("end", text + phrase.strip() + after, phrase=phrase)
+    assert not passes("end", text + phrase + "x" + after, phrase=phrase + "y")
+
+
+def test_an_end_with_its_own_mark() -> None:
+    assert passes("end", "Roger. Over and out!", phrase="Over and out!")
+    assert not passes("end", "Over and out", phrase="Over and out!")
+
+
+@given(texts, words, texts)
+def test_include_and_avoid(before: str, word: str, after: str) -> None:
+    text = f"{before} {word} {after}"
+    assert passes("include", text, word=word) and passes("include", text.swapcase(), word=word)
+    assert not passes("avoid", text, word=word)
+
+
+@given(plain_words, st.lists(plain_words))
+def test_a_word_is_no_part_of_another(word: str, others: list[str]) -> None:
+    text = " ".join([*(other for other in others if other != word), f"x{word}", f"{word}x"])
+    assert not passes("include", text, word=word) and passes("avoid", text, word=word)
+
+
+@given(st.lists(plain_words, min_size=1), st.integers(1, 5))
+def test_bullets_and_words(found: list[str], limit: int) -> None:
+    assert passes("bullets", "\n".join(f"- {word}" for word in found))
+    assert not passes("bullets", "\n".join([*(f"- {word}" for word in found), found[0]]))
+    assert passes("max_words", " ".join(found), limit=len(found))
+    assert passes("max_words", " ".join(found), limit=limit) == (len(found) <= limit)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | texts, lambda inner: st.lists(inner)), spaces)
+def test_json(value: Any, space: str) -> None:
+    assert passes("json", space + json.dumps(value) + space)
+    assert not passes("json", json.dumps(value) + " and so on")
+
+
+@given(st.lists(plain_words, min_size=2), st.sampled_from(["", "."]))
+def test_commas(found: list[str], stop: str) -> None:
+    assert passes("commas", ", ".join(found) + stop)
+    assert not passes("commas", "; ".join(found) + stop)
+
+
+@given(texts, st.sampled_from("aé\u00e0ж"))
+def test_upper(text: str, small: str) -> None:
+    assert not passes("upper", text + small)
+    shown = "".join(letter for letter in text.upper() if not letter.islower())
+    assert passes("upper", shown)
+
+
+def test_every_check_is_tried_here() -> None:
+    assert set(CHECKS) == {"begin", "end", "include", "avoid", "bullets", "json", "commas", "upper", "max_words"}
