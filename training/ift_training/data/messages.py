@@ -26,7 +26,7 @@ def text_of(value: Any, field: str, *, may_be_empty: bool = False) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise RecordError(field, f"is not valid Unicode at character {error.start}") from error
+        raise RecordError(field, f"is not valid Unicode at character {error.start}", "is not valid Unicode") from error
     return value
 
 
@@ -64,7 +64,7 @@ def _message(message: Any, field: str) -> Message:
     named = fields.get("role")
     role = _ROLES.get(named) if isinstance(named, str) else None
     if role is None:
-        raise RecordError(f"{field}.role", f"is {named!r:.80}; choose one of {', '.join(_ROLES)}")
+        raise RecordError(f"{field}.role", f"is {named!r:.80}; choose one of {', '.join(_ROLES)}", "is no role")
     parts = _parts(fields.get("content"), f"{field}.content")
     if role == "assistant" and any(part.is_context for part in parts):
         raise RecordError(f"{field}.content", "is marked as context; only what the assistant is given can be")

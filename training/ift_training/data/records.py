@@ -58,9 +58,11 @@ def parse_json(line: bytes | str) -> Mapping[str, Any]:
     try:
         found = json.loads(line if isinstance(line, str) else line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise RecordError("line", f"is not UTF-8: byte {error.start} is wrong; save the file as UTF-8") from error
+        raise RecordError(
+            "line", f"is not UTF-8: byte {error.start} is wrong; save the file as UTF-8", "is not UTF-8"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise RecordError("line", f"is not JSON: {error}") from error
+        raise RecordError("line", f"is not JSON: {error}", "is not JSON") from error
     if not isinstance(found, dict):
         raise RecordError("line", f"is a JSON {type(found).__name__}; write an object with instruction and output")
     return found

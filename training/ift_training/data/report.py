@@ -15,7 +15,10 @@ _SHOWN = 3
 
 @dataclass
 class SourceReport:
-    """One source. tokens: of the kept records, of which targets are ``target_tokens``. where: first places a reason."""
+    """One source. tokens: of the kept records, of which targets are ``target_tokens``. where: first places a reason.
+
+    messages: one whole message a reason, which says what to do.
+    """
 
     name: str
     origin: str
@@ -28,6 +31,7 @@ class SourceReport:
     longest: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     where: dict[str, list[str]] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
     sampled: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -38,9 +42,10 @@ class SourceReport:
         self.target_tokens += targets
         self.longest = max(self.longest, length)
 
-    def drop(self, reason: str, where: Callable[[], str]) -> None:
-        """Count a record that did not; its place is asked for only while it will be shown."""
+    def drop(self, reason: str, where: Callable[[], str], message: str | None = None) -> None:
+        """Count a record that did not; its place is asked for only while it will be shown, as is the first message."""
         self.dropped[reason] += 1
+        self.messages.setdefault(reason, reason if message is None else message)
         places = self.where.setdefault(reason, [])
         if len(places) < _SHOWN:
             places.append(where())
@@ -103,11 +108,12 @@ class DataReport:
         return Group(table, *map(Text, self.reasons()))
 
     def reasons(self) -> list[str]:
-        """A line for each reason of each source, with the first places."""
+        """For each reason of each source its number, one whole message, and the first places."""
         lines = []
         for source in self.sources:
             lines += source.notes
             for reason, count in source.dropped.most_common():
                 more = ", ..." if count > len(source.where[reason]) else ""
-                lines.append(f"{source.name}: dropped {count}, {reason} ({'; '.join(source.where[reason])}{more})")
+                places = "; ".join(source.where[reason])
+                lines.append(f"{source.name}: dropped {count}, {source.messages[reason]} ({places}{more})")
         return lines

@@ -103,7 +103,7 @@ def _read(
             record, _ = source.record(index, 0)
             example = encoder.encode(record)
         except RecordError as error:
-            report.drop(error.kind, where)
+            report.drop(error.kind, where, f"{error.field} {error.message}")
         except EncodingError as error:
             report.drop(error.reason, where)
         else:

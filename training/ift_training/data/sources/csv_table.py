@@ -61,11 +61,17 @@ class CsvReader:
         try:
             row = self._row(self._offsets[index])
         except UnicodeDecodeError as error:
-            raise RecordError("line", f"is not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+            raise RecordError(
+                "line", f"is not UTF-8 at byte {error.start}; save the file as UTF-8", "is not UTF-8"
+            ) from error
         except csv.Error as error:
-            raise RecordError("line", f"is not CSV: {error}") from error
+            raise RecordError("line", f"is not CSV: {error}", "is not CSV") from error
         if len(row) != len(self._header):
-            raise RecordError("line", f"does not fit its header: it has {len(row)} cells, not {len(self._header)}")
+            raise RecordError(
+                "line",
+                f"does not fit its header: it has {len(row)} cells, not {len(self._header)}",
+                "does not fit its header",
+            )
         return {name: _value(name, cell) for name, cell in zip(self._header, row, strict=True) if cell}
 
     def where(self, index: int) -> str:
@@ -169,5 +175,5 @@ def _value(name: str, cell: str) -> Any:
             return json.loads(cell)
         except (ValueError, RecursionError) as error:
             if name not in ("prompt", "completion"):
-                raise RecordError(name, f"is not JSON in its cell: {error}") from error
+                raise RecordError(name, f"is not JSON in its cell: {error}", "is not JSON in its cell") from error
     return cell

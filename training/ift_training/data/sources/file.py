@@ -64,7 +64,7 @@ class FileSource:
         if self.settings.checks:
             record = dataclasses.replace(record, checks=(*record.checks, *self.settings.checks))
         if not (verdict := judge(record, record.response)):
-            raise RecordError("output", f"fails its own check: {verdict.reason}")
+            raise RecordError("output", f"fails its own check: {verdict.reason}", "fails its own check")
         return record, self.task
 
     def where(self, index: int) -> str:
