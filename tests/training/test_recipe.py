@@ -44,7 +44,6 @@ def written(path: Path, found: Any) -> Path:
         (minimal(name="../escape"), "name: "),
         (minimal(sources=[{"jsonl": "a/x.jsonl"}, {"jsonl": "b/x.jsonl"}]), "two files make the task 'x'"),
         (minimal(trainer={"losses": {"task_weights": {"story": 2}}}), "'story' is no task; there are sort"),
-        (minimal(trainer={"save_steps": 30}, evaluation={"every": 20}), "trainer.save_steps: 30 is no multiple"),
         (minimal(template="nowhere.jinja"), "template: .*nowhere.jinja cannot be read"),
         (minimal(trainer={"learning_rate": float("inf")}), "trainer.learning_rate: .*finite number"),
         (minimal(trainer={"epochs": float("nan")}), "trainer.epochs: .*finite number"),

@@ -89,6 +89,7 @@ def make_trainer(
     arguments = training_arguments(settings, output, seed, progress=progress, **options)
     return InstructionTrainer(
         built=built, settings=settings, args=arguments, evaluation_collator=collator(MaskingSettings()),
+        tasks=tasks,
         train_dataset=WithOthers(dataset) if judges else dataset,
         eval_dataset=WithOthers(validation) if judges and validation is not None else validation,
         data_collator=training, callbacks=[_TellEpoch(training), *callbacks],

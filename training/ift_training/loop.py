@@ -19,7 +19,8 @@ from ift_training.build import Built, build_model
 from ift_training.checkpoint import read
 from ift_training.data.encode import Encoder
 from ift_training.data.selection import TrainingData
-from ift_training.evaluation.callback import METRIC, EpochCallback, ScoreCallback
+from ift_training.evaluation.best import BestWeights
+from ift_training.evaluation.callback import EdgesCallback, EpochCallback, ScoreCallback, score_metrics
 from ift_training.evaluation.divergence import DivergenceCallback, diverged
 from ift_training.evaluation.progress import ProgressCallback
 from ift_training.evaluation.samples import SampleCallback, Samples
@@ -92,6 +93,7 @@ def run_loop(
     if run.samples:
         run.samples.keep_before(run.built.model.causal, run.built.model.components)
     trainer = _trainer(run, console)
+    _measure_before(run, trainer)
     if checkpoint is not None:
         try:
             read(run.built.model, checkpoint, recipe.trainer)
@@ -100,8 +102,19 @@ def run_loop(
     if checkpoint is None and trainer.is_world_process_zero():
         _forget(run.folder)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    after = trainer.measured()
     if trainer.is_world_process_zero():
-        _finish(run, trainer, begun)
+        _finish(run, trainer, begun, after)
+
+
+def _measure_before(run: Loop, trainer: InstructionTrainer) -> None:
+    """Losses and scores that the training begins with, for the report and as step 0 of the log."""
+    # Before the steps begin, FSDP has not sharded the model yet.
+    losses = {} if trainer.is_fsdp_enabled else trainer.measured()
+    run.report.losses_before = losses
+    found = losses | (score_metrics(Scores(run.report.before)) if run.scorer else {})
+    evaluates = bool(run.recipe.evaluation.every and run.data.validation)
+    trainer.add_callback(EdgesCallback(found, trainer.log, evaluates=evaluates))
 
 
 def _built(recipe: Recipe, tasks: list[str]) -> Built:
@@ -114,7 +127,7 @@ def _built(recipe: Recipe, tasks: list[str]) -> Built:
 
 
 def _trainer(run: Loop, console: Console | None) -> InstructionTrainer:
-    from transformers import EarlyStoppingCallback, PrinterCallback
+    from transformers import PrinterCallback
 
     recipe = run.recipe
     callbacks: list[Any] = [EpochCallback(run.data.train), DivergenceCallback()]
@@ -125,8 +138,6 @@ def _trainer(run: Loop, console: Console | None) -> InstructionTrainer:
     if run.samples:
         callbacks.append(shown)
     options = _evaluation_options(run)
-    if recipe.evaluation.patience and "metric_for_best_model" in options:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.evaluation.patience))
     if console is not None:
         callbacks.append(ProgressCallback(console))
     try:
@@ -138,6 +149,7 @@ def _trainer(run: Loop, console: Console | None) -> InstructionTrainer:
     except ValueError as error:
         raise RecipeError(f"trainer: {error}") from error
     trainer.remove_callback(PrinterCallback)
+    _choose_best(run, trainer)
     scored.log = trainer.log
     shown.add_text = _text_writer(trainer)
     return trainer
@@ -156,7 +168,7 @@ def _text_writer(trainer: InstructionTrainer) -> Callable[[str, str, int], None]
 
 
 def _evaluation_options(run: Loop) -> dict[str, Any]:
-    """When to evaluate, and by what the best weights are chosen, as transformers names it."""
+    """When to evaluate and to save, as transformers names it."""
     chosen = run.recipe.evaluation
     options: dict[str, Any] = {
         "save_total_limit": _CHECKPOINTS_KEPT, "per_device_eval_batch_size": _EVALUATION_BATCH,
@@ -165,14 +177,18 @@ def _evaluation_options(run: Loop) -> dict[str, Any]:
     if not chosen.every or not run.data.validation:
         return options
     options |= {"eval_strategy": "steps", "eval_steps": chosen.every}
-    options |= {"save_strategy": "steps", "save_steps": run.recipe.trainer.save_steps or chosen.every}
-    if chosen.best == "last" and not chosen.patience:
-        return options
-    by_score = chosen.best == "score" and bool(run.scorer)
-    return options | {
-        "metric_for_best_model": METRIC if by_score else "eval_loss", "greater_is_better": by_score,
-        "load_best_model_at_end": chosen.best != "last",
-    }  # fmt: skip
+    return options | {"save_strategy": "steps", "save_steps": run.recipe.trainer.save_steps or chosen.every}
+
+
+def _choose_best(run: Loop, trainer: InstructionTrainer) -> None:
+    """Have the trainer compare evaluations, if there are any and something depends on them."""
+    chosen = run.recipe.evaluation
+    if not chosen.every or not run.data.validation or (chosen.best == "last" and not chosen.patience):
+        return
+    trainer.best = BestWeights(by_score=chosen.best == "score" and bool(run.scorer))
+    trainer.patience = chosen.patience
+    # Set afterwards: transformers wants checkpoints at evaluations only, while here each best one is saved at once.
+    trainer.args.load_best_model_at_end = chosen.best != "last"
 
 
 def _steps(run: Loop) -> int:
@@ -182,8 +198,8 @@ def _steps(run: Loop) -> int:
     return settings.max_steps or int(settings.epochs * an_epoch)
 
 
-def _finish(run: Loop, trainer: InstructionTrainer, begun: float) -> None:
-    """Score what is kept, and write everything."""
+def _finish(run: Loop, trainer: InstructionTrainer, begun: float, losses: dict[str, float]) -> None:
+    """Score what is kept, and write everything. ``losses`` are those of the validation, of what is kept."""
     recipe, report = run.recipe, run.report
     if not trainer.is_finite():
         raise diverged(trainer.state.global_step)
@@ -194,13 +210,10 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float) -> None:
     report.samples = [sample.to_json() for sample in run.samples.samples]
     report.steps = trainer.state.global_step
     report.stopped_early = trainer.state.global_step < trainer.state.max_steps
-    if trainer.args.load_best_model_at_end:
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
         report.best_step = trainer.state.best_global_step
     history = trainer.state.log_history
-    last: dict[str, Any] = {}
-    for entry in history:
-        last |= {name: value for name, value in entry.items() if name.startswith("loss") or name == "eval_loss"}
-    report.losses = {name: float(value) for name, value in last.items()}
+    report.losses = _training_losses(history, report.written_step) | losses
     report.seconds = time.monotonic() - begun
     report.output = recipe.output
     trainer.write(
@@ -211,6 +224,15 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float) -> None:
     plot(history, run.folder / "curves.png", recipe.name)
     found = {**report.to_json(), "history": history}
     (run.folder / REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _training_losses(history: list[dict[str, Any]], step: int) -> dict[str, float]:
+    """What was logged of the training last, up to the step whose weights are written."""
+    last: dict[str, float] = {}
+    for entry in history:
+        if "loss" in entry and entry["step"] <= step:
+            last = {n: float(v) for n, v in entry.items() if n.startswith(("loss", "task_loss_", "task_weight_"))}
+    return last
 
 
 def _forget(folder: Path) -> None:

@@ -91,16 +91,6 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _checkpoints_are_scored(self) -> Self:
-        saved, every = self.trainer.save_steps, self.evaluation.every
-        if saved and every and saved % every and self.evaluation.best != "last":
-            raise ValueError(
-                f"trainer.save_steps: {saved} is no multiple of evaluation.every ({every}), so the best weights may "
-                "not be among those saved; change one of them, or set evaluation.best to last"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _stops_by_something(self) -> Self:
         nothing_held_out = not self.validation.share and not self.validation.sources
         if self.evaluation.patience and (not self.evaluation.every or nothing_held_out):

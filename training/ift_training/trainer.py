@@ -17,6 +17,7 @@ from ift_serve.modeling.adapters.writer import write_adapter
 from ift_training import checkpoint
 from ift_training.build import Built
 from ift_training.collator import Collator
+from ift_training.evaluation.best import LOSS, METRIC, BestWeights
 from ift_training.losses.ewc import EwcPenalty, trainable
 from ift_training.losses.next_token import IGNORED
 from ift_training.model.instruction_model import InstructionModel, TrainingOutput, judged_count, represented
@@ -33,11 +34,15 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *, built: Built, settings: TrainerSettings, evaluation_collator: Collator, **options: Any
+        self, *, built: Built, settings: TrainerSettings, evaluation_collator: Collator, tasks: list[str],
+        **options: Any,
     ) -> None:
         super().__init__(model=built.model, **options)
         self.built = built
         self.settings = settings
+        self.tasks = tasks
+        self.best: BestWeights | None = None
+        self.patience = 0
         # The division by counts replaces the one by the number of accumulated batches.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
@@ -51,6 +56,7 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         self._trained: dict[str, Tensor] | None = None
         self._gathered: dict[str, Tensor] | None = None
         self._parts: dict[str, Tensor] = {}
+        self._by_task: Tensor | None = None
         self._steps_logged = 0
 
     @property
@@ -96,6 +102,8 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
                 # Each process has all of it, unless each has the penalty of its own shards.
                 parts["ewc"] = penalty / (1 if self.is_fsdp_enabled else self.args.world_size)
             self._note(parts)
+            by_task = torch.stack((output.next_token.detach().double(), counts[:-2].to(output.next_token.device)))
+            self._by_task = by_task if self._by_task is None else self._by_task + by_task
         return (total, output) if return_outputs else total
 
     def _share_of_penalty(self) -> Tensor | None:
@@ -141,7 +149,52 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
                 logs[f"loss_{name}"] = round(float(summed.sum()) / steps, 6)
             self._parts.clear()
             self._steps_logged = self.state.global_step
+            logs |= self._logged_by_task()
         super().log(logs, start_time)
+
+    def _logged_by_task(self) -> dict[str, float]:
+        """Each task's loss a token since the last line, and its weight now where weights are learned."""
+        if self._by_task is None:
+            return {}
+        summed = self._by_task
+        if self.args.world_size > 1:
+            summed = self.accelerator.gather(summed[None]).sum(0)
+        self._by_task = None
+        return {name: round(value, 6) for name, value in self._task_values(*summed).items()}
+
+    def _task_values(self, sums: Tensor, counts: Tensor) -> dict[str, float]:
+        """Losses of the tasks that had tokens, ``[K]`` sums over ``[K]`` counts; weights of all where learned."""
+        pairs = zip(self.tasks, sums.tolist(), counts.tolist(), strict=True)
+        found = {f"task_loss_{name}": total / count for name, total, count in pairs if count}
+        if (variances := self.built.model.balance.log_variances) is not None:
+            weights = torch.exp(-whole(variances).detach()).tolist()
+            found |= {f"task_weight_{name}": weight for name, weight in zip(self.tasks, weights, strict=True)}
+        return found
+
+    def measured(self) -> dict[str, float]:
+        """The validation losses of the weights as they are now; empty without validation. All processes must call."""
+        if self.eval_dataset is None:
+            return {}
+        training = self.model.training
+        found = self.evaluation_loop(self.get_eval_dataloader(), "validation").metrics
+        self.model.train(training)
+        return {name: float(value) for name, value in (found or {}).items()}
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """The best so far is saved at once, whatever the distance between checkpoints."""
+        if self.best is None:
+            return False
+        if self.best.step is None and self.state.best_model_checkpoint is not None:
+            done = self.state.global_step
+            self.best.replay(entry for entry in self.state.log_history if entry["step"] < done)
+        better = self.best.consider(metrics, self.state.global_step)
+        if better and self.args.load_best_model_at_end:
+            self.state.best_metric = metrics[METRIC if self.best.by_score else LOSS]
+            self.state.best_global_step = self.state.global_step
+            self.control.should_save = True
+        if self.patience and self.best.waited >= self.patience:
+            self.control.should_training_stop = True
+        return better
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """All of the validation examples, with nothing hidden, in the same batches on every process."""
@@ -198,7 +251,7 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         )  # fmt: skip
         parts = self.parts(output, counts, counts)
         found = {f"loss_{name}": float(value) for name, value in parts.items()}
-        return {"loss": sum(found.values()), **found}
+        return {"loss": sum(found.values()), **found, **self._task_values(losses[:-2], counts[:-2])}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a rate for the low-rank part and one for everything else."""
@@ -278,6 +331,7 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
 
     def _inner_training_loop(self, *args: Any, **options: Any) -> Any:
         self._parts.clear()
+        self._by_task = None
         self._steps_logged = -1
         self._trained = self._gathered = None
         result = super()._inner_training_loop(*args, **options)

@@ -9,9 +9,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ift_training.data.mixture import ExampleDataset
+from ift_training.evaluation.best import METRIC
 from ift_training.evaluation.score import Scores
-
-METRIC = "eval_score"
 
 
 class ScoreCallback(TrainerCallback):  # type: ignore[misc]
@@ -30,10 +29,33 @@ class ScoreCallback(TrainerCallback):  # type: ignore[misc]
         **_: Any,
     ) -> None:  # fmt: skip
         """Ask, judge, and write the result where the losses are."""
-        found = self._score()
-        scores = {METRIC: found.mean, **{f"{METRIC}_{task}": share for task, share in found.tasks.items()}}
+        scores = score_metrics(self._score())
         metrics.update(scores)
         self.log(dict(scores))
+
+
+def score_metrics(found: Scores) -> dict[str, float]:
+    """Scores under the names that they have in logs."""
+    return {METRIC: found.mean, **{f"{METRIC}_{task}": share for task, share in found.tasks.items()}}
+
+
+class EdgesCallback(TrainerCallback):  # type: ignore[misc]
+    """Logs what was measured before the training as step 0, and has the last step evaluated, whatever its number."""
+
+    def __init__(self, before: dict[str, float], log: Callable[[dict[str, float]], None], *, evaluates: bool) -> None:
+        self._before = before
+        self._log = log
+        self._evaluates = evaluates
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A resumed run has its step 0 in its log already."""
+        if self._before and not state.global_step:
+            self._log(dict(self._before))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The last step."""
+        if self._evaluates and state.global_step >= state.max_steps:
+            control.should_evaluate = True
 
 
 class EpochCallback(TrainerCallback):  # type: ignore[misc]

@@ -92,11 +92,13 @@ def _training(recipe: Recipe, report: TrainingReport) -> str:
     settings = recipe.trainer
     losses = ", ".join(f"{name.removeprefix('loss_')} {value:.4f}" for name, value in report.losses.items())
     best = f" (the best, step {report.best_step}, was kept)" if report.best_step else ""
+    warning = f"**{report.no_gain}** " if report.no_gain else ""
     examples = settings.batch_size * settings.accumulation
     return (
-        f"## Training\n\n{report.steps} steps{best} of {examples} examples a process, {report.seconds:.0f} seconds, "
-        f"seed {recipe.seed}; {report.trained_parameters:,} trained parameters, LoRA rank {settings.lora.rank}, "
-        f"learning rate {settings.learning_rate:g}. Last losses: {losses}. "
+        f"## Training\n\n{warning}{report.steps} steps{best} of {examples} examples a process, "
+        f"{report.seconds:.0f} seconds, seed {recipe.seed}; {report.trained_parameters:,} trained parameters, "
+        f"LoRA rank {settings.lora.rank}, "
+        f"learning rate {settings.learning_rate:g}. Losses at the step written: {losses}. "
         "The recipe is in `ift_config.json`; the curves are in `training/curves.png`.\n"
     )
 

@@ -10,6 +10,10 @@ _NOT_CURVES = {
     "epoch", "step", "total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss",
 }  # fmt: skip
 
+_SCORES = "share of answers that pass"
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v")
+
 History = Sequence[Mapping[str, Any]]
 
 
@@ -36,9 +40,15 @@ def plot(history: History, path: Path, title: str) -> bool:
     figure = Figure(figsize=(6 * len(groups), 4))
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
     for panel, (group, curves) in zip(panels, groups.items(), strict=True):
-        for name, points in curves.items():
-            mark = "o" if len(points) < 20 else ""
-            panel.plot(*zip(*points, strict=True), label=name, marker=mark, markersize=3, linewidth=1)
+        for number, (name, points) in enumerate(curves.items()):
+            # Lines that lie on one another are told apart by dash, marker and width, the first ones the widest.
+            panel.plot(
+                *zip(*points, strict=True), label=name, linestyle=_DASHES[number % len(_DASHES)],
+                marker=_MARKERS[number % len(_MARKERS)] if len(points) < 20 else "", markersize=max(3, 7 - number),
+                fillstyle="none", linewidth=max(1.0, 2.5 - number / 2),
+            )  # fmt: skip
+        if group == _SCORES:
+            panel.set_ylim(-0.02, 1.02)
         panel.set(xlabel="step", title=group)
         panel.legend(fontsize="x-small")
         panel.grid(alpha=0.3)
@@ -50,8 +60,11 @@ def plot(history: History, path: Path, title: str) -> bool:
 
 
 def _group(name: str) -> str:
-    if "score" in name:
-        return "share of answers that pass"
+    plain = name.removeprefix("eval_")
+    if plain.startswith(("task_loss_", "task_weight_")):
+        return "loss by task" if plain.startswith("task_loss_") else "weight by task"
+    if plain.startswith("score"):
+        return _SCORES
     if "loss" in name or name.startswith("eval_"):
         return "loss"
     return {"learning_rate": "learning rate", "grad_norm": "gradient norm"}.get(name, "other")

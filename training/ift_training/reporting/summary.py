@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class TrainingReport:
     """before, after: share of validation answers that pass, by task, 0 to 1; of the base and of what was written.
 
-    samples: a few requests with their answers over the training. losses: the last value of each part of the loss.
+    samples: a few requests with their answers over the training. losses: of the validation (``eval_...``), measured on
+    what was written, and of the training, as logged last up to that step. best_step: None unless the best was chosen.
     output is None after a dry run.
     """
 
@@ -32,6 +33,7 @@ class TrainingReport:
     seconds: float = 0.0
     stopped_early: bool = False
     losses: dict[str, float] = field(default_factory=dict)
+    losses_before: dict[str, float] = field(default_factory=dict)
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -40,6 +42,24 @@ class TrainingReport:
     def gain(self) -> float | None:
         """Mean over tasks after, less before; None where nothing was judged."""
         return _mean(self.after) - _mean(self.before) if self.before and self.after else None
+
+    @property
+    def written_step(self) -> int:
+        """The step whose weights were written."""
+        return self.steps if self.best_step is None else self.best_step
+
+    @property
+    def no_gain(self) -> str | None:
+        """What to tell of a training whose result is no better than its beginning."""
+        if self.gain is not None:
+            if self.gain > 0:
+                return None
+            shares = f"{100 * _mean(self.after):.1f} % of answers pass, {100 * _mean(self.before):.1f} % before"
+            return f"No better than before the training: {shares}."
+        first, last = self.losses_before.get("eval_loss"), self.losses.get("eval_loss")
+        if first is None or last is None or last < first:
+            return None
+        return f"No better than before the training: validation loss {last:.4f}, {first:.4f} before."
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``json.dumps``."""
@@ -52,7 +72,10 @@ class TrainingReport:
             "best_step": self.best_step,
             "seconds": round(self.seconds, 1),
             "stopped_early": self.stopped_early,
+            "written_step": self.written_step,
+            "no_gain": self.no_gain,
             "losses": self.losses,
+            "losses_before": self.losses_before,
             "scores": {"before": self.before, "after": self.after, "gain": self.gain},
             "samples": self.samples,
             "memory": self.memory.to_json(),
@@ -84,7 +107,9 @@ class TrainingReport:
         if self.after:
             console.print(self.table())
         early = ", stopped early" if self.stopped_early else ""
-        best = f", the best at {self.best_step}" if self.best_step not in (None, self.steps) else ""
+        best = f", written: step {self.best_step}, the best" if self.best_step not in (None, self.steps) else ""
+        if self.no_gain is not None:
+            console.print(f"[yellow]{self.no_gain}[/]")
         console.print(f"{self.steps} steps{best}{early}, {self.seconds:.0f} s. Adapter [bold]{self.name}[/] written to")
         console.print(str(self.output), soft_wrap=True, highlight=False)
 
