@@ -236,3 +236,10 @@ def test_violations_come_with_the_examples(encoder: Encoder) -> None:
         example = dataset[index]
         assert example.violating is not None and example.violating[-1] == encoder.end_id
         assert example.violating != example.input_ids[example.response_start :]
+
+
+def test_a_source_with_nothing_left_beside_others_is_an_error_too(tmp_path: Path, encoder: Encoder) -> None:
+    good = write(tmp_path / "good.jsonl", [{"instruction": "Say it.", "output": "it"}])
+    bad = write(tmp_path / "bad.jsonl", [{"instruction": "Say it.", "answer_text": "it"}])
+    with pytest.raises(SourceError, match=r"sources\.1: no record of bad .*map it with the source's `rename`"):
+        data(encoder, SourceSettings(file=good), SourceSettings(file=bad))

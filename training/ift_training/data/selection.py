@@ -55,6 +55,8 @@ def prepare(
         report.sources.append(found)
         train.append(kept)
         held.append(apart)
+    if any(found.kept for found in report.sources):
+        _check_each(report)
     for settings in validation.sources:
         kept, _, found = _inspect(open_source(settings, seed + 1), encoder, 0.0, seed, progress)
         found.name, found.validation, found.kept = f"{found.name} (validation)", found.kept, 0
@@ -69,6 +71,16 @@ def prepare(
     if not data.train:
         raise SourceError("sources: no record is left to train on. " + " ".join(report.reasons()))
     return data
+
+
+def _check_each(report: DataReport) -> None:
+    """A source that gives nothing would be missing from the training unnoticed."""
+    for number, found in enumerate(report.sources):
+        if not found.kept:
+            reasons = " ".join(DataReport([found]).reasons())
+            raise SourceError(
+                f"sources.{number}: no record of {found.name} can be used; mend it or take it out. {reasons}"
+            )
 
 
 def _inspect(
