@@ -183,7 +183,7 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """The best so far is saved at once, whatever the distance between checkpoints."""
         if self.best is None:
-            return False
+            return bool(super()._determine_best_metric(metrics, trial))
         if self.best.step is None and self.state.best_model_checkpoint is not None:
             done = self.state.global_step
             self.best.replay(entry for entry in self.state.log_history if entry["step"] < done)
