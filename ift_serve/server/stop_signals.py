@@ -63,6 +63,7 @@ class StopSignals:
                     _end("a second signal")
                 elif number in _SIGNALS:
                     self._asked = True
+                    _log.info("asked to end", extra={"signal": signal.Signals(number).name})
                     self._read.settimeout(self._patience)
                     self._ask()
 

@@ -1,0 +1,95 @@
+"""The end of the process: within its time whatever the loop is doing, at once when asked twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+BLOCKED = """
+    import sys, time
+    from ift_serve.decoding.build import local_engine
+    from ift_serve.engine.config import EngineConfig
+    from ift_serve.server import app, run
+    from ift_serve.server.config import ServerConfig
+
+    kind = sys.argv[2]
+    blockers = {
+        "python": lambda: [None for _ in iter(int, 1)],
+        "sleeping": lambda: time.sleep(3600),
+        "not": lambda: None,
+    }
+
+    def ready(server):
+        print("ready", getattr(server.engine, "engine_pid", 0), flush=True)
+        blockers[kind]()
+
+    run._GRACE = 1.0
+    if kind == "python":  # an engine in this process is quicker to start
+        app.EngineClient = local_engine
+    engine = EngineConfig(model=sys.argv[1], dtype="float32", total_blocks=64, threads=1)
+    run.serve(ServerConfig(engine=engine, port=0, metrics_port=None, drain_timeout=1.0), ready)
+"""
+
+
+def _start(tmp_path: Path, model: Path, kind: str) -> tuple[subprocess.Popen[str], int]:
+    script = tmp_path / "blocked.py"
+    script.write_text(textwrap.dedent(BLOCKED))
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(model), kind], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    ready = process.stdout.readline().split()
+    assert ready and ready[0] == "ready", process.stderr.read()
+    return process, int(ready[1])
+
+
+def _wait_for_line(process: subprocess.Popen[str], text: str) -> str:
+    assert process.stderr is not None
+    line = next((line for line in process.stderr if text in line), "")
+    assert line, f"no line of the log says {text!r}"
+    return line
+
+
+def _wait_for_end_of(pid: int) -> None:
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the engine outlived its server"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["python", "sleeping"])
+def test_a_blocked_loop_does_not_keep_the_process(tmp_path: Path, model_directory: Path, kind: str) -> None:
+    process, engine = _start(tmp_path, model_directory, kind)
+    assert "blocked.py" in _wait_for_line(process, "the event loop has been blocked")
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 1 and "the end did not come within" in log
+    if engine:
+        _wait_for_end_of(engine)
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path, model_directory: Path) -> None:
+    process, engine = _start(tmp_path, model_directory, "sleeping")
+    process.send_signal(signal.SIGINT)
+    _wait_for_line(process, "asked to end")
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 1 and "a second signal" in log
+    _wait_for_end_of(engine)
+
+
+def test_one_signal_ends_an_idle_server_in_order(tmp_path: Path, model_directory: Path) -> None:
+    process, engine = _start(tmp_path, model_directory, "not")
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=120)
+    assert process.returncode == 0 and '"stopped"' in log
+    assert not psutil.pid_exists(engine)
