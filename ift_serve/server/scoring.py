@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator, Sequence
 
@@ -11,15 +10,17 @@ from ift_serve.engine.messages import ContinuationScore, ScoreOutput, ScoreReque
 from ift_serve.server.calls import Call
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import invalid
+from ift_serve.server.side_by_side import side_by_side
 from ift_serve.server.validation import Validator
 from ift_serve.text.prompt import PromptRenderer
 from ift_serve.text.workers import TextWorkers
 from ift_serve.v1 import inference_pb2 as pb
 
 _WINDOWS_AT_ONCE = 4
+_Window = tuple[list[int], list[int]]
 
 
-def windows(tokens: Sequence[int], begin: int, length: int) -> Iterator[tuple[list[int], list[int]]]:
+def windows(tokens: Sequence[int], begin: int, length: int) -> Iterator[_Window]:
     """Contexts and continuations that predict every token once with at most ``length`` tokens of input.
 
     As lm-eval's rolling windows with a context of one: the first begins with ``begin``; later ones are full, the
@@ -128,22 +129,25 @@ class Scorer:
         if begin is None:
             raise invalid("text.text", "the model has no token that begins a text; score continuations instead")
         limit = self._engine.model.context_length
-        gate = asyncio.Semaphore(_WINDOWS_AT_ONCE)
-
-        async def one(index: int, context: list[int], continuation: list[int]) -> ScoreOutput:
-            async with gate:
-                return await self._run(context, [continuation], call, priority, f"/{index}", request.adapter)
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(one(index, context, continuation))
-                for index, (context, continuation) in enumerate(windows(ids, int(begin), limit))
-            ]
-        outputs = [task.result() for task in tasks]
+        outputs = await self._score_windows(windows(ids, int(begin), limit), request.adapter, call, priority)
         response = pb.ScoreResponse()
         _add(response, [o.scores[0] for o in outputs], ids, request.token_log_probs)
         self._usage(response, outputs, call, len(ids))
         return response
+
+    async def _score_windows(
+        self, all_windows: Iterator[_Window], adapter: str, call: Call, priority: int
+    ) -> list[ScoreOutput]:
+        """The scores of every window, all by the version of the adapter that scored the first."""
+
+        async def one(numbered: tuple[int, _Window]) -> ScoreOutput:
+            index, (context, continuation) = numbered
+            return await self._run(context, [continuation], call, priority, f"/{index}", adapter)
+
+        numbered = enumerate(all_windows)
+        first = await one(next(numbered))
+        adapter = first.usage.adapter
+        return [first, *await side_by_side(numbered, one, _WINDOWS_AT_ONCE)]
 
     async def _run(
         self,
