@@ -48,6 +48,9 @@ def run(
     set_: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check recipe, data and memory; train nothing")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="begin anew, and delete the checkpoints of a run that did not end")
+    ] = False,
     init: Annotated[
         bool, typer.Option("--init", help="write a commented recipe to RECIPE (none: recipe.yaml)")
     ] = False,
@@ -62,6 +65,8 @@ def run(
         return
     if recipe is None:
         raise typer.BadParameter("name a recipe; `ift-serve train --init` writes one", param_hint="RECIPE")
+    if resume and overwrite:
+        raise typer.BadParameter("goes on from what --overwrite deletes; give one of them", param_hint="--resume")
     require_training()
     with readable_training_errors():
         from ift_training.recipe import Recipe
@@ -70,7 +75,9 @@ def run(
         from ift_training.run import train as run_recipe
 
         _quieten_libraries()
-        report = run_recipe(chosen, dry_run=dry_run, resume=resume, progress=not as_json)
+        report = run_recipe(
+            chosen, dry_run=dry_run, resume=resume, overwrite=overwrite, progress=not as_json
+        )  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:

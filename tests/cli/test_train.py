@@ -164,3 +164,7 @@ def test_previews(recipe: Path, tmp_path: Path) -> None:
     assert "<span" in (tmp_path / "page.html").read_text()
     assert "it is" in ift("data", "preview", str(tmp_path / "said.jsonl"))
     assert "--set" in ift("data", "preview", str(tmp_path / "said.jsonl"), "--set", "x", code=1)
+
+
+def test_going_on_and_beginning_anew_are_not_asked_for_at_once(recipe: Path) -> None:
+    assert "--overwrite" in ift("train", str(recipe), "--resume", "--overwrite", code=2)

@@ -269,3 +269,23 @@ def test_answers_are_those_of_generate(adapted: bool) -> None:
     found = greedy(model, components, prompts, frozenset({2}), max_new_tokens=96, batch_size=16)
     expected = transformers_answers(plain, AutoTokenizer.from_pretrained(path))([e.prompt for e in examples])
     assert [renderer.tokenizer.decode(ids) for ids in found] == expected
+
+
+def test_checkpoints_of_a_run_that_did_not_end_are_not_deleted_unasked(base: Path, tmp_path: Path) -> None:
+    chosen = recipe(base, tmp_path / "out", evaluation__best="last")
+    train(chosen, progress=False)
+    folder = tmp_path / "out" / RUN_FOLDER
+    train(chosen, progress=False)
+    # As a process that is killed leaves it: checkpoints, and no report of this run.
+    for report in (None, '{"steps": 2}', '{"ste'):
+        (folder / "report.json").unlink(missing_ok=True)
+        if report is not None:
+            (folder / "report.json").write_text(report)
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        with pytest.raises(RecipeError, match=r"the last of step 4; go on from it with --resume, .* with --overwrite"):
+            train(chosen, progress=False)
+        assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    other = recipe(base, tmp_path / "out", evaluation__best="last", trainer__max_steps=2)
+    assert train(other, overwrite=True, progress=False).steps == 2
+    assert not (folder / "checkpoint-4").exists()
+    assert json.loads((folder / "report.json").read_text())["steps"] == 2

@@ -236,7 +236,9 @@ def _training_losses(history: list[dict[str, Any]], step: int) -> dict[str, floa
 
 
 def _forget(folder: Path) -> None:
-    """Take an earlier run's checkpoints and logs away, which would be mistaken for this one's."""
+    """Take an earlier run's checkpoints, logs and report away, which would be mistaken for this one's."""
+    for name in (REPORT, "curves.png"):
+        (folder / name).unlink(missing_ok=True)
     for path in [*folder.glob("checkpoint-*"), folder / "runs"]:
         if path.is_dir():
             shutil.rmtree(path)

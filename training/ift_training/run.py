@@ -17,11 +17,15 @@ from ift_training.progress import reading
 from ift_training.recipe import Recipe, RecipeError
 from ift_training.reporting.memory import MemoryEstimate, estimate
 from ift_training.reporting.summary import TrainingReport
-from ift_training.saved import incomplete, read_state
+from ift_training.saved import incomplete, read_state, step_of, unfinished
 
 
-def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False, progress: bool = True) -> TrainingReport:
+def train(
+    recipe: Recipe, *, dry_run: bool = False, resume: bool = False, overwrite: bool = False, progress: bool = True
+) -> TrainingReport:
     """Train the recipe's adapter and write it; with ``dry_run`` read the data and estimate the memory only.
+
+    ``overwrite``: begin anew even where that deletes the checkpoints of a run that did not come to its end.
 
     Everything that can be wrong with recipe and data is found before the weights are loaded. Raises RecipeError,
     SourceError, TemplateError.
@@ -31,7 +35,7 @@ def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False, progre
     console = Console(quiet=not progress)
     checkpoint = _last_checkpoint(recipe, console) if resume else None
     if not resume:
-        _check_output(recipe.output)
+        _check_output(recipe.output, overwrite=overwrite)
     for note in recipe.notes():
         console.print(Text(note, style="yellow"))
     encoder = open_encoder(recipe)
@@ -62,8 +66,8 @@ def _estimated(recipe: Recipe, data: TrainingData) -> tuple[MemoryEstimate, int]
         raise RecipeError(f"base: {recipe.base}: {error}") from error
 
 
-def _check_output(output: Path) -> None:
-    """An adapter may replace an earlier one, but nothing else is written over."""
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    """An adapter may replace an earlier one, but nothing else is written over, nor a run that can go on."""
     from ift_serve.modeling.adapters.config import IFT_CONFIG
 
     above = next(path for path in (output, *output.absolute().parents) if path.exists())
@@ -73,6 +77,12 @@ def _check_output(output: Path) -> None:
         known = (output / IFT_CONFIG).exists() or (output / RUN_FOLDER).is_dir()
         if not known:
             raise RecipeError(f"output: {output} holds other files; name a new directory")
+    last = unfinished(output / RUN_FOLDER, REPORT)
+    if last is not None and not overwrite:
+        raise RecipeError(
+            f"output: {output} holds checkpoints of a run that did not come to its end, the last of step "
+            f"{step_of(last)}; go on from it with --resume, or delete them and begin anew with --overwrite"
+        )
 
 
 def _make(output: Path) -> None:
@@ -88,8 +98,8 @@ def _make(output: Path) -> None:
 def _last_checkpoint(recipe: Recipe, console: Console) -> Path:
     """The newest that is whole: a process that was killed may have left one that is not."""
     folder = recipe.output / RUN_FOLDER
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
-    for path in sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
+    found = [path for path in folder.glob("checkpoint-*") if step_of(path) >= 0]
+    for path in sorted(found, key=step_of, reverse=True):
         if (missing := incomplete(path)) is None:
             _check_unfinished(recipe, path)
             return path

@@ -19,6 +19,22 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return found
 
 
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name, -1 where there is none."""
+    number = checkpoint.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() else -1
+
+
+def unfinished(folder: Path, report: str) -> Path | None:
+    """The last checkpoint of a run that did not come to its end: one that is later than the report, or has none."""
+    last = max(folder.glob("checkpoint-*"), key=step_of, default=None)
+    try:
+        done = int(json.loads((folder / report).read_text(encoding="utf-8"))["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        done = -1
+    return last if last is not None and step_of(last) > done else None
+
+
 def incomplete(checkpoint: Path) -> str | None:
     """What a checkpoint lacks, None if nothing. The state is written last."""
     try:
