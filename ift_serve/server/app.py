@@ -56,6 +56,7 @@ class Server:
         """Load the model and listen. Raises EngineStartError, OSError, ValueError."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._set_health(serving=False)
+        self._watchdog.start()
         self._listen()
         renderer = await asyncio.to_thread(self._renderer)
         await self.engine.start(self.config.start_timeout)
@@ -76,7 +77,6 @@ class Server:
         self._server.add_generic_rpc_handlers(tuple(handlers))
         reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         await self._server.start()
-        self._watchdog.start()
         if self._metrics_port is not None:
             self._metrics_port.serve()
         if self.config.adapter_folder is not None:

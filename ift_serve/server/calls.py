@@ -66,7 +66,7 @@ class CallGuard:
         self.in_flight += 1
         self._metrics.in_flight.inc()
         try:
-            identity = self._authenticator.identify(metadata, _host(context.peer()))
+            identity = self._authenticator.identify(metadata, host(context.peer()))
             notes["client"] = identity.name
             require(identity, role)
             self._admit()
@@ -114,7 +114,7 @@ def _request_id(metadata: list[tuple[str, str | bytes]]) -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _host(peer: str) -> str:
+def host(peer: str) -> str:
     """A caller's address without its port: `ipv4:10.0.0.1:5000` -> `ipv4:10.0.0.1`."""
     return peer.rsplit(":", 1)[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
 

@@ -42,9 +42,11 @@ class Certificates:
     def _read(self) -> grpc.ServerCertificateConfiguration:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(self._certificate, self._key)
+            # A key that wants a password is an error here, not a question on the terminal.
+            context.load_cert_chain(self._certificate, self._key, password=b"")
         except ssl.SSLError as error:
-            raise ValueError(f"tls_certificate, tls_key: not a certificate and its key in PEM: {error}") from error
+            said = f"not a certificate and its key in PEM, without a password: {error}"
+            raise ValueError(f"tls_certificate, tls_key: {said}") from error
         if self._client_authority is not None:
             try:
                 context.load_verify_locations(self._client_authority)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -13,12 +14,10 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 _READERS = 8
 _PATIENCE = 5.0
-"""Seconds a reader has for each of its steps: sending the request, taking the answer."""
+"""Seconds a reader has in all: for sending its request and taking the answer."""
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _PATIENCE  # type: ignore[assignment]
-
     def log_message(self, format: str, *args: Any) -> None:
         """Scrapes are not logged."""
 
@@ -31,7 +30,9 @@ class _Server(ThreadingMixIn, WSGIServer):
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
-        self._places = threading.BoundedSemaphore(_READERS)
+        self._lock = threading.Lock()
+        self._since: dict[Any, float] = {}
+        """When each reader that is being answered came."""
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
@@ -44,7 +45,11 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(blocking=False):
+        with self._lock:
+            is_full = len(self._since) >= _READERS
+            if not is_full:
+                self._since[request] = time.monotonic()
+        if is_full:
             with contextlib.suppress(OSError):
                 request.settimeout(0)
                 request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
@@ -56,7 +61,16 @@ class _Server(ThreadingMixIn, WSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            with self._lock:
+                self._since.pop(request, None)
+
+    def service_actions(self) -> None:
+        """Cut off readers whose time is over, however busily they send. Called twice a second."""
+        with self._lock:
+            late = [request for request, since in self._since.items() if time.monotonic() - since > _PATIENCE]
+        for request in late:
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A reader that went away or was too slow."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 
+from ift_serve.server.calls import host
 from ift_serve.server.errors import StatusError, details
 
 _STREAMS = frozenset({
@@ -19,11 +21,14 @@ _RETRY_SECONDS = 5.0
 
 
 class OpenStreamLimit(grpc.aio.ServerInterceptor):  # type: ignore[misc, type-arg]
-    """Refuses health watches and reflection streams past ``limit``; single health checks always pass."""
+    """Refuses health watches and reflection streams past ``limit``, and past half of that from one address.
+
+    Single health checks always pass.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._open = 0
+        self._open: Counter[str] = Counter()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
@@ -35,9 +40,10 @@ class OpenStreamLimit(grpc.aio.ServerInterceptor):  # type: ignore[misc, type-ar
         serve = handler.unary_stream or handler.stream_stream
 
         async def counted(request: Any, context: Any) -> None:
-            if self._open >= self._limit:
-                await _refuse(context, self._limit)
-            self._open += 1
+            peer = host(context.peer())
+            if self._open.total() >= self._limit or self._open[peer] >= (self._limit + 1) // 2:
+                await _refuse(context)
+            self._open[peer] += 1
             try:
                 answers = serve(request, context)
                 if asyncio.iscoroutine(answers):
@@ -46,7 +52,8 @@ class OpenStreamLimit(grpc.aio.ServerInterceptor):  # type: ignore[misc, type-ar
                     async for answer in answers:
                         await context.write(answer)
             finally:
-                self._open -= 1
+                self._open[peer] -= 1
+                self._open += Counter()  # forget those who have none
 
         make = (
             grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.stream_stream_rpc_method_handler
@@ -54,7 +61,7 @@ class OpenStreamLimit(grpc.aio.ServerInterceptor):  # type: ignore[misc, type-ar
         return make(counted, handler.request_deserializer, handler.response_serializer)
 
 
-async def _refuse(context: Any, limit: int) -> None:
+async def _refuse(context: Any) -> None:
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    error = StatusError(code, f"{limit} watches and reflection streams are open already", retry_after=_RETRY_SECONDS)
+    error = StatusError(code, "too many watches and reflection streams are open", retry_after=_RETRY_SECONDS)
     await context.abort(code, error.message, (("grpc-status-details-bin", details(error, "")),))

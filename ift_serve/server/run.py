@@ -36,13 +36,13 @@ async def _until_stopped(server: Server, asked: asyncio.Event, ready: Callable[[
     await server.stop()
 
 
-async def _run(config: ServerConfig, ready: Callable[[Server], None]) -> None:
+async def _run(config: ServerConfig, ready: Callable[[Server], None], signals: StopSignals) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     server = Server(config)
-    patience = config.drain_notice + config.drain_timeout + _GRACE
-    with StopSignals(lambda: loop.call_soon_threadsafe(asked.set), patience, server.reload):
-        await _until_stopped(server, asked, ready)
+    signals.on_stop = lambda: loop.call_soon_threadsafe(asked.set)
+    signals.on_hangup = server.reload
+    await _until_stopped(server, asked, ready)
 
 
 def announce(server: Server) -> None:
@@ -55,4 +55,5 @@ def announce(server: Server) -> None:
 def serve(config: ServerConfig, ready: Callable[[Server], None] = announce) -> None:
     """Serve until SIGTERM or SIGINT. Raises EngineStartError, ListenError, ValueError when it cannot start."""
     configure_logs(config.log_level)
-    asyncio.run(_run(config, ready))
+    with StopSignals(config.drain_notice + config.drain_timeout + _GRACE) as signals:
+        asyncio.run(_run(config, ready, signals))

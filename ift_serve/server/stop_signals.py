@@ -11,7 +11,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 _log = logging.getLogger(__name__)
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
 
 
 class StopSignals:
@@ -21,16 +22,14 @@ class StopSignals:
     The interpreter also writes the signal's number to a socket, which a thread of its own reads here. The engine's
     process ends by itself when this one does. Use it in the main thread.
 
-    ask: called once, in that thread; patience: seconds from the first signal to the end of the process, whatever it is
-    doing; on_hangup: called at each SIGHUP, in that thread.
+    patience: seconds from the first signal to the end of the process. ``on_stop`` is called once and ``on_hangup`` at
+    each SIGHUP, in that thread. Native code that keeps the interpreter's lock is not interrupted.
     """
 
-    def __init__(
-        self, ask: Callable[[], object], patience: float, on_hangup: Callable[[], object] = lambda: None
-    ) -> None:
-        self._ask = ask
+    def __init__(self, patience: float) -> None:
+        self.on_stop: Callable[[], object] = lambda: None
+        self.on_hangup: Callable[[], object] = lambda: None
         self._patience = patience
-        self._on_hangup = on_hangup
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
         self._asked = False
@@ -39,7 +38,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        for number in (*_SIGNALS, signal.SIGHUP):
+        for number in (*_STOP, *([_HANGUP] if _HANGUP else [])):
             self._previous[number] = signal.signal(number, _ignore)
         self._thread.start()
         return self
@@ -57,15 +56,15 @@ class StopSignals:
     def _listen(self) -> None:
         while heard := self._heard():
             for number in heard:
-                if number == signal.SIGHUP:
-                    self._on_hangup()
-                elif number in _SIGNALS and self._asked:
+                if number == _HANGUP:
+                    self.on_hangup()
+                elif number in _STOP and self._asked:
                     _end("a second signal")
-                elif number in _SIGNALS:
+                elif number in _STOP:
                     self._asked = True
                     _log.info("asked to end", extra={"signal": signal.Signals(number).name})
                     self._read.settimeout(self._patience)
-                    self._ask()
+                    self.on_stop()
 
     def _heard(self) -> bytes:
         try:

@@ -52,7 +52,7 @@ async def test_streams_of_a_connection_are_bounded(server_config: Make) -> None:
 
 async def test_watches_are_bounded_and_single_checks_pass(server_config: Make) -> None:
     async with (
-        serving(server_config(max_watches=3)) as (server, client),
+        serving(server_config(max_watches=6)) as (server, client),
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         health = health_pb2_grpc.HealthStub(channel)
@@ -71,10 +71,10 @@ async def test_watches_are_bounded_and_single_checks_pass(server_config: Make) -
         kept.append(again)
 
         await client.model()
-        watching = [adapters.WatchAdapters(adapter_pb2.WatchAdaptersRequest()) for _ in range(4)]
+        watching = [adapters.WatchAdapters(adapter_pb2.WatchAdaptersRequest()) for _ in range(7)]
         codes = {asyncio.ensure_future(watch.code()) for watch in watching}
         ended, others = await asyncio.wait(codes, return_when=asyncio.FIRST_COMPLETED, timeout=60)
-        assert [code.result() for code in ended] == [grpc.StatusCode.RESOURCE_EXHAUSTED] and len(others) == 3
+        assert [code.result() for code in ended] == [grpc.StatusCode.RESOURCE_EXHAUSTED] and len(others) == 6
         for call in (*kept, *watching):
             call.cancel()
 

@@ -150,3 +150,15 @@ async def test_slow_readers_of_metrics_keep_nobody_from_them(server_config: Make
         assert b"ift_engine_ready 1.0" in await asyncio.wait_for(reader.read(), timeout=60)
         for _, held in (*opened, (reader, writer)):
             held.close()
+
+
+async def test_a_reader_of_metrics_that_sends_for_ever_is_cut_off(server_config: Make) -> None:
+    async with serving(server_config(metrics_port=0)) as (server, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.metrics_port)
+        ended = asyncio.ensure_future(reader.read())
+        async with asyncio.timeout(60):
+            while not ended.done():
+                writer.write(b"G")
+                await asyncio.wait({ended}, timeout=0.1)
+        assert ended.exception() or ended.result() == b""
+        writer.close()
