@@ -60,3 +60,11 @@ def test_the_engine_benchmark_runs_on_the_cpu() -> None:
     shape = report["shapes"][0]
     assert shape["tokens_per_second"] > 0 and shape["transformers_cb"] > 0
     assert {"1", "8", "64"} == set(shape["steps"])
+
+
+@pytest.mark.slow
+def test_the_attack_tells_what_another_caller_felt() -> None:
+    report = _run("attack.py", "--only", "empty messages", "cancel storm")
+    assert not report["lost"]
+    assert set(report["felt"]) == {"nothing", "a mebibyte of empty messages", "cancel storm", "nothing, afterwards"}
+    assert all(one["health"]["calls"] and one["first_token"]["calls"] for one in report["felt"].values())

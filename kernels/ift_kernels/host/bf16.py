@@ -12,6 +12,7 @@ import functools
 
 from llvmlite import binding, ir
 from numba import types
+from numba.core import config
 from numba.core.extending import intrinsic, models, register_model
 
 from ift_kernels.host.simd import (
@@ -34,9 +35,12 @@ _HALVES = ir.VectorType(_I16, PAIR_LANES)
 
 @functools.cache
 def available() -> bool:
-    """Whether this processor multiplies pairs."""
-    features = binding.get_host_cpu_features()
-    return bool(features.get("avx512bf16") and features.get("avx512bw"))
+    """Whether the code that numba compiles may multiply pairs: this processor's, or what NUMBA_CPU_FEATURES names."""
+    if config.CPU_FEATURES:
+        features = set(config.CPU_FEATURES.split(","))
+        return {"+avx512bf16", "+avx512bw"} <= features
+    found = binding.get_host_cpu_features()
+    return bool(found.get("avx512bf16") and found.get("avx512bw"))
 
 
 class _BFloat(ir.types.Type):  # type: ignore[misc]
