@@ -71,6 +71,10 @@ def serve(
     ] = None,
     allow_insecure: Annotated[bool, typer.Option(help="listen beyond this machine without TLS")] = False,
     request_bytes: Annotated[int | None, typer.Option(help="bytes of a request message", min=1024)] = None,
+    answer_entries: Annotated[
+        int | None, typer.Option(help="tokens and alternatives of all candidates, in one message", min=1024)
+    ] = None,
+    stream_entries: Annotated[int | None, typer.Option(help="the same of a streamed answer", min=1024)] = None,
     max_calls: Annotated[int | None, typer.Option(help="calls in flight", min=1)] = None,
     max_connections: Annotated[int | None, typer.Option(help="open connections", min=1)] = None,
     max_streams: Annotated[int | None, typer.Option(help="calls on one connection", min=1)] = None,
@@ -113,7 +117,9 @@ def serve(
                 "log_prompts": log_prompts, "adapters": _named(adapter or []), "adapter_roots": adapter_root or [],
                 "adapter_folder": adapter_folder, "sampling_defaults": sampling_defaults,
                 "chat_template": chat_template, "parse_special_tokens": parse_special_tokens,
-                "limits": _given(request_bytes=request_bytes),
+                "limits": _given(
+                    request_bytes=request_bytes, answer_entries=answer_entries, stream_entries=stream_entries
+                ),
                 **_given(
                     max_calls=max_calls, max_connections=max_connections, max_streams=max_streams,
                     max_watches=max_watches,

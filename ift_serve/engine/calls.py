@@ -103,11 +103,12 @@ def _joined(first: CandidateOutput, second: CandidateOutput) -> CandidateOutput:
     """Two outputs of one candidate as one. Takes over the lists of ``first``."""
     first.token_ids.extend(second.token_ids)
     first.statistics.extend(second.statistics)
+    first.top_log_probs.extend(second.top_log_probs)
     return msgspec.structs.replace(
         second,
         token_ids=first.token_ids,
         statistics=first.statistics,
-        top_log_probs=[*first.top_log_probs, *second.top_log_probs],
+        top_log_probs=first.top_log_probs,
         usage=second.usage or first.usage,
     )
 

@@ -70,8 +70,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """Continue ``token_ids``. ``segment_ids`` holds one byte per prompt token (empty: all template).
 
     ``end_ids``: tokens that end an answer by tokenizer and chat template, beside those that the model names.
-    With ``whole`` nothing is sent before the request is done: a caller who waits for the whole answer should not
-    cost the front a wake-up a token.
+    With ``whole`` little is sent before the request is done, and in large messages: a caller who waits for the whole
+    answer should not cost the front a wake-up a token.
     """
 
     request_id: str

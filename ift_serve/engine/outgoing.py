@@ -6,11 +6,19 @@ from ift_serve.engine.messages import CandidateOutput, FinishReason, ScoreOutput
 from ift_serve.engine.request import Generation, Scoring
 from ift_serve.engine.sequence import Sequence
 
+_LARGE = 2048
+"""Tokens and alternatives of a request after which they go out although their reader waits for the whole answer: one
+message with all of a large answer would hold up both processes."""
+
+
+def _unsent_entries(request: Generation) -> int:
+    return sum(len(sequence.statistics) for sequence in request.dirty) * (1 + request.sampling.top_logprobs)
+
 
 def candidate_outputs(request: Generation) -> list[CandidateOutput]:
     """The unsent tokens of every candidate touched; empties the request's ``dirty`` list."""
     finished = request.done
-    if request.whole and not finished:
+    if request.whole and not finished and _unsent_entries(request) < _LARGE:
         return []
     dirty, request.dirty = request.dirty, []
     if not dirty:

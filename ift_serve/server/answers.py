@@ -63,7 +63,7 @@ class CandidateText:
         if matched is None and reason is not None:
             rest, matched = self._matcher.push(self._taken(self._stream.flush()))
             text += rest
-        self._observe(used, metrics)
+        self.tokens += used
         if matched is not None:
             self.finish_reason = pb.FINISH_REASON_STOP
             delta.matched_stop.text = matched
@@ -110,12 +110,11 @@ class CandidateText:
             self._messages.take(pieces)
         return "".join(piece.text for piece in pieces)
 
-    def _observe(self, count: int, metrics: Metrics) -> None:
-        now = time.monotonic()
-        if self.tokens and count:
-            metrics.inter_token.observe((now - self._last_time) / count)
-        self._last_time = now
-        self.tokens += count
+    def observe(self, came: float, count: int, metrics: Metrics) -> None:
+        """Note when the engine's last ``count`` tokens came."""
+        if self.tokens > count > 0:
+            metrics.inter_token.observe((came - self._last_time) / count)
+        self._last_time = came
 
 
 @dataclass(slots=True)

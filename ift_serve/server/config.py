@@ -27,6 +27,10 @@ class Limits(BaseModel):
     stop_ids: int = Field(default=64, ge=0)
     bias_entries: int = Field(default=1024, ge=0)
     continuations: int = Field(default=1024, ge=1)
+    answer_entries: int = Field(
+        default=2**18, ge=1024, description="tokens of all candidates, each with its alternatives; tokens scored"
+    )
+    stream_entries: int = Field(default=2**20, ge=1024, description="the same of an answer that is streamed")
     messages: int = Field(default=1024, ge=1, description="messages of a conversation")
     parts: int = Field(default=4096, ge=1, description="parts of all messages of a conversation")
     text_bytes: int = Field(default=2**20, ge=1024, description="bytes of text that are tokenised as one")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 
 from ift_serve.engine.client import BaseEngineClient
-from ift_serve.engine.messages import GenerateRequest
+from ift_serve.engine.messages import CandidateOutput, GenerateRequest
 from ift_serve.server.adapters import check_reference
 from ift_serve.server.answers import CandidateText, UsageCount, Wanted
 from ift_serve.server.calls import Call
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.metrics import Metrics
+from ift_serve.server.pieces import WholeCandidate, entries, pieces
 from ift_serve.server.sampling import applied_sampling, chosen_defaults
 from ift_serve.server.scoring import Scorer
+from ift_serve.server.turns import Share, Turns
 from ift_serve.server.validation import Validator
 from ift_serve.text.detokenizer import cut
 from ift_serve.text.ends import answer_ends
@@ -26,6 +29,7 @@ _SEGMENTS = {
     Segment.CONTEXT: pb.SEGMENT_CONTEXT,
     Segment.RESPONSE: pb.SEGMENT_RESPONSE,
 }
+_SEGMENTS_OF_BYTES = {int(segment): value for segment, value in _SEGMENTS.items()}
 AnyGenerate = pb.GenerateRequest | pb.StreamGenerateRequest
 
 
@@ -42,30 +46,22 @@ class InferenceService:
         self._validator = Validator(engine.model, renderer, config.limits, chosen_defaults(engine.model, config))
         self._ends = answer_ends(renderer)
         self._workers = TextWorkers()
-        self._scorer = Scorer(engine, renderer, self._validator, config.limits, self._workers)
+        self._turns = Turns()
+        self._scorer = Scorer(engine, renderer, self._validator, config.limits, self._workers, self._turns)
 
-    async def generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse:
-        """All candidates, whole."""
+    async def generate(self, request: pb.GenerateRequest, call: Call) -> bytes:
+        """All candidates, whole: a serialised ``GenerateResponse``."""
         generation = await self._begin(request, call)
         response = pb.GenerateResponse(model=self._engine.model.name, seed=generation.request.sampling.seed)
-        response.candidates.extend(pb.Candidate(index=i) for i in range(len(generation.candidates)))
-        texts: list[list[str]] = [[] for _ in generation.candidates]
+        candidates = [WholeCandidate(index) for index in range(len(generation.candidates))]
         async for delta in generation.deltas():
-            candidate = response.candidates[delta.index]
-            texts[delta.index].append(delta.text)
-            candidate.tokens.extend(delta.tokens)
-            if delta.finish_reason:
-                candidate.finish_reason = delta.finish_reason
-            if delta.HasField("matched_stop"):
-                candidate.matched_stop.CopyFrom(delta.matched_stop)
-        for candidate, pieces in zip(response.candidates, texts, strict=True):
-            candidate.text = "".join(pieces)
+            candidates[delta.index].add(delta)
         response.usage.CopyFrom(generation.end())
         response.adapter = generation.adapter
         response.sampling.CopyFrom(generation.sampling)
         if request.details.prompt_token_ids:
             response.prompt_token_ids.extend(generation.request.token_ids)
-        return response
+        return b"".join([*(candidate.serialised() for candidate in candidates), response.SerializeToString()])
 
     async def stream_generate(
         self, request: pb.StreamGenerateRequest, call: Call
@@ -102,13 +98,16 @@ class InferenceService:
     async def tokenize(self, request: pb.TokenizeRequest, call: Call) -> pb.TokenizeResponse:
         """Token ids, segments and pieces of a prompt."""
         rendered = await self._render(request.prompt)
-        pieces = await self._workers.run(request.ByteSize(), lambda: cut(self._renderer.decoder, rendered.token_ids))
+        return await self._workers.run(request.ByteSize(), lambda: self._cut(rendered))
+
+    def _cut(self, rendered: RenderedPrompt) -> pb.TokenizeResponse:
+        cut_pieces = cut(self._renderer.decoder, rendered.token_ids)
         return pb.TokenizeResponse(
             token_ids=rendered.token_ids,
-            segments=[_SEGMENTS[Segment(s)] for s in rendered.segment_ids],
+            segments=[_SEGMENTS_OF_BYTES[segment] for segment in rendered.segment_ids],
             text=rendered.text or "",
-            pieces=[piece.text for piece in pieces],
-            raw=[piece.raw for piece in pieces],
+            pieces=[piece.text for piece in cut_pieces],
+            raw=[piece.raw for piece in cut_pieces],
         )
 
     async def _render(self, prompt: pb.Prompt) -> RenderedPrompt:
@@ -118,6 +117,8 @@ class InferenceService:
         self._check_adapter(request.adapter)
         rendered = await self._render(request.prompt)
         sampling = self._validator.sampling(request.sampling, request.details, len(rendered.token_ids))
+        whole = isinstance(request, pb.GenerateRequest)
+        self._validator.answer_size(sampling, whole=whole)
         stop = self._validator.stop_strings(request.sampling)
         if self._config.log_prompts:
             call.notes["prompt"] = rendered.text
@@ -130,8 +131,8 @@ class InferenceService:
             segment_ids=rendered.segment_ids,
             sampling=sampling,
             end_ids=self._ends,
-            # Stop strings are found in the text as it is made; otherwise one message at the end will do.
-            whole=isinstance(request, pb.GenerateRequest) and not stop,
+            # Stop strings are found in the text as it is made; otherwise few and large messages will do.
+            whole=whole and not stop,
             priority=self._validator.priority(request.priority),
             adapter=request.adapter,
             client=call.identity.name,
@@ -139,7 +140,7 @@ class InferenceService:
             deadline=call.deadline,
         )
         applied = applied_sampling(sampling, stop)
-        return _Generation(self._engine, engine_request, candidates, applied, call, self._metrics)
+        return _Generation(self._engine, engine_request, candidates, applied, call, self._metrics, Share(self._turns))
 
     def _check_adapter(self, adapter: str) -> None:
         if adapter:
@@ -157,6 +158,7 @@ class _Generation:
         sampling: pb.Sampling,
         call: Call,
         metrics: Metrics,
+        share: Share,
     ) -> None:
         self.request = request
         self.candidates = candidates
@@ -164,6 +166,7 @@ class _Generation:
         self._engine = engine
         self._call = call
         self._metrics = metrics
+        self._share = share
         self._count = UsageCount(call.arrival)
 
     @property
@@ -181,20 +184,28 @@ class _Generation:
         outputs = self._engine.generate(self.request)
         try:
             async for output in outputs:
-                candidate = self.candidates[output.candidate]
-                if candidate.is_finished:
-                    continue
+                candidate, came = self.candidates[output.candidate], time.monotonic()
                 before = candidate.tokens
-                delta = candidate.add(output, self._metrics)
-                self._count.add(output, candidate.tokens - before)
-                if candidate.is_finished and output.finish_reason is None:
-                    self._engine.stop_candidate(self.request.request_id, output.candidate)
-                if delta is not None:
-                    yield delta
+                for piece in pieces(output):
+                    if candidate.is_finished:
+                        break
+                    await self._share.take(entries(piece))
+                    delta = self._add(candidate, piece)
+                    if candidate.is_finished and output.finish_reason is None:
+                        self._engine.stop_candidate(self.request.request_id, output.candidate)
+                    if delta is not None:
+                        yield delta
+                candidate.observe(came, candidate.tokens - before, self._metrics)
         finally:
             await outputs.aclose()
             self._call.notes["generated_tokens"] = self._count.generated
             self._count.count(len(self.request.token_ids), self._metrics)
+
+    def _add(self, candidate: CandidateText, piece: CandidateOutput) -> pb.CandidateDelta | None:
+        before = candidate.tokens
+        delta = candidate.add(piece, self._metrics)
+        self._count.add(piece, candidate.tokens - before)
+        return delta
 
     def end(self) -> pb.Usage:
         """The usage, once all deltas have been taken."""

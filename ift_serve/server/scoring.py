@@ -11,6 +11,7 @@ from ift_serve.server.calls import Call
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import invalid
 from ift_serve.server.side_by_side import side_by_side
+from ift_serve.server.turns import Share, Turns
 from ift_serve.server.validation import Validator
 from ift_serve.text.prompt import PromptRenderer
 from ift_serve.text.workers import TextWorkers
@@ -47,12 +48,14 @@ class Scorer:
         validator: Validator,
         limits: Limits,
         workers: TextWorkers,
+        turns: Turns,
     ) -> None:
         self._engine = engine
         self._renderer = renderer
         self._validator = validator
         self._limits = limits
         self._workers = workers
+        self._turns = turns
 
     async def score(self, request: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         """Dispatch on what is scored."""
@@ -70,8 +73,9 @@ class Scorer:
         )
         output = await self._run(context, own, call, priority, "", request.adapter, segments)
         response = pb.ScoreResponse()
+        share = Share(self._turns)
         for ids, score in zip(own, output.scores, strict=True):
-            _add(response, [score], ids, request.token_log_probs)
+            await _add(response, [score], ids, request.token_log_probs, share)
         self._usage(response, [output], call, len(context) + sum(map(len, own)))
         return response
 
@@ -107,6 +111,7 @@ class Scorer:
             else self._validator.token_ids(one.tokens.token_ids, f"{path}[{index}].tokens.token_ids")
             for index, one in enumerate(asked.continuations)
         ]
+        self._validator.scored_tokens(path, sum(map(len, every)))
         limit = self._engine.model.context_length
         for index, ids in enumerate(every):
             if len(context) + len(ids) - 1 > limit:
@@ -124,6 +129,7 @@ class Scorer:
         )
         if not ids:
             raise invalid("text.text", "has no tokens")
+        self._validator.scored_tokens("text.text", len(ids))
         tokenizer = self._renderer.tokenizer
         begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         if begin is None:
@@ -131,7 +137,7 @@ class Scorer:
         limit = self._engine.model.context_length
         outputs = await self._score_windows(windows(ids, int(begin), limit), request.adapter, call, priority)
         response = pb.ScoreResponse()
-        _add(response, [o.scores[0] for o in outputs], ids, request.token_log_probs)
+        await _add(response, [o.scores[0] for o in outputs], ids, request.token_log_probs, Share(self._turns))
         self._usage(response, outputs, call, len(ids))
         return response
 
@@ -187,11 +193,19 @@ def _batch_size(asked: pb.ScoreContinuations) -> int:
     return asked.ByteSize() + asked.context.ByteSize() * len(asked.continuations)
 
 
-def _add(response: pb.ScoreResponse, parts: list[ContinuationScore], ids: list[int], every_token: bool) -> None:
+async def _add(
+    response: pb.ScoreResponse, parts: list[ContinuationScore], ids: list[int], every_token: bool, share: Share
+) -> None:
     score = response.scores.add(
         log_prob=sum(p.log_prob for p in parts), is_greedy=all(p.is_greedy for p in parts), token_count=len(ids)
     )
-    if every_token:
-        score.token_ids.extend(ids)
-        for part in parts:
-            score.token_log_probs.extend(part.token_log_probs)
+    if not every_token:
+        return
+    place = 0
+    for part in parts:
+        count = len(part.token_log_probs)
+        # Numbers are quick: a hundred of them take as long as one alternative with its text.
+        await share.take(count // 100)
+        score.token_ids.extend(ids[place : place + count])
+        score.token_log_probs.extend(part.token_log_probs)
+        place += count

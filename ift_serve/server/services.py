@@ -27,7 +27,8 @@ def _snake(name: str) -> str:
 
 
 def _serialise(message: Any) -> bytes:
-    return bytes(message.SerializeToString())
+    """A handler that makes a large answer serialises it piece by piece itself."""
+    return message if isinstance(message, bytes) else bytes(message.SerializeToString())
 
 
 def _unary(guard: CallGuard, method: MethodDescriptor, handler: Any, role: Role, reader: BodyReader) -> Any:

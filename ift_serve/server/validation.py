@@ -6,9 +6,11 @@ import math
 import secrets
 from typing import Any
 
+import grpc
+
 from ift_serve.engine.messages import ModelDescription, SamplingDefaults, SamplingParams
 from ift_serve.server.config import Limits
-from ift_serve.server.errors import invalid
+from ift_serve.server.errors import StatusError, invalid
 from ift_serve.text.prompt import Message, Part, PromptRenderer, RenderedPrompt, Role, Segment
 from ift_serve.v1 import inference_pb2 as pb
 
@@ -133,6 +135,29 @@ class Validator:
             candidates=int(number(f"{path}.n", s.n, 1, self._candidates())) if s.HasField("n") else 1,
             top_logprobs=int(number("details.top_alternatives", details.top_alternatives, 0, MAX_ALTERNATIVES)),
         )  # fmt: skip
+
+    def answer_size(self, sampling: SamplingParams, *, whole: bool) -> None:
+        """Raise StatusError where an answer may become too large; ``whole``: in one message."""
+        limit = self._limits.answer_entries if whole else self._limits.stream_entries
+        wanted = sampling.candidates * sampling.max_new_tokens * (1 + sampling.top_logprobs)
+        if wanted <= limit:
+            return
+        problem = (
+            f"{sampling.candidates} candidates of {sampling.max_new_tokens} new tokens, each with "
+            f"{sampling.top_logprobs} alternatives, make {wanted} entries; at most {limit} fit in one "
+            f"{'answer' if whole else 'stream'}: ask for fewer of them"
+        )
+        if whole and wanted <= self._limits.stream_entries:
+            problem += ", or stream the answer"
+        fields = ["sampling.n", "sampling.max_new_tokens", "details.top_alternatives"]
+        raise StatusError(
+            grpc.StatusCode.INVALID_ARGUMENT, f"{', '.join(fields)}: {problem}", [(field, problem) for field in fields]
+        )
+
+    def scored_tokens(self, path: str, count: int) -> None:
+        """Raise StatusError where too many tokens are to be scored at once."""
+        if count > self._limits.answer_entries:
+            raise invalid(path, f"has {count} tokens to score; at most {self._limits.answer_entries} in one call")
 
     def _candidates(self) -> int:
         return min(self._limits.candidates, self._model.max_sequences)

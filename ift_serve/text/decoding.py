@@ -41,6 +41,10 @@ class TokenDecoder:
         """Whether a token has the same text behind any other."""
         self.inner_texts: dict[int, str] = {}
         """Texts of tokens that are not the first, where that is so; as they are met."""
+        self.alone: dict[int, Any] = {}
+        """Pieces of byte-level tokens behind whole characters; as they are met."""
+        self._byte_values: dict[int, int | None] = {}
+        self._raw: dict[int, bytes] = {}
         self._bytes = {character: byte for byte, character in byte_characters().items()}
 
     @classmethod
@@ -58,11 +62,22 @@ class TokenDecoder:
         return self._has_byte_tokens and self._byte(token_id) is not None
 
     def _byte(self, token_id: int) -> int | None:
+        if token_id not in self._byte_values:
+            self._byte_values[token_id] = self._read_byte(token_id)
+        return self._byte_values[token_id]
+
+    def _read_byte(self, token_id: int) -> int | None:
         found = _BYTE_TOKEN.fullmatch(self._backend.id_to_token(token_id) or "")
         return None if found is None else int(found[1], 16)
 
     def raw(self, token_id: int) -> bytes:
         """The bytes of a token: of a byte token its byte, of a byte-level token what its characters stand for."""
+        known = self._raw.get(token_id)
+        if known is None:
+            known = self._raw[token_id] = self._read_raw(token_id)
+        return known
+
+    def _read_raw(self, token_id: int) -> bytes:
         if self.kind is not DecoderKind.BYTES:
             return bytes([self._byte(token_id) or 0])
         token = self._backend.id_to_token(token_id) or ""

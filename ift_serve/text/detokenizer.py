@@ -72,15 +72,22 @@ class PieceStream:
     def peek(self, token_id: int) -> Piece:
         """The piece that a token would be if it came next."""
         if self._decoder.kind is DecoderKind.BYTES:
-            state = self._utf8.getstate()
-            piece = self._byte_piece(token_id)
-            self._utf8.setstate(state)
-            return piece
+            return self._peeked_bytes(token_id)
         if self._decoder.is_byte(token_id):
             raw = [*map(self._decoder.raw, self._run), self._decoder.raw(token_id)]
             return Piece(token_id, _characters(raw)[-1], raw[-1])
         text = self._peeked(token_id)
         return Piece(token_id, text, text.encode())
+
+    def _peeked_bytes(self, token_id: int) -> Piece:
+        state = self._utf8.getstate()
+        known: Piece | None = None if state[0] else self._decoder.alone.get(token_id)
+        if known is None:
+            known = self._byte_piece(token_id)
+            self._utf8.setstate(state)
+            if not state[0]:
+                self._decoder.alone[token_id] = known
+        return known
 
     def _peeked(self, token_id: int) -> str:
         if self._run:

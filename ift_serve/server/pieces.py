@@ -1,0 +1,79 @@
+"""Outputs cut into pieces that are quick to handle, and whole answers made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from ift_serve.engine.messages import CandidateOutput
+from ift_serve.server.turns import FREE_ENTRIES
+from ift_serve.v1 import inference_pb2 as pb
+
+_CANDIDATES = pb.GenerateResponse.DESCRIPTOR.fields_by_name["candidates"].number
+_LENGTH_DELIMITED = 2
+
+
+def entries(output: CandidateOutput) -> int:
+    """Tokens and alternatives of an output."""
+    return len(output.token_ids) + sum(map(len, output.top_log_probs))
+
+
+def pieces(output: CandidateOutput) -> Iterator[CandidateOutput]:
+    """The output in pieces of a few hundred entries: its usage comes with the first, its end with the last."""
+    count = len(output.token_ids)
+    if entries(output) <= FREE_ENTRIES:
+        yield output
+        return
+    size = max(1, FREE_ENTRIES * count // entries(output))
+    for first in range(0, count, size):
+        end = first + size
+        ends = end >= count
+        yield msgspec.structs.replace(
+            output,
+            token_ids=output.token_ids[first:end],
+            statistics=output.statistics[first:end],
+            top_log_probs=output.top_log_probs[first:end],
+            finish_reason=output.finish_reason if ends else None,
+            request_finished=output.request_finished and ends,
+            usage=output.usage if first == 0 else None,
+        )
+
+
+class WholeCandidate:
+    """A candidate of a whole answer, serialised as it grows.
+
+    Serialised in one go, a large answer would hold up everybody: a protobuf message cannot be serialised in parts. Its
+    encoding can: fields one after the other, repeated ones as often as they occur.
+    """
+
+    def __init__(self, index: int) -> None:
+        self._parts = [pb.Candidate(index=index).SerializeToString()]
+        self._texts: list[str] = []
+        self._last = pb.Candidate()
+
+    def add(self, delta: pb.CandidateDelta) -> None:
+        """What is new."""
+        self._texts.append(delta.text)
+        if delta.tokens:
+            self._parts.append(pb.Candidate(tokens=delta.tokens).SerializeToString())
+        if delta.finish_reason:
+            self._last.finish_reason = delta.finish_reason
+        if delta.HasField("matched_stop"):
+            self._last.matched_stop.CopyFrom(delta.matched_stop)
+
+    def serialised(self) -> bytes:
+        """The candidate as a field of the response."""
+        self._last.text = "".join(self._texts)
+        body = b"".join([*self._parts, self._last.SerializeToString()])
+        return _varint(_CANDIDATES << 3 | _LENGTH_DELIMITED) + _varint(len(body)) + body
+
+
+def _varint(value: int) -> bytes:
+    """A number as protobuf writes it: seven bits a byte, the lowest first."""
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    written.append(value)
+    return bytes(written)
