@@ -38,7 +38,7 @@ def preview(
     from ift_serve.cli.train import readable_training_errors
 
     with readable_training_errors():
-        encoder, found = _open(path, set_ or [])
+        encoder, found, refused = _open(path, set_ or [])
     dataset = found.validation if validation else found.train
     if not len(dataset):
         raise fail("nothing is set apart for validation; give the recipe a `validation`")
@@ -56,7 +56,11 @@ def preview(
     from ift_training.data.preview import legend, to_json, to_plain, to_text
 
     if as_json:
-        shown = {"data": found.report.to_json(), "examples": [to_json(e, tokenizer) for e in examples]}
+        shown = {
+            "data": found.report.to_json(),
+            "refused": refused,
+            "examples": [to_json(e, tokenizer) for e in examples],
+        }
         print(json.dumps(shown, ensure_ascii=False))
         return
     from rich.console import Console
@@ -72,14 +76,20 @@ def preview(
         else:
             console.print(to_text(example, tokenizer))
     console.print(Rule(), legend() if console.color_system else "* is seen by the loss", found.report.table())
+    if refused is not None:
+        console.print(Text(f"`ift-serve train` will not take it: {refused}", style="bold red"))
 
 
-def _open(path: Path, overrides: list[str]) -> tuple[Encoder, TrainingData]:
+def _open(path: Path, overrides: list[str]) -> tuple[Encoder, TrainingData, str | None]:
+    """The data, and why a training would refuse it; what is left of it can be looked at all the same."""
+    from ift_training.data.lost import too_much
     from ift_training.prepare import open_encoder, prepare_recipe
 
     recipe = _recipe(path, overrides)
     encoder = open_encoder(recipe)
-    return encoder, prepare_recipe(recipe, encoder)
+    found = prepare_recipe(recipe, encoder)
+    much = too_much(found.report, recipe.max_lost)
+    return encoder, found, None if much is None else much[1]
 
 
 def _recipe(path: Path, overrides: list[str]) -> Recipe:

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,8 @@ from ift_serve.cli.connect import Json, fail
 
 _NEEDED = ("accelerate", "tensorboard", "matplotlib")
 _DEFAULT = "run"
+_PATIENCE = 30.0
+"""Seconds that a process beside the first waits for its launcher to end it."""
 
 
 class RecipeFirst(TyperGroup):
@@ -145,7 +148,7 @@ def _quieten_libraries() -> None:
 
 @contextlib.contextmanager
 def readable_training_errors() -> Iterator[None]:
-    """Show what the recipe or the data were unhappy about, without a traceback."""
+    """Show what the recipe or the data were unhappy about, without a traceback; of several processes once."""
     from safetensors import SafetensorError
 
     from ift_serve.modeling.adapters.weights import AdapterError
@@ -157,6 +160,9 @@ def readable_training_errors() -> Iterator[None]:
     try:
         yield
     except (RecipeError, SourceError, TemplateError, EncodingError, RecordError, AdapterError) as error:
+        # Every process finds the same. The first one says it and ends, and the launcher then ends the others.
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(_PATIENCE)
         raise fail(str(error)) from None
     except (OSError, SafetensorError) as error:  # a disk that is full, a place that may not be written to
         raise fail(str(error)) from None

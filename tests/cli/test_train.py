@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from ift_serve.cli import app
@@ -75,7 +77,11 @@ def test_a_missing_package_is_named_with_what_to_install(recipe: Path, monkeypat
 
 def test_a_recipe_becomes_an_adapter(base: Path, recipe: Path, tmp_path: Path) -> None:
     shown = ift("train", str(recipe), "--set", "name=said", "--set", "trainer.max_steps=3")
-    assert "dropped 1, line is not JSON (said.jsonl:13)" in shown and "memory: about" in shown
+    assert (
+        "dropped 1, line is not JSON: Expecting value" in shown
+        and "(said.jsonl:13)" in shown
+        and "memory: about" in shown
+    )
     assert "3 steps" in shown and "Adapter said written to" in shown
     weights = read_adapter(tmp_path / "out", BaseFacts.of_directory(base))
     assert weights.rank == 2 and weights.config is not None
@@ -122,7 +128,7 @@ def test_init_writes_a_recipe_that_passes_a_dry_run(tmp_path: Path, monkeypatch:
         (("RECIPE", "--set", "trainer.lora.rang=3"), 1, "trainer.lora.rang: is not known; did you mean `rank`?"),
         (("RECIPE", "--set", "rank"), 1, "write --set field=value"),
         (("RECIPE", "--resume"), 1, "holds no checkpoint"),
-        (("RECIPE", "--set", "max_length=10"), 1, "no record is left to train on"),
+        (("RECIPE", "--set", "max_length=10"), 1, "sources.0: no record of said can be used"),
         (("RECIPE", "--set", "base=no/such-model"), 1, "base: no/such-model"),
         (("fisher", "RECIPE"), 1, "train it first"),
         (("RECIPE", "--set", "output=/dev/null/x"), 1, "output: "),
@@ -168,3 +174,55 @@ def test_previews(recipe: Path, tmp_path: Path) -> None:
 
 def test_going_on_and_beginning_anew_are_not_asked_for_at_once(recipe: Path) -> None:
     assert "--overwrite" in ift("train", str(recipe), "--resume", "--overwrite", code=2)
+
+
+def test_a_source_that_is_mostly_unusable_is_refused_before_anything_else(recipe: Path, tmp_path: Path) -> None:
+    with (tmp_path / "said.jsonl").open("a") as file:
+        file.write('{"instruction": "Say it."}\n' * 90)
+    for arguments in (("--dry-run",), ("--dry-run", "--json"), ()):
+        said = ift("train", str(recipe), *arguments, code=1)
+        assert "sources.0: 91 of 103 records of said are lost (88 %)" in said and "--set max_lost=0.89" in said
+        assert "dropped 90, output is missing (said.jsonl:14;" in said
+    assert "would be trained" in ift("train", str(recipe), "--dry-run", "--set", "max_lost=0.89")
+    assert "`ift-serve train` will not take it: sources.0: 91 of 103" in ift("data", "preview", str(recipe))
+    assert "are lost" in json.loads(ift("data", "preview", str(recipe), "--json"))["refused"]
+
+
+def test_a_base_with_templates_by_name_asks_for_one(base: Path, recipe: Path, tmp_path: Path) -> None:
+    named = tmp_path / "named"
+    shutil.copytree(base, named)
+    tokenizer = AutoTokenizer.from_pretrained(named)
+    plain = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% if m['role'] == 'assistant' %}</s>{% endif %}"
+    plain += "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    tokenizer.chat_template = {"plain": plain, "tool_use": "{{ messages }}"}
+    (named / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(named)
+    options = ("--dry-run", "--set", f"base={named}")
+    asked = ift("train", str(recipe), *options, code=1)
+    assert "template: the base has templates named 'plain', 'tool_use', and none of them is the default" in asked
+    wrong = ift("train", str(recipe), *options, "--set", "template=plan", code=1)
+    assert "none is named 'plan'" in wrong
+    assert "would be trained" in ift("train", str(recipe), *options, "--set", "template=plain")
+    assert "[assistant]" in ift("data", "preview", str(recipe), *options[1:], "--set", "template=plain")
+    missing = ift("train", str(recipe), "--dry-run", "--set", "template=plain", code=1)
+    assert "the base has no templates by name" in missing
+
+
+def test_waiting_for_a_better_evaluation_needs_something_to_evaluate(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "said.jsonl").write_text('{"instruction": "Say 1.", "output": "1 it is"}\n')
+    assert "Nothing is set apart for validation" in ift("train", str(recipe), "--dry-run")
+    said = ift("train", str(recipe), "--dry-run", "--set", "evaluation.patience=2", code=1)
+    assert "evaluation.patience: nothing is set apart" in said
+
+
+def test_of_several_processes_one_says_what_is_wrong(recipe: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = "from ift_serve.cli import main; main()"
+    runner = recipe.parent / "runner.py"
+    runner.write_text(script)
+    done = subprocess.run(
+        [*launcher, str(runner), "train", str(recipe), "--dry-run", "--set", "max_lost=0"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert (done.stdout + done.stderr).count("1 of 13 records of said are lost") == 1

@@ -138,7 +138,7 @@ def test_a_template_that_hides_the_instruction_is_noticed() -> None:
         "{% elif m['content'] == 'question' %}{{ m['content'] }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}A{% endif %}"
     )
-    with pytest.raises(EncodingError, match="instruction lost"):
+    with pytest.raises(EncodingError, match="loses its instruction"):
         Encoder(renderer(hiding), 512).encode(RECORD)
 
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from rich.console import Console
 
 from ift_serve.text.prompt import PromptRenderer
 from ift_training.data.encode import Encoder
+from ift_training.data.lost import check_lost
 from ift_training.data.mixture import ExampleDataset
 from ift_training.data.procedural import families, split_of
+from ift_training.data.record_error import Problem
 from ift_training.data.selection import TrainingData, prepare
 from ift_training.data.settings import SourceSettings, ValidationSettings
 from ift_training.data.shuffle import Permutation
@@ -156,12 +161,22 @@ def test_what_is_dropped_is_reported_with_its_place(tmp_path: Path, encoder: Enc
     report = data(encoder, SourceSettings(file=path)).report
     source = report.sources[0]
     assert (source.read, source.kept, report.dropped) == (6, 1, 5)
-    assert source.dropped == {
-        "line is not JSON": 1, "too long": 2, "output is missing": 1, "output fails its own check": 1,
+    assert {kind: found.count for kind, found in source.dropped.items()} == {
+        (Problem.UNREADABLE, "line"): 1, (Problem.TOO_LONG, "record"): 2, (Problem.MISSING, "output"): 1,
+        (Problem.FAILS_CHECK, "output"): 1,
     }  # fmt: skip
-    assert source.where["too long"] == ["mixed.jsonl:4", "mixed.jsonl:6"]
-    assert json.loads(json.dumps(report.to_json()))["sources"][0]["dropped"]["too long"] == 2
-    assert any("mixed.jsonl:4; mixed.jsonl:6" in line for line in report.reasons())
+    told = json.loads(json.dumps(report.to_json()))["sources"][0]
+    (long,) = (dropped for dropped in told["dropped"] if dropped["problem"] == "too long")
+    assert long["count"] == 2 and long["places"] == ["mixed.jsonl:4", "mixed.jsonl:6"]
+    lengths = [
+        int(found) for found in re.findall(r"is too long: (\d+) tokens, max_length is 128 ", str(report.reasons()))
+    ]
+    assert lengths and any("(mixed.jsonl:4; mixed.jsonl:6)" in line for line in report.reasons())
+    # What the message says is enough, is.
+    enough = told["max_length_for_95_percent"]
+    assert 0 <= enough - max(source.lengths) < 8
+    roomy = data(Encoder(encoder.renderer, enough), SourceSettings(file=path)).report.sources[0]
+    assert (roomy.kept, roomy.lost, roomy.max_length_for(0.95)) == (3, 3, None)
 
 
 def test_a_source_with_nothing_left_is_an_error_that_says_why(tmp_path: Path, encoder: Encoder) -> None:
@@ -243,3 +258,110 @@ def test_a_source_with_nothing_left_beside_others_is_an_error_too(tmp_path: Path
     bad = write(tmp_path / "bad.jsonl", [{"instruction": "Say it.", "answer_text": "it"}])
     with pytest.raises(SourceError, match=r"sources\.1: no record of bad .*map it with the source's `rename`"):
         data(encoder, SourceSettings(file=good), SourceSettings(file=bad))
+
+
+def test_a_loss_above_the_share_allowed_is_an_error_that_names_the_switch(tmp_path: Path, encoder: Encoder) -> None:
+    records: list[Any] = [{"instruction": f"Say {i}.", "output": str(i)} for i in range(10)]
+    path = write(tmp_path / "a.jsonl", [*records, *({"instruction": "Say it."} for _ in range(90))])
+    report = data(encoder, SourceSettings(file=path)).report
+    wanted = r"sources\.0: 90 of 100 records of a are lost \(90 %\).*--set max_lost=0\.9\. .*output is missing \(a"
+    with pytest.raises(SourceError, match=wanted):
+        check_lost(report, 0.5)
+    check_lost(report, 0.9)
+    with pytest.raises(SourceError):
+        check_lost(report, 0.89)
+
+
+def test_the_table_colours_what_is_lost_and_fits_a_terminal(tmp_path: Path, encoder: Encoder) -> None:
+    records: list[Any] = [{"instruction": f"Say {i}.", "output": str(i)} for i in range(100)]
+    few = write(tmp_path / "few-records-are-lost-here.jsonl", [*records, "{}"])
+    many = write(tmp_path / "many.jsonl", [*records, *["{}"] * 900])
+    shown = Console(width=80, force_terminal=True, color_system="standard", file=io.StringIO())
+    shown.print(data(encoder, SourceSettings(file=few), SourceSettings(file=many)).report.table())
+    text = cast("io.StringIO", shown.file).getvalue()
+    assert re.search(r"\x1b\[33m *1 \(<1 %\)", text) and re.search(r"\x1b\[1;31m *900 \(90 %\)", text)
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert all(len(line) <= 80 for line in plain.splitlines()) and "dropped" in plain.splitlines()[2]
+
+
+def test_the_advised_length_keeps_what_it_says(tmp_path: Path, encoder: Encoder) -> None:
+    records = [{"instruction": "Say it.", "output": "a b " * count} for count in range(1, 101)]
+    source = SourceSettings(file=write(tmp_path / "a.jsonl", records))
+    renderer = encoder.renderer
+    found = data(Encoder(renderer, 64), source).report.sources[0]
+    most, every = found.max_length_for(0.95), found.max_length_for(1.0)
+    assert most is not None and every is not None
+    assert f"max_length {most} would keep 95 % of them, {every} would keep all" in " ".join(found.advice())
+    assert data(Encoder(renderer, most), source).report.sources[0].kept >= 95
+    assert data(Encoder(renderer, most - 8), source).report.sources[0].kept < 95
+    assert data(Encoder(renderer, every), source).report.sources[0].kept == 100
+
+
+def test_validation_sources_and_tasks_with_nothing_left_are_errors(tmp_path: Path, encoder: Encoder) -> None:
+    good = SourceSettings(file=numbered(tmp_path / "good.jsonl", 4))
+    bad = SourceSettings(file=write(tmp_path / "bad.jsonl", ["{}"]))
+    with pytest.raises(SourceError, match=r"validation\.sources\.0: no record of bad \(validation\) can be used"):
+        prepare([good], ValidationSettings(sources=[bad]), encoder, 0)
+    shortest = {
+        name: min(data(encoder, SourceSettings(procedural=[name], count=99)).report.sources[0].lengths)
+        for name in ("combined", "repeat")
+    }
+    (little, least), (_, most) = sorted(shortest.items(), key=lambda item: item[1])
+    assert least < most
+    both = SourceSettings(procedural=list(shortest), count=99)
+    with pytest.raises(SourceError, match=r"no record of the task .* can be used") as caught:
+        data(Encoder(encoder.renderer, most - 1), both)
+    assert f"task {little}" not in str(caught.value)
+    with pytest.raises(ValidationError, match="count: 2 is less than the 3 families"):
+        SourceSettings(procedural=["sort", "reverse", "repeat"], count=2)
+
+
+def test_a_file_too_small_to_set_some_apart_is_told(tmp_path: Path, encoder: Encoder) -> None:
+    found = data(encoder, SourceSettings(file=numbered(tmp_path / "one.jsonl", 1)), share=0.25)
+    assert not found.validation
+    assert "one: no record is set apart for validation, because there is one only" in found.report.reasons()
+
+
+def test_typed_control_tokens_are_counted_and_are_parsed_where_the_recipe_says_so(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    end = str(tokenizer.eos_token)
+    path = write(
+        tmp_path / "a.jsonl",
+        [
+            {"instruction": f"Say {end} twice.", "output": f"{end}{end}"},
+            {"instruction": "Say nothing.", "output": "nothing"},
+        ],
+    )
+    for parse, said in ((False, "trained on as plain text"), (True, "serve the adapter with --parse-special-tokens")):
+        renderer = PromptRenderer(tokenizer, parse_special_tokens=parse)
+        found = data(Encoder(renderer, 128), SourceSettings(file=path))
+        source = found.report.sources[0]
+        assert source.typed == 1 and source.markers == {end: 3}
+        assert f"a: 1 with control tokens typed in them ({end} 3); they are" in found.report.reasons()[-1]
+        assert said in found.report.reasons()[-1]
+        ends = {
+            found.train.record(index)[0].response: found.train[index].input_ids.count(tokenizer.eos_token_id)
+            for index in range(2)
+        }
+        assert ends[f"{end}{end}"] - ends["nothing"] == (3 if parse else 0)
+
+
+def test_a_breaking_answer_that_does_not_fit_is_left_out_and_counted(tmp_path: Path, encoder: Encoder) -> None:
+    path = write(
+        tmp_path / "a.jsonl", [{"instruction": "Say x.", "output": "x", "checks": [{"type": "max_words", "limit": 40}]}]
+    )
+    source = SourceSettings(file=path)
+    length = data(encoder, source).report.longest
+    found = data(Encoder(encoder.renderer, length + 4), source, violations=True)
+    assert found.train[0].violating is None
+    assert (found.report.sources[0].judged, found.report.sources[0].contrasted) == (1, 0)
+    assert "1 of 1 records with a check have no answer that breaks it" in found.report.reasons()[-1]
+
+
+def test_a_file_with_as_many_mistakes_as_records_is_told_in_a_few_lines(tmp_path: Path, encoder: Encoder) -> None:
+    records: list[Any] = [{"instruction": "Say it.", "output": "it", f"column {i}": 1} for i in range(30)]
+    report = data(
+        encoder, SourceSettings(file=write(tmp_path / "a.jsonl", [*records, records[0] | {"column 0": None}]))
+    ).report
+    assert report.dropped == 30 and len(report.reasons()) == 9
+    assert report.reasons()[-1] == "a: dropped 22 for 22 more reasons"

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
+from ift_training.data.lost import check_lost
 from ift_training.fit import check_fits
 from ift_training.prepare import open_encoder, prepare_recipe
 from ift_training.recipe import Recipe, RecipeError
@@ -36,11 +39,13 @@ def write_fisher(recipe: Recipe, output: Path, *, examples: int, progress: bool 
         raise RecipeError(f"--output {output}: cannot be written: {error.strerror}") from error
     check_fits(recipe)
     data = prepare_recipe(recipe, open_encoder(recipe))
+    console = Console(quiet=not progress)
+    console.print(data.report.table())
+    check_lost(data.report, recipe.max_lost)
     return _measure(recipe, data, output, min(examples, len(data.train)), progress=progress)
 
 
 def _measure(recipe: Recipe, data: TrainingData, output: Path, count: int, *, progress: bool) -> dict[str, Any]:
-    from rich.console import Console
     from rich.progress import track
 
     from ift_training import checkpoint

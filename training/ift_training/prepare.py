@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ift_serve.text.prompt import PromptRenderer
+from typing import Any
+
+from ift_serve.text.prompt import PromptError, PromptRenderer
 from ift_serve.text.tokenizer import load_tokenizer
 from ift_training.data.encode import Encoder
 from ift_training.data.selection import Progress, TrainingData, prepare
@@ -22,9 +24,31 @@ def open_encoder(recipe: Recipe) -> Encoder:
         raise RecipeError(
             f"base: {directory} is no directory with a model, nor a hub id that can be fetched: {error}"
         ) from error
-    if recipe.template is not None:
+    named = recipe.template if recipe.template is not None and "{" not in recipe.template else None
+    if recipe.template is not None and named is None:
         tokenizer.chat_template = recipe.template
-    return Encoder(PromptRenderer(tokenizer), recipe.max_length, loss_on=recipe.loss_on)
+    _check_named(tokenizer.chat_template, named)
+    try:
+        renderer = PromptRenderer(tokenizer, chat_template=named, parse_special_tokens=recipe.parse_special_tokens)
+    except PromptError as error:
+        raise RecipeError(f"base: {error}") from error
+    return Encoder(renderer, recipe.max_length, loss_on=recipe.loss_on)
+
+
+def _check_named(templates: Any, name: str | None) -> None:
+    """A base with several templates has the one that is asked for. Raises RecipeError."""
+    if not isinstance(templates, dict):
+        if name is not None:
+            raise RecipeError(
+                f"template: {name!r} is no jinja text, no file beside the recipe, and the base has no templates by name"
+            )
+        return
+    if (name or "default") not in templates:
+        wrong = "none of them is the default" if name is None else f"none is named {name!r}"
+        raise RecipeError(
+            f"template: the base has templates named {', '.join(map(repr, templates))}, and {wrong}; give the recipe "
+            "the name of one as its `template`, and serve with --chat-template NAME"
+        )
 
 
 def prepare_recipe(recipe: Recipe, encoder: Encoder, progress: Progress | None = None) -> TrainingData:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,10 @@ from ift_training.settings import TrainerSettings
 
 _USUAL_RANK = 64
 """The largest rank that a server takes unless it is told otherwise."""
+
+
+_NAME = re.compile(r"[\w-]+")
+"""Of one of a base's chat templates, such as `tool_use`."""
 
 
 class RecipeError(ValueError):
@@ -56,13 +61,22 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**32, description="of everything random")
     max_length: int = Field(default=512, ge=8, description="tokens of prompt and answer; longer records are dropped")
     template: str | None = Field(
-        default=None, min_length=1, description="chat template in place of the base model's: jinja text, or a file"
+        default=None, min_length=1,
+        description="chat template in place of the base model's: jinja text, a file, or the name of one of the base's",
+    )  # fmt: skip
+    parse_special_tokens: bool = Field(
+        default=False,
+        description="make control tokens of those that are typed into records, as a server with --parse-special-tokens "
+        "does; otherwise they are text",
     )
     loss_on: LossOn = Field(
         default="responses",
         description="tokens that the loss sees: every assistant turn, the last `response`, or `all` tokens",
     )
     sources: list[SourceSettings] = Field(min_length=1, description="where the examples come from")
+    max_lost: float = Field(
+        default=0.5, ge=0, le=1, description="share of a source's records that may be unusable or too long"
+    )
     validation: ValidationSettings = Field(default_factory=ValidationSettings, description="what training never sees")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="scores while it runs")
     trainer: TrainerSettings = Field(default_factory=TrainerSettings, description="the adapter, its losses, the steps")
@@ -158,10 +172,14 @@ class Recipe(BaseModel):
             ewc.fisher = folder / ewc.fisher.expanduser()
         if recipe.template is not None and "{" not in recipe.template:
             file = folder / recipe.template
+            if not file.exists() and _NAME.fullmatch(recipe.template):
+                return recipe
             try:
                 recipe.template = file.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise RecipeError(f"template: {file} cannot be read, and is no jinja text: {error}") from error
+            if "{" not in recipe.template:
+                raise RecipeError(f"template: {file} holds no jinja text")
         return recipe
 
     def base_directory(self) -> str:

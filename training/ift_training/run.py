@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from ift_training.data.lost import check_lost
 from ift_training.data.selection import TrainingData
 from ift_training.fit import check_fits
 from ift_training.prepare import REPORT, RUN_FOLDER, open_encoder, prepare_recipe
@@ -42,6 +43,8 @@ def train(
     with reading(console, shown=progress) as counted:
         data = prepare_recipe(recipe, encoder, counted)
     console.print(data.report.table())
+    check_lost(data.report, recipe.max_lost)
+    _check_validation(recipe, data, console)
     check_fits(recipe)
     memory, trained = _estimated(recipe, data)
     console.print(str(memory), highlight=False)
@@ -57,6 +60,18 @@ def train(
 
     run_loop(recipe, encoder, data, report, checkpoint, console if progress else None)
     return report
+
+
+def _check_validation(recipe: Recipe, data: TrainingData, console: Console) -> None:
+    """Whatever waits for evaluations has something to evaluate."""
+    if data.validation or not (recipe.validation.share or recipe.validation.sources):
+        return
+    if recipe.evaluation.patience:
+        raise RecipeError(
+            "evaluation.patience: nothing is set apart for validation, so there is nothing to wait for; give more "
+            "records, or validation.sources"
+        )
+    console.print("[yellow]Nothing is set apart for validation: nothing is evaluated, the last weights are written.[/]")
 
 
 def _estimated(recipe: Recipe, data: TrainingData) -> tuple[MemoryEstimate, int]:

@@ -8,7 +8,10 @@ from typing import Literal
 from ift_serve.text.ends import answer_ends
 from ift_serve.text.prompt import Message, Part, PromptError, PromptRenderer, RenderedPrompt, Segment
 from ift_serve.text.spans import LostPartError
+from ift_training.data.record_error import EncodingError, Problem
 from ift_training.data.records import Record
+
+__all__ = ["EncodedExample", "Encoder", "EncodingError", "LossOn", "TemplateError"]
 
 LossOn = Literal["response", "responses", "all"]
 _PROBE = "\ue0b0answer\ue0b0"
@@ -16,14 +19,6 @@ _PROBE = "\ue0b0answer\ue0b0"
 
 class TemplateError(ValueError):
     """The chat template cannot be trained on; the message says what is wrong with it."""
-
-
-class EncodingError(ValueError):
-    """A record that does not become an example; ``reason`` is a short phrase to count by."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
 
 
 @dataclass(slots=True)
@@ -72,13 +67,12 @@ class Encoder:
         response = self.response_ids(prompt, record.response)
         length = len(prompt.token_ids) + len(response)
         if length > self.max_length:
-            raise EncodingError("too long", f"{length} tokens, max_length is {self.max_length}")
+            raise EncodingError(
+                Problem.TOO_LONG, f"is too long: {length} tokens, max_length is {self.max_length}", length
+            )
         segments = prompt.segment_ids + bytes([Segment.RESPONSE]) * len(response)
         ids = prompt.token_ids + response
-        broken = None
-        if violating is not None:
-            candidate = self.response_ids(prompt, violating)
-            broken = candidate if len(prompt.token_ids) + len(candidate) <= self.max_length else None
+        broken = None if violating is None else self._violating(prompt, violating)
         mask = self._mask(prompt, len(response))
         return EncodedExample(ids, segments, mask, task, task_name, broken)
 
@@ -87,20 +81,33 @@ class Encoder:
         try:
             ids = self.renderer.answer_ids(prompt, self._lead, response.strip() if self._trims else response)
         except PromptError as error:
-            raise EncodingError("too long", str(error)) from error
+            raise EncodingError(Problem.TOO_LONG, f"is too long: {error}") from error
         if not ids:
-            raise EncodingError("empty response", "it has no tokens")
+            raise EncodingError(Problem.EMPTY_ANSWER, "has an answer without tokens; write one")
         return [*ids, self.end_id]
+
+    def _violating(self, prompt: RenderedPrompt, answer: str) -> list[int] | None:
+        """Ids of an answer that breaks the instruction, None where it does not fit."""
+        try:
+            ids = self.response_ids(prompt, answer)
+        except EncodingError:
+            return None
+        return ids if len(prompt.token_ids) + len(ids) <= self.max_length else None
+
+    def typed_markers(self, record: Record) -> list[str]:
+        """The tokenizer's control tokens that are typed into the texts of a record, each as often as it is."""
+        texts = [*(message.content for message in record.prompt), record.response]
+        return [content for found in self.renderer.encoder.markers.find(texts) for _, _, content in found]
 
     def _prompt(self, record: Record) -> RenderedPrompt:
         try:
             prompt = self.renderer.conversation(record.prompt)
         except LostPartError as error:
-            raise EncodingError("instruction lost", str(error)) from error
+            raise EncodingError(Problem.LOST_INSTRUCTION, f"loses its instruction: {error}") from error
         except PromptError as error:
-            raise EncodingError("template refuses it", str(error)) from error
+            raise EncodingError(Problem.REFUSED_BY_TEMPLATE, f"is refused by the chat template: {error}") from error
         if bytes([Segment.INSTRUCTION]) not in prompt.segment_ids:
-            raise EncodingError("instruction lost", "the chat template does not show the instruction")
+            raise EncodingError(Problem.LOST_INSTRUCTION, "loses its instruction: the chat template does not show it")
         return prompt
 
     def _mask(self, prompt: RenderedPrompt, response: int) -> bytes:

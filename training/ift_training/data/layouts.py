@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ift_training.data.record_error import RecordError
+from ift_training.data.record_error import Problem, RecordError
 
 _SINGLE = {
     "instruction": "instruction", "question": "instruction", "prompt": "instruction",
@@ -53,10 +53,14 @@ def named_fields(found: Mapping[str, Any], rename: Mapping[str, str], ignore: Se
             continue
         if target is None:
             raise RecordError(
-                name, f"is not one of {', '.join(own)}; map it with the source's `rename` or name it in its `ignore`"
-            )
+                name, f"is not one of {', '.join(own)}; map it with the source's `rename` or name it in its `ignore`",
+                Problem.UNKNOWN_FIELD,
+            )  # fmt: skip
         if target in fields:
-            raise RecordError(name, f"means the same as {origins[target]}; name one of them in the source's `ignore`")
+            raise RecordError(
+                name, f"means the same as {origins[target]}; name one of them in the source's `ignore`",
+                Problem.FIELD_TWICE,
+            )  # fmt: skip
         fields[target], origins[target] = value, name
     return fields
 
@@ -66,7 +70,7 @@ def _renamed(found: Mapping[str, Any], rename: Mapping[str, str], ignore: Sequen
     for original, value in found.items():
         name = rename.get(original, original)
         if name in fields:
-            raise RecordError(name, "is given twice; take one of them out of `rename`")
+            raise RecordError(name, "is given twice; take one of them out of `rename`", Problem.FIELD_TWICE)
         if name not in ignore:
             fields[name] = value
     return fields
@@ -76,8 +80,12 @@ def _joined(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Messages of the prompt and then of the completion, as one conversation."""
     for name in ("prompt", "completion"):
         if not isinstance(fields.get(name), list):
-            raise RecordError(name, "is no list of messages, and the other of prompt and completion is one")
+            raise RecordError(
+                name, "is no list of messages, and the other of prompt and completion is one", Problem.WRONG_TYPE
+            )
     if "messages" in fields:
-        raise RecordError("messages", "is given beside prompt and completion; name it in the source's `ignore`")
+        raise RecordError(
+            "messages", "is given beside prompt and completion; name it in the source's `ignore`", Problem.FIELD_TWICE
+        )
     rest = {name: value for name, value in fields.items() if name not in ("prompt", "completion")}
     return {**rest, "messages": [*fields["prompt"], *fields["completion"]]}

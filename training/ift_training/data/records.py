@@ -13,7 +13,7 @@ from ift_training.data.checks import Check, parse_checks
 from ift_training.data.layouts import named_fields
 from ift_training.data.messages import check_order, parse_messages, text_of
 from ift_training.data.procedural import Example
-from ift_training.data.record_error import RecordError
+from ift_training.data.record_error import Problem, RecordError
 
 __all__ = ["Record", "RecordError", "parse_json", "parse_line", "parse_record"]
 
@@ -59,12 +59,16 @@ def parse_json(line: bytes | str) -> Mapping[str, Any]:
         found = json.loads(line if isinstance(line, str) else line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise RecordError(
-            "line", f"is not UTF-8: byte {error.start} is wrong; save the file as UTF-8", "is not UTF-8"
+            "line", f"is not UTF-8: byte {error.start} is wrong; save the file as UTF-8", Problem.UNREADABLE
         ) from error
     except (ValueError, RecursionError) as error:
-        raise RecordError("line", f"is not JSON: {error}", "is not JSON") from error
+        raise RecordError("line", f"is not JSON: {error}", Problem.UNREADABLE) from error
     if not isinstance(found, dict):
-        raise RecordError("line", f"is a JSON {type(found).__name__}; write an object with instruction and output")
+        raise RecordError(
+            "line",
+            f"is a JSON {type(found).__name__}; write an object with instruction and output",
+            Problem.NOT_A_RECORD,
+        )
     return found
 
 
@@ -84,7 +88,8 @@ def parse_record(
     try:
         checks = parse_checks(fields.get("checks", []))
     except ValueError as error:
-        raise RecordError(*str(error).split(": ", 1)) from error
+        field, message = str(error).split(": ", 1)
+        raise RecordError(field, message, Problem.WRONG_CHECK) from error
     prompt, response = _conversation(fields) if "messages" in fields else _single(fields)
     return Record(prompt, response, checks=checks)
 
@@ -92,7 +97,7 @@ def parse_record(
 def _single(fields: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
     for required in ("instruction", "output"):
         if required not in fields:
-            raise RecordError(required, "is missing")
+            raise RecordError(required, "is missing", Problem.MISSING)
     context = "" if fields.get("context") is None else text_of(fields["context"], "context", may_be_empty=True)
     request = _request(text_of(fields["instruction"], "instruction"), context)
     return (*_system(fields), request), text_of(fields["output"], "output")
@@ -107,7 +112,11 @@ def _conversation(fields: Mapping[str, Any]) -> tuple[tuple[Message, ...], str]:
     parsed = parse_messages(fields["messages"], "messages")
     if system := _system(fields):
         if parsed[0].role == "system":
-            raise RecordError("system", "is given, and the first message is a system message too; keep one of them")
+            raise RecordError(
+                "system",
+                "is given, and the first message is a system message too; keep one of them",
+                Problem.FIELD_TWICE,
+            )
         parsed = [*system, *parsed]
     check_order(parsed)
     return tuple(parsed[:-1]), parsed[-1].content

@@ -2,53 +2,170 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from ift_training.data.record_error import Kind, RecordError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_SHOWN = 3
+_PLACES = 3
+_KINDS = 8
+"""Kinds of mistakes that are told of one source; a file of another layout may have one a record."""
+_GOOD_SHARE = 0.95
+_ROUND_TO = 8
+_MUCH = 0.2
+"""The share of a source that is lost, from which it is shown in red."""
+
+
+@dataclass(slots=True)
+class Dropped:
+    """Records with one kind of mistake: their number, the first one's message, the first places."""
+
+    message: str
+    count: int = 0
+    places: list[str] = field(default_factory=list)
 
 
 @dataclass
 class SourceReport:
-    """One source. tokens: of the kept records, of which targets are ``target_tokens``. where: first places a reason.
+    """One source.
 
-    messages: one whole message a reason, which says what to do.
+    path: where the recipe has it. tokens: of the kept records, of which targets are ``target_tokens``. lengths: tokens
+    of the records that were kept or too long. tasks: kept records of each task that was read. typed: records that hold
+    a control token, and ``markers`` how many times which. judged: kept records with something that judges answers,
+    ``contrasted`` of which got an answer that breaks it; both are counted for the instruction loss only.
     """
 
     name: str
     origin: str
     weight: float = 1.0
+    path: str = ""
     read: int = 0
     kept: int = 0
     validation: int = 0
     tokens: int = 0
     target_tokens: int = 0
     longest: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    where: dict[str, list[str]] = field(default_factory=dict)
-    messages: dict[str, str] = field(default_factory=dict)
+    dropped: dict[Kind, Dropped] = field(default_factory=dict)
+    lengths: array[int] = field(default_factory=lambda: array("Q"))
+    tasks: Counter[str] = field(default_factory=Counter)
+    typed: int = 0
+    markers: Counter[str] = field(default_factory=Counter)
+    parsed: bool = False
+    judged: int = 0
+    contrasted: int = 0
     sampled: bool = False
     notes: list[str] = field(default_factory=list)
 
-    def keep(self, length: int, targets: int) -> None:
+    @property
+    def lost(self) -> int:
+        """Records dropped."""
+        return sum(dropped.count for dropped in self.dropped.values())
+
+    @property
+    def usable(self) -> int:
+        """Records that became examples, for training or for validation."""
+        return self.tasks.total()
+
+    @property
+    def lost_share(self) -> float:
+        """Of the records that were looked at."""
+        return self.lost / self.read if self.read else 0.0
+
+    def keep(self, length: int, targets: int, task: str) -> None:
         """Count a record that became an example."""
         self.kept += 1
         self.tokens += length
         self.target_tokens += targets
         self.longest = max(self.longest, length)
+        self.lengths.append(length)
+        self.tasks[task] += 1
 
-    def drop(self, reason: str, where: Callable[[], str], message: str | None = None) -> None:
+    def drop(self, error: RecordError, where: Callable[[], str]) -> None:
         """Count a record that did not; its place is asked for only while it will be shown, as is the first message."""
-        self.dropped[reason] += 1
-        self.messages.setdefault(reason, reason if message is None else message)
-        places = self.where.setdefault(reason, [])
-        if len(places) < _SHOWN:
-            places.append(where())
+        dropped = self.dropped.setdefault(error.kind, Dropped(f"{error.field} {error.message}"))
+        dropped.count += 1
+        if len(dropped.places) < _PLACES:
+            dropped.places.append(where())
+
+    def mark(self, markers: list[str]) -> None:
+        """Count the control tokens that are typed into a record."""
+        self.typed += bool(markers)
+        self.markers.update(markers)
+
+    def max_length_for(self, share: float) -> int | None:
+        """The ``max_length`` that keeps a share of the records that have a length; None where none is too long."""
+        ordered = sorted(self.lengths)
+        if len(ordered) <= self.usable:
+            return None
+        return math.ceil(ordered[math.ceil(share * len(ordered)) - 1] / _ROUND_TO) * _ROUND_TO
+
+    def reasons(self) -> list[str]:
+        """For each kind of mistake its number, one whole message, and the first places."""
+        ordered = sorted(self.dropped.values(), key=lambda dropped: -dropped.count)
+        lines = []
+        for dropped in ordered[:_KINDS]:
+            more = ", ..." if dropped.count > len(dropped.places) else ""
+            lines.append(f"{self.name}: dropped {dropped.count}, {dropped.message} ({'; '.join(dropped.places)}{more})")
+        if rest := ordered[_KINDS:]:
+            lines.append(f"{self.name}: dropped {sum(d.count for d in rest)} for {len(rest)} more reasons")
+        return lines
+
+    def longer(self) -> list[str]:
+        """The ``max_length`` that keeps what is too long."""
+        good, whole = self.max_length_for(_GOOD_SHARE), self.max_length_for(1.0)
+        if good is None:
+            return []
+        some = (
+            ""
+            if good == whole or self.usable >= _GOOD_SHARE * len(self.lengths)
+            else f"{good} would keep 95 % of them, "
+        )
+        return [f"{self.name}: by length, max_length {some}{whole} would keep all"]
+
+    def advice(self) -> list[str]:
+        """What would keep more of the source, or train on it otherwise."""
+        lines = self.longer()
+        if self.typed:
+            found = ", ".join(f"{content} {count}" for content, count in self.markers.most_common(4))
+            more = ", ..." if len(self.markers) > 4 else ""
+            lines.append(
+                f"{self.name}: {self.typed} with control tokens typed in them ({found}{more}); " + (
+                    "they are parsed: serve the adapter with --parse-special-tokens" if self.parsed else
+                    "they are trained on as plain text, as a server reads them. `parse_special_tokens: true` in the "
+                    "recipe makes control tokens of them, as a server with --parse-special-tokens does"
+                )
+            )  # fmt: skip
+        if self.contrasted < self.judged:
+            lines.append(
+                f"{self.name}: {self.judged - self.contrasted} of {self.judged} records with a check have no answer "
+                "that breaks it and fits; the instruction loss takes other records' answers for them"
+            )
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``json.dumps``."""
+        names = (
+            "name", "origin", "weight", "path", "read", "kept", "validation", "tokens", "target_tokens", "longest",
+            "sampled", "notes", "typed", "judged", "contrasted",
+        )  # fmt: skip
+        return {
+            **{name: getattr(self, name) for name in names},
+            "lost": self.lost,
+            "markers": dict(self.markers),
+            "max_length_for_95_percent": self.max_length_for(_GOOD_SHARE),
+            "dropped": [
+                {"problem": kind.problem, "field": kind.field, "count": found.count, "message": found.message,
+                 "places": found.places}
+                for kind, found in self.dropped.items()
+            ],
+        }  # fmt: skip
 
 
 @dataclass
@@ -73,7 +190,7 @@ class DataReport:
     @property
     def dropped(self) -> int:
         """Records dropped in all sources."""
-        return sum(sum(s.dropped.values()) for s in self.sources)
+        return sum(s.lost for s in self.sources)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``json.dumps``."""
@@ -83,11 +200,11 @@ class DataReport:
             "mean_length": round(self.mean_length, 1),
             "longest": self.longest,
             "dropped": self.dropped,
-            "sources": [{**asdict(s), "dropped": dict(s.dropped)} for s in self.sources],
+            "sources": [s.to_json() for s in self.sources],
         }
 
     def table(self) -> RenderableType:
-        """For a terminal."""
+        """For a terminal: what is lost is coloured."""
         from rich.box import SIMPLE
         from rich.console import Group
         from rich.markup import escape
@@ -96,24 +213,31 @@ class DataReport:
 
         title = f"data: {self.examples} examples an epoch, {self.validation} for validation"
         table = Table(title=title, box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0))
-        table.add_column("source", overflow="ellipsis", no_wrap=True, max_width=24)
+        # The only column that may wrap is the one that gives way where all do not fit.
+        table.add_column("source", overflow="ellipsis", max_width=24)
         for name in ("weight", "read", "kept", "valid.", "tokens", "longest", "dropped"):
             table.add_column(name, justify="right", no_wrap=True)
+        lines = []
         for s in self.sources:
             origin = s.origin if s.origin.startswith(s.name) else f"{s.name}: {s.origin}"
+            lost = f"{s.lost} ({percent(s.lost_share)})" if s.lost else "0"
+            colour = "" if not s.lost else "yellow" if s.lost_share < _MUCH else "bold red"
             table.add_row(
                 escape(origin), f"{s.weight:g}", f"{s.read}{'+' if s.sampled else ''}", str(s.kept), str(s.validation),
-                f"{s.tokens:,}", str(s.longest), str(sum(s.dropped.values())),
+                f"{s.tokens:,}", str(s.longest), Text(lost, style=colour),
             )  # fmt: skip
-        return Group(table, *map(Text, self.reasons()))
+            lines += [Text(line) for line in s.notes]
+            lines += [Text(line, style=colour) for line in s.reasons()]
+            lines += [Text(line, style="yellow") for line in s.advice()]
+        return Group(table, *lines)
 
     def reasons(self) -> list[str]:
-        """For each reason of each source its number, one whole message, and the first places."""
-        lines = []
-        for source in self.sources:
-            lines += source.notes
-            for reason, count in source.dropped.most_common():
-                more = ", ..." if count > len(source.where[reason]) else ""
-                places = "; ".join(source.where[reason])
-                lines.append(f"{source.name}: dropped {count}, {source.messages[reason]} ({places}{more})")
-        return lines
+        """All that there is to say of the sources, a line each."""
+        return [line for s in self.sources for line in (*s.notes, *s.reasons(), *s.advice())]
+
+
+def percent(share: float) -> str:
+    """A share for people: neither none nor all where it is a little more or less."""
+    if 0 < share < 0.01:
+        return "<1 %"
+    return ">99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"

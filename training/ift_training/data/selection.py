@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
+import random
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ift_training.data.checks import can_judge
 from ift_training.data.encode import Encoder, EncodingError
+from ift_training.data.lost import check_nothing_missing
 from ift_training.data.mixture import ExampleDataset, Pool
-from ift_training.data.records import RecordError
+from ift_training.data.record_error import RecordError
+from ift_training.data.records import Record
 from ift_training.data.report import DataReport, SourceReport
 from ift_training.data.settings import SourceSettings, ValidationSettings
-from ift_training.data.sources import ProceduralSource, Source, SourceError, open_source
+from ift_training.data.sources import ProceduralSource, Source, open_source
+from ift_training.data.violations import violate
 
 _SAMPLE = 256
 """Procedural examples looked at before the start; there is no end of them."""
@@ -41,7 +46,7 @@ def prepare(
     sources: Sequence[SourceSettings], validation: ValidationSettings, encoder: Encoder, seed: int, *,
     violations: bool = False, progress: Progress | None = None,
 ) -> TrainingData:  # fmt: skip
-    """Read every source once, keep what fits, set validation apart. Raises SourceError when nothing is left.
+    """Read every source once, keep what fits, set validation apart. Raises SourceError where nothing is left of one.
 
     ``progress`` is called with the number of records looked at since the last call.
     """
@@ -50,49 +55,80 @@ def prepare(
     share = 0.0 if validation.sources else validation.share
     report = DataReport()
     train, held = list[Pool](), list[Pool]()
-    for source in opened:
-        kept, apart, found = _inspect(source, encoder, share, seed, progress)
+    reader = _Reader(encoder, violations, progress)
+    for number, source in enumerate(opened):
+        kept, apart, found = _inspect(source, reader, share, seed, f"sources.{number}")
         report.sources.append(found)
         train.append(kept)
         held.append(apart)
-    if any(found.kept for found in report.sources):
-        _check_each(report)
-    for settings in validation.sources:
-        kept, _, found = _inspect(open_source(settings, seed + 1), encoder, 0.0, seed, progress)
+    for number, settings in enumerate(validation.sources):
+        source = open_source(settings, seed + 1)
+        kept, _, found = _inspect(source, reader, 0.0, seed, f"validation.sources.{number}")
         found.name, found.validation, found.kept = f"{found.name} (validation)", found.kept, 0
         report.sources.append(found)
         held.append(kept)
+    check_nothing_missing(report)
     data = TrainingData(
         ExampleDataset(train, encoder, tasks, seed, violations=violations),
         ExampleDataset(held, encoder, tasks, seed, training=False, violations=violations),
         report,
     )
     report.examples, report.validation = len(data.train), len(data.validation)
-    if not data.train:
-        raise SourceError("sources: no record is left to train on. " + " ".join(report.reasons()))
     return data
 
 
-def _check_each(report: DataReport) -> None:
-    """A source that gives nothing would be missing from the training unnoticed."""
-    for number, found in enumerate(report.sources):
-        if not found.kept:
-            reasons = " ".join(DataReport([found]).reasons())
-            raise SourceError(
-                f"sources.{number}: no record of {found.name} can be used; mend it or take it out. {reasons}"
-            )
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """How records are looked at."""
+
+    encoder: Encoder
+    violations: bool
+    progress: Progress | None
+
+    def read(self, source: Source, report: SourceReport) -> tuple[array[int], array[int]]:
+        """Indexes of the records that become examples, and the keys of their prompts."""
+        kept, keys = array("Q"), array("Q")
+        for index in range(min(len(source), _SAMPLE) if source.fresh else len(source)):
+            report.read += 1
+            try:
+                record, task = source.record(index, 0)
+                self._keep(record, task, index, report)
+            except RecordError as error:
+                report.drop(error, functools.partial(source.where, index))
+            else:
+                kept.append(index)
+                keys.append(int.from_bytes(record.key, "little"))
+            if self.progress is not None:
+                self.progress(1)
+        return kept, keys
+
+    def _keep(self, record: Record, task: str, index: int, report: SourceReport) -> None:
+        """Count a record as an example. Raises EncodingError."""
+        report.tasks.setdefault(task, 0)
+        wrong = violate(record, random.Random(index)) if self.violations else None
+        try:
+            example = self.encoder.encode(record, violating=wrong)
+        except EncodingError as error:
+            if error.length is not None:
+                report.lengths.append(error.length)
+            raise
+        report.keep(len(example.input_ids), sum(example.labels_mask), task)
+        if record.example is None:
+            report.mark(self.encoder.typed_markers(record))
+        if self.violations and can_judge(record):
+            report.judged += 1
+            report.contrasted += example.violating is not None
 
 
-def _inspect(
-    source: Source, encoder: Encoder, share: float, seed: int, progress: Progress | None
-) -> tuple[Pool, Pool, SourceReport]:
+def _inspect(source: Source, reader: _Reader, share: float, seed: int, path: str) -> tuple[Pool, Pool, SourceReport]:
     """The pools for training and for validation of one source, and what was dropped."""
     settings = source.settings
     name = settings.name or (settings.task_names[0] if settings.file else "procedural")
     origin = str(settings.file.name) if settings.file else ", ".join(settings.procedural or ())
-    report = SourceReport(name, origin, settings.weight, sampled=source.fresh and len(source) > _SAMPLE)
+    report = SourceReport(name, origin, settings.weight, path, sampled=source.fresh and len(source) > _SAMPLE)
+    report.parsed = reader.encoder.renderer.parse_special_tokens
     report.notes = list(source.notes)
-    kept, keys = _read(source, encoder, report, progress)
+    kept, keys = reader.read(source, report)
     if isinstance(source, ProceduralSource):
         report.validation = round(share * len(source)) if settings.split != "validation" else 0
         held = ProceduralSource(settings, seed + 1, split="validation", count=max(1, report.validation))
@@ -100,31 +136,10 @@ def _inspect(
         return Pool(source, None if kept else nothing), Pool(held, None if report.validation else nothing), report
     train, validation = _split(kept, keys, share, seed)
     report.validation = len(validation)
+    if share and kept and not validation:
+        why = "there is one only" if len(kept) == 1 else "all ask the same"
+        report.notes.append(f"{name}: no record is set apart for validation, because {why}")
     return Pool(source, train), Pool(source, validation), report
-
-
-def _read(
-    source: Source, encoder: Encoder, report: SourceReport, progress: Progress | None
-) -> tuple[array[int], array[int]]:
-    """Indexes of the records that become examples, and the keys of their prompts."""
-    kept, keys = array("Q"), array("Q")
-    for index in range(min(len(source), _SAMPLE) if source.fresh else len(source)):
-        report.read += 1
-        where = functools.partial(source.where, index)
-        try:
-            record, _ = source.record(index, 0)
-            example = encoder.encode(record)
-        except RecordError as error:
-            report.drop(error.kind, where, f"{error.field} {error.message}")
-        except EncodingError as error:
-            report.drop(error.reason, where)
-        else:
-            report.keep(len(example.input_ids), sum(example.labels_mask))
-            kept.append(index)
-            keys.append(int.from_bytes(record.key, "little"))
-        if progress is not None:
-            progress(1)
-    return kept, keys
 
 
 def _split(kept: array[int], keys: array[int], share: float, seed: int) -> tuple[array[int], array[int]]:

@@ -68,6 +68,8 @@ class SourceSettings(BaseModel):
         other = {"file": ("split", "count"), "procedural": ("limit", "rename", "ignore", "checks")}[kind]
         if wrong := [name for name in other if name in self.model_fields_set]:
             raise ValueError(f"{wrong[0]}: means nothing beside `{kind}`; take it out")
+        if self.procedural is not None and self.count < len(self.procedural):
+            raise ValueError(f"count: {self.count} is less than the {len(self.procedural)} families; some had none")
         return self
 
     @property

@@ -77,8 +77,7 @@ def _cell(text: str) -> str:
 
 def _data(report: TrainingReport) -> str:
     rows = [
-        f"| {_cell(s.name)} | {_cell(s.origin)} | {s.weight:g} | {s.kept} | {s.validation} "
-        f"| {sum(s.dropped.values())} |"
+        f"| {_cell(s.name)} | {_cell(s.origin)} | {s.weight:g} | {s.kept} | {s.validation} | {s.lost} |"
         for s in report.data.sources
     ]
     return (

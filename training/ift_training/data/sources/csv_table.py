@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ift_training.data.records import RecordError
+from ift_training.data.record_error import Problem, RecordError
 from ift_training.data.sources.base import SourceError
 from ift_training.data.sources.mapped import MappedFile
 
@@ -62,15 +62,15 @@ class CsvReader:
             row = self._row(self._offsets[index])
         except UnicodeDecodeError as error:
             raise RecordError(
-                "line", f"is not UTF-8 at byte {error.start}; save the file as UTF-8", "is not UTF-8"
+                "line", f"is not UTF-8 at byte {error.start}; save the file as UTF-8", Problem.UNREADABLE
             ) from error
         except csv.Error as error:
-            raise RecordError("line", f"is not CSV: {error}", "is not CSV") from error
+            raise RecordError("line", f"is not CSV: {error}", Problem.UNREADABLE) from error
         if len(row) != len(self._header):
             raise RecordError(
                 "line",
                 f"does not fit its header: it has {len(row)} cells, not {len(self._header)}",
-                "does not fit its header",
+                Problem.NOT_A_RECORD,
             )
         return {name: _value(name, cell) for name, cell in zip(self._header, row, strict=True) if cell}
 
@@ -175,5 +175,5 @@ def _value(name: str, cell: str) -> Any:
             return json.loads(cell)
         except (ValueError, RecursionError) as error:
             if name not in ("prompt", "completion"):
-                raise RecordError(name, f"is not JSON in its cell: {error}", "is not JSON in its cell") from error
+                raise RecordError(name, f"is not JSON in its cell: {error}", Problem.WRONG_TYPE) from error
     return cell

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ift_training.data.checks import judge
-from ift_training.data.records import Record, RecordError, parse_record
+from ift_training.data.record_error import Problem, RecordError
+from ift_training.data.records import Record, parse_record
 from ift_training.data.settings import SourceSettings
 from ift_training.data.sources.base import Reader, SourceError
 from ift_training.data.sources.csv_table import CsvReader
@@ -64,7 +65,7 @@ class FileSource:
         if self.settings.checks:
             record = dataclasses.replace(record, checks=(*record.checks, *self.settings.checks))
         if not (verdict := judge(record, record.response)):
-            raise RecordError("output", f"fails its own check: {verdict.reason}", "fails its own check")
+            raise RecordError("output", f"fails its own check: {verdict.reason}", Problem.FAILS_CHECK)
         return record, self.task
 
     def where(self, index: int) -> str:
