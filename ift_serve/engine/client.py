@@ -33,6 +33,7 @@ from ift_serve.engine.messages import (
     StopCandidate,
     UnloadAdapter,
 )
+from ift_serve.engine.places import Places
 from ift_serve.engine.spool import Spool
 from ift_serve.engine.supervisor import WORKER_MODULE, Supervisor
 from ift_serve.engine.totals import EngineTotals
@@ -79,7 +80,7 @@ class BaseEngineClient(ABC):
         self._calls = Calls()
         self._callbacks: list[Callable[[State], None]] = []
         self._changed = asyncio.Event()
-        self._held_up = 0
+        self._crowd = Places(2 * config.max_waiting)
         self.adapters = AdapterDirectory()
         self._wanted: dict[str, AdapterSource] = {}
         self._unloads: Counter[str] = Counter()
@@ -115,7 +116,7 @@ class BaseEngineClient(ABC):
         Ends with the output that says ``request_finished``, or when every candidate was stopped. Leaving
         early aborts the request. Raises ``EngineError``.
         """
-        await self._until_ready(request.deadline, request.adapter)
+        await self._until_ready(request.client, request.deadline, request.adapter)
         call = self._calls.open(request.request_id, request.sampling.candidates)
         self._send(request)
         try:
@@ -128,7 +129,7 @@ class BaseEngineClient(ABC):
 
     async def score(self, request: ScoreRequest) -> ScoreOutput:
         """The scores of all continuations. Raises ``EngineError``."""
-        await self._until_ready(request.deadline, request.adapter)
+        await self._until_ready(request.client, request.deadline, request.adapter)
         call = self._calls.open(request.request_id, 0)
         self._send(request)
         try:
@@ -144,7 +145,7 @@ class BaseEngineClient(ABC):
         ``shown_path`` is what clients know it as; ``root``: where it must lie, see ``LoadAdapter``. Raises
         ``EngineError``; the old version then goes on serving. A caller that goes away does not end the load.
         """
-        await self._until_ready(None)
+        await self._until_ready(_OWN_NUMBERS, None)
         source = AdapterSource(path, shown_path or path, root)
         task = asyncio.create_task(self._load_and_note(name, source))
         self._tasks.add(task)
@@ -187,7 +188,7 @@ class BaseEngineClient(ABC):
 
     async def unload_adapter(self, reference: str, drain_seconds: float = 60.0) -> list[AdapterInfo]:
         """Refuse new requests for ``name`` or ``name@version``; wait until it is free. Raises ``EngineError``."""
-        await self._until_ready(None)
+        await self._until_ready(_OWN_NUMBERS, None)
         name, _, version = reference.partition("@")
         self.lost.pop(name, None)
         newest = self.adapters.find(name)
@@ -242,10 +243,10 @@ class BaseEngineClient(ABC):
     def _must_wait(self, name: str) -> bool:
         return self.state in ("starting", "restarting") or (self.state == "ready" and name in self._restoring)
 
-    async def _until_ready(self, deadline: float | None, adapter: str = "") -> None:
+    async def _until_ready(self, caller: str, deadline: float | None, adapter: str = "") -> None:
         """Wait while the engine restarts or loads ``adapter`` again.
 
-        In a bounded crowd, up to the deadline, and not for ever.
+        Among at most so many calls of the same caller, up to the deadline, and not for ever.
         """
         name = adapter.partition("@")[0]
         if name:
@@ -254,15 +255,16 @@ class BaseEngineClient(ABC):
             if len(self._asked) > _REMEMBERED_NAMES:
                 del self._asked[next(iter(self._asked))]
         if self.state != "ready" or name in self._restoring:
-            await self._wait_until_ready(deadline, name)
+            await self._wait_until_ready(caller, deadline, name)
         if name in self.lost:
             text = f"adapter: {name!r} was lost when the engine restarted: {self.lost[name]}; load it again"
             raise EngineError(FailureKind.NOT_FOUND, text, "adapter")
 
-    async def _wait_until_ready(self, deadline: float | None, name: str) -> None:
-        if self._held_up >= self.config.max_waiting:
-            raise EngineError(FailureKind.OVERLOADED, "too many calls wait for the engine", retry_after=1.0)
-        self._held_up += 1
+    async def _wait_until_ready(self, caller: str, deadline: float | None, name: str) -> None:
+        if not self._crowd.has_room(caller):
+            message = f"{self._crowd.held(caller)} calls of this caller wait for the engine already"
+            raise EngineError(FailureKind.OVERLOADED, message, retry_after=1.0)
+        self._crowd.take(caller)
         self._waiting_for[name] += 1
         patience = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
         try:
@@ -277,7 +279,7 @@ class BaseEngineClient(ABC):
             message = "the engine does not come back"
             raise EngineError(FailureKind.UNAVAILABLE, message, retry_after=_LONGEST_WAIT) from None
         finally:
-            self._held_up -= 1
+            self._crowd.leave(caller)
             self._waiting_for[name] -= 1
         if self.state == "closed":
             raise EngineError(FailureKind.UNAVAILABLE, "the engine is closed")

@@ -26,7 +26,9 @@ class EngineConfig(BaseModel):
     total_blocks: Count | None = Field(default=None, description="cache blocks; overrides `cache_bytes`")
     max_batch_tokens: Count = Field(default=512, description="tokens computed in one step")
     max_sequences: Count = Field(default=64, description="sequences that run at once")
-    max_waiting: Count = Field(default=256, description="requests that wait; past it new ones are refused")
+    max_waiting: Count = Field(
+        default=256, description="requests of one caller that wait, twice as many of all; past it new ones are refused"
+    )
     prefix_caching: bool = True
     adapter_slots: Count = Field(default=32, description="adapters that requests use at once")
     max_lora_rank: Annotated[int, Field(gt=0, le=256)] = Field(default=64, description="largest rank that is loaded")

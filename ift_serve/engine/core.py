@@ -32,6 +32,7 @@ from ift_serve.engine.messages import (
 )
 from ift_serve.engine.outgoing import candidate_outputs, score_output
 from ift_serve.engine.pace import Pace
+from ift_serve.engine.places import Places
 from ift_serve.engine.progress import Progress
 from ift_serve.engine.request import Generation, Request, Scoring
 from ift_serve.engine.scheduler import Scheduler
@@ -85,13 +86,16 @@ class EngineCore:
         self._strategies = strategies
         self._model = runner.description
         self._max_waiting = config.max_waiting
+        self._places = Places(2 * config.max_waiting)
         self._tables = BlockTables(runner.total_blocks, runner.block_size, config.prefix_caching)
         self._adapters = AdapterRegistry(
             adapter_host or NoAdapters(), clock, patience=config.patience,
             limits=AdapterLimits(config.max_adapters, config.max_adapter_bytes or available_memory() // 2),
         )  # fmt: skip
         self._gate = AdapterGate(self._adapters)
-        self._scheduler = Scheduler(self._tables, config.max_batch_tokens, config.max_sequences, self._gate)
+        self._scheduler = Scheduler(
+            self._tables, config.max_batch_tokens, config.max_sequences, self._gate, self._places
+        )
         self._validator = RequestValidator(self._model, runner.block_size, runner.total_blocks)
         self._requests: dict[str, Request] = {}
         self._deadlines = Deadlines()
@@ -121,9 +125,11 @@ class EngineCore:
             raise RefusedError(FailureKind.INVALID, "request_id: already in use", "request_id")
         adapter = self._adapters.resolve(message.adapter)
         self._validator.check(message)
-        if self._scheduler.waiting_requests >= self._max_waiting:
+        places = self._places
+        if not places.has_room(message.client):
             soon = self._pace.seconds_for(self._max_waiting / 4)
-            raise RefusedError(FailureKind.OVERLOADED, f"{self._max_waiting} requests are waiting already", "", soon)
+            text = f"{places.held(message.client)} requests of this caller and {places.taken} of all wait already"
+            raise RefusedError(FailureKind.OVERLOADED, text, "", soon)
         now = self._clock()
         if message.deadline is not None and message.deadline <= now:
             raise RefusedError(FailureKind.DEADLINE, "the deadline had passed on arrival")
@@ -138,15 +144,18 @@ class EngineCore:
         self, message: GenerateRequest | ScoreRequest, adapter: AdapterVersion | None, number: int, now: float
     ) -> Request:
         accounts = self._scheduler.accounts
+        is_owed = self._places.held(message.client) > 0
         request: Generation | Scoring
         if isinstance(message, GenerateRequest):
             strategy = self._make_strategy(message)
-            request = Generation(message, number, accounts.open(message.client), now, strategy, adapter)
+            request = Generation(
+                message, number, accounts.open(message.client, is_owed=is_owed), now, strategy, adapter
+            )
             ends = [*self._model.eos_ids, *message.end_ids, *(adapter.facts.end_ids if adapter is not None else ())]
             request.set_limits(ends, self._model.context_length)
             request.control = RequestControl(request, self._scheduler)
         else:
-            request = Scoring(message, number, accounts.open(message.client), now, adapter)
+            request = Scoring(message, number, accounts.open(message.client, is_owed=is_owed), now, adapter)
             if not request.width:
                 request.done = True
                 accounts.close(request.account)
@@ -318,6 +327,7 @@ class EngineCore:
             if sequence.held_back and sequence.computed == sequence.goal and sequence.ended is None:
                 self._reach_goal(sequence)
         self._batch_tokens = total
+        self._scheduler.accounts.advance(total)
 
     def _accept(self, sequence: Sequence, token: SampledToken, now: float) -> None:
         """One drawn token: append it, see whether it ends the sequence, let the strategy decide."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Residency(Protocol):
 class AdapterGate:
     """A request holds its adapter's slot while any of its tokens have blocks.
 
-    Of the requests that found no slot, the first (by priority, then by when it was turned away) is served next, and
+    Of the requests that found no slot, the first by rank (see ``shares``) is served next, and
     stays the first until it starts or ends. Meanwhile requests of the base model pass freely, those of resident
     adapters ``_PATIENCE`` times; then slots are left to run empty for it.
     """
@@ -43,7 +44,7 @@ class AdapterGate:
             return True
         assert self._residency is not None
         first = self._first
-        behind = first is not None and request is not first and request.priority <= first.priority
+        behind = first is not None and request is not first and request.rank > first.rank
         patient = not behind or self._passed < _PATIENCE
         if patient and self._residency.can_enter(adapter, only_resident=behind):
             return True
@@ -86,5 +87,5 @@ class AdapterGate:
         del self._turned_away[request]
         self.changed = True
         if request is self._first:
-            self._first = min(self._turned_away, key=lambda other: -other.priority, default=None)
+            self._first = min(self._turned_away, key=attrgetter("rank"), default=None)
             self._passed = 0

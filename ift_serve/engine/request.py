@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ift_serve.engine.accounts import Account
 from ift_serve.engine.messages import (
     ContinuationScore,
     FinishReason,
@@ -15,9 +16,9 @@ from ift_serve.engine.messages import (
 from ift_serve.engine.prefix import root_digest
 from ift_serve.engine.seeds import candidate_seed
 from ift_serve.engine.sequence import Sequence
+from ift_serve.engine.shares import rank
 from ift_serve.engine.step import AdaptedPrompt, SamplingRow
 from ift_serve.engine.strategy import Strategy
-from ift_serve.engine.waiting import Account
 
 if TYPE_CHECKING:
     from ift_serve.engine.adapters import AdapterVersion
@@ -41,6 +42,7 @@ class Request(ABC):
         self.request_id = message.request_id
         self.number = number
         self.priority = message.priority
+        self.rank = rank(number, message.priority)
         self.account = account
         self.deadline = message.deadline
         self.prompt = message.token_ids

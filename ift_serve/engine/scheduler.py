@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from bisect import insort
-from itertools import count
+from itertools import chain, count
 from operator import attrgetter
 
+from ift_serve.engine.accounts import Account, Accounts
 from ift_serve.engine.gate import AdapterGate
+from ift_serve.engine.places import Places
 from ift_serve.engine.request import Request
 from ift_serve.engine.sequence import Sequence
+from ift_serve.engine.shares import FairShares
 from ift_serve.engine.step import SequenceStep, StepBatch
 from ift_serve.engine.tables import BlockTables
-from ift_serve.engine.waiting import Accounts, WaitingQueue
+from ift_serve.engine.waiting import WaitingQueue
 
 _KEY = attrgetter("key")
 _PUT_OFF = 64
@@ -19,27 +22,29 @@ _PUT_OFF = 64
 
 
 class Scheduler:
-    """Sequences by state, each list in order of precedence (priority, then age, then candidate).
+    """Sequences by state, each list in order of precedence (rank, then candidate); callers by ``FairShares``.
 
     ``running`` sequences have a row and all blocks for the tokens they have; each goes forward in every
     step in which the budget reaches it. ``parked`` ones wait for a row or for blocks: forks may hold shared
     blocks meanwhile, preempted ones hold none and compute their tokens again. ``waiting`` holds requests
     that have not started, ``slotless`` those of them whose adapter found no slot, until that may have changed.
 
-    Blocks run out only while sequences grow. Then those of least precedence lose theirs, so the first
-    always advances and every request that fits into the cache alone ends.
+    Blocks run out only while sequences grow. Then those of least precedence lose theirs, of callers above their
+    share before others, so the first always advances and every request that fits into the cache alone ends.
     """
 
     def __init__(
-        self, tables: BlockTables, max_batch_tokens: int, max_sequences: int, gate: AdapterGate | None = None
+        self, tables: BlockTables, max_batch_tokens: int, max_sequences: int, gate: AdapterGate, places: Places
     ) -> None:
         self._tables = tables
-        self._gate = gate or AdapterGate()
+        self._gate = gate
+        self._places = places
         self._max_batch_tokens = max_batch_tokens
         self._max_sequences = max_sequences
         self._numbers = count()
         self._steps: list[SequenceStep] = []
         self.accounts = Accounts()
+        self._shares = FairShares(self.accounts, max_sequences, tables.blocks.total)
         self.waiting = WaitingQueue()
         self.slotless: dict[Request, None] = {}
         self.running: list[Sequence] = []
@@ -55,22 +60,23 @@ class Scheduler:
         self._tables.begin_step()
         if self._gate.changed:
             self._ask_again()
-        if self.parked or len(self.waiting):
-            self._make_room()
+        first = self._make_room() if self.parked or len(self.waiting) else None
         self._schedule_decodes()
         budget = self._max_batch_tokens - len(self._steps)
         if len(self._steps) < len(self.running):
             budget = self._schedule_chunks(budget)
         if budget and (self.parked or len(self.waiting)):
-            self._admit(budget, now)
+            self._admit(budget, now, first)
         return StepBatch(self._steps, self._tables.copies)
 
     def enqueue(self, request: Request) -> None:
         """A new request, with its root sequence, waits for its turn."""
+        self._places.take(request.account.client)
         self.waiting.push(request)
 
     def withdraw(self, request: Request) -> None:
-        """A request that has not started will not. Others are ignored."""
+        """A request that has not started will not."""
+        self._places.leave(request.account.client)
         self.slotless.pop(request, None)
         self.waiting.remove(request)
 
@@ -80,10 +86,10 @@ class Scheduler:
         return len(self.waiting) + len(self.slotless)
 
     def _ask_again(self) -> None:
-        """Slots have changed: those who found none wait for their turn again, before their client's others."""
+        """Slots have changed: those who found none wait for their turn again."""
         self._gate.changed = False
-        for request in reversed(self.slotless):
-            self.waiting.push_back_first(request)
+        for request in self.slotless:
+            self.waiting.push(request)
         self.slotless.clear()
 
     def split(self, root: Sequence) -> None:
@@ -97,15 +103,29 @@ class Scheduler:
         """Start ``child`` on the parent's blocks; without a free row it is parked with them."""
         self._tables.share(parent, child)
         free_row = len(self.running) < self._max_sequences and not self.parked
-        insort(self.running if free_row else self.parked, child, key=_KEY)
+        if free_row:
+            self._give_row(child)
+        else:
+            insort(self.parked, child, key=_KEY)
 
     def remove(self, sequence: Sequence) -> None:
         """Free the row and the blocks of a sequence that ended. A waiting request's root has neither."""
-        if sequence in self.running:
-            self.running.remove(sequence)
+        if sequence.has_row:
+            self._take_row(sequence)
         elif sequence in self.parked:
             self.parked.remove(sequence)
         self._tables.release(sequence)
+
+    def _give_row(self, sequence: Sequence) -> None:
+        insort(self.running, sequence, key=_KEY)
+        sequence.has_row = True
+        sequence.turn_start = len(sequence.tokens)
+        sequence.request.account.rows += 1
+
+    def _take_row(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        sequence.has_row = False
+        sequence.request.account.rows -= 1
 
     def next_number(self) -> int:
         """A number that no sequence of this process has had."""
@@ -114,7 +134,9 @@ class Scheduler:
     def _schedule_decodes(self) -> None:
         """One token for every running sequence that has just one to compute."""
         scheduled, steps = self.scheduled, self._steps
-        for sequence in self.running:  # preemption shortens the list from its end, which iteration allows
+        for sequence in tuple(self.running):
+            if not sequence.has_row:  # preempted by one before it
+                continue
             position = sequence.computed
             if len(sequence.tokens) - position != 1 or sequence.held_back:
                 continue
@@ -135,10 +157,10 @@ class Scheduler:
     def _schedule_chunks(self, budget: int) -> int:
         """Go on with running sequences that have several tokens to compute. Returns the budget left."""
         done = set(map(id, self.scheduled))
-        for sequence in self.running:  # as above
+        for sequence in tuple(self.running):
             if budget == 0:
                 break
-            if id(sequence) not in done:
+            if sequence.has_row and id(sequence) not in done:
                 budget -= self._schedule_chunk(sequence, budget)
         return budget
 
@@ -172,35 +194,60 @@ class Scheduler:
         return end - start
 
     def _next(self) -> Sequence | Request | None:
-        """What gets a row next, of what has a slot: at equal priority, what has started goes before what has not."""
-        while (head := self.waiting.head()) is not None and not self._gate.admits(head):
-            self.waiting.remove(head)
-            self.slotless[head] = None
-        parked = next((sequence for sequence in self.parked if self._gate.admits(sequence.request)), None)
-        if parked is not None and (head is None or head.priority <= parked.request.priority):
-            return parked
-        return head
+        """What gets a row next, of what has a slot: the first in order of the callers' firsts."""
+        refused: set[Request] = set()
+        while firsts := self._firsts(refused):
+            first = min(firsts.values(), key=self._order)
+            request = _root(first).request
+            if self._gate.admits(request):
+                return first
+            if isinstance(first, Request):
+                self.waiting.remove(first)
+                self.slotless[first] = None
+            else:
+                refused.add(request)
+        return None
 
-    def _make_room(self) -> None:
-        """Preempt running sequences of lower priority than what waits first, as far as it needs."""
+    def _firsts(self, refused: set[Request]) -> dict[Account, Sequence | Request]:
+        """What each caller would start next: what has started before what has not, unless that is more urgent."""
+        firsts: dict[Account, Sequence | Request] = {}
+        for sequence in self.parked:
+            if sequence.request not in refused:
+                firsts.setdefault(sequence.request.account, sequence)
+        for request in self.waiting.heads():
+            parked = firsts.get(request.account)
+            other = None if parked is None else _root(parked).request
+            if other is None or (request.priority > other.priority and request.rank < other.rank):
+                firsts[request.account] = request
+        return firsts
+
+    def _order(self, first: Sequence | Request) -> tuple[bool, float, bool, tuple[int, ...]]:
+        root = _root(first)
+        return *self._shares.order(root.request), isinstance(first, Request), root.key
+
+    def _make_room(self) -> Sequence | Request | None:
+        """Preempt running sequences that give way to what comes first, as far as it needs. Returns that."""
+        self._shares.measure(chain(self.running, self.parked))
         head = self._next()
         if head is None:
-            return
+            return None
         root = _root(head)
-        while self.running and self.running[-1].request.priority < root.request.priority:
-            if len(self.running) < self._max_sequences and self._fits(root, self._tables.hits(root)):
-                return
-            self._preempt(self.running[-1])
+        while len(self.running) >= self._max_sequences or not self._fits(root, self._tables.hits(root)):
+            victim = next((one for one in reversed(self.running) if self._shares.gives_way(one, root.request)), None)
+            if victim is None:
+                break
+            self._preempt(victim)
+        return head
 
-    def _admit(self, budget: int, now: float) -> None:
-        """Give rows to parked sequences and waiting requests, in order, until one does not fit.
+    def _admit(self, budget: int, now: float, first: Sequence | Request | None) -> None:
+        """Give rows to parked sequences and waiting requests, in order from ``first``, until one does not fit.
 
         A sequence whose next block is being computed in this very step is put off: in the next one it
         takes that block up from the cache.
         """
         put_off: list[Sequence | Request] = []
         while budget and len(self.running) < self._max_sequences:
-            head = self._next()
+            head, first = first or self._next(), None
             if head is None:
                 break
             root = _root(head)
@@ -219,19 +266,19 @@ class Scheduler:
             if isinstance(item, Sequence):
                 insort(self.parked, item, key=_KEY)
             else:
-                self.waiting.push_back_first(item)
+                self.waiting.push(item)
 
     def _start(self, sequence: Sequence, hits: list[int], budget: int, now: float) -> int:
         """Give a row and blocks, cached ones first; schedule the first chunk. Returns its tokens."""
         self._tables.take_up(sequence, hits)
-        insort(self.running, sequence, key=_KEY)
+        self._give_row(sequence)
         request = sequence.request
         request.slot = sequence.decode_step.adapter = self._gate.start(request)
         if not request.admitted:
             request.admitted = now
             request.cached_tokens = sequence.computed
             self.cached_tokens += sequence.computed
-            self.accounts.note_admission(request.account)
+            self._places.leave(request.account.client)
         if sequence.computed == sequence.goal:
             self.split(sequence)
         return self._schedule_chunk(sequence, budget)
@@ -278,7 +325,8 @@ class Scheduler:
             if parked is not None:
                 self._strip(parked)
                 continue
-            victim = self.running[-1]
+            self._shares.measure(chain(self.running, self.parked))
+            victim = self._shares.last_to_spare(self.running) or self.running[-1]
             self._preempt(victim)
             if victim is sequence:
                 return False
@@ -290,7 +338,8 @@ class Scheduler:
             index = self.scheduled.index(sequence)
             del self.scheduled[index], self._steps[index]
             sequence.pending = False
-        self.running.remove(sequence)
+        self._take_row(sequence)
+        self._shares.preempted(sequence)
         self._strip(sequence)
         insort(self.parked, sequence, key=_KEY)
         sequence.request.preemptions += 1
@@ -300,7 +349,7 @@ class Scheduler:
         """Take the blocks of a sequence that has no row; with a request's last ones goes its adapter's slot."""
         self._tables.release(sequence)
         request = sequence.request
-        if request.adapter is not None and not any(s.table or s in self.running for s in request.live):
+        if request.adapter is not None and not any(s.table or s.has_row for s in request.live):
             self._gate.suspend(request)
 
     def check_integrity(self) -> None:
@@ -311,6 +360,7 @@ class Scheduler:
         for group in (self.running, self.parked):
             assert [s.key for s in group] == sorted(s.key for s in group), "out of order"
         for sequence in resident:
+            assert sequence.has_row == (sequence in self.running), "a row that is not known"
             assert sequence.ended is None, f"sequence {sequence.number} ended and still has a place"
 
 

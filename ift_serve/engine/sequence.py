@@ -19,6 +19,7 @@ class Sequence:
 
     ``tokens[:computed]`` have keys and values in the blocks of ``table``. ``held_back`` is 1 where the last
     token is not to be computed: a prompt that several sequences will share, or a text that is only scored.
+    ``turn_start`` is how many tokens it had when it last got a row (``has_row``).
     ``pending`` is set while a step computes it, until its result is taken in.
     """
 
@@ -30,6 +31,7 @@ class Sequence:
         "decode_step",
         "digests",
         "ended",
+        "has_row",
         "held_back",
         "key",
         "last_token",
@@ -51,16 +53,19 @@ class Sequence:
         "table",
         "tokens",
         "top_log_probs",
+        "turn_start",
     )
 
     def __init__(self, request: Request, number: int, ordinal: int, tokens: list[int]) -> None:
         self.request = request
         self.number = number
         self.ordinal = ordinal
-        self.key = (-request.priority, request.number, ordinal)
+        self.key = (*request.rank, ordinal)
         self.tokens = tokens
         self.prompt_length = request.prompt_length
         self.held_back = 0
+        self.has_row = False
+        self.turn_start = len(tokens)
         self.computed = 0
         self.table: list[int] = []
         self.capacity = 0
