@@ -40,7 +40,7 @@ def serve(
     context_length: Annotated[int | None, typer.Option(help="tokens of prompt and answer", min=1)] = None,
     max_sequences: Annotated[int | None, typer.Option(help="sequences that run at once", min=1)] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="tokens computed in one step", min=1)] = None,
-    max_waiting: Annotated[int | None, typer.Option(help="requests that wait", min=1)] = None,
+    max_waiting: Annotated[int | None, typer.Option(help="requests of one caller that wait", min=1)] = None,
     cache_mib: Annotated[int | None, typer.Option(help="memory for keys and values, MiB", min=1)] = None,
     attention_backend: Annotated[str, typer.Option(help="auto, triton, cpu, reference (for debugging)")] = "auto",
     adapter: Annotated[
@@ -76,6 +76,10 @@ def serve(
     ] = None,
     stream_entries: Annotated[int | None, typer.Option(help="the same of a streamed answer", min=1024)] = None,
     max_calls: Annotated[int | None, typer.Option(help="calls in flight", min=1)] = None,
+    max_admin_calls: Annotated[int | None, typer.Option(help="adapter calls of one caller in flight", min=1)] = None,
+    max_priority: Annotated[
+        int | None, typer.Option(help="highest priority of callers of role generate", min=0, max=100)
+    ] = None,
     max_connections: Annotated[int | None, typer.Option(help="open connections", min=1)] = None,
     max_streams: Annotated[int | None, typer.Option(help="calls on one connection", min=1)] = None,
     max_watches: Annotated[int | None, typer.Option(help="watches of adapters, of health", min=1)] = None,
@@ -118,11 +122,12 @@ def serve(
                 "adapter_folder": adapter_folder, "sampling_defaults": sampling_defaults,
                 "chat_template": chat_template, "parse_special_tokens": parse_special_tokens,
                 "limits": _given(
-                    request_bytes=request_bytes, answer_entries=answer_entries, stream_entries=stream_entries
+                    request_bytes=request_bytes, answer_entries=answer_entries, stream_entries=stream_entries,
+                    max_priority=max_priority,
                 ),
                 **_given(
                     max_calls=max_calls, max_connections=max_connections, max_streams=max_streams,
-                    max_watches=max_watches,
+                    max_watches=max_watches, max_admin_calls=max_admin_calls,
                 ),
             }
         )  # fmt: skip

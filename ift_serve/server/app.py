@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from ift_serve.engine.client import BaseEngineClient, EngineClient, State
 from ift_serve.engine.errors import EngineError
+from ift_serve.engine.places import Places
 from ift_serve.server.adapters import AdapterRoots, AdapterService
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.calls import CallGuard
@@ -44,7 +45,10 @@ class Server:
         self.port = 0
         self.metrics_port: int | None = None
         self._authenticator = Authenticator(config.tokens_file)
-        self._guard = CallGuard(self._authenticator, self.metrics, config.max_calls)
+        self._guard = CallGuard(
+            self._authenticator, self.metrics,
+            {"generate": Places(config.max_calls), "admin": Places(2 * (config.max_admin_calls + config.max_watches))},
+        )  # fmt: skip
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=options(config), interceptors=(OpenStreamLimit(config.max_watches),))
         self._watchdog = LoopWatchdog(self.metrics.loop_blocked.inc)

@@ -9,12 +9,13 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
+from ift_serve.engine.places import Places
 from ift_serve.server.auth import Authenticator, Identity, Role, require
 from ift_serve.server.errors import StatusError, as_status, details
 from ift_serve.server.metrics import Metrics
@@ -42,12 +43,12 @@ class Call:
 
 
 class CallGuard:
-    """Opens and closes calls."""
+    """Opens and closes calls. ``places``: how many may be open at once, of the calls that need each role."""
 
-    def __init__(self, authenticator: Authenticator, metrics: Metrics, max_calls: int) -> None:
+    def __init__(self, authenticator: Authenticator, metrics: Metrics, places: Mapping[Role, Places]) -> None:
         self._authenticator = authenticator
         self._metrics = metrics
-        self._max_calls = max_calls
+        self._places = places
         self._count = itertools.count()
         self.in_flight = 0
         self.draining = False
@@ -69,11 +70,11 @@ class CallGuard:
             identity = self._authenticator.identify(metadata, host(context.peer()))
             notes["client"] = identity.name
             require(identity, role)
-            self._admit()
-            yield Call(
-                method, request_id, f"{request_id}/{next(self._count)}", identity, arrival,
-                _deadline(remaining, arrival), notes,
-            )  # fmt: skip
+            with self._place(identity.name, role):
+                yield Call(
+                    method, request_id, f"{request_id}/{next(self._count)}", identity, arrival,
+                    _deadline(remaining, arrival), notes,
+                )  # fmt: skip
         except (asyncio.CancelledError, GeneratorExit):
             # gRPC cancels a call whose deadline has passed as it does one whose caller went away.
             late = remaining is not None and time.monotonic() - arrival >= remaining - _CLOCK_TOLERANCE
@@ -100,13 +101,19 @@ class CallGuard:
                 extra={"method": method, "request_id": request_id, "code": code.name, "seconds": seconds, **notes},
             )
 
-    def _admit(self) -> None:
+    @contextlib.contextmanager
+    def _place(self, caller: str, role: Role) -> Iterator[None]:
         if self.draining:
             raise StatusError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down", retry_after=1.0)
-        if self.in_flight > self._max_calls:
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._max_calls} calls are in flight already", retry_after=1.0
-            )
+        places = self._places[role]
+        if not places.has_room(caller):
+            message = f"{places.held(caller)} calls of this caller and {places.taken} of all are in flight already"
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after=1.0)
+        places.take(caller)
+        try:
+            yield
+        finally:
+            places.leave(caller)
 
 
 def _request_id(metadata: list[tuple[str, str | bytes]]) -> str:

@@ -34,6 +34,7 @@ class Limits(BaseModel):
     messages: int = Field(default=1024, ge=1, description="messages of a conversation")
     parts: int = Field(default=4096, ge=1, description="parts of all messages of a conversation")
     text_bytes: int = Field(default=2**20, ge=1024, description="bytes of text that are tokenised as one")
+    max_priority: int = Field(default=10, ge=0, le=100, description="of callers of role generate; admins: 100")
     batch_bytes: int = Field(default=2**23, ge=1024, description="bytes of all texts tokenised for one request")
 
 
@@ -73,7 +74,12 @@ class ServerConfig(BaseModel):
         gt=0,
         description="seconds the engine has to load the model while it gets on",
     )
-    max_calls: int = Field(default=1024, ge=1, description="calls in flight; past it RESOURCE_EXHAUSTED")
+    max_calls: int = Field(
+        default=1024, ge=1, description="calls in flight, half of them one caller's; past it RESOURCE_EXHAUSTED"
+    )
+    max_admin_calls: int = Field(
+        default=16, ge=1, description="adapter calls of one caller in flight beside its watches, twice as many of all"
+    )
     max_connections: int = Field(default=1024, ge=1, description="open connections; past it new ones are closed")
     max_streams: int = Field(default=256, ge=1, description="calls on one connection; past it they wait at the client")
     max_watches: int = Field(default=64, ge=1, description="adapter watches, and health watches and reflection streams")

@@ -133,7 +133,7 @@ class InferenceService:
             end_ids=self._ends,
             # Stop strings are found in the text as it is made; otherwise few and large messages will do.
             whole=whole and not stop,
-            priority=self._validator.priority(request.priority),
+            priority=self._validator.priority(request.priority, call.identity.role),
             adapter=request.adapter,
             client=call.identity.name,
             arrival=call.arrival,

@@ -59,7 +59,7 @@ class Scorer:
 
     async def score(self, request: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         """Dispatch on what is scored."""
-        priority = self._validator.priority(request.priority)
+        priority = self._validator.priority(request.priority, call.identity.role)
         kind = request.WhichOneof("kind")
         if kind == "continuations":
             return await self._continuations(request, call, priority)

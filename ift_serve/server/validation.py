@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from ift_serve.engine.messages import ModelDescription, SamplingDefaults, SamplingParams
+from ift_serve.server.auth import Role as CallerRole
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import StatusError, invalid
 from ift_serve.text.prompt import Message, Part, PromptRenderer, RenderedPrompt, Role, Segment
@@ -108,9 +109,11 @@ class Validator:
                 raise invalid(f"{path}[{index}]", f"{token} is not below the vocabulary size of {size}")
         return listed
 
-    def priority(self, value: int) -> int:
-        """A priority within bounds."""
-        return int(number("priority", value, -_MAX_PRIORITY, _MAX_PRIORITY))
+    def priority(self, value: int, role: CallerRole) -> int:
+        """A priority within the bounds of the caller's role."""
+        if role == "admin":
+            return int(number("priority", value, -_MAX_PRIORITY, _MAX_PRIORITY))
+        return int(number("priority", value, -_MAX_PRIORITY, self._limits.max_priority, hint=" for the role generate"))
 
     def sampling(self, sampling: pb.Sampling, details: pb.Details, prompt_tokens: int) -> SamplingParams:
         """Sampling parameters with defaults filled in; the seed is chosen here if the caller has none."""

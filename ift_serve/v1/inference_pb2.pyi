@@ -519,7 +519,7 @@ class GenerateRequest(_message.Message):
     adapter: _builtins.str
     """Adapter to use, `name` or `name@version`; empty: the base model."""
     priority: _builtins.int
-    """Higher runs first; -100 to 100."""
+    """Higher runs first; -100 to 100, for callers of role generate to the server's bound (10 unless configured)."""
     @_builtins.property
     def prompt(self) -> Global___Prompt:
         """What to answer."""
@@ -563,7 +563,7 @@ class StreamGenerateRequest(_message.Message):
     adapter: _builtins.str
     """Adapter to use, `name` or `name@version`; empty: the base model."""
     priority: _builtins.int
-    """Higher runs first; -100 to 100."""
+    """Higher runs first; -100 to 100, for callers of role generate to the server's bound (10 unless configured)."""
     @_builtins.property
     def prompt(self) -> Global___Prompt:
         """What to answer."""
@@ -1100,7 +1100,7 @@ class ScoreRequest(_message.Message):
     adapter: _builtins.str
     """Adapter to use; empty: the base model."""
     priority: _builtins.int
-    """Higher runs first; -100 to 100."""
+    """Higher runs first; -100 to 100, for callers of role generate to the server's bound (10 unless configured)."""
     token_log_probs: _builtins.bool
     """Report every token, not only the sums."""
     @_builtins.property
