@@ -100,10 +100,10 @@ async def test_five_hundred_long_requests_keep_no_short_one_out(server_config: M
     config = server_config(tokens_file=tokens, engine={"max_waiting": 20, "max_sequences": 2}, max_streams=1000)
     async with callers(config) as (server, _, (crowd, few, *_)):
         ended: list[str] = []
-        answers = [asyncio.ensure_future(_outcome(crowd.generate(200), ended)) for _ in range(60)]
+        answers = [asyncio.ensure_future(_outcome(crowd.generate(100), ended)) for _ in range(60)]
         await until(lambda: server.engine.load.waiting == 20 and "RESOURCE_EXHAUSTED" in ended)
         short = few.generate(2)
-        answers += [asyncio.ensure_future(_outcome(crowd.generate(200), ended)) for _ in range(440)]
+        answers += [asyncio.ensure_future(_outcome(crowd.generate(100), ended)) for _ in range(440)]
         assert (await short).usage.generated_tokens == 2
         assert ended.count("OK") < 20, "the short one waited for those who were there before it"
         outcomes = await asyncio.gather(*answers)
@@ -114,7 +114,7 @@ async def test_five_hundred_long_requests_keep_no_short_one_out(server_config: M
 async def _outcome(call: Any, ended: list[str]) -> str:
     try:
         response = await call
-        assert response.usage.generated_tokens == 200
+        assert response.usage.generated_tokens == 100
         ended.append("OK")
     except grpc.aio.AioRpcError as error:
         ended.append(error.code().name)
@@ -164,7 +164,7 @@ async def _first(stream: Any) -> grpc.aio.AioRpcError:
 async def test_priority_on_everything_starves_nobody(server_config: Make, tokens: Path) -> None:
     config = server_config(tokens_file=tokens, engine={"max_sequences": 2})
     async with callers(config) as (server, _, (crowd, few, *_)):
-        urgent = [asyncio.ensure_future(_outcome(crowd.generate(200, 10), [])) for _ in range(12)]
+        urgent = [asyncio.ensure_future(_outcome(crowd.generate(100, 10), [])) for _ in range(12)]
         await until(lambda: server.engine.load.waiting == 10)
         patient = await few.generate(20, -100)
         assert patient.usage.generated_tokens == 20
