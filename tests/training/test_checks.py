@@ -6,6 +6,7 @@ import json
 import string
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +68,15 @@ def test_bullets_and_words(found: list[str], limit: int) -> None:
 def test_json(value: Any, space: str) -> None:
     assert passes("json", space + json.dumps(value) + space)
     assert not passes("json", json.dumps(value) + " and so on")
+
+
+@pytest.mark.parametrize("text", ["NaN", "[NaN]", "Infinity", '{"a": -Infinity}', "[" * 100_000, "'a'", "[1,]", ""])
+def test_what_is_no_json(text: str) -> None:
+    assert not passes("json", text)
+
+
+def test_a_long_number_is_json() -> None:
+    assert passes("json", "9" * 10_000) and passes("json", "[-" + "9" * 10_000 + "]")
 
 
 @given(st.lists(plain_words, min_size=2), st.sampled_from(["", "."]))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ift_training.data.procedural import KINDS, SPLITS, draw, families, family, split_of
 from ift_training.data.procedural.constraints import CHECKS, check_constraint
+from ift_training.data.procedural.vocabulary import CATEGORIES
 
 NAMES = list(families())
 
@@ -116,3 +117,88 @@ def test_constraints(constraint: dict[str, object], good: str, bad: str) -> None
 
 def test_every_constraint_type_is_tested_above() -> None:
     assert set(CHECKS) == {"begin", "end", "include", "avoid", "bullets", "json", "commas", "upper", "max_words"}
+
+
+AWKWARD = st.sampled_from(
+    [
+        "[" * 100_000,
+        "9" * 10_000,
+        f"1 + {'9' * 5000} = 3",
+        "\u00a0[]",
+        "NaN",
+        "[NaN]",
+        "-",
+        "\ud800",
+        "because",
+        "- ",
+        "²³",
+    ]
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), response=st.text(max_size=60) | AWKWARD, before=st.booleans())
+def test_a_checker_has_a_verdict_on_any_text(name: str, seed: int, response: str, before: bool) -> None:
+    example = family(name).generate(random.Random(seed))
+    for text in (response, f"{response} {example.output}" if before else f"{example.output} {response}"):
+        verdict = family(name).check(example, text)
+        assert verdict.passed or verdict.reason
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 2**32), space=st.sampled_from(["", " ", "\n", "\u00a0"]), indent=st.none() | st.integers(0, 4)
+)
+def test_json_is_taken_however_it_is_laid_out(seed: int, space: str, indent: int | None) -> None:
+    example = family("json").generate(random.Random(seed))
+    items = json.loads(example.output)
+    assert family("json").check(example, space + json.dumps(items, indent=indent) + space)
+    assert not family("json").check(example, json.dumps([*items, items[0]]))
+    assert not family("json").check(example, json.dumps(items)[:-1] + ", NaN]")
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**32), space=st.sampled_from(["", " ", "  "]), wrong=st.integers(1, 9))
+def test_steps_are_taken_however_they_are_cut_and_spaced(seed: int, space: str, wrong: int) -> None:
+    example = family("long_sum").generate(random.Random(seed))
+    a, b, c = example.facts["numbers"]
+    plus, equals = f"{space}+{space}", f"{space}={space}"
+    first, both = f"{a}{plus}{b}{equals}{a + b}", f"{a}{plus}{b}{plus}{c}{equals}"
+    assert family("long_sum").check(example, f"{first}, so {both}{a + b + c}")
+    verdict = family("long_sum").check(example, f"{first}, so {both}{a + b + c + wrong}. It is {a + b + c}.")
+    assert not verdict and "is not true" in verdict.reason
+    assert not family("long_sum").check(example, f"{first}, so {both}{a + b + c}. It is {a + b + c + wrong}.")
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_a_comparison_may_be_said_from_either_end_but_must_be_true(seed: int) -> None:
+    example = family("yes_no").generate(random.Random(seed))
+    if len(example.facts["reason"]) == 1:
+        return
+    first, relation, second = example.facts["reason"]
+    other = "smaller" if relation == "larger" else "larger"
+    word = "Yes" if example.facts["yes"] else "No"
+    assert family("yes_no").check(example, f"{word}. Because {second} is {other} than {first}.")
+    assert not family("yes_no").check(example, f"{word}, because {second} is {relation} than {first}.")
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**32), join=st.sampled_from([", ", " and ", "\n- ", ", and "]))
+def test_listed_things_may_be_joined_by_anything(seed: int, join: str) -> None:
+    example = family("list_items").generate(random.Random(seed))
+    items = example.output.split(", ")
+    assert family("list_items").check(example, join.join(items))
+    assert not family("list_items").check(example, join.join([*items, items[0]]))
+    assert not family("list_items").check(example, join.join([*items[:-1], "nothing"]))
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_part_of_a_word_is_no_thing_of_a_kind(seed: int) -> None:
+    frame = family("frame")
+    example = frame.generate(random.Random(seed))
+    phrase, kind = example.facts["frame"]["phrase"], example.facts["frame"]["type"]
+    glued = "".join(CATEGORIES[example.facts["group"]][:2])
+    assert not frame.check(example, f"{phrase}: {glued}" if kind == "begin" else f"{glued}. {phrase}")

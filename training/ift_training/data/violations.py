@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ift_training.data.checks import can_judge, judge
+from ift_training.data.procedural.constraints import word_pattern
 from ift_training.data.procedural.vocabulary import PHRASES, WORDS
 from ift_training.data.records import Record
 
@@ -62,7 +63,7 @@ def _no_phrase(requirement: Mapping[str, Any], response: str, rng: random.Random
 
 
 def _no_word(requirement: Mapping[str, Any], response: str, rng: random.Random) -> str:
-    pattern = re.compile(rf"\b{re.escape(requirement['word'])}\b", re.IGNORECASE)
+    pattern = word_pattern(requirement["word"])
     other = rng.choice(WORDS)
     return pattern.sub(lambda m: other.upper() if m.group().isupper() else other, response)
 

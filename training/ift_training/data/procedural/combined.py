@@ -6,7 +6,7 @@ import dataclasses
 import json
 import random
 
-from ift_training.data.procedural.constraints import check_constraint, random_frame, wording
+from ift_training.data.procedural.constraints import check_constraint, parse_json, random_frame, wording
 from ift_training.data.procedural.example import Example, Family, Verdict
 from ift_training.data.procedural.lookup import Extract
 from ift_training.data.procedural.texts import Reverse, Sort
@@ -71,7 +71,7 @@ def _unformed(example: Example, response: str) -> str:
     if "bullets" in types:
         text = ", ".join(line[2:].strip() for line in text.splitlines())
     if "json" in types:
-        loaded = json.loads(text)
+        loaded = parse_json(text)
         text = ", ".join(map(str, loaded)) if isinstance(loaded, list) else str(loaded)
     if "upper" in types:
         reference = {w.upper(): w for w in example.facts["reference"].replace(",", " ").split()}

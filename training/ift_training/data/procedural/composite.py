@@ -6,6 +6,7 @@ import random
 import re
 
 from ift_training.data.procedural.constraints import check_constraint, wording
+from ift_training.data.procedural.equations import check_last_number, check_steps
 from ift_training.data.procedural.example import PASSED, Example, Family, Verdict
 from ift_training.data.procedural.stories import sentence
 from ift_training.data.procedural.vocabulary import CATEGORIES, NAMES, NOUNS, PHRASES, PLURALS
@@ -143,13 +144,4 @@ class LongSum(Family):
 
     def check(self, example: Example, response: str) -> Verdict:
         """Two true equations at least, and the right number last."""
-        equations = list(re.finditer(r"(\d+) \+ (\d+) = (\d+)", response))
-        if len(equations) < 2:
-            return Verdict(False, "fewer than two written steps")
-        for found in equations:
-            a, b, c = map(int, found.groups())
-            if a + b != c:
-                return Verdict(False, f"{found.group()} is not true", found.span())
-        expected = str(sum(example.facts["numbers"]))
-        numbers = re.findall(r"\d+", response)
-        return PASSED if numbers[-1] == expected else Verdict(False, f"the last number is not {expected}")
+        return check_steps(response) and check_last_number(sum(example.facts["numbers"]), response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from ift_training.data.procedural.example import PASSED, Verdict
 from ift_training.data.procedural.vocabulary import PHRASES, WORDS
 
 Constraint = Mapping[str, Any]
+_LONGEST_INTEGER = 4000
 
 
 def _begin(constraint: Constraint, response: str) -> Verdict:
@@ -35,23 +37,23 @@ def _end(constraint: Constraint, response: str) -> Verdict:
     return Verdict(False, f"does not end with {phrase!r}", (max(0, len(text) - len(phrase)), len(text)))
 
 
-def _find_word(word: str, response: str) -> re.Match[str] | None:
-    """The word by itself: no letter or digit goes on from an end of it that is one."""
+def word_pattern(word: str) -> re.Pattern[str]:
+    """Finds a word by itself: no letter or digit goes on from an end of it that is one."""
     word = word.strip()
     before = r"(?<!\w)" if re.match(r"\w", word) else ""
     after = r"(?!\w)" if re.search(r"\w\Z", word) else ""
-    return re.search(before + re.escape(word) + after, response, re.IGNORECASE)
+    return re.compile(before + re.escape(word) + after, re.IGNORECASE)
 
 
 def _include(constraint: Constraint, response: str) -> Verdict:
     word = constraint["word"]
-    found = _find_word(word, response)
+    found = word_pattern(word).search(response)
     return PASSED if found else Verdict(False, f"does not contain {word!r}")
 
 
 def _avoid(constraint: Constraint, response: str) -> Verdict:
     word = constraint["word"]
-    found = _find_word(word, response)
+    found = word_pattern(word).search(response)
     return Verdict(False, f"contains {word!r}", found.span()) if found else PASSED
 
 
@@ -63,9 +65,28 @@ def _bullets(constraint: Constraint, response: str) -> Verdict:
     return PASSED
 
 
+def parse_json(response: str) -> Any:
+    """The value of an answer that is JSON as RFC 8259 has it, NaN and infinities excluded. Raises ValueError."""
+    try:
+        return json.loads(response.strip(), parse_constant=_no_constant, parse_int=_integer)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no value of it")
+
+
+def _integer(digits: str) -> int | float:
+    """Python converts no text of many thousand digits to an integer."""
+    if len(digits) < _LONGEST_INTEGER:
+        return int(digits)
+    return -math.inf if digits.startswith("-") else math.inf
+
+
 def _json(constraint: Constraint, response: str) -> Verdict:
     try:
-        json.loads(response.strip())
+        parse_json(response)
     except ValueError as error:
         return Verdict(False, f"not JSON: {error}")
     return PASSED

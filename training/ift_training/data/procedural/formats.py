@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from ift_training.data.procedural.constraints import check_constraint, random_frame, wording
+from ift_training.data.procedural.constraints import check_constraint, parse_json, random_frame, wording
 from ift_training.data.procedural.example import PASSED, ExactFamily, Example, Family, Verdict
 from ift_training.data.procedural.stories import sentence
 from ift_training.data.procedural.vocabulary import CATEGORIES, NAMES, NOUNS, PLURALS, WORDS
@@ -40,7 +40,7 @@ class Json(Family):
         if not verdict:
             return verdict
         return (
-            PASSED if json.loads(response) == example.facts["items"] else Verdict(False, "other items than asked for")
+            PASSED if parse_json(response) == example.facts["items"] else Verdict(False, "other items than asked for")
         )
 
 
@@ -78,8 +78,9 @@ class Frame(Family):
         if not verdict:
             return verdict
         group = example.facts["group"]
-        named = any(word.lower() in response.lower().split(example.facts["frame"]["phrase"].lower())[0] or
-                    word.lower() in response.lower() for word in CATEGORIES[group])  # fmt: skip
+        # The phrase itself names nothing.
+        rest = response.replace(example.facts["frame"]["phrase"], " ", 1)
+        named = any(check_constraint({"type": "include", "word": word}, rest) for word in CATEGORIES[group])
         return PASSED if named else Verdict(False, f"names none of the {PLURALS[group]}")
 
 

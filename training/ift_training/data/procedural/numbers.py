@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 
+from ift_training.data.procedural.equations import check_last_number, check_steps
 from ift_training.data.procedural.example import PASSED, ExactFamily, Example, Family, Verdict
 from ift_training.data.procedural.vocabulary import FOODS, NAMES
 
@@ -26,16 +27,6 @@ class Arithmetic(ExactFamily):
         return self.make(instruction, str(result), (a, sign, b))
 
 
-def _final_number(example: Example, response: str) -> Verdict:
-    numbers = list(re.finditer(r"-?\d+", response))
-    if not numbers:
-        return Verdict(False, "no number in the answer")
-    expected = str(example.facts["result"])
-    if numbers[-1].group() != expected:
-        return Verdict(False, f"the last number is not {expected}", numbers[-1].span())
-    return PASSED
-
-
 class ArithmeticSteps(Family):
     """Add two numbers with the steps written out; the steps must be there and the result right."""
 
@@ -51,14 +42,7 @@ class ArithmeticSteps(Family):
 
     def check(self, example: Example, response: str) -> Verdict:
         """At least two equations, each true, and the right number last."""
-        equations = list(re.finditer(r"(\d+) ([+-]) (\d+) = (\d+)", response))
-        if len(equations) < 2:
-            return Verdict(False, "fewer than two written steps")
-        for found in equations:
-            a, sign, b, c = found.groups()
-            if (int(a) + int(b) if sign == "+" else int(a) - int(b)) != int(c):
-                return Verdict(False, f"{found.group()} is not true", found.span())
-        return _final_number(example, response)
+        return check_steps(response) and check_last_number(example.facts["result"], response)
 
 
 class WordProblem(Family):
@@ -85,7 +69,7 @@ class WordProblem(Family):
 
     def check(self, example: Example, response: str) -> Verdict:
         """The right number last; how it was reached is free."""
-        return _final_number(example, response)
+        return check_last_number(example.facts["result"], response)
 
 
 class Compare(ExactFamily):
@@ -107,6 +91,13 @@ class Compare(ExactFamily):
         context = f"{who} has {a} {food}s. {other} has {b} {food}s."
         winner = who if (a > b) == more else other
         return self.make(f"Who has {word} {food}s?", winner, (more, a, b, who, other), context=context)
+
+
+def _compares(said: str, first: str, relation: str, second: str) -> bool:
+    """Whether a reason says that the first number is in the relation to the second, from either end."""
+    other = "smaller" if relation == "larger" else "larger"
+    either = rf"(?<!\w){first} is {relation}\b.*\b{second}\b|(?<!\w){second} is {other}\b.*\b{first}\b"
+    return re.search(either, said, re.IGNORECASE | re.DOTALL) is not None
 
 
 class YesNo(Family):
@@ -139,5 +130,11 @@ class YesNo(Family):
             return Verdict(False, f"does not begin with {expected}", first.span() if first else (0, 0))
         if "because" not in text.lower():
             return Verdict(False, "gives no reason")
-        missing = [word for word in example.facts["reason"] if not re.search(rf"\b{word}\b", text.split("because")[-1])]
+        said = re.split("because", text, flags=re.IGNORECASE)[-1]
+        wanted = example.facts["reason"]
+        if len(wanted) > 1:
+            return (
+                PASSED if _compares(said, *wanted) else Verdict(False, f"the reason is not that {' is '.join(wanted)}")
+            )
+        missing = [word for word in wanted if not re.search(rf"\b{word}\b", said, re.IGNORECASE)]
         return Verdict(False, f"the reason does not say {missing[0]}") if missing else PASSED

@@ -58,10 +58,11 @@ class ListItems(Family):
 
     def check(self, example: Example, response: str) -> Verdict:
         """The right number of different words, all of the kind."""
-        words = re.findall(r"[A-Za-z]+", response)
+        found_words = [found for found in re.finditer(r"[A-Za-z]+", response) if found.group().lower() != "and"]
+        words = [found.group() for found in found_words]
         count, group = example.facts["count"], example.facts["group"]
         allowed = {w.lower() for w in CATEGORIES[group]}
-        for found in re.finditer(r"[A-Za-z]+", response):
+        for found in found_words:
             if found.group().lower() not in allowed:
                 return Verdict(False, f"{found.group()!r} is not {article(group)}", found.span())
         if len(words) != count:
