@@ -329,3 +329,23 @@ def _is_running(pid: int) -> bool:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+async def test_calls_of_one_caller_that_wait_for_the_engine_keep_no_other_out() -> None:
+    config = EngineConfig(model="slow", max_waiting=3)
+    async with EngineClient(config, worker_module="tests.support.oracle_worker") as client:
+        client._set_state("restarting")
+        crowd = [
+            asyncio.create_task(answer(client, generate(f"crowd{i}", [*PROMPT, i], client="crowd", max_new_tokens=2)))
+            for i in range(5)
+        ]
+        _, waiting = await asyncio.wait(crowd[3:])
+        assert not waiting and not any(one.done() for one in crowd[:3])
+        for refused in crowd[3:]:
+            error = refused.exception()
+            assert isinstance(error, EngineError) and error.kind is FailureKind.OVERLOADED
+        few = asyncio.create_task(answer(client, generate("few", PROMPT, client="few", max_new_tokens=2)))
+        await asyncio.sleep(0)
+        assert not few.done(), "it waits like those before it"
+        client._set_state("ready")
+        await asyncio.gather(few, *crowd[:3])
