@@ -17,7 +17,7 @@ from ift_serve.engine.adapters import AdapterFacts, ReadAdapter
 from ift_serve.engine.step import AdaptedPrompt, SequenceStep
 from ift_serve.modeling.adaptable import AdaptableLinear
 from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.adapters.weights import AdapterWeights
+from ift_serve.modeling.adapters.weights import AdapterError, AdapterWeights
 from ift_serve.modeling.batch import BatchBias, BatchLora, FlatBatch
 from ift_serve.modeling.decoder import Decoder
 from ift_serve.modeling.instruction.components import InstructionComponents
@@ -96,6 +96,11 @@ class TensorAdapterHost:
             head=self._head, base_linear=self._decoder.base_linear, base_embedding=lambda: self._base_embedding,
             dtype=self._dtype, device=str(self._device), embedding_scale=self._embedding_scale,
         )  # fmt: skip
+        if prepared.changes_head and not self._decoder.head_adaptable:
+            raise AdapterError(
+                f"{self._facts.head_path}: {self._facts.architecture} changes hidden states before its head multiplies "
+                "them, so adapters of the head are not served on it; train without the head"
+            )
         paths = [linear.paths for linear in self._adaptable]
         check_sizes(prepared, paths, self._facts.head_path, self._facts.embedding_path)
         components = weights.components

@@ -21,6 +21,7 @@ from ift_serve.engine.messages import ModelDescription
 from ift_serve.engine.progress import Progress
 from ift_serve.engine.sampler import Sampler, sampled_tokens, scored_tokens
 from ift_serve.engine.sampling_defaults import sampling_defaults
+from ift_serve.engine.serving_check import ServingCheck
 from ift_serve.engine.step import SamplingRow, SequenceStep, StepBatch, StepResult
 from ift_serve.engine.warm_up import warm_up_batches
 from ift_serve.modeling.adapters.base import BaseFacts
@@ -99,7 +100,9 @@ class ModelRunner:
         self.total_blocks = _block_count(config, self.block_size, model, device, dtype)
         self._cache = KVCache(model.geometry, self.total_blocks, self.block_size, dtype, device)
         facts = BaseFacts.of_model(model)
-        self._decoder: Decoder = make_decoder(model, backend)
+        check = ServingCheck(model, backend, self.block_size)
+        self._decoder: Decoder = make_decoder(model, backend, fuse=check.fuses)
+        check.compare(self._decoder)
         self._sampler = Sampler(device, backend)
         split = backend == "triton"
         self._flatten = Flattener(self._cache.layers, model.geometry, self.block_size, backend, split=split)

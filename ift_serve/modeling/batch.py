@@ -18,6 +18,10 @@ from ift_kernels.paged_prefill.plan import PrefillPlan
 from ift_kernels.write_kv import write_kv
 
 
+class NotRoutedError(Exception):
+    """A layer's attention is of a kind that flat batches do not compute; the message says which."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerGeometry:
     """Shapes of one attention layer: heads, key-value heads, head width, sliding window (0: none), soft-cap."""
@@ -213,16 +217,31 @@ class GeometryProbe:
 
     adaptation: Adaptation | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: int | None = None) -> None:
+        """tokens: how many each layer must be called with, where that is known."""
+        self.tokens = tokens
         self.layers: dict[int, LayerGeometry] = {}
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int, softcap: float
     ) -> Tensor:
-        """Note the shapes and run plain causal attention, so that later layers see finite numbers."""
+        """Note the shapes and run plain causal attention, so that later layers see finite numbers.
+
+        Raises NotRoutedError for what a flat batch could not do.
+        """
         tokens, heads, width = query.shape
         kv_heads = key.shape[1]
         index = int(module.layer_idx)  # type: ignore[arg-type]
+        if index in self.layers:
+            raise NotRoutedError(f"layer {index} attends more than once, and there is one cache a layer")
+        if tokens != (self.tokens or tokens) or key.shape[0] != tokens:
+            raise NotRoutedError(
+                f"layer {index} attends with {tokens} queries and {key.shape[0]} keys, which are not the batch's tokens"
+            )
+        if value.shape[2] != width or key.shape[2] != width:
+            raise NotRoutedError(
+                f"its keys are {key.shape[2]} wide and its values {value.shape[2]}; the cache takes equal widths"
+            )
         self.layers[index] = LayerGeometry(heads, kv_heads, width, window, softcap)
         keys = key.float().repeat_interleave(heads // kv_heads, dim=1)
         values = value.float().repeat_interleave(heads // kv_heads, dim=1)

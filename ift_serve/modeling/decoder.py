@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from ift_serve.modeling.adaptable import AdaptableLinear
 from ift_serve.modeling.batch import BatchLora, FlatBatch
-from ift_serve.modeling.instruction.hooks import attach
+from ift_serve.modeling.instruction.hooks import attach, backbone_of
 from ift_serve.modeling.linear import pack_linears
 from ift_serve.modeling.loading import LoadedModel
+from ift_serve.modeling.tail import ModelTail
 
 
 class Decoder(Protocol):
@@ -35,17 +35,21 @@ class Decoder(Protocol):
         """
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[R, d]`` -> ``[R, V]``, as the model computes them: ``finish(head(hidden))``."""
+        """``[R, d]`` -> ``[R, V]``, as the model computes them."""
 
     def head(self, hidden: Tensor) -> Tensor:
         """``[R, d]`` -> ``[R, V]``: the head's product alone, which adapters change."""
 
     def finish(self, products: Tensor) -> Tensor:
-        """What the model does to its head's products: ``[R, V]`` -> ``[R, V]``, scaled and capped."""
+        """What the model does to its head's products: ``[R, V]`` -> ``[R, V]``, such as scaling and capping."""
 
     @property
     def finishes(self) -> bool:
         """Whether ``finish`` does anything."""
+
+    @property
+    def head_adaptable(self) -> bool:
+        """Whether ``logits`` is ``finish(head(hidden))``, so that adapters of the head can be served."""
 
 
 class _LoraSlot:
@@ -91,7 +95,7 @@ class RoutedDecoder:
 
     def __init__(self, model: nn.Module, *, pack: bool = False) -> None:
         self._model = model
-        self._backbone: nn.Module = model.base_model  # type: ignore[assignment]
+        self._backbone = backbone_of(model)
         head = model.get_output_embeddings()  # type: ignore[operator]
         linears = _linears(model, head)
         shapes = [(path, _width(getattr(parent, name))) for path, parent, name in linears]
@@ -104,6 +108,8 @@ class RoutedDecoder:
             self._adapted.append(_AdaptedLinear(getattr(parent, name), index, self._slot))
             setattr(parent, name, self._adapted[-1])
         attach(model)
+        self._tail = ModelTail(model)
+        self._kind = self._tail.recognise()
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """See :class:`Decoder`."""
@@ -130,29 +136,25 @@ class RoutedDecoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See :class:`Decoder`."""
-        return self.finish(self.head(hidden))
+        return self._tail.head(hidden) if self._kind.is_product else self._tail.logits(hidden)
 
     def head(self, hidden: Tensor) -> Tensor:
         """See :class:`Decoder`."""
-        head = self._model.get_output_embeddings()  # type: ignore[operator]
-        products: Tensor = head(hidden)
-        return products
+        return self._tail.head(hidden)
 
     def finish(self, products: Tensor) -> Tensor:
-        """See :class:`Decoder`. Scaling and soft-capping follow the model's configuration."""
-        scale, cap = self._scale_and_cap()
-        logits = products / scale if scale else products
-        return torch.tanh(logits / cap) * cap if cap else logits
+        """See :class:`Decoder`."""
+        return products if self._kind.is_product else self._tail.finish(products)
 
     @property
     def finishes(self) -> bool:
         """See :class:`Decoder`."""
-        return any(self._scale_and_cap())
+        return not self._kind.is_product
 
-    def _scale_and_cap(self) -> tuple[float, float]:
-        config = self._model.config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
-        scale, cap = getattr(config, "logits_scaling", None), getattr(config, "final_logit_softcapping", None)
-        return float(scale or 0.0), float(cap or 0.0)
+    @property
+    def head_adaptable(self) -> bool:
+        """See :class:`Decoder`."""
+        return self._kind.splits
 
 
 def _dense(linear: Any) -> tuple[Tensor, Tensor | None]:
@@ -164,12 +166,12 @@ def _width(linear: Any) -> tuple[int, int]:
     return int(linear.in_features), int(linear.out_features)
 
 
-def make_decoder(loaded: LoadedModel, backend: str = "auto") -> Decoder:
+def make_decoder(loaded: LoadedModel, backend: str = "auto", *, fuse: bool = True) -> Decoder:
     """The fastest decoder that computes this model; ``reference`` takes the model's own modules as they are."""
     from ift_serve.modeling.fused import FusedDecoder, can_fuse
 
     if backend == "reference":
         return RoutedDecoder(loaded.model)
-    if can_fuse(loaded):
+    if fuse and can_fuse(loaded):
         return FusedDecoder(loaded)
     return RoutedDecoder(loaded.model, pack=True)

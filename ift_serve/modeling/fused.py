@@ -22,6 +22,7 @@ from ift_serve.modeling.adaptable import AdaptableLinear
 from ift_serve.modeling.batch import FlatBatch
 from ift_serve.modeling.linear import PackedLinear, PlainLinear, can_pack, make_linear
 from ift_serve.modeling.loading import LoadedModel
+from ift_serve.modeling.tail import ModelTail
 
 Linear = PackedLinear | PlainLinear
 
@@ -70,6 +71,8 @@ def can_fuse(loaded: LoadedModel) -> bool:
         return False
     config = loaded.config
     if config.hidden_act != "silu" or any(g.softcap for g in loaded.geometry):
+        return False
+    if not ModelTail(model).recognise().is_product:
         return False
     if next(model.parameters()).device.type != "cpu":
         return True
@@ -189,7 +192,7 @@ class FusedDecoder:
             hidden = adaptation.before_head(hidden)
         return hidden if selected or rows is None else hidden[rows]
 
-    finishes = False
+    finishes, head_adaptable = False, True
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.Decoder`."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ift_serve.modeling.attention import ATTENTION_NAME, register_attention
-from ift_serve.modeling.batch import GeometryProbe, LayerGeometry
+from ift_serve.modeling.batch import GeometryProbe, LayerGeometry, NotRoutedError
 from ift_serve.modeling.fingerprint import model_fingerprint
+from ift_serve.modeling.model_files import ONE_MODEL, ModelFilesError, check_model_files, plain_cause
+
+_log = logging.getLogger(__name__)
 
 _PROBE_TOKENS = 6
+_LONGEST_CAUSE = 200
+CHOOSE = "choose a decoder whose attention goes through transformers' AttentionInterface (docs/models.md lists them)"
 
 
 class UnsupportedModelError(Exception):
@@ -84,6 +90,29 @@ def _fingerprint(path: str, model: nn.Module, config: Any, name: str) -> str:
         raise UnsupportedModelError(f"{name}: cannot be loaded: {error}") from error
 
 
+def _unloadable(error: Exception, kind: str) -> str:
+    if isinstance(error, KeyError) and ATTENTION_NAME in error.args:
+        # Models with an attention table of their own look the implementation up in it.
+        return f"the attention of {kind} cannot be routed: it has a table of implementations of its own; {CHOOSE}"
+    return f"{kind} cannot be loaded: {plain_cause(error)}"
+
+
+def _check_complete(told: dict[str, Any], name: str, kind: str) -> None:
+    """transformers fills what the files lack with random numbers, and leaves out what its class lacks."""
+    lacking = sorted(told.get("missing_keys") or ())
+    other_shapes = sorted(str(entry[0]) for entry in told.get("mismatched_keys") or ())
+    for tensors, what in ((lacking, "not in the weights"), (other_shapes, "of another shape in the weights")):
+        if tensors:
+            raise UnsupportedModelError(
+                f"{name}: {len(tensors)} tensors of {kind} are {what} (the first: {tensors[0]}); {ONE_MODEL}"
+            )
+    surplus = sorted(told.get("unexpected_keys") or ())
+    if surplus:
+        _log.warning(
+            "%s: %d tensors of its files are no part of %s (the first: %s)", name, len(surplus), kind, surplus[0]
+        )
+
+
 def model_ends(model: Any, config: Any) -> list[int]:
     """Tokens that end an answer by the model's generation configuration or configuration."""
     ends: list[int] = []
@@ -93,44 +122,33 @@ def model_ends(model: Any, config: Any) -> list[int]:
     return list(dict.fromkeys(int(end) for end in ends))
 
 
-def _probe(model: nn.Module, name: str, layers: int) -> list[LayerGeometry]:
-    """Run a few tokens through the model: every attention layer must come by, with finite results."""
-    probe = GeometryProbe()
+def layer_geometry(model: Any, config: Any, name: str) -> list[LayerGeometry]:
+    """What every attention layer is called with, by running a few tokens through the routed model.
+
+    Raises UnsupportedModelError where a layer does not come by, or is of a kind that flat batches do not compute.
+    """
+    layers = int(config.num_hidden_layers)
+    probe = GeometryProbe(_PROBE_TOKENS)
     device = next(model.parameters()).device
-    ids = torch.arange(1, _PROBE_TOKENS + 1, device=device)[None] % model.config.vocab_size  # type: ignore[union-attr,operator]
+    ids = torch.arange(1, _PROBE_TOKENS + 1, device=device)[None] % int(config.vocab_size)
     positions = torch.arange(_PROBE_TOKENS, device=device)[None]
+    kind = type(model).__name__
     try:
-        routed: Tensor = model(input_ids=ids, position_ids=positions, use_cache=False, batch=probe).logits
-    except (TypeError, AttributeError, KeyError) as error:
+        model(input_ids=ids, position_ids=positions, use_cache=False, batch=probe)
+    except NotRoutedError as error:
+        raise UnsupportedModelError(f"{name}: {kind} cannot be served: {error}; {CHOOSE}") from error
+    except Exception as error:  # whatever a class does with a keyword it does not know
+        shown = " ".join(str(error).split())[:_LONGEST_CAUSE]
         raise UnsupportedModelError(
-            f"{name}: the attention of {type(model).__name__} cannot be routed ({error}); "
-            "choose a decoder whose attention goes through transformers' AttentionInterface"
+            f"{name}: the attention of {kind} cannot be routed ({type(error).__name__}: {shown}); {CHOOSE}"
         ) from error
     if sorted(probe.layers) != list(range(layers)):
         raise UnsupportedModelError(
-            f"{name}: only {len(probe.layers)} of the {layers} layers of {type(model).__name__} go through "
-            "transformers' AttentionInterface; the others could not see the paged cache"
+            f"{name}: only {len(probe.layers)} of the {layers} layers of {kind} go through transformers' "
+            f"AttentionInterface; the others (recurrent or linear attention, mostly) could not see the paged cache; "
+            f"{CHOOSE}"
         )
-    _check_against_own_attention(model, name, ids, positions, routed)
     return [probe.layers[index] for index in range(layers)]
-
-
-def _check_against_own_attention(model: nn.Module, name: str, ids: Tensor, positions: Tensor, routed: Tensor) -> None:
-    """The routed model must compute what the model computes by itself (catches biases the route does not carry)."""
-    model.set_attn_implementation("eager")  # type: ignore[operator]
-    own: Tensor = model(input_ids=ids, position_ids=positions, use_cache=False).logits
-    model.set_attn_implementation(ATTENTION_NAME)  # type: ignore[operator]
-    tolerance = 1e-3 if own.dtype == torch.float32 else 0.08
-    difference = (own.float() - routed.float()).abs().max() / own.float().abs().max().clamp_min(1e-6)
-    if not torch.isfinite(own).all():
-        raise UnsupportedModelError(
-            f"{name}: the model computes NaN or infinite logits in {own.dtype}; try another dtype"
-        )
-    if difference > tolerance:
-        raise UnsupportedModelError(
-            f"{name}: {type(model).__name__} computes differently with routed attention "
-            f"(relative difference {difference:.2g}); its attention does something the route does not carry"
-        )
 
 
 @torch.inference_mode()
@@ -145,33 +163,33 @@ def load_model(
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # what it warns of at length while loading is said here in a sentence
     register_attention()
-    config: Any = None
     shown = name or path.rstrip("/").rsplit("/", 1)[-1]
     try:
+        check_model_files(path)
+    except ModelFilesError as error:
+        raise UnsupportedModelError(f"{shown}: {error}") from error
+    kind = "its configuration"
+    try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        kind = ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
         computed = choose_dtype(dtype, _stored_dtype(config), device)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=computed, attn_implementation=ATTENTION_NAME, trust_remote_code=False
-        )
-    except KeyError as error:
-        # Models with an attention table of their own look the implementation up in it.
-        architecture = ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
-        raise UnsupportedModelError(
-            f"{shown}: the attention of {architecture} cannot be routed: it does not know implementation {error}; "
-            "choose a decoder whose attention goes through transformers' AttentionInterface"
-        ) from error
-    except (OSError, ValueError, ImportError) as error:
-        raise UnsupportedModelError(f"{shown}: cannot be loaded: {error}") from error
+        model, told = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=computed, attn_implementation=ATTENTION_NAME, trust_remote_code=False,
+            use_safetensors=True, output_loading_info=True,
+        )  # fmt: skip
+    except Exception as error:  # whatever a library does with files that it does not expect
+        raise UnsupportedModelError(f"{shown}: {_unloadable(error, kind)}") from error
+    _check_complete(told, shown, kind)
     model = model.to(device).eval().requires_grad_(False)
     text_config = config.get_text_config(decoder=True)
-    layers = int(text_config.num_hidden_layers)
     return LoadedModel(
         name=shown,
         path=path,
         model=model,
         config=text_config,
-        geometry=_probe(model, shown, layers),
+        geometry=layer_geometry(model, text_config, shown),
         dtype=computed,
         context_length=_context_length(text_config, context_length, shown),
         eos_ids=model_ends(model, text_config),

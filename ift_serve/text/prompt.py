@@ -70,11 +70,8 @@ class PromptRenderer:
         """Load the tokenizer of a directory or hub id; code that comes with a model is never run."""
         try:
             tokenizer = load_tokenizer(path)
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            # transformers raises any of these for a configuration file of the wrong shape.
-            raise PromptError(
-                "model", f"{path} is no directory with a model, nor a hub id that can be fetched: {error}"
-            ) from error
+        except ValueError as error:
+            raise PromptError("model", str(error)) from error
         return cls(tokenizer, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:

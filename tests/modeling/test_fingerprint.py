@@ -103,7 +103,7 @@ def test_pickled_weights_are_the_same_weights(tied: Path, tmp_path: Path, shards
         for file in set(files.values()):
             torch.save({name: state[name] for name in state if files[name] == file}, pickled / file)
         (pickled / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
-    assert load_model(str(pickled)).fingerprint == _fingerprint(pickled) == _fingerprint(tied)
+    assert _fingerprint(pickled) == _fingerprint(tied)
 
 
 def test_a_shared_weight_counts_the_same_under_either_name(tied: Path) -> None:

@@ -11,13 +11,22 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+_LAYERS = ("layers", "h", "blocks")
 
-def _layers(backbone: Any) -> list[nn.Module]:
-    for name in ("layers", "h", "blocks"):
-        found = getattr(backbone, name, None)
-        if found is not None:
-            return list(found)
-    raise ValueError(f"{type(backbone).__name__}: its decoder layers are not where they usually are")
+
+def _layers(backbone: Any) -> list[nn.Module] | None:
+    return next((list(found) for name in _LAYERS if (found := getattr(backbone, name, None)) is not None), None)
+
+
+def backbone_of(model: Any) -> Any:
+    """The module whose layers text passes through: the model without its head, and without vision or audio towers.
+
+    Raises ValueError when the layers cannot be found.
+    """
+    for candidate in (model.base_model, model.get_decoder()):
+        if candidate is not model and _layers(candidate) is not None:
+            return candidate
+    raise ValueError(f"the decoder layers of {type(model).__name__} are not where they usually are")
 
 
 def _enter(backbone: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
@@ -58,11 +67,11 @@ def attach(model: Any) -> list[RemovableHandle]:
     Attention itself (bias and gain) is the batch's; see :mod:`ift_serve.modeling.attention`. Raises ValueError when
     the layers of the decoder cannot be found.
     """
-    backbone = model.base_model
+    backbone = backbone_of(model)
     handles = [backbone.register_forward_pre_hook(_enter, with_kwargs=True)]
     handles += [
         layer.register_forward_hook(_leave_layer(index), with_kwargs=True)
-        for index, layer in enumerate(_layers(backbone))
+        for index, layer in enumerate(_layers(backbone) or ())
     ]
     handles.append(backbone.register_forward_hook(_leave, with_kwargs=True))
     return handles

@@ -1,0 +1,314 @@
+"""Every causal language model class of the installed transformers, small and random, served and compared.
+
+Each class is tried in a few variants, each in a process of its own: served through the engine's runner in chunks and
+single tokens, against transformers' own eager forward pass over the whole text, or refused with a reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+TOKENS, CHUNK, DECODES = 60, 24, 8
+TOLERANCE = 1e-3
+"""Largest difference of a token's log-probability that counts as the same computation in float32."""
+
+_SIZES: dict[str, Any] = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 160, "max_position_embeddings": 256, "n_positions": 256,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "sep_token_id": 3, "head_dim": 16, "rotary_dim": 8,
+    "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "intermediate_size_mlp": 96,
+    "moe_shared_expert_intermediate_size": 32, "shared_intermediate_size": 64,
+    "ffn_dim": 96, "decoder_ffn_dim": 96, "encoder_ffn_dim": 96, "n_inner": 96, "ffn_hidden_size": 96,
+    "decoder_layers": 4, "encoder_layers": 2, "decoder_attention_heads": 4, "encoder_attention_heads": 4,
+    "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4, "num_experts_per_tok": 2,
+    "moe_k": 2, "n_group": 1, "topk_group": 1, "n_shared_experts": 1, "first_k_dense_replace": 1,
+    "kv_lora_rank": 16, "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16,
+    "max_window_layers": 2, "use_sliding_window": True, "query_pre_attn_scalar": 16, "num_kv_shared_layers": 2,
+    "vocab_size_per_layer_input": 160, "hidden_size_per_layer_input": 16, "laurel_rank": 8,
+    "index_topk": 16, "index_n_heads": 2, "index_head_dim": 16, "attention_chunk_size": 16, "altup_num_inputs": 2,
+    "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_ssm": 128, "mamba_d_state": 16, "mamba_num_heads": 4,
+    "mamba_head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16, "embedding_size": 64, "time_step_rank": 8, "state_size": 16, "word_embed_proj_dim": 64,
+    "d_kv": 16, "rope_head_dim": 8, "dim_model_base": 32, "partial_rotary_factor": 0.5, "d_model": 64,
+    "max_seq_len": 256, "dim_head": 16, "dim_ff": 96, "expert_ffn_hidden_size": 32, "ssm_state_size": 16, "n_groups": 2,
+    "moe_shared_intermediate_size": 32, "moe_latent_size": None, "num_global_key_value_heads": 2, "global_head_dim": 16,
+}  # fmt: skip
+
+_SCALES: dict[str, Any] = {
+    "logit_scale": 0.4, "logits_scaling": 3.0, "final_logit_softcapping": 2.5, "attn_logit_softcapping": 2.0,
+    "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2, "lm_head_multiplier": 0.3,
+    "scale_emb": 3.0, "scale_depth": 1.4, "router_scaling_factor": 2.0, "routed_scaling_factor": 1.7,
+    "residual_scale": 0.7, "norm_topk_prob": True, "final_logits_softcap": 2.5, "clip_qkv": 0.7,
+    "scale_attn_by_inverse_layer_idx": True, "mup_attn_multiplier": 0.2, "mup_width_scale": 0.4,
+    "mup_embeddings_scale": 3.0, "embedding_scale": 2.0, "key_multiplier": 0.5, "attention_in_multiplier": 0.7,
+    "attention_out_multiplier": 0.6, "logits_scale": 0.3, "scale_embedding": True,
+}  # fmt: skip
+
+_SWITCHES = (
+    "attention_bias", "mlp_bias", "qkv_bias", "use_qk_norm", "qk_layernorm", "qk_norm", "use_qkv_bias", "bias",
+    "use_bias", "alibi", "parallel_attn", "use_parallel_residual", "multi_query", "new_decoder_architecture",
+    "attn_temperature_tuning", "add_qkv_bias", "use_bidirectional_attention", "lm_head_bias",
+    "add_swa_attention_sink_bias", "add_full_attention_sink_bias",
+    "use_attention_sinks", "apply_residual_connection_post_layernorm", "is_decoder",
+    "use_gated_attention", "attention_value_scale",
+)  # fmt: skip
+
+_ROPES: dict[str, dict[str, Any]] = {
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0},
+}
+
+_OWN: dict[str, dict[str, Any]] = {
+    "bert": {"is_decoder": True},
+}
+
+
+@dataclass(slots=True)
+class Verdict:
+    """One variant: ``outcome`` is served, refused, wrong, unbuilt (no such small model) or failed."""
+
+    model_type: str
+    class_name: str
+    variant: str
+    outcome: str
+    reason: str = ""
+    difference: float = 0.0
+
+
+def model_types() -> dict[str, str]:
+    """Class by model type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return {
+        name: classes if isinstance(classes, str) else classes[0]
+        for name, classes in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items())
+    }
+
+
+def variants(model_type: str) -> dict[str, Callable[[], Any]]:
+    """Configurations by name; those that say the same as another are left out."""
+    window = {"sliding_window": 9, "window_size": 9, "attention_window": 16}
+    later = {**window, "sliding_window": 40}
+    chosen: dict[str, dict[str, Any]] = {
+        "plain": window,
+        "scaled": {**later, **_SCALES, "tie_word_embeddings": "flip"},
+        "switched": {**later, **dict.fromkeys(_SWITCHES, "flip")},
+        **{name: {**window, "rope_parameters": rope} for name, rope in _ROPES.items()},
+    }
+    return {
+        name: lambda changes=changes: small_config(model_type, {**changes, **_OWN.get(model_type, {})})
+        for name, changes in chosen.items()
+        if name in ("plain", "scaled") or _knows(model_type, changes, name)
+    }
+
+
+def _config_class(model_type: str) -> Any:
+    from transformers import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[model_type]
+
+
+def _default(model_type: str) -> Any:
+    return _config_class(model_type)()
+
+
+def _knows(model_type: str, changes: dict[str, Any], name: str) -> bool:
+    try:
+        config = _default(model_type).get_text_config(decoder=True)
+    except Exception:
+        return False
+    if name in _ROPES:
+        rope = getattr(config, "rope_parameters", None)
+        return isinstance(rope, dict) and "rope_type" in rope
+    return any(value == "flip" and isinstance(getattr(config, key, None), bool) for key, value in changes.items())
+
+
+def small_config(model_type: str, changes: dict[str, Any]) -> Any:
+    """A small configuration of that type with what of ``changes`` it knows."""
+    default = _default(model_type)
+    text = default.get_text_config(decoder=True)
+    given = {key: value for key, value in {**_SIZES, **changes}.items() if _takes(text, key)}
+    given = {key: (not getattr(text, key)) if value == "flip" else value for key, value in given.items()}
+    if isinstance(getattr(text, "head_dim", 1), type(None)):
+        given.pop("head_dim", None)
+    if text is default:
+        config = type(text)(**given)
+    else:
+        part = next(name for name in default.sub_configs if getattr(default, name, None) is text)
+        others = {
+            name: _small_other(getattr(default, name))
+            for name in default.sub_configs
+            if name != part and getattr(default, name, None) is not None
+        }
+        config = type(default)(**{part: type(text)(**given), **others})
+    return config
+
+
+def _takes(config: Any, key: str) -> bool:
+    if key not in vars(config) and key not in getattr(config, "attribute_map", {}):
+        return False
+    value = getattr(config, key, None)
+    return not (isinstance(value, list | dict) and key != "rope_parameters")
+
+
+def _small_other(config: Any) -> Any:
+    small = copy.deepcopy(config)
+    sizes = {
+        "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "depth": 1,
+        "embed_dim": 32, "num_heads": 2,
+    }  # fmt: skip
+    for key, value in sizes.items():
+        if isinstance(vars(small).get(key), int):
+            setattr(small, key, value)
+    return small
+
+
+def build(config: Any, directory: Path) -> None:
+    """Save a random model whose every parameter matters."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if sum(p.numel() for p in model.parameters()) > 40_000_000:
+        raise ValueError("this small model has over 40 million parameters")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn_like(parameter)
+            if parameter.ndim < 2:
+                parameter.add_(noise * 0.1)
+            else:
+                parameter.copy_(noise * 1.3 * parameter.shape[-1] ** -0.5)
+    model.save_pretrained(directory)
+
+
+def expected_log_probs(directory: Path, tokens: list[int]) -> list[float]:
+    """Of every token but the first, by transformers alone."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float()
+    found: list[float] = torch.log_softmax(logits, -1)[torch.arange(len(tokens) - 1), tokens[1:]].tolist()
+    return found
+
+
+def served_log_probs(directory: Path, tokens: list[int]) -> list[float]:
+    """The same by the engine's runner: chunks, then single tokens, beside another sequence."""
+    from ift_serve.engine.config import EngineConfig
+    from ift_serve.engine.runner import ModelRunner
+    from ift_serve.engine.step import SequenceStep, StepBatch
+
+    runner = ModelRunner(EngineConfig(model=str(directory), dtype="float32", total_blocks=16))
+    if runner.description.context_length < len(tokens):
+        tokens = tokens[: runner.description.context_length]
+    found: list[float] = []
+    other = tokens[::-1]
+    for start, end in _pieces(len(tokens) - 1):
+        mine = SequenceStep(0, tokens[start:end], start, [3, 0, 5, 7], score_targets=tokens[start + 1 : end + 1])
+        beside = SequenceStep(1, other[start:end], start, [1, 4, 2, 6], score_targets=other[start + 1 : end + 1])
+        scored = runner.execute(StepBatch([beside, mine], [])).scored[1]
+        assert scored is not None
+        found += scored.log_probs
+    return found
+
+
+def _pieces(length: int) -> Iterator[tuple[int, int]]:
+    first = max(length - DECODES, 0)
+    yield from ((start, min(start + CHUNK, first)) for start in range(0, first, CHUNK))
+    yield from ((start, start + 1) for start in range(first, length))
+
+
+def judge(model_type: str, class_name: str, name: str, make: Callable[[], Any]) -> Verdict:
+    """Build, serve and compare one variant."""
+    from ift_serve.modeling.loading import UnsupportedModelError
+
+    verdict = Verdict(model_type, class_name, name, "unbuilt")
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        tokens = [4 + (7919 * (i + 1) * (i + 3)) % 150 for i in range(TOKENS)]
+        try:
+            build(make(), directory)
+            expected = expected_log_probs(directory, tokens)
+        except Exception as error:
+            verdict.reason = _line(error)
+            return verdict
+        if not all(value == value and abs(value) < 1e6 for value in expected):
+            verdict.reason = "its log-probabilities are not finite"
+            return verdict
+        try:
+            served = served_log_probs(directory, tokens)
+        except UnsupportedModelError as error:
+            verdict.outcome, verdict.reason = "refused", str(error).replace(f"{directory.name}: ", "", 1)
+            return verdict
+        except Exception as error:
+            verdict.outcome, verdict.reason = "failed", _line(error)
+            return verdict
+        verdict.difference = max(abs(a - b) for a, b in zip(served, expected, strict=False))
+        verdict.outcome = "served" if verdict.difference < TOLERANCE else "wrong"
+    return verdict
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _judge_type(model_type: str, class_name: str, only: str, connection: Any) -> None:
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    for name, make in variants(model_type).items():
+        if not only or name == only:
+            connection.send(asdict(judge(model_type, class_name, name, make)))
+    connection.send(None)
+
+
+def sweep(
+    types: dict[str, str], *, variant: str = "", processes: int = 2, seconds: float = 300,
+    told: Callable[[Verdict], None] = lambda verdict: None,
+) -> list[Verdict]:  # fmt: skip
+    """Judge every type, some at a time, each in a process that a crash or a hang cannot take others down with."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers", "ift_serve.engine.runner"])
+
+    def one(item: tuple[str, str]) -> list[Verdict]:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_judge_type, args=(*item, variant, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        found: list[Verdict] = []
+        ended = "no answer in time"
+        with contextlib.suppress(EOFError):
+            while ours.poll(seconds):
+                if (message := ours.recv()) is None:
+                    ended = ""
+                    break
+                found.append(Verdict(**message))
+                told(found[-1])
+        if ended:
+            process.kill()
+            process.join()
+            found.append(Verdict(*item, "", "failed", f"{ended} (exit code {process.exitcode})"))
+            told(found[-1])
+        process.join()
+        return found
+
+    with ThreadPoolExecutor(processes) as pool:
+        return [verdict for found in pool.map(one, types.items()) for verdict in found]
+
+
+def as_json(verdicts: list[Verdict]) -> str:
+    """One line."""
+    return json.dumps([asdict(v) for v in verdicts])
