@@ -83,6 +83,9 @@ def serve(
     max_connections: Annotated[int | None, typer.Option(help="open connections", min=1)] = None,
     max_streams: Annotated[int | None, typer.Option(help="calls on one connection", min=1)] = None,
     max_watches: Annotated[int | None, typer.Option(help="watches of adapters, of health", min=1)] = None,
+    stream_idle_timeout: Annotated[
+        float | None, typer.Option(help="seconds that a stream may be left unread", min=0.1)
+    ] = None,
     sampling_defaults: Annotated[
         str, typer.Option(help="of what requests leave open: model (its generation_config), neutral")
     ] = "model",
@@ -128,6 +131,7 @@ def serve(
                 **_given(
                     max_calls=max_calls, max_connections=max_connections, max_streams=max_streams,
                     max_watches=max_watches, max_admin_calls=max_admin_calls,
+                    stream_idle_timeout=stream_idle_timeout,
                 ),
             }
         )  # fmt: skip

@@ -77,7 +77,9 @@ class Server:
             MODEL: ModelService(self.engine, renderer, self.config),
             ADAPTER: AdapterService(self.engine, AdapterRoots(self.config.adapter_roots), self.config.max_watches),
         }
-        handlers = generic_handlers(self._guard, services, self.config.limits.request_bytes)
+        handlers = generic_handlers(
+            self._guard, services, self.config.limits.request_bytes, self.config.stream_idle_timeout
+        )
         self._server.add_generic_rpc_handlers(tuple(handlers))
         reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         await self._server.start()

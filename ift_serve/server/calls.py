@@ -23,6 +23,7 @@ from ift_serve.server.metrics import Metrics
 _log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _CLOCK_TOLERANCE = 0.005
+_STATUS_PATIENCE = 2.0
 _DEADLINE_SHARE, _DEADLINE_MARGIN = 0.05, 0.05
 """The engine stops a little before the caller's deadline (a share of it, at most so many seconds), so that what was
 generated still arrives."""
@@ -90,7 +91,10 @@ class CallGuard:
             if code is grpc.StatusCode.INTERNAL:
                 _log.exception("a call failed", extra={"request_id": request_id, "method": method})
             extended = (*trailing, ("grpc-status-details-bin", details(status, request_id)))
-            await context.abort(code, status.message, extended)
+            # Who does not read does not get the status either; it is on its way, and the call is over here.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STATUS_PATIENCE):
+                    await context.abort(code, status.message, extended)
         finally:
             self.in_flight -= 1
             self._metrics.in_flight.dec()

@@ -82,6 +82,7 @@ class ServerConfig(BaseModel):
     )
     max_connections: int = Field(default=1024, ge=1, description="open connections; past it new ones are closed")
     max_streams: int = Field(default=256, ge=1, description="calls on one connection; past it they wait at the client")
+    stream_idle_timeout: float = Field(default=60.0, gt=0, description="seconds that a stream may be left unread")
     max_watches: int = Field(default=64, ge=1, description="adapter watches, and health watches and reflection streams")
     sampling_defaults: Literal["model", "neutral"] = Field(
         default="model", description="what unset sampling fields stand for: the model's generation_config, or nothing"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -13,6 +15,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from ift_serve.server.auth import Role
 from ift_serve.server.body import BodyReader
 from ift_serve.server.calls import CallGuard
+from ift_serve.server.errors import StatusError
 from ift_serve.v1 import adapter_pb2, inference_pb2, model_pb2
 
 INFERENCE = "ift_serve.v1.InferenceService"
@@ -42,24 +45,38 @@ def _unary(guard: CallGuard, method: MethodDescriptor, handler: Any, role: Role,
     return grpc.stream_unary_rpc_method_handler(handle, None, _serialise)
 
 
-def _streaming(guard: CallGuard, method: MethodDescriptor, handler: Any, role: Role, reader: BodyReader) -> Any:
+def _streaming(
+    guard: CallGuard, method: MethodDescriptor, handler: Any, role: Role, reader: BodyReader, patience: float
+) -> Any:
     message_class = message_factory.GetMessageClass(method.input_type)
 
-    async def handle(bodies: Any, context: Any) -> AsyncIterator[Any]:
+    async def handle(bodies: Any, context: Any) -> None:
         async with guard.call(context, method.name, role) as call:
             answers = handler(await reader.read(bodies, message_class), call)
             if not hasattr(answers, "__aiter__"):
                 answers = await answers
-            async for answer in answers:
-                yield answer
+            async with contextlib.aclosing(answers):
+                async for answer in answers:
+                    await _write(context, answer, patience)
 
     return grpc.stream_stream_rpc_method_handler(handle, None, _serialise)
 
 
-def generic_handlers(guard: CallGuard, implementations: Mapping[str, object], largest: int) -> list[Any]:
+async def _write(context: Any, answer: Any, patience: float) -> None:
+    """Send one message of a stream. Raises StatusError when the caller reads nothing for so many seconds."""
+    try:
+        async with asyncio.timeout(patience):
+            await context.write(answer)
+    except TimeoutError:
+        raise StatusError(grpc.StatusCode.ABORTED, f"the answer was not read for {patience:g} seconds") from None
+
+
+def generic_handlers(
+    guard: CallGuard, implementations: Mapping[str, object], largest: int, patience: float = 60.0
+) -> list[Any]:
     """One handler a service; rpc ``StreamGenerate`` calls ``implementation.stream_generate``.
 
-    ``largest``: bytes of a request message.
+    ``largest``: bytes of a request message. ``patience``: seconds that a stream may be left unread.
     """
     pool = descriptor_pool.Default()
     reader = BodyReader(largest)
@@ -67,8 +84,11 @@ def generic_handlers(guard: CallGuard, implementations: Mapping[str, object], la
     for name, implementation in implementations.items():
         methods = {}
         for method in pool.FindServiceByName(name).methods:
-            wrap = _streaming if method.server_streaming else _unary
             handler = getattr(implementation, _snake(method.name))
-            methods[method.name] = wrap(guard, method, handler, ROLES[name], reader)
+            methods[method.name] = (
+                _streaming(guard, method, handler, ROLES[name], reader, patience)
+                if method.server_streaming
+                else _unary(guard, method, handler, ROLES[name], reader)
+            )
         handlers.append(grpc.method_handlers_generic_handler(name, methods))
     return handlers
