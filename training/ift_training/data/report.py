@@ -207,13 +207,12 @@ class DataReport:
         """For a terminal: what is lost is coloured."""
         from rich.box import SIMPLE
         from rich.console import Group
-        from rich.markup import escape
         from rich.table import Table
         from rich.text import Text
 
         title = f"data: {self.examples} examples an epoch, {self.validation} for validation"
         table = Table(title=title, box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0))
-        # The only column that may wrap is the one that gives way where all do not fit.
+        # The only column that is not `no_wrap` is the one that gives way where all do not fit.
         table.add_column("source", overflow="ellipsis", max_width=24)
         for name in ("weight", "read", "kept", "valid.", "tokens", "longest", "dropped"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -223,8 +222,8 @@ class DataReport:
             lost = f"{s.lost} ({percent(s.lost_share)})" if s.lost else "0"
             colour = "" if not s.lost else "yellow" if s.lost_share < _MUCH else "bold red"
             table.add_row(
-                escape(origin), f"{s.weight:g}", f"{s.read}{'+' if s.sampled else ''}", str(s.kept), str(s.validation),
-                f"{s.tokens:,}", str(s.longest), Text(lost, style=colour),
+                Text(origin, no_wrap=True, overflow="ellipsis"), f"{s.weight:g}",
+                f"{s.read}{'+' if s.sampled else ''}", str(s.kept), str(s.validation), f"{s.tokens:,}", str(s.longest), Text(lost, style=colour),
             )  # fmt: skip
             lines += [Text(line) for line in s.notes]
             lines += [Text(line, style=colour) for line in s.reasons()]
