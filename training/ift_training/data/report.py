@@ -223,7 +223,8 @@ class DataReport:
             colour = "" if not s.lost else "yellow" if s.lost_share < _MUCH else "bold red"
             table.add_row(
                 Text(origin, no_wrap=True, overflow="ellipsis"), f"{s.weight:g}",
-                f"{s.read}{'+' if s.sampled else ''}", str(s.kept), str(s.validation), f"{s.tokens:,}", str(s.longest), Text(lost, style=colour),
+                f"{s.read}{'+' if s.sampled else ''}", str(s.kept), str(s.validation),
+                f"{s.tokens:,}", str(s.longest), Text(lost, style=colour),
             )  # fmt: skip
             lines += [Text(line) for line in s.notes]
             lines += [Text(line, style=colour) for line in s.reasons()]
