@@ -6,10 +6,11 @@ single tokens, against transformers' own eager forward pass over the whole text,
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
-import json
 import multiprocessing
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -309,6 +310,54 @@ def sweep(
         return [verdict for found in pool.map(one, types.items()) for verdict in found]
 
 
-def as_json(verdicts: list[Verdict]) -> str:
-    """One line."""
-    return json.dumps([asdict(v) for v in verdicts])
+def table(verdicts: list[Verdict]) -> str:
+    """Markdown: a row for each class; its variants are together unless they were judged differently."""
+    import transformers
+
+    rows: dict[tuple[str, str, str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        key = (verdict.model_type, verdict.class_name, verdict.outcome, verdict.reason if verdict.reason else "")
+        rows.setdefault(key, []).append(verdict)
+    lines = [
+        "# Models that are served",
+        "",
+        f"Every causal language model class of transformers {transformers.__version__}, small and random, in float32, "
+        f"with its window below the prompt: {TOKENS} tokens through the engine's runner in chunks of {CHUNK} and then "
+        "single tokens, against transformers' own eager forward pass. The last column is the largest difference of a "
+        f"token's log-probability; over {TOLERANCE:g} a class is wrong. *unbuilt*: the sweep could make no small model "
+        "of this class, so nothing is shown of it here; the check at load holds for it as for every model. *failed*: "
+        "it was given up after its time, or ended with another error.",
+        "",
+        "Written by `python benchmarks/model_sweep.py --write docs/models.md`.",
+        "",
+        "| Model type | Class | Variants | Outcome | Reason | Difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (kind, name, outcome, reason), group in sorted(rows.items()):
+        largest = f"{max(v.difference for v in group):.1e}" if outcome in ("served", "wrong") else ""
+        shown = reason.replace("|", "\\|").replace("<", "&lt;").split("; choose a decoder whose")[0]
+        variants = ", ".join(v.variant for v in group)
+        lines.append(f"| {kind} | {name} | {variants} | {outcome} | {shown} | {largest} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Sweep, and write or print the table. Ends with 1 where a class is served wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", type=Path, help="file for the table; printed without")
+    parser.add_argument("--only", nargs="*", default=[], help="model types; all without")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=300, help="longest wait for one variant")
+    asked = parser.parse_args()
+    types = {name: kind for name, kind in model_types().items() if not asked.only or name in asked.only}
+    verdicts = sweep(
+        types, processes=asked.processes, seconds=asked.seconds,
+        told=lambda v: print(v.model_type, v.variant, v.outcome, v.reason, file=sys.stderr),
+    )  # fmt: skip
+    text = table(verdicts)
+    print(text) if asked.write is None else asked.write.write_text(text, encoding="utf-8")
+    sys.exit(any(verdict.outcome == "wrong" for verdict in verdicts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Classes in which something acts only at a distance, through the cache or after the backbone: right or refused."""
+
+from __future__ import annotations
+
+import pytest
+from model_sweep import judge, model_types, small_config, sweep
+
+SERVED = ("cohere", "cohere2", "phimoe", "granite", "gemma2", "gemma3_text", "mistral", "qwen2_moe", "olmo2")
+REFUSED = {"diffllama": "attends more than once", "gpt_oss": "sinks", "llama4_text": "decoder layers"}
+CHANGES = {"sliding_window": 9, "logit_scale": 0.4, "logits_scaling": 3.0, "final_logit_softcapping": 2.5}
+
+
+@pytest.mark.parametrize("model_type", SERVED)
+def test_what_is_served_is_what_the_model_computes(model_type: str) -> None:
+    verdict = judge(model_type, "", "", lambda: small_config(model_type, CHANGES))
+    assert (verdict.outcome, verdict.reason) == ("served", "")
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_what_cannot_be_served_right_is_refused_by_name(model_type: str) -> None:
+    verdict = judge(model_type, "", "", lambda: small_config(model_type, CHANGES))
+    assert verdict.outcome == "refused"
+    assert REFUSED[model_type] in verdict.reason
+
+
+@pytest.mark.slow
+def test_no_class_is_served_wrong() -> None:
+    verdicts = sweep(model_types())
+    assert [v for v in verdicts if v.outcome == "wrong"] == []
+    assert sum(v.outcome == "served" for v in verdicts) > 200
