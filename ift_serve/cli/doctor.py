@@ -18,6 +18,7 @@ _EXTRAS = {
     "train": ("accelerate", "datasets", "tensorboard", "matplotlib"),
     "eval": ("lm_eval", "langdetect", "nltk", "scipy"),
     "bench": ("accelerate", "psutil"),
+    "gguf": ("gguf",),
 }
 Status = Literal["ok", "note", "problem"]
 

@@ -42,8 +42,11 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
 }  # fmt: skip
 
 
-def build(name: str, directory: Path, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
-    """Save a random model of that architecture; its logits are spread out so that argmax ties do not occur."""
+def build(name: str, directory: Path, *, dtype: torch.dtype = torch.float32, seed: int = 0, **options: object) -> Path:
+    """Save a random model of that architecture; its logits are spread out so that argmax ties do not occur.
+
+    options: values of its configuration that differ from the table's.
+    """
     prefix, extra = ARCHITECTURES[name]
     if prefix == "Gemma3ForCausalLM":
         config_class, model_class = transformers.Gemma3TextConfig, transformers.Gemma3ForCausalLM
@@ -51,7 +54,7 @@ def build(name: str, directory: Path, *, dtype: torch.dtype = torch.float32, see
         config_class = getattr(transformers, f"{prefix}Config")
         model_class = getattr(transformers, f"{prefix}ForCausalLM")
     torch.manual_seed(seed)
-    model = model_class(config_class(**{**_SHAPE, **extra}))
+    model = model_class(config_class(**{**_SHAPE, **extra, **options}))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:

@@ -1,18 +1,20 @@
-"""Writes a model with an adapter merged into it: a directory that transformers and this server load."""
+"""Writes a model with an adapter merged into it: a directory that transformers and this server load, or a GGUF file."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ift_serve.modeling.adapters.base import BaseFacts
 from ift_serve.modeling.adapters.merge import merge_into
 from ift_serve.modeling.adapters.reader import read_adapter
 from ift_serve.modeling.adapters.weights import AdapterError, AdapterWeights
+from ift_serve.modeling.gguf_export.writer import GgufFile, check_gguf_installed
 
 _COPIED = (
     "tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "special_tokens_map.json", "added_tokens.json",
@@ -20,6 +22,8 @@ _COPIED = (
 )  # fmt: skip
 """Files of the base that the merged model keeps; the weights and configurations are written anew."""
 _SPARE = 1 << 26
+GGUF_NAME = "model.gguf"
+Format = Literal["safetensors", "gguf"]
 Report = Callable[[str], None]
 
 
@@ -34,15 +38,18 @@ class MergedModel:
 
 
 def export_merged(
-    adapter: Path, base: Path, output: Path, *, drop_components: bool = False, overwrite: bool = False,
-    report: Report | None = None,
+    adapter: Path, base: Path, output: Path, *, file_format: Format = "safetensors", drop_components: bool = False,
+    overwrite: bool = False, report: Report | None = None,
 ) -> MergedModel:  # fmt: skip
     """Merge an adapter directory into its base and write the model; ``output`` appears complete or not at all.
 
     report: called with each stage and each merged module. Raises AdapterError for what does not fit or cannot be
-    merged, FileExistsError for an output that may not be replaced, OSError for a disk that has no room.
+    merged, GgufError for what GGUF cannot say exactly, FileExistsError for an output that may not be replaced, OSError
+    for a disk that has no room.
     """
     say = report or (lambda text: None)
+    if file_format == "gguf":
+        check_gguf_installed()
     _check_output(output, base, adapter, overwrite=overwrite)
     say("checking the adapter")
     weights = read_adapter(adapter, BaseFacts.of_directory(base))
@@ -52,9 +59,15 @@ def export_merged(
     model = _load(base)
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     _check_room(output, size + _size_of_copies(base))
+    template = weights.config.template if weights.config is not None else ""
+    gguf = _as_gguf(model, base, template) if file_format == "gguf" else None
     merge_into(model, weights, lambda path: say(f"merging {path}"))
     say(f"writing {size / 2**20:,.0f} MiB")
-    _write(model, weights, base, output)
+    with _complete_or_not(output) as scratch:
+        if gguf is not None:
+            gguf.write(scratch / GGUF_NAME, output.name)
+        else:
+            _write_directory(model, template, base, scratch)
     return MergedModel(str(output), size, len(weights.lora), list(weights.components.names))
 
 
@@ -68,7 +81,7 @@ def _check_output(output: Path, base: Path, adapter: Path, *, overwrite: bool) -
     if output.exists() and any(output.iterdir()):
         if not overwrite:
             raise FileExistsError(f"{output}: is not empty; name a new directory, or replace it with --overwrite")
-        if not (output / "config.json").is_file():
+        if not any((output / name).is_file() for name in ("config.json", GGUF_NAME)):
             raise FileExistsError(f"{output}: holds no model, so it is not replaced; name a new directory")
 
 
@@ -109,21 +122,34 @@ def _check_room(output: Path, size: int) -> None:
         raise OSError(f"{above}: has {free / 2**20:,.0f} MiB free, and the model takes {size / 2**20:,.0f} MiB")
 
 
-def _write(model: Any, weights: AdapterWeights, base: Path, output: Path) -> None:
+def _as_gguf(model: Any, base: Path, template: str) -> GgufFile:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
+    return GgufFile(model, tokenizer, template or tokenizer.chat_template)
+
+
+@contextmanager
+def _complete_or_not(output: Path) -> Iterator[Path]:
+    """A directory beside the output that takes its place at the end, or is gone after an error."""
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        model.save_pretrained(scratch)
-        for path in _copies(base):
-            shutil.copyfile(path, scratch / path.name)
-        if weights.config is not None and weights.config.template:
-            (scratch / "chat_template.jinja").write_text(weights.config.template, encoding="utf-8")
+        yield scratch
         for path in scratch.iterdir():
             path.chmod(0o644)
         scratch.chmod(0o755)
         _replace(scratch, output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_directory(model: Any, template: str, base: Path, output: Path) -> None:
+    model.save_pretrained(output)
+    for path in _copies(base):
+        shutil.copyfile(path, output / path.name)
+    if template:
+        (output / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def _replace(scratch: Path, output: Path) -> None:

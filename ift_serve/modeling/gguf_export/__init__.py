@@ -1,0 +1,1 @@
+"""Models written as GGUF, the file that llama.cpp and its relatives load."""
