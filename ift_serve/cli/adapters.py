@@ -13,6 +13,8 @@ from ift_serve.cli.connect import ClientOptions, Json, connected, fail, readable
 from ift_serve.cli.merge import merge
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ift_serve.client import Adapter, Client
     from ift_serve.modeling.adapters.base import BaseFacts
 
@@ -32,21 +34,44 @@ def _show(found: list[Adapter], as_json: bool) -> None:
         typer.echo(json.dumps([asdict(a) for a in found]))
         return
     from rich.console import Console
+    from rich.markup import escape
+    from rich.measure import Measurement
     from rich.table import Table
 
-    table = Table("name", "version")
-    for column in table.columns:  # what people copy
-        column.no_wrap, column.overflow = True, "ignore"
-    for name in ("state", "rank", "components", "MiB", "in flight", "path"):
-        table.add_column(name)
-    for a in found:
-        table.add_row(
-            a.name, a.version, a.state, str(a.rank), ", ".join(a.components), f"{a.bytes / 2**20:.1f}",
-            str(a.in_flight), a.path,
-        )  # fmt: skip
+    names = ("name", "version", "state", "rank", "components", "MiB", "in flight", "path")
+    rows = [
+        (a.name, a.version, a.state, str(a.rank), ", ".join(a.components), f"{a.bytes / 2**20:.1f}",
+         str(a.in_flight), a.path)
+        for a in found
+    ]  # fmt: skip
+    table = Table()
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
     console = Console()
-    # In a pipe nothing is cut: programs and people read the whole.
-    console.print(table, width=None if console.is_terminal else _WIDE)
+    if not console.is_terminal:
+        # In a pipe nothing is cut: programs and people read the whole.
+        console.width = _WIDE
+    if Measurement.get(console, console.options.update(width=_WIDE), table).maximum <= console.width:
+        console.print(table)
+        return
+    for row in rows:
+        _print_values([(name, value) for name, value in zip(names, row, strict=True) if value], console)
+        console.print()
+
+
+def _print_values(lines: list[tuple[str, str]], console: Console) -> None:
+    """Names with their values, a line each; a value that is too long goes on below itself."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in lines:
+        table.add_row(escape(name), escape(value))
+    console.print(table)
 
 
 @adapters.command("list")
@@ -161,12 +186,9 @@ def _base_facts(directory: Path, base: str) -> tuple[BaseFacts, str]:
 
 def _explain(lines: list[tuple[str, str]]) -> None:
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(show_header=False, box=None)
-    for name, value in lines:
-        table.add_row(escape(name), escape(value))
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDE
     console.print("[green]valid[/green]: every tensor fits the base model")
-    console.print(table)
+    _print_values(lines, console)

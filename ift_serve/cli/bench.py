@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import statistics
@@ -104,6 +103,8 @@ async def _ask_whole(client: AsyncClient, request: Request) -> Seen:
 
 async def run(client: AsyncClient, requests: list[Request], concurrency: int, *, whole: bool = False) -> Report:
     """Send all requests, ``concurrency`` at a time, streaming or for ``whole`` answers."""
+    import asyncio
+
     gate, gaps = asyncio.Semaphore(concurrency), list[float]()
 
     async def one(request: Request) -> Seen:
@@ -138,6 +139,8 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure a running server with seeded random prompts, end-of-answer tokens ignored."""
+    import asyncio
+
     from ift_serve.client import AsyncClient
 
     for name, (low, high) in (("prompt-tokens", prompt_tokens), ("output-tokens", output_tokens)):

@@ -17,6 +17,11 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 AdapterName = Annotated[str, typer.Option(help="adapter to answer with: name, or name@version")]
 
 
+def under_way(text: str) -> None:
+    """Tell a person at once what is waited for, on the error stream: the output is for what was asked."""
+    typer.secho(text, dim=True, err=True)
+
+
 def _file(text: str) -> Any:
     return typer.Option(help=text, exists=True, dir_okay=False)
 

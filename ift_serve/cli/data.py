@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ift_serve.cli.connect import Json, fail
+from ift_serve.cli.connect import Json, fail, under_way
 
 if TYPE_CHECKING:
     from ift_training.data.encode import Encoder
@@ -37,8 +37,10 @@ def preview(
     """Show examples token by token: colours are segments, underlined is what the loss sees; and what is dropped."""
     from ift_serve.cli.train import readable_training_errors
 
+    if not as_json:
+        under_way(f"reading {path}")
     with readable_training_errors():
-        encoder, found, refused = _open(path, set_ or [])
+        encoder, found, refused = _open(path, set_ or [], shown=not as_json)
     dataset = found.validation if validation else found.train
     if not len(dataset):
         raise fail("nothing is set apart for validation; give the recipe a `validation`")
@@ -80,14 +82,19 @@ def preview(
         console.print(Text(f"`ift-serve train` will not take it: {refused}", style="bold red"))
 
 
-def _open(path: Path, overrides: list[str]) -> tuple[Encoder, TrainingData, str | None]:
+def _open(path: Path, overrides: list[str], *, shown: bool) -> tuple[Encoder, TrainingData, str | None]:
     """The data, and why a training would refuse it; what is left of it can be looked at all the same."""
+    from rich.console import Console
+
     from ift_training.data.lost import too_much
     from ift_training.prepare import open_encoder, prepare_recipe
+    from ift_training.progress import reading, stage
 
     recipe = _recipe(path, overrides)
+    stage(f"opening the tokenizer of {recipe.base}", shown=shown)
     encoder = open_encoder(recipe)
-    found = prepare_recipe(recipe, encoder)
+    with reading(Console(stderr=True), shown=shown) as counted:
+        found = prepare_recipe(recipe, encoder, counted)
     much = too_much(found.report, recipe.max_lost)
     return encoder, found, None if much is None else much[1]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -65,6 +64,8 @@ async def _ask(client: object, answer: Answer) -> None:
 
 
 async def _ask_all(port: int) -> list[Answer]:
+    import asyncio
+
     from ift_serve.client import AsyncClient
 
     answers = [Answer(instruction, context) for instruction, context in _PROMPTS]
@@ -103,6 +104,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Serve the embedded model; answer several callers; score it, train an adapter, load it, score again."""
+    import asyncio
+
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         root = Path(folder) / "adapters"
@@ -135,6 +138,8 @@ def demo(
 
 def _run_loop(port: int, root: Path, count: int, *, quiet: bool) -> Loop:
     """Score, train, load, score; with a table unless ``quiet``."""
+    import asyncio
+
     from rich.console import Console
 
     console = Console(quiet=quiet)
@@ -166,6 +171,8 @@ async def _load(port: int, loop: Loop) -> None:
 
 
 def _score(port: int, loop: Loop, adapter: str, console: Console) -> None:
+    import asyncio
+
     from rich.progress import Progress
 
     from ift_serve.client import AsyncClient

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import subprocess
 import sys
@@ -83,6 +82,8 @@ def constraint_examples(count: int) -> list[Example]:
 
 async def judge(client: AsyncClient, examples: Sequence[Example], adapter: str, tick: Callable[[], None]) -> list[bool]:
     """Whether the checkers pass the greedy answer to each request."""
+    import asyncio
+
     from ift_serve.client import Prompt
     from ift_training.data.procedural import families
 
@@ -113,6 +114,8 @@ def train(output: Path, *, quiet: bool) -> None:
 
 async def load_beside_requests(client: AsyncClient, loop: Loop, path: str) -> None:
     """Load the adapter while callers go on asking the base model; none of them may notice."""
+    import asyncio
+
     from ift_serve.client import Prompt
 
     loaded = asyncio.Event()

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ift_serve.cli.connect import Json, fail
+from ift_serve.cli.connect import Json, fail, under_way
 
 _NEEDED = ("accelerate", "tensorboard", "matplotlib")
 _DEFAULT = "run"
@@ -70,6 +70,9 @@ def run(
         raise typer.BadParameter("name a recipe; `ift-serve train --init` writes one", param_hint="RECIPE")
     if resume and overwrite:
         raise typer.BadParameter("goes on from what --overwrite deletes; give one of them", param_hint="--resume")
+    # Libraries take seconds to import, in which a person should see that something happens.
+    if not as_json and os.environ.get("RANK", "0") == "0":
+        under_way(f"reading {recipe}")
     require_training()
     with readable_training_errors():
         from ift_training.recipe import Recipe
@@ -100,6 +103,8 @@ def fisher(
     as_json: Json = False,
 ) -> None:
     """Measure which weights of a trained adapter its task depends on, for a later training with EWC."""
+    if not as_json:
+        under_way(f"reading {recipe}")
     require_training()
     with readable_training_errors():
         from ift_training.recipe import Recipe

@@ -59,6 +59,16 @@ def test_help(arguments: tuple[str, ...], said: str) -> None:
     assert said in ift(*arguments, "--help")
 
 
+def test_what_is_waited_for_is_told_beside_the_output(recipe: Path) -> None:
+    for arguments in (("train", str(recipe), "--dry-run"), ("data", "preview", str(recipe))):
+        done = CliRunner().invoke(app, arguments, env={"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "160"})
+        assert done.exit_code == 0, done.output
+        told = done.stderr.splitlines()
+        assert told[0] == f"reading {recipe}" and told[1].startswith("opening the tokenizer of ")
+        assert "reading" not in done.stdout
+    assert CliRunner().invoke(app, ["data", "preview", str(recipe), "--json"]).stderr == ""
+
+
 def test_help_and_mistakes_in_a_recipe_import_nothing_heavy(recipe: Path) -> None:
     code = (
         "import sys\nfrom ift_serve.cli import app\n"

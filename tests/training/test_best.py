@@ -115,6 +115,24 @@ def test_a_resumed_run_tells_of_what_it_writes(base: Path, tmp_path: Path) -> No
     check_numbers(chosen)
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["moved", "the best is lost"])
+def test_a_run_that_is_moved_or_has_lost_its_best_goes_on(base: Path, tmp_path: Path, lost: bool) -> None:
+    rate = {"learning_rate": 5.0, "schedule": "constant", "warmup": 0}
+    before = recipe(base, tmp_path / "first", {"every": 1, "best": "loss"}, {"max_steps": 3, **rate})
+    best = train(before, progress=False).best_step
+    shutil.move(before.output, tmp_path / "second")
+    folder = tmp_path / "second" / RUN_FOLDER
+    if lost:
+        assert best in (1, 2)
+        shutil.rmtree(folder / f"checkpoint-{best}")
+    chosen = recipe(base, tmp_path / "second", {"every": 1, "best": "loss"}, {"max_steps": 5, **rate})
+    train(chosen, resume=True, progress=False)
+    found = check_numbers(chosen)
+    losses = dict(series(found["history"])["eval_loss"])
+    among = [step for step in losses if step > (3 if lost else 0)]
+    assert found["best_step"] == min(among, key=lambda step: losses[step])
+
+
 def test_losses_and_learned_weights_of_tasks_are_logged(base: Path, tmp_path: Path) -> None:
     chosen = recipe(base, tmp_path / "out", {}, {"losses": {"task_weights": "learned"}})
     report = train(chosen, progress=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,10 @@ import yaml
 
 import ift_training.recipe as recipe_module
 from ift_serve.embedded import model_path
+from ift_training.data.checks import FIELDS
+from ift_training.data.procedural import families
+from ift_training.data.procedural.constraints import CHECKS
+from ift_training.data.settings import SourceSettings
 from ift_training.recipe import Recipe, RecipeError, apply_override
 from ift_training.recipe_template import recipe_template
 from ift_training.settings import TrainerSettings
@@ -188,11 +194,38 @@ def test_the_written_recipe_is_valid_and_holds_the_defaults() -> None:
     assert all(len(line) <= 120 for line in recipe_template().splitlines())
 
 
-def test_its_commented_lines_are_valid_too() -> None:
+def test_its_commented_source_is_valid_too() -> None:
     lines = recipe_template().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("  # - file"))
-    lines[first : first + 6] = [line.replace("# ", "", 1) for line in lines[first : first + 6]]
-    assert Recipe.parse(yaml.safe_load("\n".join(lines))).sources[1].weight == 2.0
+    last = next(i for i in range(first, len(lines)) if not lines[i])
+    lines[first:last] = [line.replace("# ", "", 1) for line in lines[first:last]]
+    found = yaml.safe_load("\n".join(lines))
+    assert Recipe.parse(found).sources[1].weight == 2.0
+    both = set(found["sources"][0]) | set(found["sources"][1])
+    assert both == set(SourceSettings.model_fields)
+
+
+def schema_words(schema: Any) -> Iterator[str]:
+    """Every field and every word that a field may be set to, as pydantic describes the recipe."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        yield from map(str, schema.get("enum", []))
+        if "const" in schema:
+            yield str(schema["const"])
+        for part in schema.values():
+            yield from schema_words(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from schema_words(part)
+
+
+def test_it_lists_every_choice() -> None:
+    words = set(re.findall(r"[\w-]+", recipe_template()))
+    wanted = {*schema_words(Recipe.model_json_schema(by_alias=False)), *families(), *CHECKS}
+    wanted |= {field for field, _ in FIELDS.values()} | {"all", "constraints"}
+    assert len(wanted) > 100 and not wanted - words
+    for kind, (field, _) in FIELDS.items():
+        assert f"{kind} ({field})" in recipe_template()
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ift_training.data.lost import check_lost
-from ift_training.fit import check_fits
+from ift_training.fit import check_fits, empty_base
 from ift_training.prepare import open_encoder, prepare_recipe
 from ift_training.recipe import Recipe, RecipeError
 
@@ -37,7 +37,7 @@ def write_fisher(recipe: Recipe, output: Path, *, examples: int, progress: bool 
             pass
     except OSError as error:
         raise RecipeError(f"--output {output}: cannot be written: {error.strerror}") from error
-    check_fits(recipe)
+    check_fits(recipe, empty_base(recipe))
     data = prepare_recipe(recipe, open_encoder(recipe))
     console = Console(quiet=not progress)
     console.print(data.report.table())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ift_training.recipe import Recipe, RecipeError
 
@@ -13,19 +12,34 @@ if TYPE_CHECKING:
     from ift_training.settings import LoraSettings, TrainerSettings
 
 
-def check_fits(recipe: Recipe) -> None:
-    """Layers that the low-rank part names are there, the mask token is one, files can be read. Raises RecipeError."""
-    from ift_serve.modeling.adapters.base import BaseFacts
+def empty_base(recipe: Recipe) -> Any:
+    """The recipe's base as transformers builds it, on the meta device: no weight is read. Raises RecipeError."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        facts = BaseFacts.of_directory(Path(recipe.base_directory()))
+        directory = recipe.base_directory()
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise RecipeError(f"base: {recipe.base}: {error}") from error
+
+
+def check_fits(recipe: Recipe, base: Any) -> None:
+    """Layers that the low-rank part names are there, the mask token is one, files can be read.
+
+    base: of :func:`empty_base`. Raises RecipeError.
+    """
+    from torch import nn
+
     if recipe.trainer.lora.rank:
-        _check_lora(recipe.trainer.lora, sorted(facts.linears))
+        linears = sorted(path for path, module in base.named_modules() if isinstance(module, nn.Linear))
+        _check_lora(recipe.trainer.lora, linears)
     token = recipe.trainer.masking.token
-    if token is not None and token >= facts.vocabulary_size:
-        raise RecipeError(f"trainer.masking.token: {token} is not below the vocabulary's {facts.vocabulary_size}")
+    vocabulary = int(base.config.get_text_config(decoder=True).vocab_size)
+    if token is not None and token >= vocabulary:
+        raise RecipeError(f"trainer.masking.token: {token} is not below the vocabulary's {vocabulary}")
     _check_files(recipe.trainer)
 
 

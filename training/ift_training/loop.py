@@ -26,6 +26,7 @@ from ift_training.evaluation.progress import ProgressCallback
 from ift_training.evaluation.samples import SampleCallback, Samples
 from ift_training.evaluation.score import Judged, Scorer, Scores, scores
 from ift_training.prepare import REPORT, RUN_FOLDER
+from ift_training.progress import stage
 from ift_training.recipe import Recipe, RecipeError
 from ift_training.reporting.card import model_card
 from ift_training.reporting.curves import plot
@@ -87,8 +88,11 @@ def run_loop(
         # Answers need the whole model on one process.
         scorer.requests.clear()
         samples.samples.clear()
+    shown = console is not None
+    stage(f"loading {recipe.base}", shown=shown)
     run = Loop(recipe, encoder, data, _built(recipe, data.tasks), report, scorer, samples)
     if run.scorer:
+        stage(f"answering {len(scorer.requests)} validation requests before the training", shown=shown)
         run.report.before = run.score().tasks
     if run.samples:
         run.samples.keep_before(run.built.model.causal, run.built.model.components)
@@ -102,6 +106,7 @@ def run_loop(
     if checkpoint is None and trainer.is_world_process_zero():
         _forget(run.folder)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    stage("judging what is kept, and writing it", shown=shown)
     after = trainer.measured()
     if trainer.is_world_process_zero():
         _finish(run, trainer, begun, after)
@@ -114,7 +119,7 @@ def _measure_before(run: Loop, trainer: InstructionTrainer) -> None:
     run.report.losses_before = losses
     found = losses | (score_metrics(Scores(run.report.before)) if run.scorer else {})
     evaluates = bool(run.recipe.evaluation.every and run.data.validation)
-    trainer.add_callback(EdgesCallback(found, trainer.log, evaluates=evaluates))
+    trainer.add_callback(EdgesCallback(found, trainer.log, trainer.recall_best, evaluates=evaluates))
 
 
 def _built(recipe: Recipe, tasks: list[str]) -> Built:
@@ -221,7 +226,7 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float, losses: dict[s
         scores={"before": report.before, "after": report.after, **report.losses},
         template_fingerprint=run.encoder.renderer.template_fingerprint, end_ids=answer_ends(run.encoder.renderer),
     )  # fmt: skip
-    plot(history, run.folder / "curves.png", recipe.name)
+    plot(history, run.folder / "curves.png", recipe.name, report.written_step)
     found = {**report.to_json(), "history": history}
     (run.folder / REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

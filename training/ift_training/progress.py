@@ -14,6 +14,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+
+
+def stage(text: str, *, shown: bool) -> None:
+    """Tell a person what is waited for, on the error stream: the output is for results."""
+    if shown:
+        Console(stderr=True).print(Text(text, style="dim"), soft_wrap=True)
 
 
 def bar(console: Console) -> Progress:

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from ift_training.data.lost import check_lost
 from ift_training.data.selection import TrainingData
-from ift_training.fit import check_fits
+from ift_training.fit import check_fits, empty_base
 from ift_training.prepare import REPORT, RUN_FOLDER, open_encoder, prepare_recipe
-from ift_training.progress import reading
+from ift_training.progress import reading, stage
 from ift_training.recipe import Recipe, RecipeError
-from ift_training.reporting.memory import MemoryEstimate, estimate
+from ift_training.reporting.memory import estimate
 from ift_training.reporting.summary import TrainingReport
 from ift_training.saved import incomplete, read_state, step_of, unfinished
 
@@ -39,14 +39,17 @@ def train(
         _check_output(recipe.output, overwrite=overwrite)
     for note in recipe.notes():
         console.print(Text(note, style="yellow"))
+    stage(f"opening the tokenizer of {recipe.base}", shown=progress)
     encoder = open_encoder(recipe)
     with reading(console, shown=progress) as counted:
         data = prepare_recipe(recipe, encoder, counted)
     console.print(data.report.table())
     check_lost(data.report, recipe.max_lost)
     _check_validation(recipe, data, console)
-    check_fits(recipe)
-    memory, trained = _estimated(recipe, data)
+    stage(f"measuring the memory that training {recipe.base} takes", shown=progress)
+    empty = empty_base(recipe)
+    check_fits(recipe, empty)
+    memory, trained = estimate(recipe, empty, data.report.longest)
     console.print(str(memory), highlight=False)
     report = TrainingReport(recipe.name, recipe.base, data.report, memory, trained)
     if not memory.fits:
@@ -55,6 +58,7 @@ def train(
     if dry_run:
         return report
     _make(recipe.output)
+    stage("loading what trains", shown=progress)
     # Torch and transformers take seconds to import, which a mistake in a recipe should not cost.
     from ift_training.loop import run_loop
 
@@ -72,13 +76,6 @@ def _check_validation(recipe: Recipe, data: TrainingData, console: Console) -> N
             "records, or validation.sources"
         )
     console.print("[yellow]Nothing is set apart for validation: nothing is evaluated, the last weights are written.[/]")
-
-
-def _estimated(recipe: Recipe, data: TrainingData) -> tuple[MemoryEstimate, int]:
-    try:
-        return estimate(recipe, data.report.longest)
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"base: {recipe.base}: {error}") from error
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:

@@ -23,6 +23,7 @@ from ift_training.losses.next_token import IGNORED
 from ift_training.model.instruction_model import InstructionModel, TrainingOutput, judged_count, represented
 from ift_training.model.sharding import whole
 from ift_training.randomness import load_random, save_random
+from ift_training.saved import incomplete
 from ift_training.settings import TrainerSettings
 
 
@@ -184,9 +185,6 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         """The best so far is saved at once, whatever the distance between checkpoints."""
         if self.best is None:
             return bool(super()._determine_best_metric(metrics, trial))
-        if self.best.step is None and self.state.best_model_checkpoint is not None:
-            done = self.state.global_step
-            self.best.replay(entry for entry in self.state.log_history if entry["step"] < done)
         better = self.best.consider(metrics, self.state.global_step)
         if better and self.args.load_best_model_at_end:
             self.state.best_metric = metrics[METRIC if self.best.by_score else LOSS]
@@ -341,6 +339,24 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.restore(Path(resume_from_checkpoint))
+
+    def recall_best(self) -> None:
+        """Consider again what a run that is resumed evaluated before, if the best of it is still there to be written.
+
+        Without its checkpoint the best is the best from now on: what is told must be what is written.
+        """
+        if self.best is None or not self.state.global_step:
+            return
+        step = self.state.best_global_step
+        if self.args.load_best_model_at_end:
+            # The run's directory may have another name than at the time.
+            kept = Path(self.args.output_dir) / f"checkpoint-{step}"
+            if step is None or incomplete(kept) is not None:
+                self.state.best_model_checkpoint = self.state.best_metric = None
+                self.state.best_global_step = None
+                return
+            self.state.best_model_checkpoint = str(kept)
+        self.best.replay(self.state.log_history)
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint is not None:

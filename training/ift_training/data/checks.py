@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from ift_training.data.records import Record
 
 Check = Mapping[str, Any]
-_NEEDS: dict[str, tuple[str, type]] = {
+FIELDS: dict[str, tuple[str, type]] = {
     "begin": ("phrase", str), "end": ("phrase", str), "include": ("word", str), "avoid": ("word", str),
     "max_words": ("limit", int),
 }  # fmt: skip
+"""The one field, with its kind, of the checks that have any."""
 
 
 def parse_checks(found: object) -> tuple[Check, ...]:
@@ -32,7 +33,7 @@ def _parse(check: object, where: str) -> Check:
     kind = check.get("type")
     if not isinstance(kind, str) or kind not in CHECKS:
         raise ValueError(f"{where}.type: {kind!r:.80} is not one of {', '.join(CHECKS)}")
-    needed = _NEEDS.get(check["type"])
+    needed = FIELDS.get(check["type"])
     allowed = {"type", needed[0]} if needed else {"type"}
     if unknown := sorted(set(check) - allowed):
         raise ValueError(f"{where}.{unknown[0]}: is not part of a check of type {check['type']!r}")

@@ -42,13 +42,18 @@ def score_metrics(found: Scores) -> dict[str, float]:
 class EdgesCallback(TrainerCallback):  # type: ignore[misc]
     """Logs what was measured before the training as step 0, and has the last step evaluated, whatever its number."""
 
-    def __init__(self, before: dict[str, float], log: Callable[[dict[str, float]], None], *, evaluates: bool) -> None:
+    def __init__(
+        self, before: dict[str, float], log: Callable[[dict[str, float]], None], recall: Callable[[], None], *,
+        evaluates: bool,
+    ) -> None:  # fmt: skip
         self._before = before
         self._log = log
+        self._recall = recall
         self._evaluates = evaluates
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """A resumed run has its step 0 in its log already."""
+        """A resumed run has its step 0 in its log already, and evaluations that later ones are compared with."""
+        self._recall()
         if self._before and not state.global_step:
             self._log(dict(self._before))
 

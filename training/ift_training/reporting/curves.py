@@ -28,8 +28,11 @@ def series(history: History) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def plot(history: History, path: Path, title: str) -> bool:
-    """Losses, scores and the rest, one panel each, as a PNG; False if there is nothing to draw."""
+def plot(history: History, path: Path, title: str, written: int | None = None) -> bool:
+    """Losses, scores and the rest, one panel each, as a PNG; False if there is nothing to draw.
+
+    written: the step whose weights were written, marked in every panel.
+    """
     from matplotlib.figure import Figure
 
     groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
@@ -47,6 +50,9 @@ def plot(history: History, path: Path, title: str) -> bool:
                 marker=_MARKERS[number % len(_MARKERS)] if len(points) < 20 else "", markersize=max(3, 7 - number),
                 fillstyle="none", linewidth=max(1.0, 2.5 - number / 2),
             )  # fmt: skip
+        if written is not None:
+            label = f"written: step {written}"
+            panel.axvline(written, color="black", linewidth=0.8, linestyle=(0, (1, 3)), label=label)
         if group == _SCORES:
             panel.set_ylim(-0.02, 1.02)
         panel.set(xlabel="step", title=group)

@@ -59,18 +59,13 @@ def mebibytes(count: int) -> str:
     return f"{count / 2**20:.{0 if count >= 10 * 2**20 else 1}f} MiB"
 
 
-def estimate(recipe: Recipe, longest: int) -> tuple[MemoryEstimate, int]:
+def estimate(recipe: Recipe, base: Any, longest: int) -> tuple[MemoryEstimate, int]:
     """Of a recipe whose longest example has so many tokens, and the number of trained parameters.
 
-    The base is built without memory for its weights, which training holds in float32. Raises OSError, ValueError.
+    base: of :func:`ift_training.fit.empty_base`; training holds its weights in float32.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     settings = recipe.trainer
-    config = AutoConfig.from_pretrained(recipe.base_directory()).get_text_config(decoder=True)
-    with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(config)
+    config = base.config.get_text_config(decoder=True)
     trained = _low_rank(base, settings.lora) + _components(config, settings.components)
     tokens = settings.batch_size * (recipe.max_length if settings.packing else longest)
     tokens *= 2 if settings.losses.instruction else 1
