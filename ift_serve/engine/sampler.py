@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import fields
 from typing import Any
 
@@ -11,51 +10,34 @@ import torch
 from torch import Tensor
 
 from ift_kernels.sample_rows import RowParameters, SampledRows, SparseAdjustments, sample_rows
+from ift_serve.engine.adjusted_tokens import AdjustedTokens, is_adjusted
 from ift_serve.engine.messages import SamplingParams, TokenStatistics
 from ift_serve.engine.step import SampledToken, SamplingRow, ScoredTokens
 
 _GREEDY = SamplingParams(temperature=0.0)
 
 
-def _is_adjusted(params: SamplingParams) -> bool:
-    return bool(
-        params.logit_bias
-        or params.repetition_penalty != 1.0
-        or params.presence_penalty != 0.0
-        or params.frequency_penalty != 0.0
-    )
-
-
-def _row_entries(row: SamplingRow) -> tuple[list[int], list[int], list[float]]:
-    """Token ids, times generated (0: prompt only, -1: biased only) and biases of one row."""
-    params = row.params
-    bias = params.logit_bias
-    counts: dict[int, int] = {}
-    if params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0:
-        counts = dict.fromkeys(row.history[: row.prompt_length], 0)
-        counts.update(Counter(row.history[row.prompt_length :]))
-    for token in bias:
-        counts.setdefault(token, -1)
-    return list(counts), list(counts.values()), [bias.get(token, 0.0) for token in counts]
+def _adjusted(row: SamplingRow) -> AdjustedTokens:
+    if row.adjusted is None:
+        row.adjusted = AdjustedTokens(row.params, row.history[: row.prompt_length])
+    return row.adjusted
 
 
 def _adjustments(rows: list[SamplingRow | None]) -> SparseAdjustments | None:
-    if not any(row is not None and _is_adjusted(row.params) for row in rows):
+    entries = [
+        _adjusted(row).entries(row.history) if row is not None and is_adjusted(row.params) else None for row in rows
+    ]
+    found = [entry for entry in entries if entry is not None]
+    if not found:
         return None
-    offsets, ids, generated, bias = [0], list[int](), list[int](), list[float]()
-    for row in rows:
-        if row is not None and _is_adjusted(row.params):
-            row_ids, row_generated, row_bias = _row_entries(row)
-            ids += row_ids
-            generated += row_generated
-            bias += row_bias
-        offsets.append(len(ids))
+    lengths = [0, *(0 if entry is None else len(entry[0]) for entry in entries)]
+    ids, generated, bias = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True))
     params = [_GREEDY if row is None else row.params for row in rows]
     return SparseAdjustments(
-        torch.tensor(offsets, dtype=torch.int32),
-        torch.tensor(ids, dtype=torch.int32),
-        torch.tensor(generated, dtype=torch.int32),
-        torch.tensor(bias, dtype=torch.float32),
+        torch.from_numpy(np.cumsum(lengths, dtype=np.int32)),
+        ids,
+        generated,
+        bias,
         torch.tensor([p.repetition_penalty for p in params], dtype=torch.float32),
         torch.tensor([p.presence_penalty for p in params], dtype=torch.float32),
         torch.tensor([p.frequency_penalty for p in params], dtype=torch.float32),

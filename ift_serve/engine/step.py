@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ift_serve.engine.adjusted_tokens import AdjustedTokens
 from ift_serve.engine.messages import SamplingParams, TokenStatistics
 
 
@@ -12,7 +13,8 @@ class SamplingRow:
     """How to draw the token after the last computed position of one sequence.
 
     ``history`` is the live list of all its tokens, of which the first ``prompt_length`` are the prompt.
-    ``step`` counts the tokens generated so far; with ``seed`` and a token id it keys the random draw.
+    ``step`` counts the tokens generated so far; with ``seed`` and a token id it keys the random draw. ``adjusted`` is
+    the sampler's own: what it keeps from step to step.
     """
 
     params: SamplingParams
@@ -21,6 +23,7 @@ class SamplingRow:
     temperature: float
     history: list[int]
     prompt_length: int
+    adjusted: AdjustedTokens | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

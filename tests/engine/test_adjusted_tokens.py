@@ -1,0 +1,35 @@
+"""What penalties and biases change, however the history grew."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ift_serve.engine.adjusted_tokens import AdjustedTokens
+from ift_serve.engine.messages import SamplingParams
+
+TOKENS = st.lists(st.integers(0, 12), max_size=30)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    prompt=TOKENS, grown=st.lists(TOKENS, max_size=6), penalty=st.sampled_from([1.0, 1.3]),
+    biases=st.dictionaries(st.integers(0, 300), st.floats(-5, 5, width=32), max_size=80),
+)  # fmt: skip
+def test_the_entries_are_those_counted_anew(
+    prompt: list[int], grown: list[list[int]], penalty: float, biases: dict[int, float]
+) -> None:
+    params = SamplingParams(repetition_penalty=penalty, logit_bias=biases)
+    history = list(prompt)
+    kept = AdjustedTokens(params, prompt)
+    for more in grown:
+        history += more
+        ids, generated, bias = (array.tolist() for array in kept.entries(history))
+        counts: dict[int, int] = {}
+        if penalty != 1.0:
+            counts = dict.fromkeys(prompt, 0) | dict(Counter(history[len(prompt) :]))
+        expected = {token: counts.get(token, -1) for token in counts.keys() | biases.keys()}
+        assert dict(zip(ids, generated, strict=True)) == expected and len(ids) == len(expected)
+        assert bias == [biases.get(token, 0.0) for token in ids]
