@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ift_serve.engine.heap import trim_heap
+
 _NICENESS = 15
 _THREADS = 4
 _LOOKS = 4
@@ -50,6 +52,8 @@ class Loader:
         self._reading: dict[int, _Reading] = {}
         self._threads = 0
         self._waiting = 0
+        self._read_something = False
+        """Since the heap was last trimmed."""
         self.wake: Callable[[], None] = lambda: None
 
     def start(self, key: int, *what: Any) -> None:
@@ -92,12 +96,16 @@ class Loader:
             self._tell(outcome)
 
     def _tell(self, outcome: Loaded) -> None:
+        self._read_something = True
         self._done.put(outcome)
         self.wake()
 
     def _watch(self) -> None:
         while True:
             time.sleep(self._patience / _LOOKS)
+            if self._read_something:
+                self._read_something = False
+                trim_heap()  # versions that others replaced are gone by now
             now = time.monotonic()
             with self._lock:
                 stuck = [reading for reading in self._reading.values() if self._is_stuck(reading, now)]
