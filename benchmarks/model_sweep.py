@@ -12,7 +12,7 @@ import copy
 import multiprocessing
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ _SCALES: dict[str, Any] = {
     "scale_attn_by_inverse_layer_idx": True, "mup_attn_multiplier": 0.2, "mup_width_scale": 0.4,
     "mup_embeddings_scale": 3.0, "embedding_scale": 2.0, "key_multiplier": 0.5, "attention_in_multiplier": 0.7,
     "attention_out_multiplier": 0.6, "logits_scale": 0.3, "scale_embedding": True,
+    "attention_value_scale": 0.7,
 }  # fmt: skip
 
 _SWITCHES = (
@@ -60,7 +61,7 @@ _SWITCHES = (
     "attn_temperature_tuning", "add_qkv_bias", "use_bidirectional_attention", "lm_head_bias",
     "add_swa_attention_sink_bias", "add_full_attention_sink_bias",
     "use_attention_sinks", "apply_residual_connection_post_layernorm", "is_decoder",
-    "use_gated_attention", "attention_value_scale",
+    "use_gated_attention",
 )  # fmt: skip
 
 _ROPES: dict[str, dict[str, Any]] = {
@@ -68,9 +69,49 @@ _ROPES: dict[str, dict[str, Any]] = {
     "dynamic": {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0},
 }
 
+_ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
+
+_QWEN4 = {
+    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 16,
+    "indexer_compress_ratio": 4, "hc_lowrank": 8,
+}  # fmt: skip
+_DOTS3 = {
+    "head_dim": 16, "shared_experts_intermediate_size": 32, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4,
+    "swa_q_lora_rank": 24, "swa_kv_lora_rank": 16, "swa_head_dim": 16, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 16,
+}  # fmt: skip
+_SMALL_VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+
 _OWN: dict[str, dict[str, Any]] = {
     "bert": {"is_decoder": True},
+    "cohere_compass_text": {
+        "layer_types": _ALTERNATING["layer_types"],
+        "rope_parameters": {"sliding_attention": _ROPE, "full_attention": _ROPE},
+    },
+    "dots3_note": _DOTS3,
+    "dots3_note_text": _DOTS3,
+    "falcon": {"parallel_attn": True},
+    "gemma4": _ALTERNATING,
+    "gemma4_text": _ALTERNATING,
+    "gemma4_unified": _ALTERNATING,
+    "gemma4_unified_text": _ALTERNATING,
+    "git": {"vision_config": _SMALL_VISION},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "mamba2": {"num_heads": 8, "head_dim": 16},
+    "phi4_multimodal": {
+        "vision_config": _SMALL_VISION,
+        "audio_config": {"hidden_size": 32, "intermediate_size": 32, "num_blocks": 1, "num_attention_heads": 2},
+    },
+    "qwen4_exp": _QWEN4,
+    "qwen4_exp_text": _QWEN4,
+    "reformer": {"is_decoder": True, "axial_pos_embds_dim": [32, 32], "axial_pos_shape": [8, 8]},
+    "xlnet": {"d_head": 16},
+    "xmod": {"is_decoder": True, "default_language": "en_XX"},
+    "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_key_value_heads": 4},
+    "zaya": {"num_experts_per_tok": 1},
 }
+"""What no rule finds."""
 
 
 @dataclass(slots=True)
@@ -106,7 +147,7 @@ def variants(model_type: str) -> dict[str, Callable[[], Any]]:
         **{name: {**window, "rope_parameters": rope} for name, rope in _ROPES.items()},
     }
     return {
-        name: lambda changes=changes: small_config(model_type, {**changes, **_OWN.get(model_type, {})})
+        name: lambda changes=changes: small_config(model_type, changes)
         for name, changes in chosen.items()
         if name in ("plain", "scaled") or _knows(model_type, changes, name)
     }
@@ -135,30 +176,49 @@ def _knows(model_type: str, changes: dict[str, Any], name: str) -> bool:
 
 def small_config(model_type: str, changes: dict[str, Any]) -> Any:
     """A small configuration of that type with what of ``changes`` it knows."""
-    default = _default(model_type)
+    default, own = _default(model_type), _OWN.get(model_type, {})
     text = default.get_text_config(decoder=True)
-    given = {key: value for key, value in {**_SIZES, **changes}.items() if _takes(text, key)}
-    given = {key: (not getattr(text, key)) if value == "flip" else value for key, value in given.items()}
-    if isinstance(getattr(text, "head_dim", 1), type(None)):
-        given.pop("head_dim", None)
-    if text is default:
-        config = type(text)(**given)
-    else:
-        part = next(name for name in default.sub_configs if getattr(default, name, None) is text)
-        others = {
-            name: _small_other(getattr(default, name))
-            for name in default.sub_configs
-            if name != part and getattr(default, name, None) is not None
-        }
-        config = type(default)(**{part: type(text)(**given), **others})
-    return config
+    part = next((name for name in default.sub_configs if getattr(default, name, None) is text), None)
+    if part is None:
+        return type(default)(**{**_given(default, changes), **own})
+    others = {
+        name: _small_other(getattr(default, name))
+        for name in default.sub_configs
+        if name != part and getattr(default, name, None) is not None
+    }
+    return type(default)(**{part: type(text)(**{**_given(text, changes), **own}), **others})
+
+
+def _given(config: Any, changes: dict[str, Any]) -> dict[str, Any]:
+    """What of the sizes and ``changes`` this configuration knows, so that the sizes fit each other."""
+    given = {key: value for key, value in {**_SIZES, **changes}.items() if _takes(config, key)}
+    for key in [key for key, value in given.items() if value == "flip"]:
+        if isinstance(_value(config, key), bool):
+            given[key] = not _value(config, key)
+        else:
+            del given[key]
+    if "qk_rope_head_dim" in given:
+        # Latent attention: only the part of that size is rotated, all of it, and every head has keys of its own.
+        given.pop("partial_rotary_factor", None)
+        for key, value in (("head_dim", given["qk_rope_head_dim"]), ("num_key_value_heads", 4)):
+            if key in given:
+                given[key] = value
+    if "is_encoder_decoder" in vars(config) and config.is_encoder_decoder:
+        # The causal class of an encoder-decoder family is its decoder alone.
+        given.update(is_decoder=True, is_encoder_decoder=False)
+    return given
+
+
+def _value(config: Any, key: str) -> Any:
+    """The field itself, also where reading it asks for a layer."""
+    stored = getattr(config, "attribute_map", {}).get(key, key)
+    return vars(config)[stored] if stored in vars(config) else getattr(config, key, None)
 
 
 def _takes(config: Any, key: str) -> bool:
     if key not in vars(config) and key not in getattr(config, "attribute_map", {}):
         return False
-    value = getattr(config, key, None)
-    return not (isinstance(value, list | dict) and key != "rope_parameters")
+    return not (isinstance(_value(config, key), list | dict) and key != "rope_parameters")
 
 
 def _small_other(config: Any) -> Any:
@@ -310,8 +370,11 @@ def sweep(
         return [verdict for found in pool.map(one, types.items()) for verdict in found]
 
 
-def table(verdicts: list[Verdict]) -> str:
-    """Markdown: a row for each class; its variants are together unless they were judged differently."""
+def table(verdicts: list[Verdict], kept: Iterable[str] = ()) -> str:
+    """Markdown: a row for each class; its variants are together unless they were judged differently.
+
+    ``kept`` are rows of an earlier table, for model types that were not judged now.
+    """
     import transformers
 
     rows: dict[tuple[str, str, str, str], list[Verdict]] = {}
@@ -333,19 +396,30 @@ def table(verdicts: list[Verdict]) -> str:
         "| Model type | Class | Variants | Outcome | Reason | Difference |",
         "|---|---|---|---|---|---|",
     ]
+    written = list(kept)
     for (kind, name, outcome, reason), group in sorted(rows.items()):
         largest = f"{max(v.difference for v in group):.1e}" if outcome in ("served", "wrong") else ""
         shown = reason.replace("|", "\\|").replace("<", "&lt;").split("; choose a decoder whose")[0]
         variants = ", ".join(v.variant for v in group)
-        lines.append(f"| {kind} | {name} | {variants} | {outcome} | {shown} | {largest} |")
-    return "\n".join(lines) + "\n"
+        written.append(f"| {kind} | {name} | {variants} | {outcome} | {shown} | {largest} |")
+    return "\n".join([*lines, *sorted(written, key=_model_type)]) + "\n"
+
+
+def _model_type(row: str) -> str:
+    return row.split("|")[1].strip()
+
+
+def rows_of_others(path: Path, types: Iterable[str]) -> list[str]:
+    """Rows of the table in ``path`` that are not of these model types."""
+    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    return [row for row in rows if _model_type(row) not in {"Model type", *types}]
 
 
 def main() -> None:
     """Sweep, and write or print the table. Ends with 1 where a class is served wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, help="file for the table; printed without")
-    parser.add_argument("--only", nargs="*", default=[], help="model types; all without")
+    parser.add_argument("--only", nargs="*", default=[], help="model types; a table that is there keeps its other rows")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=300, help="longest wait for one variant")
     asked = parser.parse_args()
@@ -354,7 +428,8 @@ def main() -> None:
         types, processes=asked.processes, seconds=asked.seconds,
         told=lambda v: print(v.model_type, v.variant, v.outcome, v.reason, file=sys.stderr),
     )  # fmt: skip
-    text = table(verdicts)
+    merged = asked.only and asked.write is not None and asked.write.is_file()
+    text = table(verdicts, rows_of_others(asked.write, types) if merged else ())
     print(text) if asked.write is None else asked.write.write_text(text, encoding="utf-8")
     sys.exit(any(verdict.outcome == "wrong" for verdict in verdicts))
 

@@ -77,8 +77,9 @@ class ServingCheck:
     def _check_structure(self) -> None:
         loaded = self._loaded
         reasons = []
-        for config in miniature_configs(loaded.model.config):
+        for make_config in miniature_configs(loaded.model.config):
             try:
+                config = make_config()
                 own = random_model(type(loaded.model), config, "eager").to(_device(loaded))
                 length = min(_MINIATURE_TOKENS, loaded.context_length)
                 prompts = check_prompts(length, min(VOCABULARY, int(loaded.config.vocab_size)))
@@ -142,7 +143,15 @@ class ServingCheck:
         except ValueError as error:
             raise UnsupportedModelError(f"{loaded.name}: {error}") from error
         self.fuses = decoder.name == "fused"
-        served = served_logits(decoder, small, prompts, self._backend, self._block_size)
+        try:
+            served = served_logits(decoder, small, prompts, self._backend, self._block_size)
+        except UnsupportedModelError:
+            raise
+        except Exception as error:  # whatever a class does with layers and a batch that it does not expect
+            raise UnsupportedModelError(
+                f"{loaded.name}: {loaded.architecture} cannot be served: it fails in the {decoder.name} decoder "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:160]}); {CHOOSE}"
+            ) from error
         worst = [_log_prob_difference(a, b) for a, b in zip(served, expected, strict=True)]
         wrong = [int((~(row <= _TOLERANCE)).nonzero()[0]) for row in worst if bool((~(row <= _TOLERANCE)).any())]
         return (min(wrong), max(float(row.max()) for row in worst)) if wrong else None

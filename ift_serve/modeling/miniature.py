@@ -8,7 +8,7 @@ of attention heads stays, since kernels are chosen by it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -27,11 +27,11 @@ _PATTERNS = ("interval", "_step", "pattern", "freq", "first_k", "dense_layers", 
 _STATIC_ROPE = ("yarn", "llama3")
 
 
-def miniature_configs(config: Any) -> Iterator[Any]:
-    """Copies of a model's configuration, the smallest first; the next is tried where the last makes no model."""
-    yield _small(config, narrow=True, few_layers=True)
-    yield deep_miniature_config(config)
-    yield _small(config, narrow=False, few_layers=True)
+def miniature_configs(config: Any) -> Iterator[Callable[[], Any]]:
+    """Make copies of a model's configuration, the smallest first; the next is tried where the last makes no model."""
+    yield lambda: _small(config, narrow=True, few_layers=True)
+    yield lambda: deep_miniature_config(config)
+    yield lambda: _small(config, narrow=False, few_layers=True)
 
 
 def deep_miniature_config(config: Any) -> Any:
@@ -141,11 +141,12 @@ def _drop_layers(config: Any) -> None:
 
 
 def _narrow(config: Any) -> None:
-    heads = int(config.num_attention_heads)
-    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    free = bool(getattr(config, "head_dim", None)) and config.hidden_size != heads * width
+    heads = int(_field(config, "num_attention_heads"))
+    head_size = _field(config, "head_dim")
+    width = int(head_size or config.hidden_size // heads)
+    free = bool(head_size) and config.hidden_size != heads * width
     groups, few = 1, min(heads, 2)
-    if keys := getattr(config, "num_key_value_heads", None):
+    if keys := _field(config, "num_key_value_heads"):
         groups, few = min(heads // int(keys), 2), min(int(keys), 2)
         config.num_key_value_heads = few
     config.num_attention_heads = few * groups
@@ -158,6 +159,11 @@ def _narrow(config: Any) -> None:
                 setattr(config, name, type(value)([_INNER] * len(value)))
         elif name in _EXPERTS and isinstance(value, int):
             setattr(config, name, _few_experts(config, value))
+
+
+def _field(config: Any, name: str) -> Any:
+    """The configuration's own value, also where some layers have another and it may not be read as an attribute."""
+    return vars(config)[name] if name in vars(config) else getattr(config, name, None)
 
 
 def _few_experts(config: Any, experts: int) -> int:
