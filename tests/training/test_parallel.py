@@ -22,6 +22,9 @@ from tests.support.training import examples, grad_norm, settings, trainer
 
 WORKER = Path(__file__).parent.parent / "support" / "two_processes.py"
 FILES = ("adapter_model.safetensors", "ift_extras.safetensors", "training_state.safetensors")
+_PATIENCE = 900
+"""Seconds after which two processes that wait for one another are ended; a busy machine takes some minutes."""
+pytestmark = pytest.mark.timeout(2 * _PATIENCE)
 OPTIONS = {
     "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "load_best_model_at_end": True,
     "metric_for_best_model": "eval_loss", "greater_is_better": False,
@@ -68,7 +71,7 @@ def outputs(model: Path, fisher: Path, tmp_path_factory: pytest.TempPathFactory)
         for rank in (0, 1)
     ]  # fmt: skip
     try:
-        errors = [worker.communicate(timeout=120)[1] for worker in workers]
+        errors = [worker.communicate(timeout=_PATIENCE)[1] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
