@@ -253,4 +253,4 @@ class GeometryProbe:
         if window:
             hidden |= rows[None, :] <= rows[:, None] - window
         weights = torch.softmax(scores.masked_fill(hidden, float("-inf")), dim=-1)
-        return torch.einsum("hqk,khd->qhd", weights, values).to(query.dtype)
+        return torch.einsum("hqk,khd->qhd", weights, values).to(query.dtype).contiguous()

@@ -13,6 +13,7 @@ from ift_serve.modeling.attention import ATTENTION_NAME, register_attention
 from ift_serve.modeling.batch import GeometryProbe, LayerGeometry, NotRoutedError
 from ift_serve.modeling.fingerprint import model_fingerprint
 from ift_serve.modeling.model_files import ONE_MODEL, ModelFilesError, check_model_files, plain_cause
+from ift_serve.modeling.rotary import depends_on_longest
 
 _log = logging.getLogger(__name__)
 
@@ -72,10 +73,10 @@ def _context_length(config: Any, requested: int | None, name: str) -> int:
     """
     limit = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2048)
     rope = getattr(config, "rope_parameters", None) or {}
-    nested = list(rope.values()) if rope and all(isinstance(v, dict) for v in rope.values()) else [rope]
-    for parameters in nested:
+    outer = getattr(config, "original_max_position_embeddings", None)
+    for parameters in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
         if parameters.get("rope_type") in ("longrope", "dynamic"):
-            limit = min(limit, int(parameters.get("original_max_position_embeddings") or limit))
+            limit = min(limit, int(parameters.get("original_max_position_embeddings") or outer or limit))
     if requested is not None and requested > limit:
         raise UnsupportedModelError(
             f"{name}: context_length {requested} is over the {limit} this model computes exactly"
@@ -184,6 +185,12 @@ def load_model(
     _check_complete(told, shown, kind)
     model = model.to(device).eval().requires_grad_(False)
     text_config = config.get_text_config(decoder=True)
+    length = _context_length(text_config, context_length, shown)
+    if depends_on_longest(model, text_config, length):
+        raise UnsupportedModelError(
+            f"{shown}: the rotary embeddings of {type(model).__name__} depend on the longest sequence in a batch; "
+            "choose a smaller context_length, at which they do not, or another model"
+        )
     return LoadedModel(
         name=shown,
         path=path,
@@ -191,7 +198,7 @@ def load_model(
         config=text_config,
         geometry=layer_geometry(model, text_config, shown),
         dtype=computed,
-        context_length=_context_length(text_config, context_length, shown),
+        context_length=length,
         eos_ids=model_ends(model, text_config),
         fingerprint=_fingerprint(path, model, text_config, shown),
         parameters=sum(p.numel() for p in model.parameters()),

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from ift_serve.modeling.instruction.hooks import backbone_of
+
 _SCALES = (0.5, 4.0)
 _ROWS = 3
 _LONGEST_CAUSE = 160
@@ -41,11 +43,16 @@ class _GivenHiddenStates(nn.Module):
         return _BackboneOutput(last_hidden_state=inputs_embeds)
 
 
-def _with_child(module: Any, name: str, child: nn.Module) -> Any:
-    """A copy of ``module`` with another child of that name. Everything else is shared."""
+def _with_module(module: Any, path: list[str], replacement: nn.Module) -> Any:
+    """A copy of ``module`` with another module at ``path`` below it. Everything else is shared."""
     copied = copy.copy(module)
-    copied._modules = {**module._modules, name: child}
+    child = replacement if len(path) == 1 else _with_module(module._modules[path[0]], path[1:], replacement)
+    copied._modules = {**module._modules, path[0]: child}
     return copied
+
+
+def _path(model: nn.Module, wanted: nn.Module | None) -> list[str]:
+    return next((path.split(".") for path, module in model.named_modules() if module is wanted and path), [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +73,12 @@ class ModelTail:
     def __init__(self, model: Any) -> None:
         """Raises ValueError where the backbone cannot be left out."""
         self._model = model
-        prefix = model.base_model_prefix
-        if prefix not in model._modules:
-            raise ValueError(f"{type(model).__name__} has no backbone of its own that its head follows")
-        self._headless = _with_child(model, prefix, _GivenHiddenStates(model._modules[prefix]))
+        backbone = model.base_model if _path(model, model.base_model) else backbone_of(model)
+        self._headless = _with_module(model, _path(model, backbone), _GivenHiddenStates(backbone))
         self._after_head: Any = None
-        head = model.get_output_embeddings()
-        name = next((name for name, child in model._modules.items() if child is head), None)
-        if head is not None and name is not None:
-            self._after_head = _with_child(self._headless, name, nn.Identity())
+        head = _path(model, model.get_output_embeddings())
+        if len(head) == 1:
+            self._after_head = _with_module(self._headless, head, nn.Identity())
 
     @torch.no_grad()
     def recognise(self) -> TailKind:

@@ -37,6 +37,16 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
         "Granite",
         {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2, "logits_scaling": 2.0},
     ),
+    "cohere": ("Cohere", {"logit_scale": 0.3}),
+    "phimoe": ("Phimoe", {"sliding_window": 12, "num_local_experts": 4}),
+    "deepseek-v3": (
+        "DeepseekV3",
+        {
+            "num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 16, "v_head_dim": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1,
+            "topk_group": 1, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
+        },
+    ),
     "gpt-neox": ("GPTNeoX", {"rotary_pct": 0.5}),
     "starcoder2": ("Starcoder2", {"sliding_window": 15}),
 }  # fmt: skip

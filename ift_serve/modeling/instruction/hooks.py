@@ -23,8 +23,9 @@ def backbone_of(model: Any) -> Any:
 
     Raises ValueError when the layers cannot be found.
     """
-    for candidate in (model.base_model, model.get_decoder()):
-        if candidate is not model and _layers(candidate) is not None:
+    named = [getattr(model, name, None) for name in ("model", "transformer")]
+    for candidate in (model.base_model, model.get_decoder(), *named):
+        if candidate is not model and candidate is not None and _layers(candidate) is not None:
             return candidate
     raise ValueError(f"the decoder layers of {type(model).__name__} are not where they usually are")
 

@@ -11,8 +11,9 @@ from transformers.utils import ModelOutput
 
 from ift_serve.modeling.instruction.adaptation import SoloAdaptation
 from ift_serve.modeling.instruction.components import InstructionComponents
-from ift_serve.modeling.instruction.hooks import attach
+from ift_serve.modeling.instruction.hooks import attach, backbone_of
 from ift_serve.modeling.instruction.tokens import TokenBatch
+from ift_serve.modeling.tail import ModelTail
 from ift_training.losses.instruction import UNJUDGED, instruction_sum
 from ift_training.losses.multi_task import TaskBalance
 from ift_training.losses.next_token import next_token_sums, targets_of
@@ -44,6 +45,8 @@ class InstructionModel(nn.Module):
         if represents and components is not None:
             self.projection = Projection(components.base.hidden_size, components.config.instruction_encoder)
         attach(self.causal)
+        # Made when it is first needed, since layers are wrapped and sharded before that.
+        self._tail: ModelTail | None = None
 
     @property
     def causal(self) -> Any:
@@ -66,20 +69,15 @@ class InstructionModel(nn.Module):
         """Hidden states ``[T, d]`` before the head, and the tokens with their instruction vectors."""
         adaptation = None if self.components is None else SoloAdaptation(self.components, tokens)
         batch = TrainingBatch(visible_pairs(sequence), adaptation)
-        output = self.causal.base_model(input_ids=input_ids, position_ids=positions, use_cache=False, batch=batch)
+        output = backbone_of(self.causal)(input_ids=input_ids, position_ids=positions, use_cache=False, batch=batch)
         hidden: Tensor = output.last_hidden_state
         return hidden.flatten(0, 1), tokens if adaptation is None else adaptation.tokens
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[n, d] -> [n, V]``, with the scaling and soft-cap of the model's configuration."""
-        causal = self.causal
-        logits: Tensor = causal.get_output_embeddings()(hidden)
-        config = causal.config.get_text_config(decoder=True)
-        if scale := getattr(config, "logits_scaling", None):
-            logits = logits / scale
-        if cap := getattr(config, "final_logit_softcapping", None):
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+        """``[n, d] -> [n, V]``, by what the model itself computes after its backbone."""
+        if self._tail is None:
+            self._tail = ModelTail(self.causal)
+        return self._tail.logits(hidden)
 
     def forward(
         self, input_ids: Tensor, labels: Tensor, segments: Tensor, sequence: Tensor, positions: Tensor, tasks: Tensor,
