@@ -15,7 +15,7 @@ from ift_serve.server.metrics import Metrics
 from ift_serve.text.decoding import TokenDecoder
 from ift_serve.v1 import inference_pb2 as pb
 from tests.support.models import tiny_tokenizer
-from tests.support.tokenizers import tokenizer_of
+from tests.support.tiny_tokenizers import tokenizer_of
 
 STATISTICS = TokenStatistics(-0.5, 0.6, 0.2, 1.0, -3.0, 1.0)
 TOKENIZER = tiny_tokenizer()

@@ -14,7 +14,7 @@ from tokenizers import normalizers
 from ift_serve.text.encoder import TextEncoder, TextLimits
 from ift_serve.text.message import PromptError
 from ift_serve.text.workers import TextWorkers
-from tests.support.tokenizers import KINDS, byte_level, tokenizer_of
+from tests.support.tiny_tokenizers import KINDS, byte_level, tokenizer_of
 
 TEXT = st.text(max_size=60) | st.lists(
     st.sampled_from(

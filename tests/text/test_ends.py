@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ift_serve.text.ends import answer_ends, template_end
 from ift_serve.text.prompt import PromptRenderer
-from tests.support.tokenizers import byte_level
+from tests.support.tiny_tokenizers import byte_level
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

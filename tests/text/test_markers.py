@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from ift_serve.text.prompt import Message, Part, PromptRenderer, Segment
-from tests.support.tokenizers import KINDS, NOT_SPECIAL, SPECIAL, tokenizer_of
+from tests.support.tiny_tokenizers import KINDS, NOT_SPECIAL, SPECIAL, tokenizer_of
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

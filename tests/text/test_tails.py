@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ift_serve.text.encoder import TextEncoder, TextLimits
 from ift_serve.text.message import PromptError
-from tests.support.tokenizers import KINDS, tokenizer_of
+from tests.support.tiny_tokenizers import KINDS, tokenizer_of
 
 WORDS = st.sampled_from(
     [

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ift_serve.text.message import Message, Part, PromptError
 from ift_serve.text.prompt import PromptRenderer
-from tests.support.tokenizers import byte_level
+from tests.support.tiny_tokenizers import byte_level
 
 USER = [Message("user", (Part("the dog"),))]
 LIST = (

@@ -18,7 +18,7 @@ from ift_serve.cli import app
 from ift_serve.modeling.adapters.export import export_merged
 from ift_serve.modeling.gguf_export import writer
 from ift_serve.modeling.gguf_export.errors import GgufError
-from tests.support import tokenizers
+from tests.support import tiny_tokenizers as tokenizers
 from tests.support.architectures import build
 
 gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
