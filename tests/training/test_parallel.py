@@ -139,13 +139,26 @@ def test_a_resumed_run_ends_with_the_same_bits(kind: str, outputs: Path) -> None
         assert all(torch.equal(whole[key], resumed[key]) for key in whole), name
 
 
+def _decided(key: str, tensor: torch.Tensor) -> torch.Tensor:
+    """What gradients decide of a tensor.
+
+    The bias of an attention's keys adds the same to all scores of a query, so its gradient is 0 but for rounding, and
+    Adam makes whole steps of that.
+    """
+    if not key.endswith("qkv.bias"):
+        return tensor
+    queries, _, values = tensor.chunk(3)
+    return torch.cat((queries, values))
+
+
 def test_the_trained_adapter_is_that_of_one_process(kind: str, outputs: Path, one: InstructionTrainer) -> None:
     for name in FILES:
         mine = load_file(Path(one.args.output_dir) / "checkpoint-3" / name)
         theirs = load_file(outputs / kind / "checkpoint-3" / name)
         assert set(mine) == set(theirs)
         for key in mine:
-            assert torch.allclose(mine[key], theirs[key], atol=2e-4), f"{name}: {key}"
+            ours, others = _decided(key, mine[key]), _decided(key, theirs[key])
+            assert torch.allclose(ours, others, atol=2e-4), f"{name}: {key}"
 
 
 def test_the_best_weights_come_back(report: dict[str, Any], kind: str, outputs: Path, one: InstructionTrainer) -> None:
