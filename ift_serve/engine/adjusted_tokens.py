@@ -56,9 +56,7 @@ class AdjustedTokens:
 
 def has_penalties(params: SamplingParams) -> bool:
     """Whether what stands in the history changes logits."""
-    return (
-        params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
-    )
+    return params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
 
 
 def is_adjusted(params: SamplingParams) -> bool:

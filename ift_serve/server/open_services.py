@@ -55,9 +55,7 @@ class OpenStreamLimit(grpc.aio.ServerInterceptor):  # type: ignore[misc, type-ar
                 self._open[peer] -= 1
                 self._open += Counter()  # forget those who have none
 
-        make = (
-            grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.stream_stream_rpc_method_handler
-        )
+        make = grpc.unary_stream_rpc_method_handler if handler.unary_stream else grpc.stream_stream_rpc_method_handler
         return make(counted, handler.request_deserializer, handler.response_serializer)
 
 

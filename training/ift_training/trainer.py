@@ -35,7 +35,12 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, *, built: Built, settings: TrainerSettings, evaluation_collator: Collator, tasks: list[str],
+        self,
+        *,
+        built: Built,
+        settings: TrainerSettings,
+        evaluation_collator: Collator,
+        tasks: list[str],
         **options: Any,
     ) -> None:
         super().__init__(model=built.model, **options)

@@ -102,7 +102,6 @@ class MixedAdaptation:
         return _apply([(g, _pathways(c)) for g, c in self._pathways], hidden)
 
 
-
 def _gain(components: InstructionComponents, layer: int) -> Change:
     return lambda group, states: components.gain(layer, states, group.tokens)
 
