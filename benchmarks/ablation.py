@@ -105,7 +105,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 def lora_parameters_a_rank() -> int:
     """Trained parameters of LoRA of rank 1 on every linear layer of the embedded model below its head."""
     from ift_serve.embedded import model_path
-    from ift_serve.modeling.adapters.base import BaseFacts
+    from ift_serve.modeling.adapter_format.base import BaseFacts
 
     facts = BaseFacts.of_directory(model_path())
     return sum(sum(facts.shapes[f"{path}.weight"]) for path in facts.linears if path != facts.head_path)

@@ -46,11 +46,11 @@ def write_adapter(directory: Path, facts: Any, rank: int, seed: int, components:
     import torch
     from peft import LoraConfig
 
-    from ift_serve.modeling.adapters.config import BaseReference, IftConfig
-    from ift_serve.modeling.adapters.reader import shape_of
-    from ift_serve.modeling.adapters.writer import write_adapter as write
-    from ift_serve.modeling.instruction.components import InstructionComponents
-    from ift_serve.modeling.instruction.config import ComponentsConfig
+    from ift_serve.modeling.adapter_format.config import BaseReference, IftConfig
+    from ift_serve.modeling.adapter_format.reader import shape_of
+    from ift_serve.modeling.adapter_format.writer import write_adapter as write
+    from ift_serve.modeling.components.config import ComponentsConfig
+    from ift_serve.modeling.components.instruction_components import InstructionComponents
 
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
@@ -82,7 +82,7 @@ class Engine:
         self._count = 0
 
     async def _one(self, request: Any, adapter: str, gaps: list[float]) -> int:
-        from ift_serve.engine.messages import GenerateRequest, SamplingParams
+        from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
 
         self._count += 1
         sampling = SamplingParams(temperature=0.0, max_new_tokens=request.new_tokens, ignore_eos=True)
@@ -128,9 +128,9 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     from transformers import AutoConfig
 
     from ift_serve.cli.bench import plan
-    from ift_serve.engine.client import EngineClient
     from ift_serve.engine.config import EngineConfig
-    from ift_serve.modeling.adapters.base import BaseFacts
+    from ift_serve.engines.process import engine_process
+    from ift_serve.modeling.adapter_format.base import BaseFacts
 
     facts = BaseFacts.of_directory(model)
     config = AutoConfig.from_pretrained(model)
@@ -144,7 +144,7 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     )  # fmt: skip
     found: dict[str, list[float]] = {}
     latency: dict[str, list[float]] = {}
-    async with EngineClient(engine_config) as bare, EngineClient(engine_config) as adapted:
+    async with engine_process(engine_config) as bare, engine_process(engine_config) as adapted:
         base, mixed = (Engine(client, requests, given.concurrency) for client in (bare, adapted))
         for path in (*eight, *many, *even):
             await adapted.load_adapter(path.name, str(path))

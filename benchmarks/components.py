@@ -44,7 +44,7 @@ def write_adapters(folder: Path, facts: Any, rank: int) -> dict[str, Path]:
     """LoRA on every linear layer, every component at its usual size, and both."""
     from adapters import write_adapter
 
-    from ift_serve.modeling.instruction.config import ComponentsConfig
+    from ift_serve.modeling.components.config import ComponentsConfig
 
     everything = ComponentsConfig(
         segment_embedding=True, instruction_embedding=16, instruction_encoder=128, two_stream=64, attention_bias=True,
@@ -60,7 +60,7 @@ def write_adapters(folder: Path, facts: Any, rank: int) -> dict[str, Path]:
 
 async def turn(client: Any, kind: str, given: argparse.Namespace, number: int) -> None:
     """All callers' answers, at once."""
-    from ift_serve.engine.messages import GenerateRequest, SamplingParams
+    from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
 
     async def caller(index: int) -> None:
         ids = [(7919 * index + 31 * i) % 4000 + 10 for i in range(PROMPT)]
@@ -80,9 +80,9 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     """Kinds in turns, so that a machine that slows down slows all of them."""
     import psutil
 
-    from ift_serve.engine.client import EngineClient
     from ift_serve.engine.config import EngineConfig
-    from ift_serve.modeling.adapters.base import BaseFacts
+    from ift_serve.engines.process import engine_process
+    from ift_serve.modeling.adapter_format.base import BaseFacts
 
     config = EngineConfig(
         model=str(model), dtype="bfloat16", threads=given.threads, prefix_caching=False, context_length=512,
@@ -90,7 +90,7 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     )  # fmt: skip
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     cpu: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    async with EngineClient(config) as client:
+    async with engine_process(config) as client:
         engine = psutil.Process(client.engine_pid)
         for name, path in write_adapters(folder, BaseFacts.of_directory(model), given.rank).items():
             await client.load_adapter(name, str(path))

@@ -43,9 +43,9 @@ def plan(given: argparse.Namespace, vocabulary: int) -> list[tuple[list[int], in
 
 async def ours(path: Path, device: str, requests: list[tuple[list[int], int]]) -> tuple[float, dict[str, Any]]:
     """Output tokens a second, and time per token at fixed batch sizes."""
-    from ift_serve.decoding.build import local_engine
     from ift_serve.engine.config import EngineConfig
-    from ift_serve.engine.messages import GenerateRequest, SamplingParams
+    from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
+    from ift_serve.engines.thread import local_engine
 
     longest = max(len(p) + n for p, n in requests)
     config = EngineConfig(

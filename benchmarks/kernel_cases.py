@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ift_kernels.fused_add_rms_norm import fused_add_rms_norm
 from ift_kernels.instruction import InstructionBias
 from ift_kernels.lora import LoraTable, lora_rows
 from ift_kernels.lora_add import lora_add
 from ift_kernels.paged_decode import paged_decode
 from ift_kernels.paged_prefill import paged_prefill
 from ift_kernels.paged_prefill.plan import prefill_plan
-from ift_kernels.residual_rms_norm import residual_rms_norm
 from ift_kernels.sample_rows import sample_rows
 from ift_kernels.sample_rows.api import greedy_parameters
-from ift_kernels.silu_mul import silu_mul
+from ift_kernels.silu_and_mul import silu_and_mul
 from ift_kernels.write_kv import rotate_and_write_kv
 
 Work = Callable[[], object]
@@ -264,7 +264,7 @@ def elementwise(device: Device, rows: int, hidden: int, inner: int) -> Iterator[
     size = states.element_size()
 
     def normalise() -> Tensor:
-        return residual_rms_norm(states, delta, weight, 1e-5, "triton")
+        return fused_add_rms_norm(states, delta, weight, 1e-5, "triton")
 
     def torch_normalise() -> Tensor:
         return torch.nn.functional.rms_norm(states + delta, (hidden,), weight, 1e-5)
@@ -274,12 +274,12 @@ def elementwise(device: Device, rows: int, hidden: int, inner: int) -> Iterator[
 
     target = ">= 85 % of copy"
     yield Case(
-        "residual_rms_norm", f"{rows} x {hidden}", normalise, 4 * states.numel() * size, target=target,
+        "fused_add_rms_norm", f"{rows} x {hidden}", normalise, 4 * states.numel() * size, target=target,
         peers={"torch": torch_normalise},
     )  # fmt: skip
     yield Case(
-        "silu_mul", f"{rows} x {inner}", lambda: silu_mul(gate_up, "triton"), 3 * rows * inner * size, target=target,
-        peers={"torch": torch_gate},
+        "silu_and_mul", f"{rows} x {inner}", lambda: silu_and_mul(gate_up, "triton"), 3 * rows * inner * size,
+        target=target, peers={"torch": torch_gate},
     )  # fmt: skip
 
 

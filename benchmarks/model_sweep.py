@@ -267,8 +267,8 @@ def expected_log_probs(directory: Path, tokens: list[int]) -> list[float]:
 def served_log_probs(directory: Path, tokens: list[int]) -> list[float]:
     """The same by the engine's runner: chunks, then single tokens, beside another sequence."""
     from ift_serve.engine.config import EngineConfig
-    from ift_serve.engine.runner import ModelRunner
-    from ift_serve.engine.step import SequenceStep, StepBatch
+    from ift_serve.engine.core.step import SequenceStep, StepBatch
+    from ift_serve.engine.runner.model_runner import ModelRunner
 
     runner = ModelRunner(EngineConfig(model=str(directory), dtype="float32", total_blocks=16))
     if runner.description.context_length < len(tokens):
@@ -292,7 +292,7 @@ def _pieces(length: int) -> Iterator[tuple[int, int]]:
 
 def judge(model_type: str, class_name: str, name: str, make: Callable[[], Any]) -> Verdict:
     """Build, serve and compare one variant."""
-    from ift_serve.modeling.loading import UnsupportedModelError
+    from ift_serve.modeling.decoder.model_loader import UnsupportedModelError
 
     verdict = Verdict(model_type, class_name, name, "unbuilt")
     with tempfile.TemporaryDirectory() as temporary:
@@ -342,7 +342,7 @@ def sweep(
 ) -> list[Verdict]:  # fmt: skip
     """Judge every type, some at a time, each in a process that a crash or a hang cannot take others down with."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "ift_serve.engine.runner"])
+    context.set_forkserver_preload(["torch", "transformers", "ift_serve.engine.runner.model_runner"])
 
     def one(item: tuple[str, str]) -> list[Verdict]:
         ours, theirs = context.Pipe(duplex=False)

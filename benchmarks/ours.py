@@ -14,9 +14,10 @@ from pathlib import Path
 
 from ift_serve.cli.bench import Report, Request, run
 from ift_serve.client import AsyncClient
-from ift_serve.engine.client import EngineClient
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.messages import GenerateRequest, SamplingParams
+from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
+from ift_serve.engines.process import engine_process
+from ift_serve.frontend.engine_client import EngineClient
 
 _READY = "ift-serve ready on "
 _STOP_SECONDS = 60.0
@@ -90,7 +91,7 @@ class WithoutWire:
         return asyncio.run(self._go(requests, concurrency, rounds))
 
     async def _go(self, requests: list[Request], concurrency: int, rounds: int) -> list[float]:
-        engine = EngineClient(self._config)
+        engine = engine_process(self._config)
         await engine.start(300)
         try:
             return [await self._round(engine, requests, concurrency, n) for n in range(rounds + 1)][1:]

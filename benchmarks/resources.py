@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
-_WORKERS = ("ift_serve.decoding.worker", "soak_worker")
+_WORKERS = ("ift_serve.engine.worker", "soak_worker")
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ _CASES = 6
 
 def write_versions(folder: Path, model: Path, count: int) -> dict[str, list[str]]:
     """Two directories a name, of various ranks, half of them with components; by name, their paths in ``folder``."""
-    from ift_serve.modeling.adapters.base import BaseFacts
-    from ift_serve.modeling.instruction.config import ComponentsConfig
+    from ift_serve.modeling.adapter_format.base import BaseFacts
+    from ift_serve.modeling.components.config import ComponentsConfig
 
     facts = BaseFacts.of_directory(model)
     parts = ComponentsConfig(instruction_encoder=16, attention_bias=True, segment_embedding=True, instruction_gate=4)

@@ -8,12 +8,12 @@ import signal
 import sys
 from typing import Any
 
-from ift_serve.engine.client import EngineClient
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.logs import configure_logs
+from ift_serve.frontend.engine_client import EngineClient
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.run import announce
+from ift_serve.system.logs import configure_logs
 
 
 async def serve(fields: dict[str, Any]) -> None:

@@ -13,12 +13,12 @@ import time
 
 from memory import snapshot
 
-from ift_serve.decoding.build import build_core
+from ift_serve.engine.build import build_core
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core import EngineCore
-from ift_serve.engine.logs import configure_logs
-from ift_serve.engine.messages import ModelDescription
-from ift_serve.engine.process import worker_main
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.message_loop import worker_main
+from ift_serve.engine.protocol.model import ModelDescription
+from ift_serve.system.logs import configure_logs
 
 
 def _record(core: EngineCore) -> None:

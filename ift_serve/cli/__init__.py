@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ift_serve.cli.adapters import adapters
+from ift_serve.cli.adapter_commands import adapters
 from ift_serve.cli.bench import bench
 from ift_serve.cli.chat import chat
 from ift_serve.cli.data import app as data

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ift_serve.cli.connect import Json, fail
-from ift_serve.cli.loop import NAME, Loop, constraint_examples, judge, load_beside_requests, train
+from ift_serve.cli.demo_loop import NAME, Loop, constraint_examples, judge, load_beside_requests, train
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -54,7 +54,7 @@ def _packages() -> list[Finding]:
 def _processor() -> list[Finding]:
     import torch
 
-    from ift_serve.engine.machine import processors
+    from ift_serve.system.machine import processors
 
     cores = processors()
     capability = torch.backends.cpu.get_cpu_capability()
@@ -78,7 +78,7 @@ def _device() -> Finding:
 
 
 def _memory() -> list[Finding]:
-    from ift_serve.engine.machine import available_memory, memory_limit
+    from ift_serve.system.machine import available_memory, memory_limit
 
     free = available_memory() / 2**30
     enough = free > 2

@@ -30,8 +30,8 @@ def merge(
     from rich.console import Console
 
     from ift_serve.embedded import EMBEDDED_NAME, model_path
-    from ift_serve.modeling.adapters.export import export_merged
-    from ift_serve.modeling.adapters.weights import AdapterError
+    from ift_serve.modeling.adapter_format.export import export_merged
+    from ift_serve.modeling.adapter_format.weights import AdapterError
 
     place = Path(model_path()) if base == EMBEDDED_NAME else Path(base)
     if not (place / "config.json").is_file():

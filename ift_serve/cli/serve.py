@@ -100,7 +100,8 @@ def serve(
     from pydantic import ValidationError
 
     from ift_serve.embedded import EMBEDDED_NAME, model_path
-    from ift_serve.engine.errors import EngineError, EngineStartError
+    from ift_serve.engines.process import engine_process
+    from ift_serve.frontend.errors import EngineError, EngineStartError
     from ift_serve.server.config import ServerConfig
     from ift_serve.server.run import serve as run
     from ift_serve.text.prompt import PromptError
@@ -135,7 +136,7 @@ def serve(
                 ),
             }
         )  # fmt: skip
-        run(config)
+        run(config, engine_process)
     except ValidationError as error:
         told = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
         problems = [f"{where}: {message}".lstrip(": ") for where, message in told]

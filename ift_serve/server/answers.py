@@ -6,12 +6,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ift_serve.engine.messages import CandidateOutput, FinishReason, RequestUsage
+from ift_serve.engine.protocol.generate import CandidateOutput
+from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.tokens import TokenMessages
 from ift_serve.text import StopMatcher
-from ift_serve.text.decoding import TokenDecoder
 from ift_serve.text.detokenizer import Piece, PieceStream
+from ift_serve.text.token_texts import TokenDecoder
 from ift_serve.v1 import inference_pb2 as pb
 
 FINISH_REASONS = {

@@ -9,23 +9,23 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from ift_serve.engine.client import BaseEngineClient, EngineClient, State
-from ift_serve.engine.errors import EngineError
-from ift_serve.engine.places import Places
-from ift_serve.server.adapters import AdapterRoots, AdapterService
+from ift_serve.frontend.engine_client import BaseEngineClient, State
+from ift_serve.frontend.errors import EngineError
+from ift_serve.server.adapter_service import AdapterRoots, AdapterService
 from ift_serve.server.auth import Authenticator
-from ift_serve.server.calls import CallGuard
+from ift_serve.server.call_guard import CallGuard
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.folder import WatchedFolder
-from ift_serve.server.inference import InferenceService
+from ift_serve.server.inference_service import InferenceService
 from ift_serve.server.listener import ListenError, allow_descriptors, listen, options
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.metrics_port import MetricsPort
-from ift_serve.server.model import ModelService
+from ift_serve.server.model_service import ModelService
 from ift_serve.server.open_services import OpenStreamLimit
 from ift_serve.server.sampling import chosen_defaults, warn_of_settings_not_applied
 from ift_serve.server.services import ADAPTER, INFERENCE, MODEL, generic_handlers
 from ift_serve.server.watchdog import LoopWatchdog
+from ift_serve.sharing.places import Places
 from ift_serve.text.encoder import TextLimits
 from ift_serve.text.prompt import PromptRenderer
 
@@ -38,9 +38,9 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Server:
     """One server. ``start``, then ``stop``; ``port`` and ``metrics_port`` are the real ones."""
 
-    def __init__(self, config: ServerConfig, engine: BaseEngineClient | None = None) -> None:
+    def __init__(self, config: ServerConfig, engine: BaseEngineClient) -> None:
         self.config = config
-        self.engine = engine or EngineClient(config.engine)
+        self.engine = engine
         self.metrics = Metrics()
         self.port = 0
         self.metrics_port: int | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ift_serve.engine.client import BaseEngineClient, EngineClient
+from ift_serve.frontend.engine_client import BaseEngineClient, EngineClient
 
 MOST_ADAPTERS = 32
 """Adapters with a label of their own, those in most use; the others are counted together."""

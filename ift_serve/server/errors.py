@@ -8,8 +8,8 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from ift_serve.engine.errors import EngineError
-from ift_serve.engine.messages import FailureKind
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.frontend.errors import EngineError
 from ift_serve.text.prompt import PromptError
 
 _DOMAIN = "ift-serve"

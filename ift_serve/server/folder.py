@@ -8,10 +8,10 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from ift_serve.engine.client import BaseEngineClient
-from ift_serve.engine.errors import EngineError
-from ift_serve.engine.messages import FailureKind
-from ift_serve.server.adapters import check_name
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.frontend.engine_client import BaseEngineClient
+from ift_serve.frontend.errors import EngineError
+from ift_serve.server.adapter_service import check_name
 from ift_serve.server.errors import StatusError
 
 _log = logging.getLogger(__name__)

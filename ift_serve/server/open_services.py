@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from ift_serve.server.calls import host
+from ift_serve.server.call_guard import host
 from ift_serve.server.errors import StatusError, details
 
 _STREAMS = frozenset({

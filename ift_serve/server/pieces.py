@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ift_serve.engine.messages import CandidateOutput
+from ift_serve.engine.protocol.generate import CandidateOutput
 from ift_serve.server.turns import FREE_ENTRIES
 from ift_serve.v1 import inference_pb2 as pb
 

@@ -6,10 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from ift_serve.engine.logs import configure_logs
+from ift_serve.engine.config import EngineConfig
+from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.stop_signals import StopSignals
+from ift_serve.system.logs import configure_logs
+
+OpenEngine = Callable[[EngineConfig], BaseEngineClient]
 
 _GRACE = 10.0
 """Seconds that ending takes at most, beside what calls in flight are given."""
@@ -36,10 +40,12 @@ async def _until_stopped(server: Server, asked: asyncio.Event, ready: Callable[[
     await server.stop()
 
 
-async def _run(config: ServerConfig, ready: Callable[[Server], None], signals: StopSignals) -> None:
+async def _run(
+    config: ServerConfig, open_engine: OpenEngine, ready: Callable[[Server], None], signals: StopSignals
+) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
-    server = Server(config)
+    server = Server(config, open_engine(config.engine))
     signals.on_stop = lambda: loop.call_soon_threadsafe(asked.set)
     signals.on_hangup = server.reload
     await _until_stopped(server, asked, ready)
@@ -52,8 +58,15 @@ def announce(server: Server) -> None:
     print(f"ift-serve ready on {host}:{server.port}, model {server.engine.model.name}{metrics}", flush=True)
 
 
-def serve(config: ServerConfig, ready: Callable[[Server], None] = announce) -> None:
-    """Serve until SIGTERM or SIGINT. Raises EngineStartError, ListenError, ValueError when it cannot start."""
+def serve(
+    config: ServerConfig,
+    open_engine: OpenEngine,
+    ready: Callable[[Server], None] = announce,
+) -> None:
+    """Serve the engine that ``open_engine`` makes until SIGTERM or SIGINT.
+
+    Raises EngineStartError, ListenError, ValueError when it cannot start.
+    """
     configure_logs(config.log_level)
     with StopSignals(config.drain_notice + config.drain_timeout + _GRACE) as signals:
-        asyncio.run(_run(config, ready, signals))
+        asyncio.run(_run(config, open_engine, ready, signals))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from ift_serve.engine.messages import ModelDescription, SamplingDefaults, SamplingParams
+from ift_serve.engine.protocol.generate import SamplingDefaults, SamplingParams
+from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.server.config import ServerConfig
 from ift_serve.v1 import inference_pb2 as pb
 

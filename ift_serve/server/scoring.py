@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from ift_serve.engine.client import BaseEngineClient
-from ift_serve.engine.messages import ContinuationScore, ScoreOutput, ScoreRequest
-from ift_serve.server.calls import Call
+from ift_serve.engine.protocol.score import ContinuationScore, ScoreOutput, ScoreRequest
+from ift_serve.frontend.engine_client import BaseEngineClient
+from ift_serve.server.call_guard import Call
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import invalid
 from ift_serve.server.side_by_side import side_by_side

@@ -14,7 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from ift_serve.server.auth import Role
 from ift_serve.server.body import BodyReader
-from ift_serve.server.calls import CallGuard
+from ift_serve.server.call_guard import CallGuard
 from ift_serve.server.errors import StatusError
 from ift_serve.v1 import adapter_pb2, inference_pb2, model_pb2
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from ift_serve.engine.messages import CandidateOutput
-from ift_serve.text.decoding import TokenDecoder
+from ift_serve.engine.protocol.generate import CandidateOutput
 from ift_serve.text.detokenizer import Piece, PieceStream
+from ift_serve.text.token_texts import TokenDecoder
 from ift_serve.v1 import inference_pb2 as pb
 
 

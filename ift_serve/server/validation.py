@@ -8,7 +8,8 @@ from typing import Any
 
 import grpc
 
-from ift_serve.engine.messages import ModelDescription, SamplingDefaults, SamplingParams
+from ift_serve.engine.protocol.generate import SamplingDefaults, SamplingParams
+from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.server.auth import Role as CallerRole
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import StatusError, invalid

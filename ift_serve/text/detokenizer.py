@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ift_serve.text.decoding import DecoderKind, TokenDecoder
+from ift_serve.text.token_texts import DecoderKind, TokenDecoder
 
 _REPLACEMENT = "\ufffd"
 _CONTEXT, _WINDOW = 8, 24

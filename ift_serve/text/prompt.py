@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ift_serve.text.decoding import TokenDecoder
 from ift_serve.text.encoder import TextEncoder, TextLimits
 from ift_serve.text.message import Message, Part, PromptError, Role, Segment
 from ift_serve.text.spans import Span, locate, marked, token_segments
 from ift_serve.text.template import DEFAULT_TEMPLATE, ChatTemplate
+from ift_serve.text.token_texts import TokenDecoder
 from ift_serve.text.tokenizer import load_tokenizer
 
 __all__ = ["Message", "Part", "PromptError", "PromptRenderer", "RenderedPrompt", "Role", "Segment"]

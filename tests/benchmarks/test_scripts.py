@@ -46,7 +46,15 @@ def test_serving_measures_ours_and_the_peers() -> None:
 
 def test_every_kernel_benchmark_runs_in_the_interpreter() -> None:
     report = _run("kernels.py", "--tiny")
-    operations = {"paged_decode", "paged_prefill", "write_kv", "lora", "sample_rows", "residual_rms_norm", "silu_mul"}
+    operations = {
+        "paged_decode",
+        "paged_prefill",
+        "write_kv",
+        "lora",
+        "sample_rows",
+        "fused_add_rms_norm",
+        "silu_and_mul",
+    }
     assert {r["operation"] for r in report["results"]} == operations
     assert all(r["microseconds"] > 0 for r in report["results"])
 

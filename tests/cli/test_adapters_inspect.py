@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from ift_serve.cli import app
-from tests.modeling.adapters.cases import save_with_peft
+from tests.modeling.adapter_format.cases import save_with_peft
 from tests.support.architectures import build
 
 WIDE = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ift_serve.cli.adapters import _explain, _show
+from ift_serve.cli.adapter_commands import _explain, _show
 from ift_serve.client import Adapter
 
 

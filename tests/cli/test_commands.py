@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ift_serve.cli.bench import percentile, plan
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.instruction.config import ComponentsConfig
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.components.config import ComponentsConfig
 from tests.support.adapters import write_random
 from tests.support.models import tiny_llama
 

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from ift_serve.cli import app
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.adapters.reader import read_adapter
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.reader import read_adapter
 from tests.support.models import tiny_llama
 
 

@@ -16,8 +16,8 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from ift_serve.client import AsyncClient, Client, Message, Prompt, ServerError
-from ift_serve.decoding.build import local_engine
 from ift_serve.engine.config import EngineConfig
+from ift_serve.engines.thread import local_engine
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.v1 import inference_pb2 as pb

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ift_serve.decoding.build import local_engine
-from ift_serve.engine.client import EngineStartError
 from ift_serve.engine.config import EngineConfig
+from ift_serve.engines.thread import local_engine
+from ift_serve.frontend.engine_client import EngineStartError
 
 
 async def test_a_model_that_is_not_there_is_told_without_a_traceback(

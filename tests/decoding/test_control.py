@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from ift_serve.decoding.registry import STRATEGIES
-from ift_serve.engine.control import FORCED
-from ift_serve.engine.messages import FailureKind, FinishReason, GenerateRequest
-from ift_serve.engine.step import SampledToken
-from ift_serve.engine.strategy import Branch, Control
+from ift_serve.engine.core.control import FORCED
+from ift_serve.engine.core.step import SampledToken
+from ift_serve.engine.core.strategy import Branch, Control
+from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from tests.support.engine_driver import Answer, Driver, generate, make_core, solo
 from tests.support.paged_oracle import EOS, PagedOracle
 

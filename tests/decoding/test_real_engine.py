@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ift_serve.decoding.build import build_core
-from ift_serve.engine.client import EngineClient
+from ift_serve.engine.build import build_core
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.messages import GenerateRequest, ScoreRequest
+from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.protocol.score import ScoreRequest
+from ift_serve.engines.process import engine_process
 from tests.support.architectures import build
 from tests.support.engine_driver import Answer, Driver, generate
 
@@ -71,7 +72,7 @@ async def test_the_engine_process_serves_the_model(model: Path) -> None:
     driver = Driver(core)
     request = generate("a", [5, 6, 7], candidates=2, temperature=1.0, max_new_tokens=12)
     driver.add(request)
-    async with EngineClient(EngineConfig(model=str(model), total_blocks=64)) as client:
+    async with engine_process(EngineConfig(model=str(model), total_blocks=64)) as client:
         tokens: dict[int, list[int]] = {}
         async for output in client.generate(request):
             tokens.setdefault(output.candidate, []).extend(output.token_ids)

@@ -13,16 +13,18 @@ from transformers import AutoModelForCausalLM
 
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core import EngineCore
-from ift_serve.engine.messages import AdapterReply, GenerateRequest, SamplingParams, ScoreRequest
-from ift_serve.engine.runner import ModelRunner
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.batch import GeometryProbe
-from ift_serve.modeling.instruction.adaptation import SoloAdaptation
-from ift_serve.modeling.instruction.hooks import attach
-from ift_serve.modeling.instruction.tokens import TokenBatch
-from ift_serve.modeling.loading import load_model
-from ift_serve.modeling.mixed.magnitudes import BatchMagnitudes, OutputScale
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.protocol.adapter import AdapterReply
+from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
+from ift_serve.engine.protocol.score import ScoreRequest
+from ift_serve.engine.runner.model_runner import ModelRunner
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.components.adaptation import SoloAdaptation
+from ift_serve.modeling.components.tokens import TokenBatch
+from ift_serve.modeling.decoder.flat_batch import GeometryProbe
+from ift_serve.modeling.decoder.hooks import attach
+from ift_serve.modeling.decoder.model_loader import load_model
+from ift_serve.modeling.multi_adapter.magnitudes import BatchMagnitudes, OutputScale
 from tests.support.adapters import EVERYTHING, MemoryHost, random_components, random_weights
 from tests.support.architectures import build
 from tests.support.engine_driver import Driver

@@ -11,13 +11,15 @@ from transformers import AutoModelForCausalLM
 
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core import EngineCore
-from ift_serve.engine.messages import AdapterReply, FailureKind, RequestFailed, ScoreRequest
-from ift_serve.engine.runner import ModelRunner
-from ift_serve.modeling.adapters.apply import merged_reference
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.adapters.weights import AdapterError, AdapterWeights, LoraModule
-from ift_serve.modeling.instruction.config import ComponentsConfig
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.protocol.adapter import AdapterReply
+from ift_serve.engine.protocol.results import FailureKind, RequestFailed
+from ift_serve.engine.protocol.score import ScoreRequest
+from ift_serve.engine.runner.model_runner import ModelRunner
+from ift_serve.modeling.adapter_format.apply import merged_reference
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights, LoraModule
+from ift_serve.modeling.components.config import ComponentsConfig
 from tests.support.adapters import EVERYTHING, MemoryHost, random_weights
 from tests.support.engine_driver import Driver, generate
 from tests.support.models import tiny_llama

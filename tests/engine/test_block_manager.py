@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from ift_serve.engine.block_manager import BlockManager, OutOfBlocksError
+from ift_serve.engine.cache.block_manager import BlockManager, OutOfBlocksError
 
 
 def digest(number: int) -> bytes:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core import EngineCore
-from ift_serve.engine.messages import AdapterReply, AdapterState, FailureKind, LoadAdapter, RequestFailed
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.protocol.adapter import AdapterReply, AdapterState, LoadAdapter
+from ift_serve.engine.protocol.results import FailureKind, RequestFailed
 from tests.support.engine_driver import Clock, Driver, generate
 from tests.support.oracle_host import OracleHost
 from tests.support.paged_oracle import PagedOracle

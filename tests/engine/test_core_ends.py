@@ -6,17 +6,12 @@ from typing import Any
 
 import pytest
 
-from ift_serve.engine.core import EngineCore
-from ift_serve.engine.messages import (
-    FailureKind,
-    FinishReason,
-    GenerateRequest,
-    RequestFailed,
-    SamplingParams,
-    ScoreRequest,
-)
-from ift_serve.engine.step import SampledToken
-from ift_serve.engine.strategy import Branch, Control
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.core.step import SampledToken
+from ift_serve.engine.core.strategy import Branch, Control
+from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
+from ift_serve.engine.protocol.results import FailureKind, FinishReason, RequestFailed
+from ift_serve.engine.protocol.score import ScoreRequest
 from tests.support.engine_driver import Clock, Driver, generate, make_core, solo
 from tests.support.paged_oracle import PagedOracle
 

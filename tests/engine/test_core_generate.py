@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ift_serve.engine.messages import FinishReason
+from ift_serve.engine.protocol.results import FinishReason
 from tests.support.engine_driver import Driver, generate, make_core, solo
 from tests.support.paged_oracle import EOS, PagedOracle
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ift_serve.engine.messages import GenerateRequest
+from ift_serve.engine.protocol.generate import GenerateRequest
 from tests.support.engine_driver import Driver, generate, make_core, solo
 from tests.support.paged_oracle import PagedOracle
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ift_serve.engine.messages import FailureKind, ScoreRequest
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.engine.protocol.score import ScoreRequest
 from tests.support.engine_driver import Driver, generate, make_core, solo
 from tests.support.paged_oracle import PagedOracle
 

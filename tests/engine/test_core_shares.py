@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ift_serve.engine.messages import FailureKind, GenerateRequest, ScoreRequest
-from ift_serve.engine.shares import CREDIT, HEAD_START
+from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.engine.protocol.score import ScoreRequest
+from ift_serve.engine.scheduling.fair_share import CREDIT, HEAD_START
 from tests.support.engine_driver import Driver, generate, make_core, solo
 from tests.support.paged_oracle import PagedOracle
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ift_serve.decoding.registry import STRATEGIES
-from ift_serve.engine.messages import GenerateRequest, ScoreRequest
+from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.protocol.score import ScoreRequest
 from tests.support.engine_driver import Answer, Driver, generate, make_core, solo
 from tests.support.forking import Tree
 from tests.support.paged_oracle import VOCABULARY, PagedOracle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from ift_serve.engine.loader import Loaded, Loader
+from ift_serve.engine.adapters.loader import Loaded, Loader
 
 
 def finished(loader: Loader, count: int) -> list[Loaded]:

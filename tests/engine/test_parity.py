@@ -10,10 +10,10 @@ import torch
 import transformers
 
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.messages import SamplingParams
-from ift_serve.engine.runner import ModelRunner
-from ift_serve.engine.step import SamplingRow, SequenceStep, StepBatch
-from ift_serve.modeling.loading import UnsupportedModelError, load_model
+from ift_serve.engine.core.step import SamplingRow, SequenceStep, StepBatch
+from ift_serve.engine.protocol.generate import SamplingParams
+from ift_serve.engine.runner.model_runner import ModelRunner
+from ift_serve.modeling.decoder.model_loader import UnsupportedModelError, load_model
 from tests.support.architectures import ARCHITECTURES, build
 
 GREEDY = SamplingParams(temperature=0.0)

@@ -12,14 +12,16 @@ from types import SimpleNamespace
 import pytest
 
 from ift_serve.decoding.registry import STRATEGIES
-from ift_serve.engine.compile_monitor import CompileMonitor
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core import EngineCore
-from ift_serve.engine.graphs import bucket_sizes
-from ift_serve.engine.messages import AdapterReply, GenerateRequest, SamplingParams, ScoreRequest
-from ift_serve.engine.runner import ModelRunner
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.instruction.config import ComponentsConfig
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.protocol.adapter import AdapterReply
+from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
+from ift_serve.engine.protocol.score import ScoreRequest
+from ift_serve.engine.runner.compile_monitor import CompileMonitor
+from ift_serve.engine.runner.cuda_graphs import bucket_sizes
+from ift_serve.engine.runner.model_runner import ModelRunner
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.components.config import ComponentsConfig
 from tests.support.adapters import MemoryHost, random_weights
 from tests.support.engine_driver import Driver
 from tests.support.models import tiny_llama

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.local import LocalEngine
-from ift_serve.engine.messages import CandidateOutput, FinishReason, GenerateRequest
+from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest
+from ift_serve.engine.protocol.results import FinishReason
+from ift_serve.engines.thread import LocalEngine
 from tests.support.engine_driver import generate
 from tests.support.oracle_worker import build
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ift_kernels.fused_add_rms_norm import fused_add_rms_norm
+from ift_kernels.fused_add_rms_norm.reference import fused_add_rms_norm_reference
 from ift_kernels.instruction import InstructionBias
 from ift_kernels.paged_decode import paged_decode
 from ift_kernels.paged_decode.reference import paged_decode_reference
-from ift_kernels.residual_rms_norm import residual_rms_norm
-from ift_kernels.residual_rms_norm.reference import residual_rms_norm_reference
-from ift_kernels.silu_mul import silu_mul
-from ift_kernels.silu_mul.reference import silu_mul_reference
+from ift_kernels.silu_and_mul import silu_and_mul
+from ift_kernels.silu_and_mul.reference import silu_and_mul_reference
 from ift_kernels.write_kv import rotate_and_write_kv, write_kv
 from ift_kernels.write_kv.reference import rotate_and_write_kv_reference
 
@@ -131,7 +131,7 @@ def test_paged_decode_without_strength_is_without_bias_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 7, 200])
-def test_residual_rms_norm(dtype: torch.dtype, rows: int) -> None:
+def test_fused_add_rms_norm(dtype: torch.dtype, rows: int) -> None:
     torch.manual_seed(0)
     hidden, delta, weight = (
         torch.randn(rows, 576).to(dtype),
@@ -140,19 +140,19 @@ def test_residual_rms_norm(dtype: torch.dtype, rows: int) -> None:
     )
     for change in (delta, None):
         ours, theirs = hidden.clone(), hidden.clone()
-        output = residual_rms_norm(ours, change, weight, 1e-5)
-        expected = residual_rms_norm_reference(theirs, change, weight, 1e-5)
+        output = fused_add_rms_norm(ours, change, weight, 1e-5)
+        expected = fused_add_rms_norm_reference(theirs, change, weight, 1e-5)
         assert torch.equal(ours, theirs)
         torch.testing.assert_close(output, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 5, 130])
-def test_silu_mul(dtype: torch.dtype, rows: int) -> None:
+def test_silu_and_mul(dtype: torch.dtype, rows: int) -> None:
     torch.manual_seed(0)
     gate_up = (torch.randn(rows, 320) * 8).to(dtype)
     gate_up[0, :4] = torch.tensor([-100.0, 100.0, 0.0, -87.5]).to(dtype)
-    torch.testing.assert_close(silu_mul(gate_up), silu_mul_reference(gate_up), atol=1e-5, rtol=TOLERANCE[dtype])
+    torch.testing.assert_close(silu_and_mul(gate_up), silu_and_mul_reference(gate_up), atol=1e-5, rtol=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

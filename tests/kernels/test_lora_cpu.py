@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ift_kernels.host import bf16
+from ift_kernels.cpu_simd import bf16
 from ift_kernels.lora import group_rows, lora_rows
 from ift_kernels.lora_add import lora_add
 from tests.support.lora import Factors

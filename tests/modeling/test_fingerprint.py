@@ -19,9 +19,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from ift_serve.modeling import stored_weights
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.loading import UnsupportedModelError, load_model
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.checkpoint import stored_weights
+from ift_serve.modeling.decoder.model_loader import UnsupportedModelError, load_model
 from tests.support.architectures import ARCHITECTURES, build
 
 
@@ -145,8 +145,8 @@ def test_a_field_at_its_default_may_be_written_or_not(model: Path) -> None:
 
 
 _BY_HUB_ID = """
-from ift_serve.modeling.loading import UnsupportedModelError, load_model
-from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.modeling.decoder.model_loader import UnsupportedModelError, load_model
+from ift_serve.modeling.adapter_format.base import BaseFacts
 from pathlib import Path
 print(load_model("org/name").fingerprint, BaseFacts.of_directory(Path("org/name")).fingerprint)
 """

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from ift_serve.modeling.loading import UnsupportedModelError, load_model
+from ift_serve.modeling.decoder.model_loader import UnsupportedModelError, load_model
 from ift_serve.text.tokenizer import load_tokenizer
 from tests.support.architectures import build
 from tests.support.models import tiny_llama

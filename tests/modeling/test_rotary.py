@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import transformers
 
-from ift_serve.modeling.loading import _context_length
-from ift_serve.modeling.rotary import depends_on_longest
+from ift_serve.modeling.decoder.model_loader import _context_length
+from ift_serve.modeling.decoder.rotary import depends_on_longest
 
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}

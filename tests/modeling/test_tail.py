@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from ift_serve.modeling.attention import ATTENTION_NAME, register_attention
-from ift_serve.modeling.tail import ModelTail
+from ift_serve.modeling.decoder.attention import ATTENTION_NAME, register_attention
+from ift_serve.modeling.decoder.tail import ModelTail
 from ift_training.losses.multi_task import TaskBalance
 from ift_training.model.instruction_model import InstructionModel
 

@@ -14,7 +14,8 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ift_serve.engine.messages import CandidateOutput, FinishReason, RequestUsage, TokenStatistics
+from ift_serve.engine.protocol.generate import CandidateOutput, TokenStatistics
+from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.server.config import Limits, ServerConfig
 from ift_serve.server.pieces import WholeCandidate, entries, pieces
 from ift_serve.server.turns import FREE_ENTRIES, Turns

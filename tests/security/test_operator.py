@@ -14,8 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from ift_serve.client import AsyncClient, ServerError
-from ift_serve.decoding.build import local_engine
 from ift_serve.engine.config import EngineConfig
+from ift_serve.engines.thread import local_engine
 from ift_serve.server.app import Server
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.config import ServerConfig

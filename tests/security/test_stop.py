@@ -15,7 +15,8 @@ import pytest
 
 BLOCKED = """
     import sys, time
-    from ift_serve.decoding.build import local_engine
+    from ift_serve.engines.process import engine_process
+    from ift_serve.engines.thread import local_engine
     from ift_serve.engine.config import EngineConfig
     from ift_serve.server import app, run
     from ift_serve.server.config import ServerConfig
@@ -32,10 +33,9 @@ BLOCKED = """
         blockers[kind]()
 
     run._GRACE = 1.0
-    if kind == "python":  # an engine in this process is quicker to start
-        app.EngineClient = local_engine
+    open_engine = local_engine if kind == "python" else engine_process  # one in this process is quicker to start
     engine = EngineConfig(model=sys.argv[1], dtype="float32", total_blocks=64, threads=1)
-    run.serve(ServerConfig(engine=engine, port=0, metrics_port=None, drain_timeout=1.0), ready)
+    run.serve(ServerConfig(engine=engine, port=0, metrics_port=None, drain_timeout=1.0), open_engine, ready)
 """
 
 

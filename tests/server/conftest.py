@@ -10,9 +10,9 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from ift_serve.decoding.build import local_engine
 from ift_serve.engine.config import EngineConfig
-from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.engines.thread import local_engine
+from ift_serve.modeling.adapter_format.base import BaseFacts
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.v1 import inference_pb2 as pb

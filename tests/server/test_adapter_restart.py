@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from ift_serve.client import AsyncClient, ServerError
-from ift_serve.engine.client import EngineClient
-from ift_serve.engine.spool import Spool, keep
-from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.engine.adapters.kept_copies import keep
+from ift_serve.frontend.adapter_copies import Spool
+from ift_serve.frontend.engine_client import EngineClient
+from ift_serve.modeling.adapter_format.base import BaseFacts
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.folder import WatchedFolder
-from tests.engine.test_client import PROMPT, process_client, until
-from tests.engine.test_client import answer as oracle_answer
-from tests.engine.test_client import kill as kill_oracle
+from tests.frontend.test_engine_client import PROMPT, process_client, until
+from tests.frontend.test_engine_client import answer as oracle_answer
+from tests.frontend.test_engine_client import kill as kill_oracle
 from tests.server.test_adapters import answer
 from tests.support.adapters import write_random
 from tests.support.engine_driver import generate

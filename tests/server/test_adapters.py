@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ift_serve.client import AsyncClient, Message, Prompt, ServerError
-from ift_serve.decoding.build import local_engine
-from ift_serve.engine.client import EngineClient, EngineError
+from ift_serve.engine.adapters.slots import SlotPool
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.messages import FailureKind
-from ift_serve.engine.slots import SlotPool
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.instruction.config import ComponentsConfig
-from ift_serve.server.adapters import AdapterRoots
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.engines.thread import local_engine
+from ift_serve.frontend.engine_client import EngineClient, EngineError
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.components.config import ComponentsConfig
+from ift_serve.server.adapter_service import AdapterRoots
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.v1 import inference_pb2 as pb

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ift_serve.engine.messages import CandidateOutput, FinishReason, TokenStatistics
+from ift_serve.engine.protocol.generate import CandidateOutput, TokenStatistics
+from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.server.answers import CandidateText, Wanted
 from ift_serve.server.metrics import Metrics
-from ift_serve.text.decoding import TokenDecoder
+from ift_serve.text.token_texts import TokenDecoder
 from ift_serve.v1 import inference_pb2 as pb
 from tests.support.models import tiny_tokenizer
 from tests.support.tiny_tokenizers import tokenizer_of

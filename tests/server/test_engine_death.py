@@ -13,7 +13,8 @@ import grpc
 import psutil
 import pytest
 
-from ift_serve.engine.client import EngineClient
+from ift_serve.engines.process import engine_process
+from ift_serve.frontend.engine_client import EngineClient
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.v1 import inference_pb2 as pb
@@ -66,7 +67,7 @@ async def _kills(server: Server, stub: Any, times: int) -> None:
 
 
 async def _serve_and_kill(config: ServerConfig, times: int) -> None:
-    server = Server(config)
+    server = Server(config, engine_process(config.engine))
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -86,10 +87,10 @@ async def test_twenty_kills_leak_nothing(server_config: Callable[..., ServerConf
 
 
 async def test_a_model_that_cannot_be_served_stops_the_start(server_config: Callable[..., ServerConfig]) -> None:
-    from ift_serve.engine.errors import EngineStartError
+    from ift_serve.frontend.errors import EngineStartError
 
     config = server_config(engine={"context_length": 100_000})
-    server = Server(config)
+    server = Server(config, engine_process(config.engine))
     with pytest.raises(EngineStartError, match="context_length 100000"):
         await server.start()
     await server.engine.close()

@@ -6,8 +6,8 @@ import asyncio
 
 import grpc
 
-from ift_serve.engine.errors import EngineError
-from ift_serve.engine.messages import FailureKind
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.frontend.errors import EngineError
 from ift_serve.server.errors import as_status, invalid
 
 

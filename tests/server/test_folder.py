@@ -11,9 +11,10 @@ from typing import cast
 
 import pytest
 
-from ift_serve.engine.client import BaseEngineClient, EngineError
-from ift_serve.engine.messages import AdapterInfo, AdapterState, FailureKind
-from ift_serve.modeling.adapters.base import BaseFacts
+from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterState
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.frontend.engine_client import BaseEngineClient, EngineError
+from ift_serve.modeling.adapter_format.base import BaseFacts
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.folder import WatchedFolder
 from tests.support.adapters import write_random

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ift_serve.client import AsyncClient, Prompt
-from ift_serve.engine.sampling_defaults import sampling_defaults
+from ift_serve.engine.sampling.model_defaults import sampling_defaults
 from ift_serve.server.config import ServerConfig
 from tests.support.models import tiny_llama
 from tests.support.serving import serving

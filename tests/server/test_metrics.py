@@ -16,13 +16,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from ift_serve.client import AsyncClient, ServerError
-from ift_serve.engine.client import EngineClient
-from ift_serve.engine.messages import EngineLoad
-from ift_serve.engine.totals import EngineTotals
+from ift_serve.engine.protocol.stats import EngineLoad
+from ift_serve.frontend.engine_client import EngineClient
+from ift_serve.frontend.engine_totals import EngineTotals
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.engine_metrics import MOST_ADAPTERS, OTHERS, EngineCollector
-from tests.engine.test_client import until
+from tests.frontend.test_engine_client import until
 from tests.server.test_adapter_restart import kill
 from tests.server.test_adapters import answer, question
 from tests.support.serving import serving

@@ -19,13 +19,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from pydantic import ValidationError
 
 from ift_serve.client import AsyncClient, ServerError
-from ift_serve.decoding.build import local_engine
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.logs import JsonFormatter
+from ift_serve.engines.thread import local_engine
 from ift_serve.server.app import Server
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.body import RECEIVE_FACTOR
 from ift_serve.server.config import ServerConfig
+from ift_serve.system.logs import JsonFormatter
 from ift_serve.v1 import adapter_pb2, adapter_pb2_grpc, inference_pb2_grpc, model_pb2, model_pb2_grpc
 from ift_serve.v1 import inference_pb2 as pb
 from tests.server.conftest import greedy, text_prompt

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ift_serve.client import Client
-from ift_serve.engine.machine import physical_memory
+from ift_serve.system.machine import physical_memory
 
 ROOT = Path(__file__).parents[2]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -90,7 +90,7 @@ def test_a_user_without_a_home_and_a_read_only_system_without_a_directory_for_te
 @contextlib.contextmanager
 def memory_group(limit: int) -> Iterator[Path]:
     """A control group below this process's, of either version, limited to so many bytes; skips where it cannot be."""
-    from ift_serve.engine.machine import _GROUPS, _MOUNTS, _folders
+    from ift_serve.system.machine import _GROUPS, _MOUNTS, _folders
 
     parent = next(iter(_folders("memory", _GROUPS, _MOUNTS)), None)
     if parent is None:
@@ -127,7 +127,7 @@ def test_limits_of_a_real_group_are_found() -> None:
         inner.mkdir()
         try:
             program = (
-                "from ift_serve.engine.machine import *; held = bytearray(64 * 2**20); "
+                "from ift_serve.system.machine import *; held = bytearray(64 * 2**20); "
                 "print(memory_limit(), available_memory())"
             )
             for group in (outer, inner):
@@ -140,5 +140,5 @@ def test_limits_of_a_real_group_are_found() -> None:
         finally:
             inner.rmdir()
     with memory_group(physical_memory() * 8) as group:
-        found = int(_in_group(group, "from ift_serve.engine.machine import *; print(memory_limit())"))
+        found = int(_in_group(group, "from ift_serve.system.machine import *; print(memory_limit())"))
         assert found <= physical_memory(), "a limit above the machine's memory is none"

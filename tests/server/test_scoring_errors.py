@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 from google.rpc import error_details_pb2, status_pb2
 
-from ift_serve.engine.client import EngineClient
-from ift_serve.engine.errors import EngineError
-from ift_serve.engine.messages import FailureKind
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.frontend.engine_client import EngineClient
+from ift_serve.frontend.errors import EngineError
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.side_by_side import side_by_side

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from ift_serve.engine.adapter_host import TensorAdapterHost
-from ift_serve.engine.adapters import ReadAdapter
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.adapters.config import BaseReference, IftConfig
-from ift_serve.modeling.adapters.weights import AdapterWeights, LoraModule
-from ift_serve.modeling.adapters.writer import write_adapter
-from ift_serve.modeling.instruction.components import InstructionComponents
-from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
+from ift_serve.engine.adapters.registry import ReadAdapter
+from ift_serve.engine.adapters.tensors import TensorAdapterHost
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.config import BaseReference, IftConfig
+from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
+from ift_serve.modeling.adapter_format.writer import write_adapter
+from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
+from ift_serve.modeling.components.instruction_components import InstructionComponents
 
 EVERYTHING = ComponentsConfig(
     segment_embedding=True, instruction_embedding=4, instruction_encoder=16, two_stream=8, attention_bias=True,

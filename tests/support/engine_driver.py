@@ -10,22 +10,12 @@ from typing import Any
 
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core import EngineCore, Runner
-from ift_serve.engine.messages import (
-    AdapterInfo,
-    AdapterReply,
-    CandidateOutput,
-    FinishReason,
-    GenerateRequest,
-    LoadAdapter,
-    RequestFailed,
-    RequestUsage,
-    SamplingParams,
-    ScoreOutput,
-    ScoreRequest,
-    UnloadAdapter,
-)
-from ift_serve.engine.strategy import Strategies
+from ift_serve.engine.core.core import EngineCore, Runner
+from ift_serve.engine.core.strategy import Strategies
+from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterReply, LoadAdapter, UnloadAdapter
+from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest, SamplingParams
+from ift_serve.engine.protocol.results import FinishReason, RequestFailed, RequestUsage
+from ift_serve.engine.protocol.score import ScoreOutput, ScoreRequest
 from tests.support.paged_oracle import PagedOracle
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ift_serve.engine.messages import FinishReason, GenerateRequest
-from ift_serve.engine.step import SampledToken
-from ift_serve.engine.strategy import Branch, Control
+from ift_serve.engine.core.step import SampledToken
+from ift_serve.engine.core.strategy import Branch, Control
+from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.protocol.results import FinishReason
 
 
 class Tree:

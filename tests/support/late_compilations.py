@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-import ift_serve.engine.runner
-from ift_kernels.ahead.compile_only import compile_only
+import ift_serve.engine.runner.model_runner
+from ift_kernels.aot.compile_only import compile_only
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.messages import SamplingParams
-from ift_serve.engine.runner import ModelRunner
-from ift_serve.engine.serving_check import ServingCheck
-from ift_serve.engine.step import AdaptedPrompt, SamplingRow, SequenceStep, StepBatch
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.decoder import Decoder
-from ift_serve.modeling.instruction.config import ComponentsConfig
+from ift_serve.engine.core.step import AdaptedPrompt, SamplingRow, SequenceStep, StepBatch
+from ift_serve.engine.protocol.generate import SamplingParams
+from ift_serve.engine.runner.model_runner import ModelRunner
+from ift_serve.engine.runner.serving_check import ServingCheck
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.components.config import ComponentsConfig
+from ift_serve.modeling.decoder.decoder import Decoder
 from tests.support.adapters import random_weights
 
 SAMPLING = [
@@ -50,7 +50,7 @@ def step(number: int, count: int, params: SamplingParams, adapter: int) -> Seque
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    ift_serve.engine.runner.ServingCheck = UncomparedCheck  # type: ignore[misc]
+    ift_serve.engine.runner.model_runner.ServingCheck = UncomparedCheck  # type: ignore[misc]
     with compile_only(90) as compiled:
         runner = ModelRunner(
             EngineConfig(

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable
 
 from ift_serve.decoding.registry import STRATEGIES
-from ift_serve.engine.compile_monitor import report_compilations
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core import EngineCore
-from ift_serve.engine.messages import ModelDescription, StepOutputs
-from ift_serve.engine.process import worker_main
-from ift_serve.engine.step import StepBatch, StepResult
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.core.step import StepBatch, StepResult
+from ift_serve.engine.message_loop import worker_main
+from ift_serve.engine.protocol.model import ModelDescription
+from ift_serve.engine.protocol.wire import StepOutputs
+from ift_serve.engine.runner.compile_monitor import report_compilations
 from tests.support.oracle_host import OracleHost
 from tests.support.paged_oracle import PagedOracle
 

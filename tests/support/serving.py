@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ift_serve.client import AsyncClient
-from ift_serve.decoding.build import local_engine
+from ift_serve.engines.process import engine_process
+from ift_serve.engines.thread import local_engine
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 
@@ -14,7 +15,7 @@ from ift_serve.server.config import ServerConfig
 @asynccontextmanager
 async def serving(config: ServerConfig, *, process: bool = False) -> AsyncIterator[tuple[Server, AsyncClient]]:
     """``process``: the engine runs in a process of its own."""
-    server = Server(config, None if process else local_engine(config.engine))
+    server = Server(config, (engine_process if process else local_engine)(config.engine))
     await server.start()
     try:
         async with AsyncClient(f"127.0.0.1:{server.port}", timeout=60) as client:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ift_serve.text import IncrementalDetokenizer, StopMatcher
-from ift_serve.text.decoding import TokenDecoder
 from ift_serve.text.detokenizer import PieceStream
+from ift_serve.text.token_texts import TokenDecoder
 from tests.support.tiny_tokenizers import KINDS, tokenizer_of
 
 CUTS = st.lists(st.integers(1, 4), max_size=150)

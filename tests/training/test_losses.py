@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ift_serve.modeling.instruction.adaptation import SoloAdaptation
-from ift_serve.modeling.instruction.components import InstructionComponents
-from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
-from ift_serve.modeling.instruction.tokens import TokenBatch
+from ift_serve.modeling.components.adaptation import SoloAdaptation
+from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
+from ift_serve.modeling.components.instruction_components import InstructionComponents
+from ift_serve.modeling.components.tokens import TokenBatch
 from ift_training.losses.ewc import EwcPenalty, fisher_information, save_fisher, trainable
 from ift_training.losses.instruction import UNJUDGED, instruction_sum
 from ift_training.losses.multi_task import TaskBalance

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.adapters.reader import read_adapter
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.reader import read_adapter
 from ift_training.losses.ewc import save_fisher, trainable
 from ift_training.settings import EwcSettings, LossSettings, MaskingSettings, TrainerSettings
 from ift_training.trainer import InstructionTrainer

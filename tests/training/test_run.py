@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ift_serve.embedded import model_path
-from ift_serve.modeling.attention import register_attention
-from ift_serve.modeling.instruction.components import InstructionComponents
-from ift_serve.modeling.instruction.config import BaseShape, ComponentsConfig
-from ift_serve.modeling.instruction.hooks import attach
+from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
+from ift_serve.modeling.components.instruction_components import InstructionComponents
+from ift_serve.modeling.decoder.attention import register_attention
+from ift_serve.modeling.decoder.hooks import attach
 from ift_serve.text.prompt import PromptRenderer
 from ift_serve.text.tokenizer import load_tokenizer
 from ift_training.data.procedural import families

@@ -10,11 +10,12 @@ import torch
 
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core import EngineCore
-from ift_serve.engine.messages import AdapterReply, ScoreRequest
-from ift_serve.engine.runner import ModelRunner
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.adapters.reader import read_adapter
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.protocol.adapter import AdapterReply
+from ift_serve.engine.protocol.score import ScoreRequest
+from ift_serve.engine.runner.model_runner import ModelRunner
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.reader import read_adapter
 from ift_training import checkpoint
 from ift_training.losses.ewc import fisher_information, save_fisher, trainable
 from ift_training.settings import EwcSettings, LoraSettings, LossSettings, MaskingSettings

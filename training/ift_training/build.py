@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from ift_serve.modeling.adapters.base import BaseFacts
-from ift_serve.modeling.adapters.config import BaseReference
-from ift_serve.modeling.adapters.reader import shape_of
-from ift_serve.modeling.attention import ATTENTION_NAME, register_attention
-from ift_serve.modeling.instruction.components import InstructionComponents
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.config import BaseReference
+from ift_serve.modeling.adapter_format.reader import shape_of
+from ift_serve.modeling.components.instruction_components import InstructionComponents
+from ift_serve.modeling.decoder.attention import ATTENTION_NAME, register_attention
 from ift_training.losses.multi_task import TaskBalance
 from ift_training.model.instruction_model import InstructionModel
 from ift_training.settings import TrainerSettings

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ift_serve.modeling.adapters.config import IFT_CONFIG, IFT_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS, IftConfig
+from ift_serve.modeling.adapter_format.config import IFT_CONFIG, IFT_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS, IftConfig
 from ift_training.losses.ewc import trainable
 from ift_training.model.instruction_model import InstructionModel
 from ift_training.model.sharding import into, reshard, whole

@@ -27,7 +27,7 @@ def write_fisher(recipe: Recipe, output: Path, *, examples: int, progress: bool 
 
     Gives the numbers of examples and weights. Raises RecipeError, SourceError.
     """
-    from ift_serve.modeling.adapters.config import IFT_WEIGHTS, PEFT_WEIGHTS
+    from ift_serve.modeling.adapter_format.config import IFT_WEIGHTS, PEFT_WEIGHTS
 
     if not any((recipe.output / name).exists() for name in (PEFT_WEIGHTS, IFT_WEIGHTS)):
         raise RecipeError(f"output: {recipe.output} holds no adapter yet; train it first: ift-serve train RECIPE")

@@ -60,7 +60,7 @@ def train(
     _make(recipe.output)
     stage("loading what trains", shown=progress)
     # Torch and transformers take seconds to import, which a mistake in a recipe should not cost.
-    from ift_training.loop import run_loop
+    from ift_training.training_loop import run_loop
 
     run_loop(recipe, encoder, data, report, checkpoint, console if progress else None)
     return report
@@ -80,7 +80,7 @@ def _check_validation(recipe: Recipe, data: TrainingData, console: Console) -> N
 
 def _check_output(output: Path, *, overwrite: bool) -> None:
     """An adapter may replace an earlier one, but nothing else is written over, nor a run that can go on."""
-    from ift_serve.modeling.adapters.config import IFT_CONFIG
+    from ift_serve.modeling.adapter_format.config import IFT_CONFIG
 
     above = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ift_serve.modeling.adapters.config import IFT_CONFIG, IFT_WEIGHTS, PEFT_WEIGHTS
+from ift_serve.modeling.adapter_format.config import IFT_CONFIG, IFT_WEIGHTS, PEFT_WEIGHTS
 
 OPTIMIZER, SCHEDULER, STATE = "optimizer.safetensors", "scheduler.json", "trainer_state.json"
 _HEADER = 8

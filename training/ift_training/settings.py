@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ift_serve.modeling.instruction.config import ComponentsConfig
+from ift_serve.modeling.components.config import ComponentsConfig
 
 _USES_OF_C = {"two_stream", "attention_bias", "instruction_gate", "adherence_head"}
 """Components that the instruction vector goes into."""

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from ift_serve.modeling.adapters.config import IFT_WEIGHTS, PEFT_WEIGHTS, IftConfig
-from ift_serve.modeling.adapters.writer import write_adapter
+from ift_serve.modeling.adapter_format.config import IFT_WEIGHTS, PEFT_WEIGHTS, IftConfig
+from ift_serve.modeling.adapter_format.writer import write_adapter
 from ift_training import checkpoint
 from ift_training.build import Built
 from ift_training.collator import Collator

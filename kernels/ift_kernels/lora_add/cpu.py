@@ -19,8 +19,8 @@ from numba.core.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ift_kernels.host import bf16, openmp, simd
-from ift_kernels.host.simd import load_i32, load_i64, load_one
+from ift_kernels.cpu_simd import bf16, openmp, simd
+from ift_kernels.cpu_simd.simd import load_i32, load_i64, load_one
 from ift_kernels.lora import LoraRows, LoraTable
 from ift_kernels.lora_add import floats, pairs
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from ift_kernels.host.simd import LANES, add, fma, load, load_one, mul, splat, store, store_one, sum_lanes, zero
+from ift_kernels.cpu_simd.simd import LANES, add, fma, load, load_one, mul, splat, store, store_one, sum_lanes, zero
 
 _FP = np.float32(0)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from ift_kernels.host.bf16 import (
+from ift_kernels.cpu_simd.bf16 import (
     PAIR_LANES,
     add_scaled,
     dot,
@@ -20,7 +20,7 @@ from ift_kernels.host.bf16 import (
     splat_pair,
     store_sums,
 )
-from ift_kernels.host.simd import BF16, prefetch, store_one, sum_lanes, zero
+from ift_kernels.cpu_simd.simd import BF16, prefetch, store_one, sum_lanes, zero
 
 
 @njit(inline="always")

@@ -9,8 +9,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ift_kernels.host import openmp, simd
-from ift_kernels.host.simd import (
+from ift_kernels.cpu_simd import openmp, simd
+from ift_kernels.cpu_simd.simd import (
     LANES,
     fma,
     load,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ift_serve.modeling.instruction.components import InstructionComponents
+from ift_serve.modeling.components.instruction_components import InstructionComponents
 from ift_serve.text.prompt import RenderedPrompt
 from ift_training.evaluation.cached_batch import CachedBatch
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ift_serve.modeling.instruction.adaptation import SoloAdaptation
-from ift_serve.modeling.instruction.components import InstructionComponents
-from ift_serve.modeling.instruction.tokens import INSTRUCTION, RESPONSE, TokenBatch
+from ift_serve.modeling.components.adaptation import SoloAdaptation
+from ift_serve.modeling.components.instruction_components import InstructionComponents
+from ift_serve.modeling.components.tokens import INSTRUCTION, RESPONSE, TokenBatch
 
 
 class CachedBatch:
     """B sequences, padded on the left; first the prompts are run, then one token of each at a time.
 
-    The batch that a model routed through :mod:`ift_serve.modeling.attention` is called with. valid: ``[B, L]`` bool,
+    The batch that a model routed through ``modeling.decoder.attention`` is called with. valid: ``[B, L]`` bool,
     False where padded; segments: ``[B, L]`` uint8; ids: ``[B, L]`` int64.
     """
 
@@ -59,7 +59,7 @@ class CachedBatch:
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int, softcap: float
     ) -> Tensor:
-        """See :class:`ift_serve.modeling.batch.AttentionBatch`."""
+        """See :class:`ift_serve.modeling.decoder.flat_batch.AttentionBatch`."""
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         new = query.shape[0] // self.rows
         keys, values = (

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ift_serve.modeling.instruction.components import InstructionComponents
+from ift_serve.modeling.components.instruction_components import InstructionComponents
 from ift_serve.text.prompt import RenderedPrompt
 from ift_training.data.encode import Encoder
 from ift_training.data.mixture import ExampleDataset, Pool

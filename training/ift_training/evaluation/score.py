@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ift_serve.modeling.instruction.components import InstructionComponents
-from ift_serve.modeling.loading import model_ends
+from ift_serve.modeling.components.instruction_components import InstructionComponents
+from ift_serve.modeling.decoder.model_loader import model_ends
 from ift_serve.text.ends import answer_ends
 from ift_serve.text.prompt import RenderedPrompt
 from ift_training.data.checks import can_judge, judge

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ift_serve.modeling.instruction.tokens import TokenBatch, pool
+from ift_serve.modeling.components.tokens import TokenBatch, pool
 
 
 class Projection(nn.Module):

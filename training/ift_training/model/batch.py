@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from ift_serve.modeling.batch import Adaptation
-from ift_serve.modeling.instruction.adaptation import SoloAdaptation
+from ift_serve.modeling.components.adaptation import SoloAdaptation
+from ift_serve.modeling.decoder.flat_batch import Adaptation
 
 _WIDTH_STEP = 8
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ift_serve.modeling.instruction.adaptation import SoloAdaptation
-from ift_serve.modeling.instruction.components import InstructionComponents
-from ift_serve.modeling.instruction.hooks import attach, backbone_of
-from ift_serve.modeling.instruction.tokens import TokenBatch
-from ift_serve.modeling.tail import ModelTail
+from ift_serve.modeling.components.adaptation import SoloAdaptation
+from ift_serve.modeling.components.instruction_components import InstructionComponents
+from ift_serve.modeling.components.tokens import TokenBatch
+from ift_serve.modeling.decoder.hooks import attach, backbone_of
+from ift_serve.modeling.decoder.tail import ModelTail
 from ift_training.losses.instruction import UNJUDGED, instruction_sum
 from ift_training.losses.multi_task import TaskBalance
 from ift_training.losses.next_token import next_token_sums, targets_of

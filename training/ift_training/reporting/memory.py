@@ -9,7 +9,7 @@ from ift_training.fit import matches
 from ift_training.reporting.machine import free_memory
 
 if TYPE_CHECKING:
-    from ift_serve.modeling.instruction.config import ComponentsConfig
+    from ift_serve.modeling.components.config import ComponentsConfig
     from ift_training.recipe import Recipe
     from ift_training.settings import LoraSettings
 
@@ -105,8 +105,8 @@ def _low_rank(base: Any, settings: LoraSettings) -> int:
 def _components(config: Any, settings: ComponentsConfig) -> int:
     import torch
 
-    from ift_serve.modeling.instruction.components import InstructionComponents
-    from ift_serve.modeling.instruction.config import BaseShape
+    from ift_serve.modeling.components.config import BaseShape
+    from ift_serve.modeling.components.instruction_components import InstructionComponents
 
     shape = BaseShape(
         hidden_size=config.hidden_size, layers=config.num_hidden_layers, heads=config.num_attention_heads,

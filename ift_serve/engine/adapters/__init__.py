@@ -1,0 +1,1 @@
+"""The adapters that an engine knows, their slots and their tensors."""

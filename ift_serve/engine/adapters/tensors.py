@@ -1,0 +1,298 @@
+"""The tensors of all resident adapters, and what they add to a step's batch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ift_kernels.lora import LoraRows, group_rows
+from ift_kernels.lora_add import lora_add
+from ift_serve.engine.adapters.registry import AdapterFacts, ReadAdapter
+from ift_serve.engine.core.step import AdaptedPrompt, SequenceStep
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights
+from ift_serve.modeling.components.config import BaseShape
+from ift_serve.modeling.components.instruction_components import InstructionComponents
+from ift_serve.modeling.components.tokens import TokenBatch
+from ift_serve.modeling.decoder.adaptable_layers import AdaptableLinear
+from ift_serve.modeling.decoder.decoder import Decoder
+from ift_serve.modeling.decoder.flat_batch import BatchBias, BatchLora, FlatBatch
+from ift_serve.modeling.decoder.model_loader import LoadedModel
+from ift_serve.modeling.multi_adapter.adaptation import AdapterGroup, MixedAdaptation
+from ift_serve.modeling.multi_adapter.lora_tables import AdapterTables
+from ift_serve.modeling.multi_adapter.magnitudes import BatchMagnitudes, OutputScale
+from ift_serve.modeling.multi_adapter.prepared import PreparedAdapter, prepare
+from ift_serve.modeling.multi_adapter.sizes import check_sizes
+
+_INSTRUCTION = 1
+_REMEMBERED_PROMPTS = 1024
+_CPU_TILE, _GPU_TILE = 4, 16
+
+
+class TensorAdapterHost:
+    """The ``AdapterHost`` of a model runner (see ``registry``). Only ``read`` runs in another thread."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        facts: BaseFacts,
+        decoder: Decoder,
+        *,
+        slots: int,
+        max_rank: int,
+        backend: str,
+        device: str,
+    ) -> None:
+        geometry = model.geometry
+        self.slots = slots
+        self._facts = facts
+        self._decoder = decoder
+        self._max_rank = max_rank
+        self._dtype = model.dtype
+        self._device = torch.device(device)
+        self._backend = backend
+        self._tile = _GPU_TILE if backend == "triton" else _CPU_TILE
+        self._shape = BaseShape(
+            hidden_size=int(model.config.hidden_size),
+            layers=len(geometry),
+            heads=geometry[0].heads,
+            vocabulary_size=int(model.config.vocab_size),
+        )
+        self._adaptable = decoder.adaptable()
+        # Gemma's embedding layer multiplies its rows; what stands in their place is multiplied alike.
+        embeddings = model.model.get_input_embeddings()  # type: ignore[operator]
+        self._embedding_scale = float(getattr(embeddings, "embed_scale", 1.0))
+        vocabulary, hidden = int(model.config.vocab_size), int(model.config.hidden_size)
+        head = AdaptableLinear((facts.head_path,), hidden, (0, vocabulary))
+        self._head = head
+        self._base_embedding: Tensor = embeddings.weight
+        self.tables = AdapterTables(
+            self._adaptable, head, slots=slots, layers=len(geometry), heads=geometry[0].heads, max_rank=max_rank,
+            device=str(self._device),
+        )  # fmt: skip
+        self._resident: dict[str, PreparedAdapter] = {}
+        self._placed: dict[int, PreparedAdapter] = {}
+        self._scales: dict[int, dict[int, OutputScale]] = {}
+        self._linears = self.tables.linears
+        self._states: OrderedDict[int, tuple[Tensor, float]] = OrderedDict()
+
+    def read(self, path: str, root: str) -> ReadAdapter:
+        """See :class:`ift_serve.engine.adapters.registry.AdapterHost`. Raises AdapterError."""
+        from ift_serve.modeling.adapter_format.reader import read_adapter
+
+        torch.set_num_threads(1)  # of this thread only: the engine's keep theirs
+        return self.take(read_adapter(Path(path), self._facts, Path(root) if root else None, self._max_rank))
+
+    def take(self, weights: AdapterWeights) -> ReadAdapter:
+        """Lay out what was read. Raises AdapterError for what batches cannot do."""
+        prepared = prepare(
+            weights, self._adaptable, self._shape, embedding_path=self._facts.embedding_path,
+            head=self._head, base_linear=self._decoder.base_linear, base_embedding=lambda: self._base_embedding,
+            dtype=self._dtype, device=str(self._device), embedding_scale=self._embedding_scale,
+        )  # fmt: skip
+        if prepared.changes_head and not self._decoder.head_adaptable:
+            raise AdapterError(
+                f"{self._facts.head_path}: {self._facts.architecture} changes hidden states before its head multiplies "
+                "them, so adapters of the head are not served on it; train without the head"
+            )
+        paths = [linear.paths for linear in self._adaptable]
+        check_sizes(prepared, paths, self._facts.head_path, self._facts.embedding_path)
+        components = weights.components
+        below_head = any(any(part is not None for part in parts) for parts in prepared.linears)
+        changes = below_head or prepared.changes_embeddings or components.changes_cache
+        facts = AdapterFacts(
+            version=weights.version,
+            rank=weights.rank,
+            components=[*(["lora"] if weights.lora else []), *components.names],
+            bytes=prepared.bytes,
+            shares_cache=not changes,
+            uses_segments=components.uses_segments,
+            uses_instruction=components.uses_instruction_vector,
+            end_ids=tuple(weights.config.end_ids) if weights.config is not None else (),
+        )
+        return ReadAdapter(facts, prepared)
+
+    def keep(self, key: str, tensors: PreparedAdapter) -> None:
+        """See :class:`ift_serve.engine.adapters.registry.AdapterHost`."""
+        self._resident[key] = tensors
+
+    def place(self, key: str, slot: int) -> None:
+        """See :class:`ift_serve.engine.adapters.registry.AdapterHost`."""
+        adapter = self._placed[slot] = self._resident[key]
+        self._scales.pop(slot, None)
+        if adapter.scales:
+            self._scales[slot] = adapter.scales
+        self.tables.place(slot, self._resident[key])
+        self._linears = self.tables.linears
+
+    def forget(self, key: str, slot: int | None) -> None:
+        """See :class:`ift_serve.engine.adapters.registry.AdapterHost`."""
+        del self._resident[key]
+        if slot is not None:
+            del self._placed[slot]
+            self._scales.pop(slot, None)
+            self.tables.clear(slot)
+            self._linears = self.tables.linears
+
+    def extend(self, batch: FlatBatch, sequences: list[SequenceStep]) -> NDArray[np.int32] | None:
+        """Add to a batch what its sequences' adapters change; None, and nothing added, where there are none.
+
+        Returns the slot of each sequence.
+        """
+        slots = np.array([s.adapter for s in sequences], dtype=np.int32)
+        if not slots.any():
+            return None
+        owner = batch.sequence.numpy(force=True)
+        rows = slots[owner]
+        if any(table is not None for table in self._linears):
+            scaling = BatchMagnitudes.of_rows(rows, self._scales, self._device) if self._scales else None
+            batch.lora = BatchLora(self._rows(rows), self._linears, self._backend, scaling)
+        used = {int(slot): self._placed[int(slot)] for slot in np.unique(slots) if slot}
+        states = self._prompt_states(sequences, used)
+        if any(adapter.head_bias is not None for adapter in used.values()):
+            batch.bias = self._bias(batch, sequences, slots, states)
+        groups = [
+            self._group(batch, adapter, np.flatnonzero(rows == slot), owner, sequences, states)
+            for slot, adapter in used.items()
+            if adapter.components is not None or adapter.changes_embeddings
+        ]
+        if groups:
+            batch.adaptation = MixedAdaptation(groups)
+        return slots
+
+    def warm_up(self, batch: FlatBatch, tiles: int) -> None:
+        """Give a batch all that adapters can add, without any adapter: the kernels run, and nothing changes."""
+        sequences, tokens = batch.block_tables.shape[0], batch.input_ids.shape[0]
+        mask = np.zeros((sequences, -(-batch.longest // 16) * 16), dtype=np.uint8)
+        base = np.zeros(sequences, dtype=np.int32)
+        strength = np.ones(sequences, dtype=np.float32)
+        batch.bias = BatchBias(self._put(mask), self.tables.head_bias, self._put(base), self._put(strength))
+        empty = [self._put(np.zeros(tiles, dtype=np.int32)) for _ in range(3)]
+        rows = LoraRows(self._put(np.zeros(tokens, dtype=np.int32)), *empty)
+        batch.lora = BatchLora(rows, list(self.tables.all_linears), self._backend)
+        hidden = self._decoder.forward(batch, None)
+        lora_add(hidden, self.tables.everything[-1], rows, self._decoder.head(hidden), self._backend)
+
+    def change_logits(self, hidden: Tensor, logits: Tensor, slots: NDArray[np.int32]) -> Tensor:
+        """Logits ``[R, V]`` of rows whose adapters are in ``slots`` ``[R]``, with what those change in the head."""
+        changing = [slot for slot, adapter in self._placed.items() if adapter.changes_head]
+        if not changing or not self._decoder.finishes:
+            return self._change_products(hidden, logits, slots) if changing else logits
+        # Scaling and capping come after the head, so the rows that an adapter changes begin again from its products.
+        chosen = np.flatnonzero(np.isin(slots, changing))
+        rows = self._put(chosen)
+        products = self._change_products(hidden[rows], self._decoder.head(hidden[rows]), slots[chosen])
+        logits[rows] = self._decoder.finish(products).to(logits.dtype)
+        return logits
+
+    def _change_products(self, hidden: Tensor, products: Tensor, slots: NDArray[np.int32]) -> Tensor:
+        for slot in np.unique(slots):
+            adapter = self._placed.get(int(slot))
+            if adapter is None or not adapter.changes_head:
+                continue
+            chosen = self._put(np.flatnonzero(slots == slot))
+            if adapter.head_weight is not None:
+                products[chosen] = linear(hidden[chosen], adapter.head_weight).to(products.dtype)
+            if adapter.head_ids is not None and adapter.head_rows is not None:
+                own = linear(hidden[chosen], adapter.head_rows).to(products.dtype)
+                products[chosen[:, None], adapter.head_ids] = own
+        if (scaling := BatchMagnitudes.of_rows(slots, self._scales, self._device)) is not None:
+            scaling.scale(len(self._adaptable), products)
+        if (table := self.tables.head) is not None and len(slots):
+            lora_add(hidden.contiguous(), table, self._rows(slots), products, self._backend)
+        return products
+
+    def _rows(self, slots: NDArray[np.int32]) -> LoraRows:
+        order, tiles = group_rows(np.where(slots > 0, slots, -1), self._tile)
+        return LoraRows(self._put(order), *(self._put(np.ascontiguousarray(part)) for part in tiles))
+
+    def _put(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def _bias(
+        self,
+        batch: FlatBatch,
+        sequences: list[SequenceStep],
+        slots: NDArray[np.int32],
+        states: dict[int, tuple[Tensor, float]],
+    ) -> BatchBias:
+        mask = np.zeros((len(sequences), -(-batch.longest // 16) * 16), dtype=np.uint8)
+        strength = np.ones(len(sequences), dtype=np.float32)
+        for index, sequence in enumerate(sequences):
+            prompt = sequence.prompt
+            if sequence.adapter and prompt is not None and prompt.segment_ids:
+                length = min(len(prompt.segment_ids), mask.shape[1])
+                mask[index, :length] = np.frombuffer(prompt.segment_ids, dtype=np.uint8)[:length] == _INSTRUCTION
+                if prompt.number in states:
+                    strength[index] = states[prompt.number][1]
+        return BatchBias(self._put(mask), self.tables.head_bias, self._put(slots), self._put(strength))
+
+    def _group(
+        self,
+        batch: FlatBatch,
+        adapter: PreparedAdapter,
+        chosen: NDArray[np.int64],
+        owner: NDArray[np.int32],
+        sequences: list[SequenceStep],
+        states: dict[int, tuple[Tensor, float]],
+    ) -> AdapterGroup:
+        every = len(chosen) == len(owner)
+        rows = self._put(chosen)
+        members, inverse = np.unique(owner[chosen], return_inverse=True)
+        instruction = None
+        if adapter.components is not None and adapter.components.config.instruction_encoder:
+            prompts = [sequences[int(member)].prompt for member in members]
+            instruction = torch.stack([states[p.number][0] for p in prompts if p is not None])
+        tokens = TokenBatch(
+            input_ids=batch.input_ids.long() if every else batch.input_ids[rows].long(),
+            segments=batch.segments if every else batch.segments[rows],
+            sequence=self._put(inverse.astype(np.int64)),
+            sequences=len(members),
+            instruction=instruction,
+            has_instruction=any(_INSTRUCTION in sequences[int(member)].segment_ids for member in members),
+        )
+        one_each = len(members) == len(chosen) and bool((inverse == np.arange(len(members))).all())
+        return AdapterGroup(adapter, None if every else rows, tokens, one_each)
+
+    def _prompt_states(
+        self, sequences: list[SequenceStep], used: dict[int, PreparedAdapter]
+    ) -> dict[int, tuple[Tensor, float]]:
+        """The pooled instruction vector and the strength of every prompt that has them, computed once a request."""
+        found: dict[int, tuple[Tensor, float]] = {}
+        for sequence in sequences:
+            adapter = used.get(sequence.adapter)
+            components = None if adapter is None else adapter.components
+            if components is None or not components.config.instruction_encoder or sequence.prompt is None:
+                continue
+            number = sequence.prompt.number
+            if number not in found:
+                if number not in self._states:
+                    assert adapter is not None
+                    self._states[number] = self._pooled(adapter, components, sequence.prompt)
+                    if len(self._states) > _REMEMBERED_PROMPTS:
+                        self._states.popitem(last=False)
+                self._states.move_to_end(number)
+                found[number] = self._states[number]
+        return found
+
+    def _pooled(
+        self, adapter: PreparedAdapter, components: InstructionComponents, prompt: AdaptedPrompt
+    ) -> tuple[Tensor, float]:
+        segments = prompt.segment_ids or bytes(len(prompt.token_ids))
+        chosen = [i for i, segment in enumerate(segments) if segment == _INSTRUCTION]
+        ids = torch.tensor([prompt.token_ids[i] for i in chosen], dtype=torch.int64, device=self._device)
+        tokens = TokenBatch(
+            input_ids=ids,
+            segments=torch.ones(len(ids), dtype=torch.uint8, device=self._device),
+            sequence=torch.zeros(len(ids), dtype=torch.int64, device=self._device),
+            sequences=1,
+        )
+        pooled = components.instruction_vector(self._decoder.embed(ids), tokens)
+        assert pooled is not None
+        return pooled[0], float(components.strength(pooled, 1)[0])

@@ -1,0 +1,21 @@
+"""Puts an engine together: a model runner, the core that feeds it, the strategies that requests name."""
+
+from __future__ import annotations
+
+from ift_serve.decoding.registry import STRATEGIES
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.protocol.model import ModelDescription
+
+
+def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
+    """Load the model and wrap it. Raises ValueError or OSError with a message for the operator."""
+    # torch is imported only where a model runs.
+    from ift_serve.engine.runner.model_runner import ModelRunner
+    from ift_serve.modeling.decoder.model_loader import UnsupportedModelError
+
+    try:
+        runner = ModelRunner(config)
+    except UnsupportedModelError as error:
+        raise ValueError(str(error)) from error
+    return EngineCore(runner, config, STRATEGIES, adapter_host=runner.adapters), runner.description

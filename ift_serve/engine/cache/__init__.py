@@ -1,0 +1,1 @@
+"""Cache blocks: who has them, which prefix they hold. Pure Python."""

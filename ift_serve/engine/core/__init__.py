@@ -1,0 +1,1 @@
+"""The engine core: requests, sequences, strategies, steps. Pure Python."""

@@ -1,0 +1,421 @@
+"""The engine's loop body: requests in, one step, outputs out. Synchronous, without tensors or sockets."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from itertools import count
+from math import isnan
+from typing import Protocol
+
+from ift_serve.engine.adapters.admission import AdapterGate
+from ift_serve.engine.adapters.registry import AdapterHost, AdapterLimits, AdapterRegistry, AdapterVersion, NoAdapters
+from ift_serve.engine.cache.block_tables import BlockTables
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core.control import RequestControl
+from ift_serve.engine.core.limits import RefusedError, RequestValidator
+from ift_serve.engine.core.outputs import candidate_outputs, score_output
+from ift_serve.engine.core.request import Generation, Request, Scoring
+from ift_serve.engine.core.sequence import Sequence
+from ift_serve.engine.core.step import SampledToken, StepBatch, StepResult
+from ift_serve.engine.core.strategy import HIDDEN, Strategies, Strategy
+from ift_serve.engine.protocol.adapter import AdapterReply, LoadAdapter, UnloadAdapter
+from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest
+from ift_serve.engine.protocol.model import ModelDescription
+from ift_serve.engine.protocol.progress import WARM_UP_TOKENS, Progress
+from ift_serve.engine.protocol.results import FailureKind, FinishReason, RequestFailed
+from ift_serve.engine.protocol.score import ScoreOutput, ScoreRequest
+from ift_serve.engine.protocol.stats import EngineLoad
+from ift_serve.engine.protocol.wire import StepOutputs
+from ift_serve.engine.scheduling.completion_rate import Pace
+from ift_serve.engine.scheduling.deadlines import Deadlines
+from ift_serve.engine.scheduling.scheduler import Scheduler
+from ift_serve.sharing.places import Places
+from ift_serve.system.machine import available_memory
+
+_log = logging.getLogger(__name__)
+
+_FAILURES_IN_A_ROW = 3
+"""Failed steps after which the engine gives up: the process is restarted rather than fail every request."""
+
+
+class Runner(Protocol):
+    """What the core needs of a model runner."""
+
+    @property
+    def description(self) -> ModelDescription: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def total_blocks(self) -> int: ...
+    @property
+    def progress(self) -> Progress:
+        """Where the parts of a step that are done are noted."""
+
+    @progress.setter
+    def progress(self, progress: Progress) -> None: ...
+    def execute(self, batch: StepBatch) -> StepResult: ...
+
+
+class EngineCore:
+    """Owns the requests in flight. Not thread-safe; whoever runs the loop calls everything.
+
+    ``clock``: seconds, the one that the messages' times are of.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        config: EngineConfig,
+        strategies: Strategies,
+        clock: Callable[[], float] = time.monotonic,
+        adapter_host: AdapterHost | None = None,
+    ) -> None:
+        self._runner = runner
+        self._clock = clock
+        self._strategies = strategies
+        self._model = runner.description
+        self._max_waiting = config.max_waiting
+        self._places = Places(2 * config.max_waiting)
+        self._tables = BlockTables(runner.total_blocks, runner.block_size, config.prefix_caching)
+        self._adapters = AdapterRegistry(
+            adapter_host or NoAdapters(), clock, patience=config.patience,
+            limits=AdapterLimits(config.max_adapters, config.max_adapter_bytes or available_memory() // 2),
+        )  # fmt: skip
+        self._gate = AdapterGate(self._adapters)
+        self._scheduler = Scheduler(
+            self._tables, config.max_batch_tokens, config.max_sequences, self._gate, self._places
+        )
+        self._validator = RequestValidator(self._model, runner.block_size, runner.total_blocks)
+        self._requests: dict[str, Request] = {}
+        self._deadlines = Deadlines()
+        self._numbers = count()
+        self._outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed] = []
+        self._touched: list[Generation] = []
+        self._progress = Progress()
+        self._failures = 0
+        self._woken = False
+        self._pace = Pace(clock())
+        self._prompt_tokens = self._generated_tokens = self._steps = self._batch_tokens = 0
+        self._step_seconds = 0.0
+
+    def add(self, message: GenerateRequest | ScoreRequest) -> None:
+        """Queue a request. One that cannot be taken is answered with ``RequestFailed`` by the next step."""
+        try:
+            self._add(message)
+        except RefusedError as error:
+            failed = RequestFailed(
+                request_id=message.request_id, kind=error.kind, message=error.message, field=error.field,
+                retry_after=error.retry_after,
+            )  # fmt: skip
+            self._outputs.append(failed)
+
+    def _add(self, message: GenerateRequest | ScoreRequest) -> None:
+        if message.request_id in self._requests:
+            raise RefusedError(FailureKind.INVALID, "request_id: already in use", "request_id")
+        adapter = self._adapters.resolve(message.adapter)
+        self._validator.check(message)
+        places = self._places
+        if not places.has_room(message.client):
+            soon = self._pace.seconds_for(self._max_waiting / 4)
+            text = f"{places.held(message.client)} requests of this caller and {places.taken} of all wait already"
+            raise RefusedError(FailureKind.OVERLOADED, text, "", soon)
+        now = self._clock()
+        if message.deadline is not None and message.deadline <= now:
+            raise RefusedError(FailureKind.DEADLINE, "the deadline had passed on arrival")
+        number = next(self._numbers)
+        request = self._open(message, adapter, number, now)
+        if request.done:
+            return
+        self._requests[message.request_id] = request
+        self._deadlines.add(request)
+
+    def _open(
+        self, message: GenerateRequest | ScoreRequest, adapter: AdapterVersion | None, number: int, now: float
+    ) -> Request:
+        accounts = self._scheduler.accounts
+        is_owed = self._places.held(message.client) > 0
+        request: Generation | Scoring
+        if isinstance(message, GenerateRequest):
+            strategy = self._make_strategy(message)
+            request = Generation(
+                message, number, accounts.open(message.client, is_owed=is_owed), now, strategy, adapter
+            )
+            ends = [*self._model.eos_ids, *message.end_ids, *(adapter.facts.end_ids if adapter is not None else ())]
+            request.set_limits(ends, self._model.context_length)
+            request.control = RequestControl(request, self._scheduler)
+        else:
+            request = Scoring(message, number, accounts.open(message.client, is_owed=is_owed), now, adapter)
+            if not request.width:
+                request.done = True
+                accounts.close(request.account)
+                self._outputs.append(score_output(request))
+                return request
+        if adapter is not None:
+            self._adapters.use(adapter)
+        request.start(self._scheduler.next_number())
+        self._scheduler.enqueue(request)
+        return request
+
+    def load_adapter(self, message: LoadAdapter) -> None:
+        """Begin to load an adapter; a later step says how it went."""
+        self._adapters.load(message)
+
+    def unload_adapter(self, message: UnloadAdapter) -> None:
+        """Refuse new requests for an adapter and free it when it is no longer used."""
+        self._adapters.unload(message)
+
+    def report_to(self, progress: Progress) -> None:
+        """Note there from now on what is done."""
+        progress.expect(self._runner.progress, self._model.max_batch_tokens / WARM_UP_TOKENS)
+        self._progress = self._runner.progress = progress
+
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called, from any thread, when an idle engine has something to do: an adapter is loaded."""
+        self._woken = False
+
+        def woken() -> None:
+            self._woken = True
+            wake()
+
+        self._adapters.on_wake(woken)
+
+    def _make_strategy(self, message: GenerateRequest) -> Strategy:
+        factory = self._strategies.get(message.strategy)
+        if factory is None:
+            known = ", ".join(sorted(self._strategies))
+            text = f"strategy: {message.strategy!r} is unknown; there are {known}"
+            raise RefusedError(FailureKind.INVALID, text, "strategy")
+        try:
+            return factory(message)
+        except RefusedError:
+            raise
+        except Exception:
+            _log.exception("strategy %s cannot be made", message.strategy)
+            raise RefusedError(FailureKind.INTERNAL, "the decoding strategy failed", "strategy") from None
+
+    def stop(self, request_id: str, candidate: int) -> None:
+        """End one candidate without a word; the request ends with its last one. Unknown ones are ignored."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return
+        for sequence in [s for s in request.live if s.candidate == candidate]:
+            self._drop(sequence, FinishReason.STOP)
+        if not request.live:
+            self._close(request)
+
+    def abort(self, request_id: str) -> None:
+        """End a request without a word. Unknown ones are ignored."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            self._discard(request)
+
+    @property
+    def loading(self) -> bool:
+        """Whether adapters are being read."""
+        return self._adapters.loading
+
+    def has_work(self) -> bool:
+        """Whether ``step`` would do or say anything."""
+        return bool(self._requests or self._outputs or self._woken or self._adapters.busy)
+
+    def step(self) -> StepOutputs:
+        """Compute once; return what there is to say. Raises what the runner raises if it keeps failing."""
+        started = self._clock()
+        self._progress.begin()
+        self._expire(started)
+        self._woken = False
+        self._end_drained()
+        batch = self._scheduler.schedule(started)
+        if batch.sequences:
+            self._execute(batch)
+            self._step_seconds += self._clock() - started
+        for request in self._touched:
+            request.touched = False
+            self._outputs += candidate_outputs(request)
+        self._touched.clear()
+        replies, changes = self._adapters.take_news()
+        self._outputs += replies
+        outputs, self._outputs = self._outputs, []
+        if batch.sequences or outputs or changes:
+            self._progress.work()
+        return StepOutputs(outputs=outputs, load=self.load(), adapters=changes)
+
+    def _end_drained(self) -> None:
+        """Take in finished loads; end the requests of versions whose time to drain is over."""
+        for version in self._adapters.step():
+            for request in [r for r in self._requests.values() if r.adapter is version]:
+                self._fail(request, FailureKind.CANCELLED, f"adapter {version.key} was unloaded")
+
+    def load(self) -> EngineLoad:
+        """A snapshot."""
+        blocks, scheduler = self._tables.blocks, self._scheduler
+        return EngineLoad(
+            waiting=scheduler.waiting_requests,
+            running=len(scheduler.running) + len(scheduler.parked),
+            free_blocks=blocks.free,
+            total_blocks=blocks.total,
+            cached_blocks=blocks.cached,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=scheduler.cached_tokens,
+            generated_tokens=self._generated_tokens,
+            preemptions=scheduler.preemptions,
+            steps=self._steps,
+            step_seconds=self._step_seconds,
+            batch_tokens=self._batch_tokens,
+            adapter_bytes=self._adapters.bytes,
+            adapter_users=dict(self._adapters.in_flight),
+        )
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless every block and sequence is accounted for. For tests."""
+        self._scheduler.check_integrity()
+        placed = {id(s) for s in (*self._scheduler.running, *self._scheduler.parked)}
+        live = {id(s) for request in self._requests.values() if request.admitted for s in request.live}
+        assert placed == live, "a live sequence has no place, or an ended one has"
+
+    def _execute(self, batch: StepBatch) -> None:
+        try:
+            result = self._runner.execute(batch)
+        except Exception:
+            self._failures += 1
+            if self._failures >= _FAILURES_IN_A_ROW:
+                raise
+            _log.exception("a step failed; all requests in flight are lost")
+            self._fail_all("the model failed on a step")
+            return
+        self._failures = 0
+        self._steps += 1
+        self._process(batch, result)
+
+    def _process(self, batch: StepBatch, result: StepResult) -> None:
+        """Take in what the step computed, sequence by sequence."""
+        now = self._clock()
+        advance = self._tables.advance
+        total = 0
+        for sequence, step, sampled, scored in zip(
+            self._scheduler.scheduled, batch.sequences, result.sampled, result.scored, strict=True
+        ):
+            computed = len(step.token_ids)
+            total += computed
+            sequence.pending = False
+            if sequence.ended is not None:
+                continue
+            request = sequence.request
+            request.account.served += computed
+            advance(sequence, step.start + computed)
+            if sampled is not None:
+                # A sibling's callback may have forced tokens meanwhile, which this draw does not know of.
+                if sequence.computed == len(sequence.tokens):
+                    self._accept(sequence, sampled, now)
+                continue
+            if scored is not None:
+                if any(map(isnan, scored.log_probs)):
+                    self._fail_unsound(request)
+                    continue
+                sequence.take_scores(scored)
+            if sequence.held_back and sequence.computed == sequence.goal and sequence.ended is None:
+                self._reach_goal(sequence)
+        self._batch_tokens = total
+        self._scheduler.accounts.advance(total)
+
+    def _accept(self, sequence: Sequence, token: SampledToken, now: float) -> None:
+        """One drawn token: append it, see whether it ends the sequence, let the strategy decide."""
+        request = sequence.request
+        assert isinstance(request, Generation)
+        if isnan(token.statistics.log_prob):
+            self._fail_unsound(request)
+            return
+        strategy, control = request.strategy, request.control
+        if not request.touched:
+            request.touched = True
+            self._touched.append(request)
+            if not request.first_token:
+                request.first_token = now
+                self._prompt_tokens += request.prompt_length
+        sequence.append(token, strategy.records)
+        self._generated_tokens += 1
+        if sequence.candidate != HIDDEN and sequence not in request.dirty:
+            request.dirty.append(sequence)
+        reason = request.end_reason(token.token_id, len(sequence.tokens))
+        try:
+            strategy.on_token(control, sequence, token, reason)
+            if sequence.overridden or reason is None:
+                sequence.overridden = False
+                reason = FinishReason.LENGTH if len(sequence.tokens) >= request.length_limit else None
+            if reason is not None and sequence.ended is None:
+                control.end(sequence, reason)
+                strategy.on_end(control, sequence, reason)
+        except Exception:
+            _log.exception("strategy %s failed", type(strategy).__name__)
+            self._fail(request, FailureKind.INTERNAL, "the decoding strategy failed")
+            return
+        if not request.live:
+            self._close(request)
+
+    def _fail_unsound(self, request: Request) -> None:
+        """The logits are not numbers: an adapter's values overflow, or the model itself is broken."""
+        whose = "the model" if request.adapter is None else f"adapter {request.adapter.key}"
+        _log.error("%s gives logits that are not finite", whose)
+        self._fail(request, FailureKind.INTERNAL, f"{whose} gives logits that are not finite")
+
+    def _reach_goal(self, sequence: Sequence) -> None:
+        """A prompt that several sequences share is computed, or a continuation is scored."""
+        request = sequence.request
+        if request.split_pending:
+            self._scheduler.split(sequence)
+            return
+        assert isinstance(request, Scoring)
+        request.finish_sequence(sequence)
+        self._drop(sequence, FinishReason.LENGTH)
+        if not request.live:
+            self._prompt_tokens += request.prompt_length
+            self._outputs.append(score_output(request))
+            self._close(request)
+
+    def _expire(self, now: float) -> None:
+        """End the requests whose deadline has passed; what was generated is kept."""
+        for request in self._deadlines.take_passed(now):
+            if not isinstance(request, Generation) or not request.first_token:
+                self._fail(request, FailureKind.DEADLINE, "the deadline passed before there was an answer")
+                continue
+            request.control.finish(FinishReason.DEADLINE)
+            self._close(request)
+            self._outputs += candidate_outputs(request)
+
+    def _drop(self, sequence: Sequence, reason: FinishReason) -> None:
+        """End a sequence that sends nothing more."""
+        sequence.ended = reason
+        sequence.request.live.remove(sequence)
+        self._scheduler.remove(sequence)
+
+    def _discard(self, request: Request) -> None:
+        """End a request that sends nothing more, running or waiting."""
+        for sequence in list(request.live):
+            self._drop(sequence, FinishReason.CANCELLED)
+        request.dirty.clear()
+        request.silent = True
+        self._close(request)
+
+    def _fail(self, request: Request, kind: FailureKind, message: str) -> None:
+        self._discard(request)
+        self._outputs.append(RequestFailed(request_id=request.request_id, kind=kind, message=message))
+
+    def _fail_all(self, message: str) -> None:
+        """Fail every request and forget every prefix: nothing written by a failed step can be trusted."""
+        for request in list(self._requests.values()):
+            self._fail(request, FailureKind.INTERNAL, message)
+        self._tables.blocks.forget_all()
+
+    def _close(self, request: Request) -> None:
+        request.done = True
+        if not request.admitted:
+            self._scheduler.withdraw(request)
+        self._gate.end(request)
+        if request.adapter is not None:
+            self._adapters.leave(request.adapter)
+        del self._requests[request.request_id]
+        self._scheduler.accounts.close(request.account)
+        self._pace.note(self._clock())
+        self._deadlines.sweep(len(self._requests))

@@ -1,0 +1,86 @@
+"""Refuses requests that the engine could not carry out, with the name of the field at fault."""
+
+from __future__ import annotations
+
+from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.protocol.model import ModelDescription
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.engine.protocol.score import ScoreRequest
+
+
+class RefusedError(Exception):
+    """A request that cannot be taken. ``field`` is the name in the message, empty where none is at fault."""
+
+    def __init__(self, kind: FailureKind, message: str, field: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.field = field
+        self.retry_after = retry_after
+
+
+def _invalid(field: str, message: str) -> RefusedError:
+    return RefusedError(FailureKind.INVALID, f"{field}: {message}", field)
+
+
+class RequestValidator:
+    """The limits of one engine."""
+
+    def __init__(self, model: ModelDescription, block_size: int, total_blocks: int) -> None:
+        self._vocabulary = model.vocabulary_size
+        self._context = model.context_length
+        self._block_size = block_size
+        self._total_blocks = total_blocks
+
+    def check(self, request: GenerateRequest | ScoreRequest) -> None:
+        """Raise ``RefusedError`` unless the request can be carried out on an idle engine."""
+        self._check_ids("token_ids", request.token_ids)
+        if not request.token_ids:
+            raise _invalid("token_ids", "the prompt has no token; at least one is needed")
+        if request.segment_ids and len(request.segment_ids) != len(request.token_ids):
+            raise _invalid("segment_ids", f"{len(request.segment_ids)} segments for {len(request.token_ids)} tokens")
+        if isinstance(request, GenerateRequest):
+            self._check_generation(request)
+        else:
+            self._check_continuations(request)
+
+    def _check_generation(self, request: GenerateRequest) -> None:
+        sampling = request.sampling
+        prompt = len(request.token_ids)
+        if sampling.candidates < 1:
+            raise _invalid("sampling.candidates", f"{sampling.candidates}; at least 1 is needed")
+        if sampling.max_new_tokens < 1:
+            raise _invalid("sampling.max_new_tokens", f"{sampling.max_new_tokens}; at least 1 is needed")
+        self._check_ids("sampling.logit_bias", list(sampling.logit_bias))
+        if prompt >= self._context:
+            raise _invalid(
+                "token_ids", f"{prompt} prompt tokens leave no room to answer in a context of {self._context}"
+            )
+        self._check_fit("token_ids", "prompt tokens", prompt)
+        longest = min(prompt + sampling.max_new_tokens, self._context) - 1
+        self._check_fit("sampling.max_new_tokens", "tokens of prompt and answer", longest)
+
+    def _check_continuations(self, request: ScoreRequest) -> None:
+        if not request.continuations:
+            raise _invalid("continuations", "at least one is needed")
+        for index, tokens in enumerate(request.continuations):
+            field = f"continuations[{index}]"
+            self._check_ids(field, tokens)
+            total = len(request.token_ids) + len(tokens)
+            # The last token is only predicted, never an input.
+            if total - 1 > self._context:
+                raise _invalid(
+                    "token_ids" if len(request.token_ids) >= self._context else field,
+                    f"{total} tokens of context and continuation exceed a context of {self._context}",
+                )
+            self._check_fit(field, "tokens of context and continuation", total - 1)
+
+    def _check_ids(self, field: str, ids: list[int]) -> None:
+        if ids and not (min(ids) >= 0 and max(ids) < self._vocabulary):
+            wrong = next(token for token in ids if not 0 <= token < self._vocabulary)
+            raise _invalid(field, f"token {wrong} is outside the vocabulary of {self._vocabulary}")
+
+    def _check_fit(self, field: str, what: str, tokens: int) -> None:
+        capacity = self._total_blocks * self._block_size
+        if tokens > capacity:
+            raise _invalid(field, f"{tokens} {what} exceed the cache, which holds {capacity} tokens")

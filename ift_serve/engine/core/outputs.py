@@ -1,0 +1,77 @@
+"""What a request sends after a step: the new tokens of its candidates, or its scores."""
+
+from __future__ import annotations
+
+from ift_serve.engine.core.request import Generation, Scoring
+from ift_serve.engine.core.sequence import Sequence
+from ift_serve.engine.protocol.generate import CandidateOutput, TokenStatistics
+from ift_serve.engine.protocol.results import FinishReason
+from ift_serve.engine.protocol.score import ScoreOutput
+
+_LARGE = 2048
+"""Tokens and alternatives of a request after which they go out although their reader waits for the whole answer: one
+message with all of a large answer would hold up both processes."""
+
+
+def _unsent_entries(request: Generation) -> int:
+    return sum(len(sequence.statistics) for sequence in request.dirty) * (1 + request.sampling.top_logprobs)
+
+
+def candidate_outputs(request: Generation) -> list[CandidateOutput]:
+    """The unsent tokens of every candidate touched; empties the request's ``dirty`` list."""
+    finished = request.done
+    if request.whole and not finished and _unsent_entries(request) < _LARGE:
+        return []
+    dirty, request.dirty = request.dirty, []
+    if not dirty:
+        return [_closing(request)] if finished and not request.silent else []
+    usage = request.usage() if finished or not request.counted_first else None
+    request.counted_first = True
+    outputs = []
+    last = len(dirty) - 1
+    for index, sequence in enumerate(dirty):
+        carries = usage is not None and (index == last if finished else index == 0)
+        token_ids, statistics, top_log_probs = _unsent(sequence, request)
+        outputs.append(
+            CandidateOutput(
+                request_id=request.request_id,
+                candidate=sequence.candidate,
+                token_ids=token_ids,
+                statistics=statistics,
+                top_log_probs=top_log_probs if request.sampling.top_logprobs else [],
+                finish_reason=sequence.ended,
+                request_finished=finished and index == last,
+                usage=usage if carries else None,
+            )
+        )
+    return outputs
+
+
+def _unsent(
+    sequence: Sequence, request: Generation
+) -> tuple[list[int], list[TokenStatistics], list[list[tuple[int, float]]]]:
+    """Tokens since the last output. Statistics are handed over; ``record`` keeps what strategies need."""
+    first = sequence.prompt_length + sequence.sent
+    token_ids = sequence.tokens[first:]
+    sequence.sent += len(token_ids)
+    statistics, sequence.statistics = sequence.statistics, []
+    top_log_probs, sequence.top_log_probs = sequence.top_log_probs, []
+    return token_ids, statistics, top_log_probs
+
+
+def _closing(request: Generation) -> CandidateOutput:
+    """Ends a request that has nothing more to say."""
+    return CandidateOutput(
+        request_id=request.request_id,
+        candidate=0,
+        token_ids=[],
+        statistics=[],
+        finish_reason=request.finish_reason or FinishReason.STOP,
+        request_finished=True,
+        usage=request.usage(),
+    )
+
+
+def score_output(request: Scoring) -> ScoreOutput:
+    """All scores of a finished request."""
+    return ScoreOutput(request_id=request.request_id, scores=request.scores, usage=request.usage())

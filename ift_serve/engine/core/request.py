@@ -1,0 +1,240 @@
+"""A request inside the engine: its sequences, its limits and its times."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from ift_serve.engine.cache.prefix_hash import root_digest
+from ift_serve.engine.core.seeds import candidate_seed
+from ift_serve.engine.core.sequence import Sequence
+from ift_serve.engine.core.step import AdaptedPrompt, SamplingRow
+from ift_serve.engine.core.strategy import Strategy
+from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.protocol.results import FinishReason, RequestUsage
+from ift_serve.engine.protocol.score import ContinuationScore, ScoreRequest
+from ift_serve.engine.scheduling.accounts import Account
+from ift_serve.engine.scheduling.fair_share import rank
+
+if TYPE_CHECKING:
+    from ift_serve.engine.adapters.registry import AdapterVersion
+    from ift_serve.engine.core.control import RequestControl
+
+
+class Request(ABC):
+    """What generating and scoring have in common. The scheduler knows only this.
+
+    ``number`` counts requests in order of arrival. ``live`` holds the sequences that have not ended.
+    """
+
+    def __init__(
+        self,
+        message: GenerateRequest | ScoreRequest,
+        number: int,
+        account: Account,
+        now: float,
+        adapter: AdapterVersion | None = None,
+    ) -> None:
+        self.request_id = message.request_id
+        self.number = number
+        self.priority = message.priority
+        self.rank = rank(number, message.priority)
+        self.account = account
+        self.deadline = message.deadline
+        self.prompt = message.token_ids
+        self.prompt_length = len(message.token_ids)
+        self.segment_ids = message.segment_ids if any(message.segment_ids) else b""
+        self.adapter = adapter
+        self.slot = 0
+        self.hashed_segments = b""
+        self.root = root_digest("")
+        self.adapted_prompt: AdaptedPrompt | None = None
+        if adapter is not None:
+            if adapter.facts.uses_segments and not self.segment_ids:
+                # A prompt without segments is template; what follows is response, and adapters tell them apart.
+                self.segment_ids = bytes(self.prompt_length)
+            self.root = adapter.cache_root(self.prompt, self.segment_ids)
+            self.hashed_segments = self.segment_ids if adapter.facts.uses_segments else b""
+            self.adapted_prompt = AdaptedPrompt(number, self.prompt, self.segment_ids)
+        self.arrival = message.arrival or now
+        self.admitted = 0.0
+        self.first_token = 0.0
+        self.cached_tokens = 0
+        self.preemptions = 0
+        self.done = False
+        self.silent = False
+        self.live: list[Sequence] = []
+        self.dirty: list[Sequence] = []
+        self.touched = False
+        self._next_ordinal = 0
+
+    def new_sequence(self, number: int, tokens: list[int]) -> Sequence:
+        """One more sequence, live, without blocks."""
+        sequence = Sequence(self, number, self._next_ordinal, tokens)
+        self._next_ordinal += 1
+        self.live.append(sequence)
+        return sequence
+
+    def usage(self) -> RequestUsage:
+        """Counts and times so far."""
+        return RequestUsage(
+            prompt_tokens=self.prompt_length,
+            cached_tokens=self.cached_tokens,
+            queue_seconds=max(0.0, self.admitted - self.arrival) if self.admitted else 0.0,
+            first_token_seconds=max(0.0, self.first_token - self.arrival) if self.first_token else 0.0,
+            preemptions=self.preemptions,
+            adapter="" if self.adapter is None else self.adapter.key,
+        )
+
+    @property
+    @abstractmethod
+    def split_pending(self) -> bool:
+        """Whether the root stands for several sequences that part at the end of the prompt."""
+
+    @abstractmethod
+    def split(self, root: Sequence, numbers: list[int]) -> list[Sequence]:
+        """Turn the root, computed up to its last token, into the first sequence; return the others."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Sequences after the split."""
+
+
+class Generation(Request):
+    """A request that a strategy drives."""
+
+    control: RequestControl
+
+    def __init__(
+        self,
+        message: GenerateRequest,
+        number: int,
+        account: Account,
+        now: float,
+        strategy: Strategy,
+        adapter: AdapterVersion | None = None,
+    ) -> None:
+        super().__init__(message, number, account, now, adapter)
+        self.sampling = message.sampling
+        self.whole = message.whole
+        self.strategy = strategy
+        self.end_ids: frozenset[int] = frozenset()
+        self.eos_ids: frozenset[int] = frozenset()
+        self.length_limit = 0
+        self.counted_first = False
+        self.finish_reason: FinishReason | None = None
+        self._split = strategy.width == 1
+
+    def set_limits(self, eos_ids: list[int], context_length: int) -> None:
+        """Which tokens end a sequence, and how many tokens it may have."""
+        sampling = self.sampling
+        self.eos_ids = frozenset() if sampling.ignore_eos else frozenset(eos_ids)
+        self.end_ids = self.eos_ids.union(sampling.stop_ids)
+        self.length_limit = min(self.prompt_length + sampling.max_new_tokens, context_length)
+
+    def end_reason(self, token_id: int, length: int) -> FinishReason | None:
+        """Why a sequence of ``length`` tokens ends with this token, if it does."""
+        if token_id in self.end_ids:
+            return FinishReason.EOS if token_id in self.eos_ids else FinishReason.STOP
+        return FinishReason.LENGTH if length >= self.length_limit else None
+
+    def start(self, number: int) -> Sequence:
+        """The root sequence."""
+        root = self.new_sequence(number, list(self.prompt))
+        self._prepare(root, candidate_seed(self.sampling.seed, 0), self.sampling.temperature)
+        root.held_back = 0 if self._split else 1
+        return root
+
+    def _prepare(self, sequence: Sequence, seed: int, temperature: float) -> None:
+        sequence.set_row(SamplingRow(self.sampling, seed, 0, temperature, sequence.tokens, self.prompt_length))
+        if not self.strategy.streams:
+            sequence.candidate = -1
+
+    def branch(self, parent: Sequence, number: int) -> Sequence:
+        """A sequence with the parent's tokens, record and temperature, without blocks.
+
+        Its seed depends on the parent's and on how many branches that had, not on when other sequences
+        of the request were created, which the rest of the batch decides.
+        """
+        child = self._copy(parent, number)
+        row = parent.row
+        assert row is not None
+        parent.branches += 1
+        self._prepare(child, candidate_seed(row.seed, parent.branches), row.temperature)
+        child.record = list(parent.record)
+        child.statistics = [entry.statistics for entry in parent.record]
+        child.top_log_probs = [entry.top_log_probs for entry in parent.record]
+        return child
+
+    @property
+    def split_pending(self) -> bool:
+        return not self._split
+
+    @property
+    def width(self) -> int:
+        return self.strategy.width
+
+    def split(self, root: Sequence, numbers: list[int]) -> list[Sequence]:
+        self._split = True
+        root.held_back = 0
+        children = [self._copy(root, number) for number in numbers]
+        for child in children:
+            self._prepare(child, candidate_seed(self.sampling.seed, child.ordinal), self.sampling.temperature)
+        return children
+
+    def _copy(self, parent: Sequence, number: int) -> Sequence:
+        child = self.new_sequence(number, list(parent.tokens))
+        child.digests = list(parent.digests)
+        return child
+
+
+class Scoring(Request):
+    """A request for the log-probabilities of continuations. Every continuation is one sequence."""
+
+    def __init__(
+        self,
+        message: ScoreRequest,
+        number: int,
+        account: Account,
+        now: float,
+        adapter: AdapterVersion | None = None,
+    ) -> None:
+        super().__init__(message, number, account, now, adapter)
+        self._continuations = [(i, tokens) for i, tokens in enumerate(message.continuations) if tokens]
+        empty = ContinuationScore(0.0, True, [])
+        self.scores: list[ContinuationScore] = [empty] * len(message.continuations)
+        self._split = False
+
+    def start(self, number: int) -> Sequence:
+        """The root sequence: the context, of which the last token stays for the continuations."""
+        root = self.new_sequence(number, list(self.prompt))
+        root.held_back = 1
+        if self.width == 1:
+            self.split(root, [])
+        return root
+
+    @property
+    def split_pending(self) -> bool:
+        return not self._split
+
+    @property
+    def width(self) -> int:
+        return len(self._continuations)
+
+    def split(self, root: Sequence, numbers: list[int]) -> list[Sequence]:
+        self._split = True
+        children = [self.new_sequence(number, list(self.prompt)) for number in numbers]
+        for sequence, (index, tokens) in zip([root, *children], self._continuations, strict=True):
+            sequence.candidate = index
+            sequence.held_back = 1
+            sequence.tokens += tokens
+            sequence.score_start = self.prompt_length - 1
+            if sequence is not root:
+                sequence.digests = list(root.digests)
+        return children
+
+    def finish_sequence(self, sequence: Sequence) -> None:
+        """Keep the score of a sequence whose targets are all scored."""
+        log_probs = sequence.scored_log_probs
+        self.scores[sequence.candidate] = ContinuationScore(sum(log_probs), sequence.scored_greedy, log_probs)

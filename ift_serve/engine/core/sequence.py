@@ -1,0 +1,168 @@
+"""One sequence: its tokens, and how many of them are computed in which blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ift_serve.engine.cache.prefix_hash import extend_digests
+from ift_serve.engine.core.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep
+from ift_serve.engine.protocol.generate import TokenStatistics
+from ift_serve.engine.protocol.results import FinishReason
+
+if TYPE_CHECKING:
+    from ift_serve.engine.core.request import Request
+
+_RESPONSE = b"\x03"
+
+
+class Sequence:
+    """Tokens of one candidate or continuation.
+
+    ``tokens[:computed]`` have keys and values in the blocks of ``table``. ``held_back`` is 1 where the last
+    token is not to be computed: a prompt that several sequences will share, or a text that is only scored.
+    ``turn_start`` is how many tokens it had when it last got a row (``has_row``).
+    ``pending`` is set while a step computes it, until its result is taken in.
+    """
+
+    __slots__ = (
+        "branches",
+        "candidate",
+        "capacity",
+        "computed",
+        "decode_step",
+        "digests",
+        "ended",
+        "has_row",
+        "held_back",
+        "key",
+        "last_token",
+        "may_share_tail",
+        "number",
+        "ordinal",
+        "overridden",
+        "pending",
+        "prompt_length",
+        "published",
+        "record",
+        "request",
+        "row",
+        "score_start",
+        "scored_greedy",
+        "scored_log_probs",
+        "sent",
+        "statistics",
+        "table",
+        "tokens",
+        "top_log_probs",
+        "turn_start",
+    )
+
+    def __init__(self, request: Request, number: int, ordinal: int, tokens: list[int]) -> None:
+        self.request = request
+        self.number = number
+        self.ordinal = ordinal
+        self.key = (*request.rank, ordinal)
+        self.tokens = tokens
+        self.prompt_length = request.prompt_length
+        self.held_back = 0
+        self.has_row = False
+        self.turn_start = len(tokens)
+        self.computed = 0
+        self.table: list[int] = []
+        self.capacity = 0
+        self.may_share_tail = False
+        self.digests: list[bytes] = []
+        self.published = 0
+        self.row: SamplingRow | None = None
+        self.last_token = [0]
+        self.decode_step = SequenceStep(number, self.last_token, 0, self.table)
+        self.decode_step.adapter, self.decode_step.prompt = request.slot, request.adapted_prompt
+        if request.segment_ids:
+            self.decode_step.segment_ids = _RESPONSE
+        self.ended: FinishReason | None = None
+        self.overridden = False
+        self.pending = False
+        self.branches = 0
+        self.candidate = ordinal
+        self.sent = 0
+        self.record: list[SampledToken] = []
+        self.statistics: list[TokenStatistics] = []
+        self.top_log_probs: list[list[tuple[int, float]]] = []
+        self.score_start = -1
+        self.scored_log_probs: list[float] = []
+        self.scored_greedy = True
+
+    @property
+    def goal(self) -> int:
+        """Tokens to have computed before the next draw, split or score."""
+        return len(self.tokens) - self.held_back
+
+    @property
+    def first_required(self) -> int:
+        """The first position to compute even where the cache knows it, because its output is needed."""
+        if self.score_start >= 0:
+            return self.score_start + len(self.scored_log_probs)
+        return len(self.tokens) - 1
+
+    @property
+    def generated(self) -> list[int]:
+        return self.tokens[self.prompt_length :]
+
+    @property
+    def generated_count(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    def append(self, token: SampledToken, record: bool) -> None:
+        """One generated token, with its statistics to send."""
+        self.tokens.append(token.token_id)
+        self.statistics.append(token.statistics)
+        self.top_log_probs.append(token.top_log_probs)
+        if record:
+            self.record.append(token)
+
+    def take_back_last(self, recorded: bool) -> None:
+        """Undo the last ``append``, whose token has not been sent or computed."""
+        self.tokens.pop()
+        self.statistics.pop()
+        self.top_log_probs.pop()
+        if recorded:
+            self.record.pop()
+
+    def take_scores(self, scored: ScoredTokens) -> None:
+        """Scores of the next targets."""
+        self.scored_log_probs += scored.log_probs
+        self.scored_greedy = self.scored_greedy and all(scored.greedy)
+
+    def set_row(self, row: SamplingRow) -> None:
+        """Sample with ``row`` from now on."""
+        self.row = row
+        self.decode_step.sampling = row
+
+    def extend_digests(self, blocks: int, block_size: int) -> list[bytes]:
+        """Hashes of the first ``blocks`` blocks, all full."""
+        if len(self.digests) < blocks:
+            request = self.request
+            extend_digests(self.digests, request.root, self.tokens, request.hashed_segments, block_size, blocks)
+        return self.digests if len(self.digests) == blocks else self.digests[:blocks]
+
+    def segments(self, start: int, end: int) -> bytes:
+        """Segment bytes of positions ``start .. end-1``; generated ones are response."""
+        segments = self.request.segment_ids
+        if not segments:
+            return b""
+        known = segments[start:end]
+        return known + _RESPONSE * (end - start - len(known))
+
+    def targets(self, start: int, end: int) -> list[int] | None:
+        """The next tokens of those positions in ``start .. end-1`` that are scored and were not before."""
+        if self.score_start < 0:
+            return None
+        first = max(start, self.first_required)
+        return self.tokens[first + 1 : end + 1] or None
+
+    def forget_computed(self) -> None:
+        """Nothing is computed any more; the caller has released the table."""
+        self.computed = 0
+        self.capacity = 0
+        self.published = 0
+        self.may_share_tail = False

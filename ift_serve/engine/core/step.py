@@ -1,0 +1,92 @@
+"""What the core hands to the model runner for one step, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ift_serve.engine.core.adjusted_tokens import AdjustedTokens
+from ift_serve.engine.protocol.generate import SamplingParams, TokenStatistics
+
+
+@dataclass(slots=True)
+class SamplingRow:
+    """How to draw the token after the last computed position of one sequence.
+
+    ``history`` is the live list of all its tokens, of which the first ``prompt_length`` are the prompt.
+    ``step`` counts the tokens generated so far; with ``seed`` and a token id it keys the random draw. ``adjusted`` is
+    the sampler's own: what it keeps from step to step.
+    """
+
+    params: SamplingParams
+    seed: int
+    step: int
+    temperature: float
+    history: list[int]
+    prompt_length: int
+    adjusted: AdjustedTokens | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AdaptedPrompt:
+    """What an adapter needs to know of a request beside the tokens of a step: its whole prompt.
+
+    ``number`` tells requests of one engine apart.
+    """
+
+    number: int
+    token_ids: list[int]
+    segment_ids: bytes
+
+
+@dataclass(slots=True)
+class SequenceStep:
+    """The tokens of one sequence that one step computes.
+
+    ``start`` tokens are in the cache already, so it is the position of ``token_ids[0]``. ``block_table``
+    covers at least ``start + len(token_ids)`` positions. ``segment_ids`` has a byte per token (empty:
+    all template). ``score_targets`` are the true next tokens of the last ``len(score_targets)`` positions.
+    ``adapter`` is the slot of the sequence's adapter, 0 for the base model, which needs no ``prompt``.
+    """
+
+    sequence_id: int
+    token_ids: list[int]
+    start: int
+    block_table: list[int]
+    segment_ids: bytes = b""
+    sampling: SamplingRow | None = None
+    score_targets: list[int] | None = None
+    adapter: int = 0
+    prompt: AdaptedPrompt | None = None
+
+
+@dataclass(slots=True)
+class StepBatch:
+    """One forward pass: whole-block copies (source, destination) first, then every sequence's tokens."""
+
+    sequences: list[SequenceStep]
+    block_copies: list[tuple[int, int]]
+
+
+@dataclass(slots=True)
+class SampledToken:
+    """A drawn token with its statistics and the most likely alternatives, most likely first."""
+
+    token_id: int
+    statistics: TokenStatistics
+    top_log_probs: list[tuple[int, float]]
+
+
+@dataclass(slots=True)
+class ScoredTokens:
+    """For each score target: its log-probability, and whether it is the argmax."""
+
+    log_probs: list[float]
+    greedy: list[bool]
+
+
+@dataclass(slots=True)
+class StepResult:
+    """One entry per sequence of the batch, in order; None where nothing was asked."""
+
+    sampled: list[SampledToken | None]
+    scored: list[ScoredTokens | None]

@@ -1,0 +1,92 @@
+"""Messages of generation: a request, the tokens of its candidates, the end of one."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ift_serve.engine.protocol.results import FinishReason, RequestUsage
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How tokens are drawn. Validated by the server; ``temperature == 0`` is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    seed: int = 0
+    max_new_tokens: int = 256
+    stop_ids: list[int] = []
+    ignore_eos: bool = False
+    candidates: int = 1
+    top_logprobs: int = 0
+
+
+class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a request's unset parameters stand for. ``not_applied``: what the model asks for and is not done."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    max_new_tokens: int = 256
+    not_applied: list[str] = []
+
+
+class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="generate"):
+    """Continue ``token_ids``. ``segment_ids`` holds one byte per prompt token (empty: all template).
+
+    ``end_ids``: tokens that end an answer by tokenizer and chat template, beside those that the model names.
+    With ``whole`` little is sent before the request is done, and in large messages: a caller who waits for the whole
+    answer should not cost the front a wake-up a token.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    segment_ids: bytes = b""
+    sampling: SamplingParams = SamplingParams()
+    end_ids: list[int] = []
+    strategy: str = "sample"
+    whole: bool = False
+    priority: int = 0
+    client: str = ""
+    adapter: str = ""
+    arrival: float = 0.0
+    deadline: float | None = None
+
+
+class StopCandidate(msgspec.Struct, frozen=True, tag="stop"):
+    """The front has what it needs of one candidate (a stop string was found): free it, send nothing more."""
+
+    request_id: str
+    candidate: int
+
+
+class TokenStatistics(msgspec.Struct, frozen=True, array_like=True):
+    """What every sampled token carries, from the raw logits at temperature 1 (natural logarithms)."""
+
+    log_prob: float
+    p1: float
+    p2: float
+    entropy: float
+    mean_top20_log_prob: float
+    temperature: float
+
+
+class CandidateOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="tokens"):
+    """New tokens of one candidate. A sampled eos or stop id is included as the last token id, with its reason."""
+
+    request_id: str
+    candidate: int
+    token_ids: list[int]
+    statistics: list[TokenStatistics]
+    top_log_probs: list[list[tuple[int, float]]] = []
+    finish_reason: FinishReason | None = None
+    request_finished: bool = False
+    usage: RequestUsage | None = None

@@ -1,0 +1,43 @@
+"""What an engine process says of the model it serves, or of why it cannot."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ift_serve.engine.protocol.generate import SamplingDefaults
+
+
+class ModelDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the engine serves, as far as the front needs to know."""
+
+    name: str
+    path: str
+    architecture: str
+    fingerprint: str
+    context_length: int
+    vocabulary_size: int
+    hidden_size: int
+    layers: int
+    parameters: int
+    dtype: str
+    device: str
+    eos_ids: list[int]
+    block_size: int
+    total_blocks: int
+    max_batch_tokens: int
+    max_sequences: int
+    attention_backend: str
+    features: list[str] = []
+    sampling_defaults: SamplingDefaults = SamplingDefaults()
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """First message of an engine process: the model is loaded and warm."""
+
+    model: ModelDescription
+
+
+class Failed(msgspec.Struct, frozen=True, tag="start_failed"):
+    """The engine process could not start; ``message`` says what to do. The process exits after it."""
+
+    message: str

@@ -1,0 +1,27 @@
+"""Engine stats: a snapshot that goes with every step's outputs."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class EngineLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A snapshot of the engine after a step; counters grow from the start of the process.
+
+    ``adapter_users``: requests in flight by ``name@version``.
+    """
+
+    waiting: int = 0
+    running: int = 0
+    free_blocks: int = 0
+    total_blocks: int = 0
+    cached_blocks: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    preemptions: int = 0
+    steps: int = 0
+    step_seconds: float = 0.0
+    batch_tokens: int = 0
+    adapter_bytes: int = 0
+    adapter_users: dict[str, int] = {}

@@ -1,0 +1,1 @@
+"""Runs the model on a step's batch."""

@@ -1,0 +1,252 @@
+"""Runs the model on one step's batch: flattens it, computes, samples."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ift_kernels.device import FLOAT8_CAPABILITY, properties
+from ift_serve.engine.adapters.tensors import TensorAdapterHost
+from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core.step import SamplingRow, SequenceStep, StepBatch, StepResult
+from ift_serve.engine.protocol.model import ModelDescription
+from ift_serve.engine.protocol.progress import Progress
+from ift_serve.engine.runner.batch_builder import Flattener
+from ift_serve.engine.runner.compile_monitor import CompileMonitor, report_compilations
+from ift_serve.engine.runner.cuda_graphs import CudaCapture, DecodeGraphs, bucket_sizes, eager_capture
+from ift_serve.engine.runner.kv_cache import KVCache, bytes_per_block
+from ift_serve.engine.runner.serving_check import ServingCheck
+from ift_serve.engine.runner.warm_up import warm_up_batches
+from ift_serve.engine.sampling.model_defaults import sampling_defaults
+from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens, scored_tokens
+from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
+from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model
+from ift_serve.system.machine import available_memory, processors
+
+_LOGIT_ROWS = {"cpu": 64, "cuda": 512}
+"""Rows of logits computed at a time: bounds memory to so many vocabularies when long texts are scored."""
+
+
+def _device(config: EngineConfig) -> str:
+    if config.device != "auto":
+        return config.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _backend(config: EngineConfig, device: str) -> str:
+    """The kernels' implementation, named. Raises ValueError where it cannot run."""
+    if config.attention_backend == "auto":
+        return "triton" if device == "cuda" else "cpu"
+    if config.attention_backend == "cpu" and device != "cpu":
+        raise ValueError(f"attention_backend: the compiled CPU kernels cannot run on {device}; choose auto")
+    if config.attention_backend == "triton" and device == "cpu" and not os.environ.get("TRITON_INTERPRET"):
+        raise ValueError("attention_backend: triton needs a GPU; choose auto")
+    return config.attention_backend
+
+
+def _free_memory(device: str) -> int:
+    if device != "cpu":
+        return int(torch.cuda.mem_get_info()[0])
+    return available_memory()
+
+
+def _block_count(config: EngineConfig, block_size: int, model: LoadedModel, device: str, dtype: torch.dtype) -> int:
+    """Blocks for the cache: as asked, else what all sequences at full context need, within a share of free memory:
+    a quarter on the CPU, which others use too, most of a GPU."""
+    if config.total_blocks is not None:
+        return config.total_blocks
+    size = bytes_per_block(model.geometry, block_size, dtype, device)
+    wanted = config.max_sequences * -(-model.context_length // block_size)
+    share = _free_memory(device) // 4 if device == "cpu" else _free_memory(device) * 85 // 100
+    budget = share if config.cache_bytes is None else config.cache_bytes
+    blocks = min(wanted, budget // size)
+    if blocks < 1:
+        raise ValueError(f"cache_bytes: {budget} bytes do not hold one block of {size} bytes")
+    return blocks
+
+
+def _cache_dtype(config: EngineConfig, backend: str, dtype: torch.dtype) -> torch.dtype:
+    if config.kv_dtype == "auto":
+        return dtype
+    if backend == "cpu":
+        raise ValueError("kv_dtype: float8 caches need the Triton kernels, which need a GPU; choose auto")
+    if torch.cuda.is_available() and properties(torch.empty(0, device="cuda")).capability < FLOAT8_CAPABILITY:
+        raise ValueError("kv_dtype: this GPU has no float8 (Ada, Hopper and later do); choose auto")
+    return torch.float8_e4m3fn
+
+
+class ModelRunner:
+    """Owns the model and the cache memory. ``execute`` is the only way to compute."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        torch.set_num_threads(config.threads or min(torch.get_num_threads(), processors()))
+        self.progress = Progress()
+        report_compilations(lambda: self.progress)
+        torch.manual_seed(config.seed)
+        device = _device(config)
+        model = load_model(
+            config.model, name=config.model_name, dtype=config.dtype, device=device,
+            context_length=config.context_length,
+        )  # fmt: skip
+        backend = _backend(config, device)
+        dtype = _cache_dtype(config, backend, model.dtype)
+        # A GPU's tile of keys lies within one block of 64, which halves the registers of the decode kernel.
+        self.block_size = config.block_size or (16 if device == "cpu" else 64)
+        self.total_blocks = _block_count(config, self.block_size, model, device, dtype)
+        self._cache = KVCache(model.geometry, self.total_blocks, self.block_size, dtype, device)
+        facts = BaseFacts.of_model(model)
+        check = ServingCheck(model, backend, self.block_size)
+        self._decoder: Decoder = make_decoder(model, backend, fuse=check.fuses)
+        check.compare(self._decoder)
+        self._sampler = Sampler(device, backend)
+        split = backend == "triton"
+        self._flatten = Flattener(self._cache.layers, model.geometry, self.block_size, backend, split=split)
+        self.compile_monitor = CompileMonitor()
+        self.adapters = TensorAdapterHost(
+            model, facts, self._decoder, slots=config.adapter_slots, max_rank=config.max_lora_rank, backend=backend,
+            device=device,
+        )  # fmt: skip
+        self._graphs = self._make_graphs(config, model, backend, device) if split else None
+        self.description = ModelDescription(
+            name=model.name,
+            path=model.path,
+            architecture=model.architecture,
+            fingerprint=model.fingerprint,
+            context_length=min(model.context_length, self.total_blocks * self.block_size),
+            vocabulary_size=int(model.config.vocab_size),
+            hidden_size=int(model.config.hidden_size),
+            layers=len(model.geometry),
+            parameters=model.parameters,
+            dtype=str(model.dtype).removeprefix("torch."),
+            device=device,
+            eos_ids=model.eos_ids,
+            block_size=self.block_size,
+            total_blocks=self.total_blocks,
+            max_batch_tokens=config.max_batch_tokens,
+            max_sequences=config.max_sequences,
+            attention_backend=f"{self._decoder.name}/{backend}",
+            features=["generate", "score", "statistics", "adapters"]
+            + (["prefix_caching"] if config.prefix_caching else []),
+            sampling_defaults=sampling_defaults(model.generation, model.eos_ids, int(model.config.vocab_size)),
+        )
+        self._warm_up()
+
+    def _make_graphs(self, config: EngineConfig, model: LoadedModel, backend: str, device: str) -> DecodeGraphs:
+        length = min(model.context_length, self.total_blocks * self.block_size)
+        return DecodeGraphs(
+            self._decoder,
+            self._cache.layers,
+            sizes=bucket_sizes(config.max_sequences),
+            table_width=-(-length // self.block_size),
+            context_length=length,
+            backend=backend,
+            capture=CudaCapture() if device == "cuda" and config.cuda_graphs else eager_capture,
+            tables=self.adapters.tables.all_linears,
+            head_bias=self.adapters.tables.head_bias,
+        )
+
+    def _warm_up(self) -> None:
+        """The shapes that serving will have, so that the first request meets compiled kernels and warm memory."""
+        batches = list(warm_up_batches(self.block_size, self._graphs.sizes if self._graphs else []))
+        for batch in batches:
+            self.execute(batch)
+        self.progress = Progress()  # what compiled and touched memory first says nothing of later steps
+        self.progress.begin()
+        self.execute(batches[0])
+        if self._graphs is not None:
+            self._warm_up_adapters()
+        for layer in self._cache.layers:
+            for memory in (layer.keys, layer.values):
+                memory.view(torch.uint8)[0].zero_() if memory.dtype.itemsize == 1 else memory[0].zero_()
+        if self.description.device == "cuda":
+            assert self._graphs is not None
+            self._graphs.capture_all()
+            torch.cuda.synchronize()
+            self.compile_monitor.start()
+
+    @torch.inference_mode()
+    def _warm_up_adapters(self) -> None:
+        """What adapters add to a prompt and a decode; few tiles of rows and many choose other kernels."""
+        for tiles in (1, 65):
+            steps = [SequenceStep(-1, [0], 0, [0]), SequenceStep(-2, [0] * 8, 0, [0])]
+            self.adapters.warm_up(self._flatten(steps), tiles)
+
+    @torch.inference_mode()
+    def execute(self, batch: StepBatch) -> StepResult:
+        """Compute every sequence's tokens; results come in the order of ``batch.sequences``."""
+        if batch.block_copies:
+            self._cache.copy_blocks(batch.block_copies)
+        indices, rows, targets = _output_rows(batch.sequences)
+        flat = self._flatten(batch.sequences)
+        flat.on_layer = self.progress.work
+        slots = self.adapters.extend(flat, batch.sequences)
+        everything = len(indices) == flat.input_ids.shape[0]
+        logits = None
+        if self._graphs is not None and everything and self._graphs.takes(flat):
+            hidden, logits = self._graphs.run(flat)
+        else:
+            wanted = None if everything else torch.tensor(indices, dtype=torch.long, device=flat.input_ids.device)
+            hidden = self._decoder.forward(flat, wanted)
+        result = StepResult([None] * len(batch.sequences), [None] * len(batch.sequences))
+        if indices:
+            changed = None if slots is None else slots[flat.sequence.numpy(force=True)[indices]]
+            self._fill(batch.sequences, hidden, logits, changed, rows, targets, result)
+        return result
+
+    def _fill(
+        self,
+        sequences: list[SequenceStep],
+        hidden: Tensor,
+        known: Tensor | None,
+        slots: NDArray[np.int32] | None,
+        rows: list[SamplingRow | None],
+        targets: list[int],
+        result: StepResult,
+    ) -> None:
+        """Logits and tokens of the wanted positions, a bounded number of rows at a time."""
+        log_probs, greedy = list[float](), list[bool]()
+        drawn = []
+        step = _LOGIT_ROWS[self.description.device]
+        for first in range(0, len(rows), step):
+            part = slice(first, first + step)
+            logits = self._decoder.logits(hidden[part]) if known is None else known[part]
+            if slots is not None:
+                logits = self.adapters.change_logits(hidden[part], logits, slots[part])
+            sampled = self._sampler.run(logits, rows[part], targets[part])
+            drawn += sampled_tokens(sampled, rows[part])
+            scores = scored_tokens(sampled, 0, logits.shape[0])
+            self.progress.work()
+            log_probs += scores.log_probs
+            greedy += scores.greedy
+        place = 0
+        for index, sequence in enumerate(sequences):
+            if sequence.score_targets:
+                count = len(sequence.score_targets)
+                result.scored[index] = type(scores)(log_probs[place : place + count], greedy[place : place + count])
+                place += count
+            if sequence.sampling is not None:
+                result.sampled[index] = drawn[place]
+                place += 1
+
+
+def _output_rows(sequences: list[SequenceStep]) -> tuple[list[int], list[SamplingRow | None], list[int]]:
+    """Flat indices whose logits are needed, with the sampling row or the score target of each."""
+    indices, rows, targets = list[int](), list[SamplingRow | None](), list[int]()
+    end = 0
+    for sequence in sequences:
+        end += len(sequence.token_ids)
+        if sequence.score_targets:
+            count = len(sequence.score_targets)
+            indices += range(end - count, end)
+            rows += [None] * count
+            targets += sequence.score_targets
+        if sequence.sampling is not None:
+            indices.append(end - 1)
+            rows.append(sequence.sampling)
+            targets.append(-1)
+    return indices, rows, targets

@@ -1,0 +1,34 @@
+"""The steps that an engine runs before it says that it is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ift_serve.engine.core.step import SamplingRow, SequenceStep, StepBatch
+from ift_serve.engine.protocol.generate import SamplingParams
+from ift_serve.engine.protocol.progress import WARM_UP_TOKENS
+
+_PLAIN = SamplingParams(max_new_tokens=1)
+_TRUNCATED = SamplingParams(top_p=0.9, top_k=8, max_new_tokens=1)
+_PENALISED = SamplingParams(repetition_penalty=1.1, max_new_tokens=1)
+_BOTH = SamplingParams(top_p=0.9, repetition_penalty=1.1, max_new_tokens=1)
+
+
+def warm_up_batches(block_size: int, decode_sizes: list[int]) -> Iterator[StepBatch]:
+    """A prompt, a decode and their mixture, every way of sampling, then a decode of each size that has a graph.
+
+    All of them write to the first block only.
+    """
+
+    def step(number: int, count: int, params: SamplingParams) -> SequenceStep:
+        return SequenceStep(number, [0] * count, 0, [0], b"", SamplingRow(params, 0, 0, 1.0, [0], 1))
+
+    count = min(WARM_UP_TOKENS, block_size)
+    yield StepBatch([step(-1, count, _TRUNCATED)], [])
+    yield StepBatch([step(-1, 1, _TRUNCATED)], [])
+    if not decode_sizes:
+        return
+    yield StepBatch([step(-1, 1, _PLAIN), step(-2, count, _PENALISED)], [])
+    yield StepBatch([step(-1, 1, _BOTH)], [])
+    for size in decode_sizes:
+        yield StepBatch([step(-1 - index, 1, _PLAIN) for index in range(size)], [])

@@ -1,0 +1,19 @@
+"""``python -m ift_serve.engine.worker ENDPOINT PARENT_PID``: an engine process, started by the front."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from ift_serve.engine.build import build_core
+from ift_serve.engine.message_loop import worker_main
+from ift_serve.system.logs import configure_logs
+
+if __name__ == "__main__":
+    configure_logs("info")
+    code = worker_main(build_core, sys.argv[1:])
+    logging.shutdown()
+    sys.stderr.flush()
+    # Everything that matters is closed; tearing down torch and triton only prints what their bindings leak.
+    os._exit(code)

@@ -1,0 +1,39 @@
+"""What all engines of one front have done together: counts that a restart does not set back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ift_serve.engine.protocol.stats import EngineLoad
+
+
+class EngineTotals:
+    """Sums of the counters in :class:`EngineLoad` over the lives of engines, by their names there."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.preemptions = 0
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.generated_tokens = 0
+        self.step_seconds = 0.0
+        self.on_step: Callable[[float], None] = lambda seconds: None
+        """Called with the mean time of the steps that a message tells of, once for each of them."""
+        self._last = EngineLoad()
+
+    def take(self, load: EngineLoad) -> None:
+        """Add what was done since the last time."""
+        last, self._last = self._last, load
+        steps, seconds = load.steps - last.steps, load.step_seconds - last.step_seconds
+        self.steps += steps
+        self.step_seconds += seconds
+        self.preemptions += load.preemptions - last.preemptions
+        self.prompt_tokens += load.prompt_tokens - last.prompt_tokens
+        self.cached_tokens += load.cached_tokens - last.cached_tokens
+        self.generated_tokens += load.generated_tokens - last.generated_tokens
+        for _ in range(steps):
+            self.on_step(seconds / steps)
+
+    def begin(self) -> None:
+        """A new engine counts from nothing."""
+        self._last = EngineLoad()

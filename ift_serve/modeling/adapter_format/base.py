@@ -1,0 +1,125 @@
+"""What an adapter is checked against: the names and shapes of its base model."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ift_serve.modeling.components.config import BaseShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ift_serve.modeling.decoder.model_loader import LoadedModel
+
+
+def _unknown(path: str) -> Tensor | None:
+    return None
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """A base model without its weights.
+
+    shapes: of every parameter, by path. linears: paths of linear layers. embedding_path, head_path: of the token
+    embeddings and the language head. tied: whether those share their weight. heads: attention heads of a layer.
+    stored_weight: the weight at a parameter path where it can still be looked at (embeddings and head), else None.
+    """
+
+    fingerprint: str
+    architecture: str
+    hidden_size: int
+    layers: int
+    heads: int
+    vocabulary_size: int
+    shapes: dict[str, tuple[int, ...]]
+    linears: frozenset[str]
+    embedding_path: str
+    head_path: str
+    tied: bool
+    stored_weight: Callable[[str], Tensor | None] = field(default=_unknown, compare=False, repr=False)
+
+    @property
+    def shape(self) -> BaseShape:
+        """The dimensions that components depend on."""
+        return BaseShape(
+            hidden_size=self.hidden_size, layers=self.layers, heads=self.heads, vocabulary_size=self.vocabulary_size
+        )
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """Paths of all modules that hold parameters, themselves or below, in the order of the model."""
+        found: dict[str, None] = {}
+        for name in self.shapes:
+            parts = name.split(".")[:-1]
+            found.update((".".join(parts[: end + 1]), None) for end in range(len(parts)))
+        return tuple(found)
+
+    @classmethod
+    def of_model(cls, loaded: LoadedModel) -> BaseFacts:
+        """Of a model in memory; before a decoder takes its layers. Keeps no weight alive."""
+        model: Any = loaded.model
+        kept = {}
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if module is not None:
+                kept[f"{_path_of(model, module)}.weight"] = weakref.ref(module.weight)
+
+        def stored(path: str) -> Tensor | None:
+            reference = kept.get(path)
+            return None if reference is None else reference()
+
+        return _facts(model, loaded.config, loaded.fingerprint, stored)
+
+    @classmethod
+    def of_directory(cls, path: Path) -> BaseFacts:
+        """Of a model directory; its weights are read for the fingerprint only, and only the first time.
+
+        Raises OSError or ValueError where there is no model.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        from ift_serve.modeling.checkpoint.fingerprint import model_fingerprint
+        from ift_serve.modeling.checkpoint.stored_weights import model_directory, stored_weight, weight_files
+
+        config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        text_config = config.get_text_config(decoder=True)
+        fingerprint = model_fingerprint(path, model, text_config)
+
+        files = weight_files(model_directory(str(path)), text_config)
+
+        def stored(name: str) -> Tensor | None:
+            return stored_weight(files, name)
+
+        return _facts(model, text_config, fingerprint, stored)
+
+
+def _path_of(model: Any, wanted: Any) -> str:
+    return next((path for path, module in model.named_modules() if module is wanted), "")
+
+
+def _facts(model: Any, config: Any, fingerprint: str, stored: Callable[[str], Tensor | None]) -> BaseFacts:
+    from torch import nn
+
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    return BaseFacts(
+        fingerprint=fingerprint,
+        architecture=type(model).__name__,
+        hidden_size=int(config.hidden_size),
+        layers=int(config.num_hidden_layers),
+        heads=int(config.num_attention_heads),
+        vocabulary_size=int(config.vocab_size),
+        shapes=shapes,
+        linears=frozenset(path for path, module in model.named_modules() if isinstance(module, nn.Linear)),
+        embedding_path=_path_of(model, embeddings),
+        head_path=_path_of(model, head),
+        tied=bool(getattr(config, "tie_word_embeddings", False)),
+        stored_weight=stored,
+    )

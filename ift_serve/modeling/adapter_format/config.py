@@ -1,0 +1,65 @@
+"""The files of an adapter directory, and ``ift_config.json``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ift_serve.modeling.adapter_format.weights import AdapterError, quoted
+from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
+
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+IFT_CONFIG, IFT_WEIGHTS = "ift_config.json", "ift_extras.safetensors"
+CARD = "README.md"
+FORMAT_VERSION: Literal[1] = 1
+
+
+class BaseReference(BaseModel):
+    """The model an adapter was made for. ``fingerprint``: see ``checkpoint.fingerprint.model_fingerprint``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fingerprint: str = Field(min_length=1, max_length=128)
+    architecture: str = Field(min_length=1, max_length=128)
+    shape: BaseShape
+
+
+class IftConfig(BaseModel):
+    """``ift_config.json``.
+
+    ``template_fingerprint``: of the chat template that it was trained with; ``template``: its text (jinja) where it is
+    not the base model's own. ``end_ids``: tokens that end an answer, beside those of the base model. ``recipe`` and
+    ``scores`` are for people; nothing reads them back.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = FORMAT_VERSION
+    base: BaseReference
+    components: ComponentsConfig = ComponentsConfig()
+    template_fingerprint: str = Field(default="", max_length=128)
+    template: str = Field(default="", max_length=1 << 16)
+    end_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]] = Field(default=[], max_length=64)
+    recipe: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+
+
+def ift_config(fields: dict[str, Any]) -> IftConfig:
+    """Validate ``ift_config.json``. Raises AdapterError, naming the field."""
+    version = fields.get("format_version")
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise AdapterError(
+            f"{IFT_CONFIG}: format_version: {quoted(version)}; this version of ift-serve reads {FORMAT_VERSION}"
+        )
+    try:
+        return IftConfig.model_validate(fields)
+    except ValidationError as error:
+        raise AdapterError(f"{IFT_CONFIG}: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first field that is wrong, its value and why."""
+    first = error.errors(include_url=False)[0]
+    place = quoted(".".join(map(str, first["loc"])))
+    return f"{place}: {quoted(first['input'])}: {quoted(first['msg'])}"

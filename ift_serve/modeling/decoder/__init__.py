@@ -1,0 +1,1 @@
+"""Loading a model and running it on flat batches."""

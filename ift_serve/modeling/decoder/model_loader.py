@@ -1,0 +1,206 @@
+"""Loading a transformers model so that its attention is ours, or saying why it cannot be served."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ift_serve.modeling.checkpoint.files import ONE_MODEL, ModelFilesError, check_model_files, plain_cause
+from ift_serve.modeling.checkpoint.fingerprint import model_fingerprint
+from ift_serve.modeling.decoder.attention import ATTENTION_NAME, register_attention
+from ift_serve.modeling.decoder.flat_batch import GeometryProbe, LayerGeometry, NotRoutedError
+from ift_serve.modeling.decoder.rotary import depends_on_longest
+
+_log = logging.getLogger(__name__)
+
+_PROBE_TOKENS = 6
+_LONGEST_CAUSE = 200
+CHOOSE = "choose a decoder whose attention goes through transformers' AttentionInterface (docs/models.md lists them)"
+
+
+class UnsupportedModelError(Exception):
+    """The model cannot be served; the message names it, says why and what to do."""
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A causal language model whose every attention layer calls the batch it is given."""
+
+    name: str
+    path: str
+    model: nn.Module
+    config: Any
+    geometry: list[LayerGeometry]
+    dtype: torch.dtype
+    context_length: int
+    eos_ids: list[int]
+    fingerprint: str
+    parameters: int
+    generation: dict[str, Any] = field(default_factory=dict)
+    """What the model's ``generation_config`` sets."""
+
+    @property
+    def architecture(self) -> str:
+        """The transformers class, such as ``LlamaForCausalLM``."""
+        return type(self.model).__name__
+
+
+def choose_dtype(requested: str, stored: torch.dtype | None, device: str) -> torch.dtype:
+    """The dtype to compute in: half precision where the checkpoint is half and the device multiplies it natively."""
+    if requested != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[requested]
+    if stored not in (torch.bfloat16, torch.float16):
+        return torch.float32
+    if device == "cuda":
+        return stored
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def _stored_dtype(config: Any) -> torch.dtype | None:
+    value = getattr(config, "dtype", None)
+    return getattr(torch, value) if isinstance(value, str) else value
+
+
+def _context_length(config: Any, requested: int | None, name: str) -> int:
+    """The longest sequence that a flat batch computes exactly.
+
+    LongRoPE and dynamic NTK choose frequencies by the largest position in the batch, which would let one
+    caller's length change another's answer; such models are served up to the length where the choice is fixed.
+    """
+    limit = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2048)
+    rope = getattr(config, "rope_parameters", None) or {}
+    outer = getattr(config, "original_max_position_embeddings", None)
+    for parameters in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
+        if parameters.get("rope_type") in ("longrope", "dynamic"):
+            limit = min(limit, int(parameters.get("original_max_position_embeddings") or outer or limit))
+    if requested is not None and requested > limit:
+        raise UnsupportedModelError(
+            f"{name}: context_length {requested} is over the {limit} this model computes exactly"
+        )
+    return requested or limit
+
+
+def _fingerprint(path: str, model: nn.Module, config: Any, name: str) -> str:
+    try:
+        return model_fingerprint(path, model, config)
+    except OSError as error:
+        raise UnsupportedModelError(f"{name}: cannot be loaded: {error}") from error
+
+
+def _unloadable(error: Exception, kind: str) -> str:
+    if isinstance(error, KeyError) and ATTENTION_NAME in error.args:
+        # Models with an attention table of their own look the implementation up in it.
+        return f"the attention of {kind} cannot be routed: it has a table of implementations of its own; {CHOOSE}"
+    return f"{kind} cannot be loaded: {plain_cause(error)}"
+
+
+def _check_complete(told: dict[str, Any], name: str, kind: str) -> None:
+    """transformers fills what the files lack with random numbers, and leaves out what its class lacks."""
+    lacking = sorted(told.get("missing_keys") or ())
+    other_shapes = sorted(str(entry[0]) for entry in told.get("mismatched_keys") or ())
+    for tensors, what in ((lacking, "not in the weights"), (other_shapes, "of another shape in the weights")):
+        if tensors:
+            raise UnsupportedModelError(
+                f"{name}: {len(tensors)} tensors of {kind} are {what} (the first: {tensors[0]}); {ONE_MODEL}"
+            )
+    surplus = sorted(told.get("unexpected_keys") or ())
+    if surplus:
+        _log.warning(
+            "%s: %d tensors of its files are no part of %s (the first: %s)", name, len(surplus), kind, surplus[0]
+        )
+
+
+def model_ends(model: Any, config: Any) -> list[int]:
+    """Tokens that end an answer by the model's generation configuration or configuration."""
+    ends: list[int] = []
+    for source in (getattr(model, "generation_config", None), config):
+        value = getattr(source, "eos_token_id", None)
+        ends += value if isinstance(value, list | tuple) else [] if value is None else [value]
+    return list(dict.fromkeys(int(end) for end in ends))
+
+
+def layer_geometry(model: Any, config: Any, name: str) -> list[LayerGeometry]:
+    """What every attention layer is called with, by running a few tokens through the routed model.
+
+    Raises UnsupportedModelError where a layer does not come by, or is of a kind that flat batches do not compute.
+    """
+    layers = int(config.num_hidden_layers)
+    probe = GeometryProbe(_PROBE_TOKENS)
+    device = next(model.parameters()).device
+    ids = torch.arange(1, _PROBE_TOKENS + 1, device=device)[None] % int(config.vocab_size)
+    positions = torch.arange(_PROBE_TOKENS, device=device)[None]
+    kind = type(model).__name__
+    try:
+        model(input_ids=ids, position_ids=positions, use_cache=False, batch=probe)
+    except NotRoutedError as error:
+        raise UnsupportedModelError(f"{name}: {kind} cannot be served: {error}; {CHOOSE}") from error
+    except Exception as error:  # whatever a class does with a keyword it does not know
+        shown = " ".join(str(error).split())[:_LONGEST_CAUSE]
+        raise UnsupportedModelError(
+            f"{name}: the attention of {kind} cannot be routed ({type(error).__name__}: {shown}); {CHOOSE}"
+        ) from error
+    if sorted(probe.layers) != list(range(layers)):
+        raise UnsupportedModelError(
+            f"{name}: only {len(probe.layers)} of the {layers} layers of {kind} go through transformers' "
+            f"AttentionInterface; the others (recurrent or linear attention, mostly) could not see the paged cache; "
+            f"{CHOOSE}"
+        )
+    return [probe.layers[index] for index in range(layers)]
+
+
+@torch.inference_mode()
+def load_model(
+    path: str, *, name: str = "", dtype: str = "auto", device: str = "cpu", context_length: int | None = None
+) -> LoadedModel:
+    """Load a causal language model from a directory or hub id.
+
+    Raises UnsupportedModelError when there is no such model, it is not a decoder, or its attention cannot be routed.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # what it warns of at length while loading is said here in a sentence
+    register_attention()
+    shown = name or path.rstrip("/").rsplit("/", 1)[-1]
+    try:
+        check_model_files(path)
+    except ModelFilesError as error:
+        raise UnsupportedModelError(f"{shown}: {error}") from error
+    kind = "its configuration"
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        kind = ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
+        computed = choose_dtype(dtype, _stored_dtype(config), device)
+        model, told = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=computed, attn_implementation=ATTENTION_NAME, trust_remote_code=False,
+            use_safetensors=True, output_loading_info=True,
+        )  # fmt: skip
+    except Exception as error:  # whatever a library does with files that it does not expect
+        raise UnsupportedModelError(f"{shown}: {_unloadable(error, kind)}") from error
+    _check_complete(told, shown, kind)
+    model = model.to(device).eval().requires_grad_(False)
+    text_config = config.get_text_config(decoder=True)
+    length = _context_length(text_config, context_length, shown)
+    if depends_on_longest(model, text_config, length):
+        raise UnsupportedModelError(
+            f"{shown}: the rotary embeddings of {type(model).__name__} depend on the longest sequence in a batch; "
+            "choose a smaller context_length, at which they do not, or another model"
+        )
+    return LoadedModel(
+        name=shown,
+        path=path,
+        model=model,
+        config=text_config,
+        geometry=layer_geometry(model, text_config, shown),
+        dtype=computed,
+        context_length=length,
+        eos_ids=model_ends(model, text_config),
+        fingerprint=_fingerprint(path, model, text_config, shown),
+        parameters=sum(p.numel() for p in model.parameters()),
+        generation=model.generation_config.to_diff_dict() if model.generation_config is not None else {},
+    )

@@ -1,0 +1,136 @@
+"""What surrounds every call: request id, identity, admission, error translation, log line, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from ift_serve.server.auth import Authenticator, Identity, Role, require
+from ift_serve.server.errors import StatusError, as_status, details
+from ift_serve.server.metrics import Metrics
+from ift_serve.sharing.places import Places
+
+_log = logging.getLogger(__name__)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_CLOCK_TOLERANCE = 0.005
+_STATUS_PATIENCE = 2.0
+_DEADLINE_SHARE, _DEADLINE_MARGIN = 0.05, 0.05
+"""The engine stops a little before the caller's deadline (a share of it, at most so many seconds), so that what was
+generated still arrives."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call in flight. ``engine_id`` is unique in this process, whatever id the caller chose."""
+
+    method: str
+    request_id: str
+    engine_id: str
+    identity: Identity
+    arrival: float
+    deadline: float | None
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the log line says beside method, code and time."""
+
+
+class CallGuard:
+    """Opens and closes calls. ``places``: how many may be open at once, of the calls that need each role."""
+
+    def __init__(self, authenticator: Authenticator, metrics: Metrics, places: Mapping[Role, Places]) -> None:
+        self._authenticator = authenticator
+        self._metrics = metrics
+        self._places = places
+        self._count = itertools.count()
+        self.in_flight = 0
+        self.draining = False
+
+    @contextlib.asynccontextmanager
+    async def call(self, context: Any, method: str, role: Role) -> AsyncIterator[Call]:
+        """Surround a handler: what it raises becomes a status with details, and the call is logged and counted."""
+        arrival = time.monotonic()
+        remaining = context.time_remaining()
+        metadata = [(str(k), v) for k, v in (context.invocation_metadata() or ())]
+        request_id = _request_id(metadata)
+        trailing: tuple[tuple[str, str | bytes], ...] = (("x-request-id", request_id),)
+        context.set_trailing_metadata(trailing)
+        notes: dict[str, Any] = {}
+        code = grpc.StatusCode.OK
+        self.in_flight += 1
+        self._metrics.in_flight.inc()
+        try:
+            identity = self._authenticator.identify(metadata, host(context.peer()))
+            notes["client"] = identity.name
+            require(identity, role)
+            with self._place(identity.name, role):
+                yield Call(
+                    method, request_id, f"{request_id}/{next(self._count)}", identity, arrival,
+                    _deadline(remaining, arrival), notes,
+                )  # fmt: skip
+        except (asyncio.CancelledError, GeneratorExit):
+            # gRPC cancels a call whose deadline has passed as it does one whose caller went away.
+            late = remaining is not None and time.monotonic() - arrival >= remaining - _CLOCK_TOLERANCE
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+            raise
+        except grpc.aio.AbortError:
+            code = next((known for known in grpc.StatusCode if context.code() in (known, known.value[0])), code)
+            raise
+        except Exception as error:
+            status = as_status(error)
+            code = status.code
+            notes["error"] = status.message
+            if code is grpc.StatusCode.INTERNAL:
+                _log.exception("a call failed", extra={"request_id": request_id, "method": method})
+            extended = (*trailing, ("grpc-status-details-bin", details(status, request_id)))
+            # Who does not read does not get the status either; it is on its way, and the call is over here.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STATUS_PATIENCE):
+                    await context.abort(code, status.message, extended)
+        finally:
+            self.in_flight -= 1
+            self._metrics.in_flight.dec()
+            self._metrics.calls.labels(method, code.name).inc()
+            seconds = round(time.monotonic() - arrival, 6)
+            _log.info(
+                "call",
+                extra={"method": method, "request_id": request_id, "code": code.name, "seconds": seconds, **notes},
+            )
+
+    @contextlib.contextmanager
+    def _place(self, caller: str, role: Role) -> Iterator[None]:
+        if self.draining:
+            raise StatusError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down", retry_after=1.0)
+        places = self._places[role]
+        if not places.has_room(caller):
+            message = f"{places.held(caller)} calls of this caller and {places.taken} of all are in flight already"
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after=1.0)
+        places.take(caller)
+        try:
+            yield
+        finally:
+            places.leave(caller)
+
+
+def _request_id(metadata: list[tuple[str, str | bytes]]) -> str:
+    given = next((str(v) for k, v in metadata if k == "x-request-id"), "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def host(peer: str) -> str:
+    """A caller's address without its port: `ipv4:10.0.0.1:5000` -> `ipv4:10.0.0.1`."""
+    return peer.rsplit(":", 1)[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+
+
+def _deadline(remaining: float | None, now: float) -> float | None:
+    if remaining is None or remaining > 10**9:
+        return None
+    return now + remaining - min(_DEADLINE_SHARE * remaining, _DEADLINE_MARGIN)

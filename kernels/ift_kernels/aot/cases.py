@@ -1,0 +1,148 @@
+"""Launches of every kernel with the shapes of real models, on CPU tensors that only stand for device memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ift_kernels.fused_add_rms_norm import fused_add_rms_norm
+from ift_kernels.instruction import InstructionBias
+from ift_kernels.lora import LoraRows, LoraTable
+from ift_kernels.lora_add import lora_add
+from ift_kernels.paged_decode import paged_decode
+from ift_kernels.paged_prefill import paged_prefill
+from ift_kernels.paged_prefill.plan import prefill_plan
+from ift_kernels.sample_rows import RowParameters, SparseAdjustments, sample_rows
+from ift_kernels.sample_rows.api import greedy_parameters
+from ift_kernels.silu_and_mul import silu_and_mul
+from ift_kernels.write_kv import rotate_and_write_kv, write_kv
+
+Launch = Callable[[], None]
+BLOCK = 16
+_BF16 = torch.bfloat16
+
+
+def _empty(*shape: int, dtype: torch.dtype = _BF16) -> Tensor:
+    return torch.zeros(shape, dtype=dtype)
+
+
+def _integers(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int32)
+
+
+def _caches(kv_heads: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    keys = _empty(2, kv_heads, BLOCK, width, dtype=dtype).transpose(2, 3)
+    return keys, _empty(2, kv_heads, BLOCK, width, dtype=dtype)
+
+
+def _bias(sequences: int, heads: int, length: int) -> InstructionBias:
+    return InstructionBias(
+        _empty(sequences, length, dtype=torch.uint8), torch.zeros(9, heads), _integers(sequences), torch.ones(sequences)
+    )
+
+
+def decode(
+    rows: int, heads: int, kv_heads: int, width: int, *, blocks: int, bias: bool = False, float8: bool = False
+) -> None:
+    """One decode step's attention in one layer."""
+    keys, values = _caches(kv_heads, width, torch.float8_e4m3fn if float8 else _BF16)
+    paged_decode(
+        _empty(rows, heads, width), keys, values, _integers(rows, blocks), _integers(rows), _integers(rows),
+        blocks * BLOCK, width**-0.5, instruction=_bias(rows, heads, blocks * BLOCK) if bias else None,
+        backend="triton",
+    )  # fmt: skip
+
+
+def prefill(
+    lengths: list[int], heads: int, kv_heads: int, width: int, *, blocks: int, bias: bool = False, float8: bool = False
+) -> None:
+    """A step's prompt chunks in one layer."""
+    keys, values = _caches(kv_heads, width, torch.float8_e4m3fn if float8 else _BF16)
+    count = len(lengths)
+    paged_prefill(
+        _empty(sum(lengths), heads, width), keys, values, _integers(count, blocks), _integers(count + 1),
+        _integers(count), width**-0.5, plan=prefill_plan(lengths, heads, kv_heads, width, "cpu"),
+        instruction=_bias(count, heads, blocks * BLOCK) if bias else None, backend="triton",
+    )  # fmt: skip
+
+
+def write(tokens: int, heads: int, kv_heads: int, width: int, *, norms: bool = False) -> None:
+    """Rotation and cache write of one layer, and the plain write of routed models."""
+    keys, values = _caches(kv_heads, width, _BF16)
+    norm = _empty(width) if norms else None
+    rotate_and_write_kv(
+        _empty(tokens, (heads + 2 * kv_heads) * width), heads, kv_heads, torch.zeros(64, width),
+        torch.zeros(64, width), _integers(tokens), _integers(tokens), keys, values, norm, norm, 1e-6,
+        backend="triton",
+    )  # fmt: skip
+    if not norms:
+        states = _empty(tokens, kv_heads, width)
+        write_kv(states, states.clone(), _integers(tokens), keys, values, backend="triton")
+
+
+def lora(tokens: int, tiles: int, width: int, parts: tuple[int, ...], rank: int = 64) -> None:
+    """Both halves of batched LoRA for one linear layer."""
+    bounds = [sum(parts[:i]) for i in range(len(parts) + 1)]
+    shape = (9, len(parts))
+    table = LoraTable(
+        torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64), _integers(*shape),
+        torch.zeros(shape), torch.tensor(bounds), tuple(bounds), rank,
+    )  # fmt: skip
+    rows = LoraRows(_integers(tokens), _integers(tiles), _integers(tiles), _integers(tiles))
+    lora_add(_empty(tokens, width), table, rows, _empty(tokens, bounds[-1]), backend="triton")
+
+
+def sample(rows: int, size: int, *, truncated: bool = True, adjusted: bool = False) -> None:
+    """Sampling of a batch."""
+    parameters: RowParameters = greedy_parameters(rows)
+    parameters.truncated = truncated
+    if adjusted:
+        parameters.adjustments = SparseAdjustments(
+            _integers(rows + 1), _integers(rows), _integers(rows), *(torch.zeros(rows) for _ in range(4))
+        )
+    sample_rows(_empty(rows, size), parameters, "triton")
+
+
+def elementwise(rows: int, hidden: int, inner: int) -> None:
+    """Normalisation, first and later ones, and gating."""
+    states = _empty(rows, hidden)
+    fused_add_rms_norm(states, None, states[0].clone(), 1e-5, "triton")
+    fused_add_rms_norm(states, states.clone(), states[0].clone(), 1e-5, "triton")
+    silu_and_mul(_empty(rows, 2 * inner), "triton")
+
+
+def budgeted() -> Iterator[tuple[str, Launch]]:
+    """One launch of each operation and option, at the shapes of Llama-3-8B and, where heads are narrow, SmolLM2."""
+    large, small = (32, 8, 128), (9, 3, 64)
+    yield "decode", lambda: decode(64, *large, blocks=512)
+    yield "decode/bias", lambda: decode(64, *large, blocks=512, bias=True)
+    yield "decode/float8", lambda: decode(64, *large, blocks=512, bias=True, float8=True)
+    yield "decode/narrow", lambda: decode(64, *small, blocks=512, bias=True)
+    yield "decode/wide", lambda: decode(64, 16, 8, 256, blocks=512, bias=True)
+    yield "prefill", lambda: prefill([512], *large, blocks=512)
+    yield "prefill/bias", lambda: prefill([512], *large, blocks=512, bias=True)
+    yield "prefill/narrow", lambda: prefill([512], *small, blocks=512, bias=True)
+    yield "prefill/float8", lambda: prefill([512], *large, blocks=512, bias=True, float8=True)
+    yield "write", lambda: write(64, *large)
+    yield "write/norms", lambda: write(64, 16, 8, 128, norms=True)
+    yield "lora", lambda: lora(64, 64, 4096, (4096, 1024, 1024))
+    yield "sample", lambda: sample(64, 151_936, adjusted=True)
+    yield "sample/plain", lambda: sample(64, 151_936, truncated=False)
+    yield "elementwise", lambda: elementwise(64, 4096, 14_336)
+
+
+def swept() -> Iterator[tuple[str, Launch]]:
+    """What one model meets while it serves: any batch size, any length. Each kernel should compile once or twice."""
+    shape = (32, 8, 128)
+    for rows in (1, 2, 3, 15, 16, 17, 64, 100):
+        for blocks in (1, 2, 17, 160):
+            yield "decode", lambda r=rows, b=blocks: decode(r, *shape, blocks=b, bias=True)  # type: ignore[misc]
+        yield "write", lambda r=rows: write(r, *shape)  # type: ignore[misc]
+        yield "lora", lambda r=rows: lora(r, r, 4096, (4096, 1024, 1024))  # type: ignore[misc]
+        yield "sample", lambda r=rows: sample(r, 32_000, adjusted=True)  # type: ignore[misc]
+        yield "elementwise", lambda r=rows: elementwise(r, 4096, 14_336)  # type: ignore[misc]
+    for lengths in ([1], [16], [17, 300], [5, 1, 64], [512]):
+        for blocks in (33, 160):
+            yield "prefill", lambda n=lengths, b=blocks: prefill(n, *shape, blocks=b, bias=True)  # type: ignore[misc]

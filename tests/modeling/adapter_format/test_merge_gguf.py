@@ -1,0 +1,237 @@
+"""A merged model written as GGUF: what transformers' own reader of GGUF computes from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from ift_serve.cli import app
+from ift_serve.modeling.adapter_format.export import export_merged
+from ift_serve.modeling.gguf_export import writer
+from ift_serve.modeling.gguf_export.errors import GgufError
+from tests.support import tiny_tokenizers as tokenizers
+from tests.support.architectures import build
+
+gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
+
+IDS = torch.tensor([[(17 * i + 5) % 150 + 6 for i in range(19)]])
+TEXTS = [
+    "the quick brown fox isn't it?", "héllo  wörld 日本語 🙂\n\n\tb ", "a 12345 1 ½", "",
+    " <|im_start|>user\nHi<|im_end|>", "x<think> y</think>",
+]  # fmt: skip
+LLAMA3 = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"""
+LLAMA3 += r"|\s+(?!\S)|\s+"
+
+
+def _base(
+    place: Path, architecture: str = "llama", tokenizer: Tokenizer | None = None, dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Path:  # fmt: skip
+    build(architecture, place, dtype=dtype, **{"vocab_size": 384, **options})
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer or tokenizers.byte_level(), unk_token="<unk>", bos_token="<s>", eos_token="</s>",
+        chat_template="{% for m in messages %}{{ m.content }}{% endfor %}",
+    ).save_pretrained(place)  # fmt: skip
+    return place
+
+
+def _adapter(base: Path, output: Path, **options: Any) -> Path:
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    peft = get_peft_model(model, LoraConfig(r=4, task_type="CAUSAL_LM", **{"target_modules": "all-linear", **options}))
+    with torch.no_grad():
+        for name, parameter in peft.named_parameters():
+            if "lora" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    peft.save_pretrained(output)
+    return output
+
+
+def _both(base: Path, place: Path, **options: Any) -> tuple[Path, Path]:
+    """The model merged as safetensors and as GGUF."""
+    adapter = _adapter(base, place / "adapter", **options)
+    export_merged(adapter, base, place / "plain")
+    export_merged(adapter, base, place / "gguf", file_format="gguf")
+    return place / "plain", place / "gguf"
+
+
+def _logits(place: Path, **options: Any) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+    with torch.inference_mode():
+        found: torch.Tensor = model(IDS).logits[0]
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_are_those_of_the_merged_model(dtype: torch.dtype, tied: bool, tmp_path: Path) -> None:
+    plain, written = _both(_base(tmp_path / "b", dtype=dtype, tie_word_embeddings=tied), tmp_path)
+    assert [path.name for path in written.iterdir()] == ["model.gguf"]
+    expected = _logits(plain)
+    assert torch.allclose(_logits(written, gguf_file="model.gguf"), expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(_logits(tmp_path / "b"), expected, atol=1e-2)
+    reader = gguf.GGUFReader(written / "model.gguf")
+    found = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    kind = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
+    assert found["blk.2.attn_k.weight"] == found["token_embd.weight"] == kind
+    assert found["output_norm.weight"] == "F32"
+    assert ("output.weight" in found) is not tied
+
+
+def test_an_adapter_of_tied_embeddings_gives_the_head_its_own_weight(tmp_path: Path) -> None:
+    base = _base(tmp_path / "b", tie_word_embeddings=True)
+    plain, written = _both(base, tmp_path, target_modules=["embed_tokens", "q_proj"])
+    assert torch.allclose(_logits(written, gguf_file="model.gguf"), _logits(plain), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("mistral", {"sliding_window": None}),
+        ("llama", {"head_dim": 32, "rms_norm_eps": 3e-5}),
+        ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 123456.0}}),
+    ],
+)
+def test_shapes_and_constants_are_carried(architecture: str, options: dict[str, Any], tmp_path: Path) -> None:
+    plain, written = _both(_base(tmp_path / "b", architecture, **options), tmp_path)
+    assert torch.allclose(_logits(written, gguf_file="model.gguf"), _logits(plain), atol=1e-5, rtol=0)
+
+
+def _split(*stages: Any, ignore_merges: bool = False) -> Tokenizer:
+    tokenizer = tokenizers.byte_level()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(stages))
+    fields = json.loads(tokenizer.to_str())
+    fields["model"]["ignore_merges"] = ignore_merges
+    return Tokenizer.from_str(json.dumps(fields))
+
+
+def _beginning() -> Tokenizer:
+    tokenizer = tokenizers.byte_level()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("name", "tokenizer"),
+    [
+        ("gpt-2", tokenizers.byte_level()),
+        ("gpt-2", _beginning()),
+        ("llama-bpe", _split(
+            pre_tokenizers.Split(Regex(LLAMA3), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False),
+            ignore_merges=True,
+        )),
+    ],
+)  # fmt: skip
+def test_the_tokenizer_gives_the_same_ids(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    base = _base(tmp_path / "b", tokenizer=tokenizer)
+    export_merged(_adapter(base, tmp_path / "a"), base, tmp_path / "gguf", file_format="gguf")
+    before = AutoTokenizer.from_pretrained(base)
+    after = AutoTokenizer.from_pretrained(tmp_path / "gguf", gguf_file="model.gguf")
+    for text in TEXTS:
+        assert after(text).input_ids == before(text).input_ids, text
+    assert (after.bos_token, after.eos_token, after.chat_template) == ("<s>", "</s>", before.chat_template)
+    fields = gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").fields
+    assert fields["tokenizer.ggml.pre"].contents() == name
+    assert fields["tokenizer.ggml.add_bos_token"].contents() is (before("a").input_ids[0] == 1)
+    tokens, kinds = fields["tokenizer.ggml.tokens"].contents(), fields["tokenizer.ggml.token_type"].contents()
+    assert kinds[tokens.index("<|im_end|>")] == gguf.TokenType.CONTROL
+    assert kinds[tokens.index("<think>")] == gguf.TokenType.USER_DEFINED
+    assert len(tokens) == 384 and kinds[383] == gguf.TokenType.UNUSED
+
+
+def test_digits_taken_one_by_one_have_their_name(tmp_path: Path) -> None:
+    """transformers' reader knows no such name, and splits as GPT-2 does: the name itself is what is held."""
+    digits = _split(pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False))
+    base = _base(tmp_path / "b", tokenizer=digits)
+    export_merged(_adapter(base, tmp_path / "a"), base, tmp_path / "gguf", file_format="gguf")
+    fields = gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").fields
+    assert fields["tokenizer.ggml.pre"].contents() == "smollm"
+
+
+def test_scaled_frequencies_are_written_as_divisors(tmp_path: Path) -> None:
+    base = _base(tmp_path / "b", "llama3-rope")
+    export_merged(_adapter(base, tmp_path / "a"), base, tmp_path / "gguf", file_format="gguf")
+    tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").tensors}
+    expected = []
+    for pair in range(8):  # by the definition of Llama 3's scaling: factor 4, between wavelengths 32 / 4 and 32 / 1
+        wavelength = 2 * math.pi * 10000.0 ** (pair / 8)
+        share = min(max((32 / wavelength - 1.0) / (4.0 - 1.0), 0.0), 1.0)
+        expected.append(1 / ((1 - share) / 4.0 + share))
+    assert tensors["rope_freqs.weight"].tolist() == pytest.approx(expected, rel=1e-5)
+    assert min(expected) == 1 and max(expected) == 4
+
+
+def test_several_tokens_may_end_an_answer(tmp_path: Path) -> None:
+    base = _base(tmp_path / "b")
+    settings = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": [4, 2]}))
+    export_merged(_adapter(base, tmp_path / "a"), base, tmp_path / "gguf", file_format="gguf")
+    fields = gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").fields
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == 2
+    assert fields["tokenizer.ggml.eot_token_id"].contents() == 4
+
+
+def _spaced() -> Tokenizer:
+    tokenizer = tokenizers.byte_level()
+    tokenizer.add_tokens([AddedToken("<mask>", lstrip=True)])
+    return tokenizer
+
+
+def _composed() -> Tokenizer:
+    tokenizer = tokenizers.byte_level()
+    tokenizer.normalizer = normalizers.NFC()
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "tokenizer", "reason"),
+    [
+        ("qwen2", {}, None, "Qwen2ForCausalLM is not written"),
+        ("mistral", {}, None, "sliding window"),
+        ("llama-biased", {}, None, "bias has no place"),
+        ("llama", {"hidden_act": "gelu"}, None, "hidden_act gelu"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, None, "dynamic"),
+        ("llama", {}, tokenizers.unigram(), "tokenizer is Unigram"),
+        ("llama", {}, tokenizers.byte_fallback(), "SentencePiece-like"),
+        ("llama", {}, tokenizers.suffixed(), "marks parts of words"),
+        ("llama", {}, _composed(), "normalizer NFC"),
+        ("llama", {}, _split(pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)), "has no name"),
+        ("llama", {}, _spaced(), "<mask>"),
+        ("llama", {"vocab_size": 200}, None, "embeddings have 200 rows"),
+    ],
+)
+def test_what_gguf_does_not_say_exactly_is_refused_by_name(
+    architecture: str, options: dict[str, Any], tokenizer: Tokenizer | None, reason: str, tmp_path: Path
+) -> None:
+    base = _base(tmp_path / "b", architecture, tokenizer, **options)
+    adapter = _adapter(base, tmp_path / "a", target_modules=["q_proj"])
+    with pytest.raises(GgufError, match=f"{reason}.*--format safetensors"):
+        export_merged(adapter, base, tmp_path / "gguf", file_format="gguf")
+    assert not (tmp_path / "gguf").exists()
+
+
+def test_the_command_replaces_a_gguf_when_told_to(tmp_path: Path) -> None:
+    base = _base(tmp_path / "b")
+    _adapter(base, tmp_path / "a")
+    command = ["adapters", "merge", str(tmp_path / "a"), "--base", str(base), "--output", str(tmp_path / "m")]
+    for extra, code in (([], 0), ([], 1), (["--overwrite"], 0)):
+        done = CliRunner().invoke(app, [*command, "--format", "gguf", *extra])
+        assert done.exit_code == code, done.output
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["model.gguf"]
+
+
+def test_without_the_package_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(GgufError, match=r"pip install 'ift-serve\[gguf\]'"):
+        export_merged(tmp_path / "a", tmp_path / "b", tmp_path / "m", file_format="gguf")
