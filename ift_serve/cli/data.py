@@ -32,6 +32,9 @@ def preview(
     validation: Annotated[bool, typer.Option("--validation", help="show what is set apart for validation")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="field=value, over the recipe; repeat")] = None,
     html: Annotated[Path | None, typer.Option(help="write a page instead", dir_okay=False)] = None,
+    dropped: Annotated[
+        Path | None, typer.Option(help="file for every record that is not used: place, field, reason", dir_okay=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show examples token by token: colours are segments, underlined is what the loss sees; and what is dropped."""
@@ -40,7 +43,7 @@ def preview(
     if not as_json:
         under_way(f"reading {path}")
     with readable_training_errors():
-        encoder, found, refused = _open(path, set_ or [], shown=not as_json)
+        encoder, found, refused = _open(path, set_ or [], dropped, shown=not as_json)
     dataset = found.validation if validation else found.train
     if not len(dataset):
         raise fail("nothing is set apart for validation; give the recipe a `validation`")
@@ -82,7 +85,9 @@ def preview(
         console.print(Text(f"`ift-serve train` will not take it: {refused}", style="bold red"))
 
 
-def _open(path: Path, overrides: list[str], *, shown: bool) -> tuple[Encoder, TrainingData, str | None]:
+def _open(
+    path: Path, overrides: list[str], dropped: Path | None, *, shown: bool
+) -> tuple[Encoder, TrainingData, str | None]:
     """The data, and why a training would refuse it; what is left of it can be looked at all the same."""
     from rich.console import Console
 
@@ -94,7 +99,7 @@ def _open(path: Path, overrides: list[str], *, shown: bool) -> tuple[Encoder, Tr
     stage(f"opening the tokenizer of {recipe.base}", shown=shown)
     encoder = open_encoder(recipe)
     with reading(Console(stderr=True), shown=shown) as counted:
-        found = prepare_recipe(recipe, encoder, counted)
+        found = prepare_recipe(recipe, encoder, counted, dropped)
     much = too_much(found.report, recipe.max_lost)
     return encoder, found, None if much is None else much[1]
 

@@ -36,6 +36,10 @@ app = typer.Typer(cls=RecipeFirst, help="Train an adapter from a recipe.", prett
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="field=value, such as trainer.max_steps=100; may be repeated")
 ]
+Dropped = Annotated[
+    Path | None,
+    typer.Option("--dropped", help="file for every record that is not used: place, field, reason", dir_okay=False),
+]
 
 
 @app.callback()
@@ -57,6 +61,7 @@ def run(
     init: Annotated[
         bool, typer.Option("--init", help="write a commented recipe to RECIPE (none: recipe.yaml)")
     ] = False,
+    dropped: Dropped = None,
     as_json: Json = False,
 ) -> None:
     """Train the adapter of RECIPE.
@@ -82,7 +87,8 @@ def run(
 
         _quieten_libraries()
         report = run_recipe(
-            chosen, dry_run=dry_run, resume=resume, overwrite=overwrite, progress=not as_json
+            chosen, dry_run=dry_run, resume=resume, overwrite=overwrite, progress=not as_json,
+            dropped=dropped if os.environ.get("RANK", "0") == "0" else None,
         )  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return

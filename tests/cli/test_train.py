@@ -192,8 +192,15 @@ def test_a_source_that_is_mostly_unusable_is_refused_before_anything_else(recipe
     for arguments in (("--dry-run",), ("--dry-run", "--json"), ()):
         said = ift("train", str(recipe), *arguments, code=1)
         assert "sources.0: 91 of 103 records of said are lost (88 %)" in said and "--set max_lost=0.89" in said
-        assert "dropped 90, output is missing (said.jsonl:14;" in said
+        assert "dropped 90, output is missing (said.jsonl:14;" in said and "said.jsonl:16 and 87 more)" in said
+        listed = tmp_path / "dropped.jsonl"
+        assert f"{listed} names each of the 91" in ift(
+            "train", str(recipe), *arguments, "--dropped", str(listed), code=1
+        )
+        assert len(listed.read_text().splitlines()) == 91
     assert "would be trained" in ift("train", str(recipe), "--dry-run", "--set", "max_lost=0.89")
+    ift("data", "preview", str(recipe), "--dropped", str(tmp_path / "again.jsonl"))
+    assert (tmp_path / "again.jsonl").read_text() == listed.read_text()
     assert "`ift-serve train` will not take it: sources.0: 91 of 103" in ift("data", "preview", str(recipe))
     assert "are lost" in json.loads(ift("data", "preview", str(recipe), "--json"))["refused"]
 

@@ -104,7 +104,7 @@ def test_what_is_hidden_is_new_in_each_epoch_and_the_same_however_examples_are_b
 
 def test_a_wrong_response_comes_with_the_same_prompt_hidden_in_the_same_places() -> None:
     data = examples(24)
-    batch = collator(judges=True, rate=0.5)([WithOthers(data)[i] for i in range(24)])
+    batch = collator(judges=True, rate=0.5)([WithOthers(data, 64)[i] for i in range(24)])
     ids, judged = _documents(batch, "input_ids"), batch["judged"].tolist()
     assert judged == [1] * 24 + [0] * 24
     for index, example in enumerate(data):
@@ -120,7 +120,7 @@ def test_a_wrong_response_comes_with_the_same_prompt_hidden_in_the_same_places()
 
 def test_violating_and_foreign_responses_take_turns_over_epochs() -> None:
     data = examples(12)
-    pair = WithOthers(data)[0]
+    pair = WithOthers(data, 64)[0]
     assert pair.example.violating is not None and pair.other is not None
     start = data[0].response_start
     seen = {tuple(_documents(collator(judges=True, epoch=e)([pair]), "input_ids")[1][start:]) for e in range(12)}
@@ -128,7 +128,7 @@ def test_violating_and_foreign_responses_take_turns_over_epochs() -> None:
 
 
 def test_one_example_is_judged_the_same_alone_as_among_others() -> None:
-    pairs = [WithOthers(examples(8))[i] for i in range(8)]
+    pairs = [WithOthers(examples(8), 64)[i] for i in range(8)]
     together = collator(judges=True)(pairs)
     alone = [collator(judges=True)([pair]) for pair in pairs]
     assert _documents(together, "input_ids")[8:] == [_documents(one, "input_ids")[1] for one in alone]
@@ -137,14 +137,30 @@ def test_one_example_is_judged_the_same_alone_as_among_others() -> None:
 def test_an_answer_that_all_share_is_never_called_wrong() -> None:
     segments, mask = bytes([0, 1, 1, 3, 3]), bytes([0, 0, 0, 1, 1])
     same = [EncodedExample([7, 8, asked, 9, 9], segments, mask, 0, "first") for asked in (20, 21, 22)]
-    dataset = WithOthers(same)
+    dataset = WithOthers(same, 64)
     assert dataset[0].other is None
     assert collator(judges=True)([dataset[i] for i in range(3)])["judged"].tolist() == [1, 1, 1]
     assert collator(judges=True)([Pair(same[0], [9, 9])])["judged"].tolist() == [1]
 
 
-def test_a_wrong_response_never_makes_a_document_longer_than_allowed() -> None:
-    data = examples(6)
-    longest = max(len(example.input_ids) for example in data)
-    batch = collator(judges=True, max_length=longest)([Pair(example, [6] * 50) for example in data])
-    assert batch["input_ids"].shape[1] == longest
+def _asking(prompt: int, response: int, token: int) -> EncodedExample:
+    segments = bytes([0] + [1] * (prompt - 1) + [3] * response)
+    return EncodedExample([7] * prompt + [token] * response, segments, bytes(prompt + response), 0, "first")
+
+
+def test_a_wrong_response_is_the_next_one_that_fits_whole() -> None:
+    data = [_asking(20, 4, 8), _asking(10, 9, 9), _asking(10, 14, 10), _asking(10, 3, 11)]
+    pairs = WithOthers(data, 24)
+    assert [pairs[i].other for i in range(4)] == [[11] * 3, [10] * 14, [11] * 3, [8] * 4]
+    batch = collator(judges=True, max_length=24)([pairs[i] for i in range(4)])
+    wrong = _documents(batch, "input_ids")[4:]
+    for index, ids in enumerate(wrong):
+        start = data[index].response_start
+        assert ids[start:] == pairs[index].other and len(ids) <= 24
+
+
+def test_an_example_without_room_for_a_wrong_response_comes_with_its_own_only() -> None:
+    data = [_asking(20, 2, 8), _asking(10, 9, 9)]
+    assert WithOthers(data, 24)[0].other is None
+    batch = collator(judges=True, max_length=24)([Pair(data[0], [9] * 9), WithOthers(data, 24)[1]])
+    assert batch["judged"].tolist() == [1, 1, 0]

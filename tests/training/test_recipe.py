@@ -105,6 +105,29 @@ def test_procedural_validation_is_drawn_apart() -> None:
     assert [source.split for source in recipe.validation.sources] == ["validation", "test"]
 
 
+@pytest.mark.parametrize(
+    ("sources", "validation", "said"),
+    [
+        ([{"procedural": ["sort"], "split": "validation"}], {}, "sources.0.split: sort .* of the split validation"),
+        (
+            [{"procedural": ["reverse"]}, {"procedural": ["sort", "reverse"], "split": "validation"}], {"share": 0.2},
+            "sources.0.split: reverse ",
+        ),
+        (
+            [{"procedural": ["sort"]}],
+            {"sources": [{"procedural": ["reverse", "sort"], "split": "train"}]}, "validation.sources.0.split: sort ",
+        ),
+    ],
+)  # fmt: skip
+def test_families_are_not_validated_on_what_they_are_trained_on(
+    sources: list[dict[str, Any]], validation: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        Recipe.parse(minimal(sources=sources, validation=validation))
+    apart = [{**source, "split": "test"} for source in sources]
+    assert Recipe.parse(minimal(sources=apart, validation=validation)).sources[0].split == "test"
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.parse(minimal(seed=-1, max_length="x"))

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import re
+import tempfile
 import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ift_serve.text.prompt import PromptRenderer
+from ift_training.collator import WithOthers
+from ift_training.data.dropped import dropped_records
 from ift_training.data.encode import Encoder
 from ift_training.data.lost import check_lost
 from ift_training.data.mixture import ExampleDataset
@@ -28,6 +31,7 @@ from ift_training.data.selection import TrainingData, prepare
 from ift_training.data.settings import SourceSettings, ValidationSettings
 from ift_training.data.shuffle import Permutation
 from ift_training.data.sources import FileSource, ProceduralSource, SourceError
+from ift_training.data.sources.mapped import MappedFile
 from tests.support.models import tiny_tokenizer
 
 
@@ -127,6 +131,13 @@ def test_procedural_validation_is_of_the_validation_split(encoder: Encoder) -> N
     assert len(held) == 10
     examples = [held.record(i)[0].example for i in range(10)]
     assert all(e is not None and split_of(e.key) == "validation" for e in examples)
+
+
+def test_a_small_share_of_procedural_examples_holds_each_family(encoder: Encoder) -> None:
+    found = data(encoder, SourceSettings(procedural=["sort", "reverse", "repeat"], count=30), share=0.01)
+    assert [found.validation.record(i)[1] for i in range(len(found.validation))] == ["sort", "reverse", "repeat"]
+    assert found.report.validation == found.report.sources[0].validation == 3
+    assert not data(encoder, SourceSettings(procedural=["sort"], count=30), share=0.0).validation
 
 
 def test_equal_prompts_stay_on_one_side(tmp_path: Path, encoder: Encoder) -> None:
@@ -363,5 +374,61 @@ def test_a_file_with_as_many_mistakes_as_records_is_told_in_a_few_lines(tmp_path
     report = data(
         encoder, SourceSettings(file=write(tmp_path / "a.jsonl", [*records, records[0] | {"column 0": None}]))
     ).report
-    assert report.dropped == 30 and len(report.reasons()) == 9
-    assert report.reasons()[-1] == "a: dropped 22 for 22 more reasons"
+    assert report.dropped == 30 and len(report.reasons()) == 10
+    assert report.reasons()[-2] == "a: dropped 22 for 22 more reasons"
+    assert report.reasons()[-1] == "a: --dropped FILE names each of the 30 with its place, field and reason"
+
+
+def test_a_file_names_every_dropped_record(tmp_path: Path, encoder: Encoder) -> None:
+    good, long = {"instruction": "Say it.", "output": "it"}, {"instruction": "Say it.", "output": "long " * 200}
+    lines = [good, "{}", long, *(["{}"] * 6), "not json", {**good, "more": 1}, good]
+    sources = [SourceSettings(file=write(tmp_path / f"{name}.jsonl", lines)) for name in "ab"]
+    with dropped_records(tmp_path / "dropped.jsonl") as listed:
+        report = prepare(sources, ValidationSettings(share=0), encoder, 0, dropped=listed).report
+    found = [json.loads(line) for line in (tmp_path / "dropped.jsonl").read_text().splitlines()]
+    assert len(found) == report.dropped == 20
+    for source, name in (("sources.0", "a"), ("sources.1", "b")):
+        own = [line for line in found if line["source"] == source]
+        assert [line["place"] for line in own] == [f"{name}.jsonl:{number}" for number in range(2, 12)]
+        assert [line["field"] for line in own] == ["instruction", "record", *["instruction"] * 6, "line", "more"]
+        assert "is too long: " in own[1]["reason"] and own[1]["problem"] == "too long"
+    told = report.sources[0].reasons()
+    assert told[0] == "a: dropped 7, instruction is missing (a.jsonl:2; a.jsonl:4; a.jsonl:5 and 4 more)"
+    assert told[-1] == f"a: {tmp_path / 'dropped.jsonl'} names each of the 10 with its place, field and reason"
+    with pytest.raises(SourceError, match=r"--dropped .*: cannot be written"), dropped_records(tmp_path / "no/file"):
+        pass
+
+
+@given(st.lists(st.integers(0, 300), max_size=12))
+def test_the_line_of_any_byte_is_found_in_any_order(places: list[int]) -> None:
+    content = b"".join(b"x" * (7 * i % 5) + b"\n" for i in range(150))[:301]
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        mapped = MappedFile(Path(file.name))
+        for place in places:
+            assert mapped.line_of(place) == content[:place].count(b"\n") + 1
+
+
+def test_records_without_room_for_a_wrong_answer_are_counted_and_too_many_are_an_error(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    short = [{"instruction": f"Say {i}.", "output": f"{i} it is {i} it is"} for i in range(3)]
+    long = [{"instruction": "Say " + "x" * 60 + f"{i}.", "output": "y"} for i in range(9)]
+    source = SourceSettings(file=write(tmp_path / "a.jsonl", [*short, *long]))
+    length = data(encoder, source).report.longest
+    tight = Encoder(encoder.renderer, length)
+    report = data(tight, source, violations=True).report
+    found = report.sources[0]
+    # The long ones have room for "y", which is their own answer, and for nothing longer.
+    assert (found.kept, found.unpaired) == (12, 9) and found.to_json()["unpaired"] == 9
+    assert data(tight, source).report.sources[0].unpaired == 0
+    assert f"max_length {found.length_to_pair} would give each of them one" in found.advice()[-1]
+    with pytest.raises(SourceError, match=r"sources\.0: 9 of 12 records of a have no wrong answer .* max_lost=0\.75"):
+        check_lost(report, 0.5)
+    check_lost(report, 0.75)
+    for enough, left in ((found.length_to_pair, 0), (found.length_to_pair - 1, 9)):
+        roomy = Encoder(encoder.renderer, enough)
+        assert data(roomy, source, violations=True).report.sources[0].unpaired == left
+        pairs = WithOthers(data(roomy, source, violations=True).train, enough)
+        assert sum(pairs[i].other is None for i in range(12)) == left

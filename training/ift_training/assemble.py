@@ -90,7 +90,7 @@ def make_trainer(
     return InstructionTrainer(
         built=built, settings=settings, args=arguments, evaluation_collator=collator(MaskingSettings()),
         tasks=tasks,
-        train_dataset=WithOthers(dataset) if judges else dataset,
-        eval_dataset=WithOthers(validation) if judges and validation is not None else validation,
+        train_dataset=WithOthers(dataset, max_length) if judges else dataset,
+        eval_dataset=WithOthers(validation, max_length) if judges and validation is not None else validation,
         data_collator=training, callbacks=[_TellEpoch(training), *callbacks],
     )  # fmt: skip

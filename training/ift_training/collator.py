@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ift_serve.modeling.instruction.tokens import INSTRUCTION, RESPONSE
 from ift_training.losses.instruction import UNJUDGED
 from ift_training.losses.next_token import IGNORED
 from ift_training.settings import MaskingSettings
 
-_INSTRUCTION, _RESPONSE = 1, 3
-_TRIES = 8
+_TRIES = 32
+"""Examples looked at for an answer that differs and fits."""
 
 
 class Example(Protocol):
@@ -43,10 +44,13 @@ class WithOthers:
     """A dataset of :class:`Pair`: each example with the response of one that follows it in the epoch's order.
 
     Taken from the dataset, not from the batch, so that the loss does not depend on how examples are cut into batches.
+    The response is whole: one that prompt and ``max_length`` leave no room for is passed over, because a response
+    that is cut off would be told from a right one by its missing end alone.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, max_length: int) -> None:
         self._dataset = dataset
+        self._max_length = max_length
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -54,9 +58,10 @@ class WithOthers:
     def __getitem__(self, index: int) -> Pair:
         example: Example = self._dataset[index]
         own, count = _response(example), len(self)
+        room = self._max_length - example.response_start
         for step in range(1, min(count, _TRIES + 1)):
             other = _response(self._dataset[(index + step) % count])
-            if other != own:
+            if other != own and len(other) <= room:
                 return Pair(example, other)
         return Pair(example, None)
 
@@ -79,38 +84,29 @@ class _Document:
     judged: int
 
 
+@dataclass(kw_only=True, slots=True)
 class Collator:
     """Makes the keyword arguments of :meth:`ift_training.model.instruction_model.InstructionModel.forward`.
 
     With ``judges`` every example comes twice: with its own response, and with one that breaks the instruction or
-    belongs to another, by turns where both are known; the second is for the instruction loss only. What is hidden and
-    which response is taken depends on the seed, the epoch and the example alone, so a resumed run does the same.
+    belongs to another, by turns where both are known and fit; the second is for the instruction loss only. What is
+    hidden and which response is taken depends on the seed, the epoch and the example alone, so a resumed run does the
+    same.
     """
 
-    def __init__(
-        self,
-        *,
-        padding: int,
-        mask_token: int,
-        masking: MaskingSettings,
-        packing: bool,
-        max_length: int,
-        judges: bool,
-        seed: int = 0,
-    ) -> None:
-        self._padding = padding
-        self._mask_token = mask_token
-        self._masking = masking
-        self._packing = packing
-        self._max_length = max_length
-        self._judges = judges
-        self._seed = seed
-        self.epoch = 0
+    padding: int
+    mask_token: int
+    masking: MaskingSettings
+    packing: bool
+    max_length: int
+    judges: bool
+    seed: int = 0
+    epoch: int = 0
 
     def __call__(self, examples: Sequence[Example | Pair]) -> dict[str, Tensor]:
         pairs = [found if isinstance(found, Pair) else Pair(found, None) for found in examples]
         documents = [self._document(pair.example) for pair in pairs]
-        if self._judges:
+        if self.judges:
             wrong = [self._wrong(*both) for both in zip(pairs, documents, strict=True)]
             documents += [document for document in wrong if document is not None]
         return self._tensors(self._rows(documents), documents)
@@ -118,20 +114,20 @@ class Collator:
     def _document(self, example: Example) -> _Document:
         ids, segments = list(example.input_ids), list(example.segment_ids)
         labels = [t if seen else IGNORED for t, seen in zip(ids, example.labels_mask, strict=True)]
-        if self._masking.rate > 0:
+        if self.masking.rate > 0:
             ids, segments, labels = self._hide(ids, segments, labels)
-        return _Document(ids, segments, labels, example.task, 1 if self._judges else UNJUDGED)
+        return _Document(ids, segments, labels, example.task, 1 if self.judges else UNJUDGED)
 
     def _generator(self, purpose: str, ids: list[int]) -> torch.Generator:
-        number = blake2b(repr((self._seed, self.epoch, purpose, ids)).encode(), digest_size=7).digest()
+        number = blake2b(repr((self.seed, self.epoch, purpose, ids)).encode(), digest_size=7).digest()
         return torch.Generator().manual_seed(int.from_bytes(number, "little"))
 
     def _hide(self, ids: list[int], segments: list[int], labels: list[int]) -> tuple[list[int], list[int], list[int]]:
         draws = torch.rand(len(ids), generator=self._generator("hide", ids))
-        places = [place for place, segment in enumerate(segments) if segment == _INSTRUCTION]
-        chosen = {place for place in places if draws[place] < self._masking.rate}
-        if self._masking.mode == "replace":
-            return [self._mask_token if i in chosen else t for i, t in enumerate(ids)], segments, labels
+        places = [place for place, segment in enumerate(segments) if segment == INSTRUCTION]
+        chosen = {place for place in places if draws[place] < self.masking.rate}
+        if self.masking.mode == "replace":
+            return [self.mask_token if i in chosen else t for i, t in enumerate(ids)], segments, labels
         if len(chosen) == len(places):
             # An example without any instruction would teach to answer none.
             chosen.discard(max(places, key=lambda place: float(draws[place]), default=-1))
@@ -139,23 +135,24 @@ class Collator:
         return [ids[i] for i in kept], [segments[i] for i in kept], [labels[i] for i in kept]
 
     def _wrong(self, pair: Pair, true: _Document) -> _Document | None:
-        """The same prompt, hidden in the same places, with a response that is wrong; None where none is known."""
+        """The same prompt, hidden in the same places, with a response that is wrong; None where none fits."""
         own = _response(pair.example)
-        known = [response for response in (pair.example.violating, pair.other) if response and response != own]
+        room = self.max_length - pair.example.response_start
+        known = [r for r in (pair.example.violating, pair.other) if r and r != own and len(r) <= room]
         if not known:
             return None
         turn = torch.randint(len(known), (1,), generator=self._generator("wrong", pair.example.input_ids))
         response = known[int(turn)]
         end = len(true.ids) - len(own)
-        ids = [*true.ids[:end], *response][: self._max_length]
-        segments = [*true.segments[:end], *([_RESPONSE] * len(response))][: self._max_length]
+        ids = [*true.ids[:end], *response]
+        segments = [*true.segments[:end], *([RESPONSE] * len(response))]
         return _Document(ids, segments, [IGNORED] * len(ids), true.task, 0)
 
     def _rows(self, documents: list[_Document]) -> list[list[int]]:
         """Indices of the documents of each row; packed rows take the first document that fits, in order."""
-        if not self._packing:
+        if not self.packing:
             return [[index] for index in range(len(documents))]
-        longest = max(self._max_length, max(len(d.ids) for d in documents))
+        longest = max(self.max_length, max(len(d.ids) for d in documents))
         rows: list[list[int]] = []
         room: list[int] = []
         for index, document in enumerate(documents):
@@ -171,7 +168,7 @@ class Collator:
     def _tensors(self, rows: list[list[int]], documents: list[_Document]) -> dict[str, Tensor]:
         length = max(sum(len(documents[i].ids) for i in row) for row in rows)
         shape = (len(rows), length)
-        ids = torch.full(shape, self._padding)
+        ids = torch.full(shape, self.padding)
         labels = torch.full(shape, IGNORED)
         segments = torch.zeros(shape, dtype=torch.uint8)
         sequence, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)

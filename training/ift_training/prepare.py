@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ift_serve.text.prompt import PromptError, PromptRenderer
 from ift_serve.text.tokenizer import load_tokenizer
+from ift_training.data.dropped import dropped_records
 from ift_training.data.encode import Encoder
 from ift_training.data.selection import Progress, TrainingData, prepare
 from ift_training.recipe import Recipe, RecipeError
@@ -51,7 +53,13 @@ def _check_named(templates: Any, name: str | None) -> None:
         )
 
 
-def prepare_recipe(recipe: Recipe, encoder: Encoder, progress: Progress | None = None) -> TrainingData:
-    """Read the recipe's sources. Raises SourceError."""
+def prepare_recipe(
+    recipe: Recipe, encoder: Encoder, progress: Progress | None = None, dropped: Path | None = None
+) -> TrainingData:
+    """Read the recipe's sources; every record that is dropped is named in a file. Raises SourceError."""
     violations = recipe.trainer.losses.instruction > 0
-    return prepare(recipe.sources, recipe.validation, encoder, recipe.seed, violations=violations, progress=progress)
+    with dropped_records(dropped) as listed:
+        return prepare(
+            recipe.sources, recipe.validation, encoder, recipe.seed, violations=violations, progress=progress,
+            dropped=listed,
+        )  # fmt: skip

@@ -123,6 +123,21 @@ class Recipe(BaseModel):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _families_are_validated_apart(self) -> Self:
+        trained = {(name, source.split) for source in self.sources for name in source.procedural or ()}
+        held = [("validation.sources", i, s, s.split) for i, s in enumerate(self.validation.sources)]
+        if self.validation.share and not held:
+            held = [("sources", i, s, "validation") for i, s in enumerate(self.sources)]
+        for where, index, source, split in held:
+            for name in source.procedural or ():
+                if (name, split) in trained:
+                    raise ValueError(
+                        f"{where}.{index}.split: {name} would be trained and validated on the same examples, of the "
+                        f"split {split}; choose another split, or validate on other sources"
+                    )
+        return self
+
     def notes(self) -> list[str]:
         """What is allowed and may yet not be meant."""
         trainer = self.trainer

@@ -22,11 +22,13 @@ from ift_training.saved import incomplete, read_state, step_of, unfinished
 
 
 def train(
-    recipe: Recipe, *, dry_run: bool = False, resume: bool = False, overwrite: bool = False, progress: bool = True
-) -> TrainingReport:
+    recipe: Recipe, *, dry_run: bool = False, resume: bool = False, overwrite: bool = False, progress: bool = True,
+    dropped: Path | None = None,
+) -> TrainingReport:  # fmt: skip
     """Train the recipe's adapter and write it; with ``dry_run`` read the data and estimate the memory only.
 
     ``overwrite``: begin anew even where that deletes the checkpoints of a run that did not come to its end.
+    ``dropped``: file to name every record in that is not used.
 
     Everything that can be wrong with recipe and data is found before the weights are loaded. Raises RecipeError,
     SourceError, TemplateError.
@@ -42,7 +44,7 @@ def train(
     stage(f"opening the tokenizer of {recipe.base}", shown=progress)
     encoder = open_encoder(recipe)
     with reading(console, shown=progress) as counted:
-        data = prepare_recipe(recipe, encoder, counted)
+        data = prepare_recipe(recipe, encoder, counted, dropped)
     console.print(data.report.table())
     check_lost(data.report, recipe.max_lost)
     _check_validation(recipe, data, console)

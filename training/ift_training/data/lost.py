@@ -23,7 +23,7 @@ def check_nothing_missing(report: DataReport) -> None:
 
 
 def too_much(report: DataReport, allowed: float) -> tuple[SourceReport, str] | None:
-    """The first source that loses more than a share of its records, and what to tell of it."""
+    """The first source that loses more than a share of its records or of their wrong answers, and what to tell."""
     for found in report.sources:
         if found.lost_share > allowed:
             least = math.ceil(100 * found.lost_share) / 100
@@ -32,11 +32,20 @@ def too_much(report: DataReport, allowed: float) -> tuple[SourceReport, str] | N
                 f"({percent(found.lost_share)}), more than the recipe's max_lost ({percent(allowed)}). Mend them, or "
                 f"allow it: --set max_lost={least:g}."
             )
+        if found.unpaired_share > allowed:
+            least = math.ceil(100 * found.unpaired_share) / 100
+            longer = f"set max_length={found.length_to_pair}" if found.length_to_pair else "give other answers too"
+            return found, (
+                f"{found.path}: {found.unpaired} of {found.usable} records of {found.name} have no wrong answer for "
+                f"the instruction loss ({percent(found.unpaired_share)}), more than the recipe's max_lost "
+                f"({percent(allowed)}). Either {longer}, or set trainer.losses.instruction=0, or allow it: "
+                f"--set max_lost={least:g}."
+            )
     return None
 
 
 def check_lost(report: DataReport, allowed: float) -> None:
-    """No source loses more than a share of its records. Raises SourceError."""
+    """No source loses more than a share of its records, nor of their wrong answers. Raises SourceError."""
     if (much := too_much(report, allowed)) is not None:
         found, said = much
         raise SourceError(f"{said} {_why(found)}")

@@ -38,8 +38,10 @@ class SourceReport:
 
     path: where the recipe has it. tokens: of the kept records, of which targets are ``target_tokens``. lengths: tokens
     of the records that were kept or too long. tasks: kept records of each task that was read. typed: records that hold
-    a control token, and ``markers`` how many times which. judged: kept records with something that judges answers,
-    ``contrasted`` of which got an answer that breaks it; both are counted for the instruction loss only.
+    a control token, and ``markers`` how many times which. listed: the file that names every dropped record. For the
+    instruction loss only: judged: kept records with something that judges answers, ``contrasted`` of which got an
+    answer that breaks it; unpaired: records with no wrong answer at all, which ``length_to_pair`` tokens would give
+    each of them (0: there is no other answer).
     """
 
     name: str
@@ -60,6 +62,9 @@ class SourceReport:
     parsed: bool = False
     judged: int = 0
     contrasted: int = 0
+    unpaired: int = 0
+    length_to_pair: int = 0
+    listed: str = ""
     sampled: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -106,15 +111,24 @@ class SourceReport:
             return None
         return math.ceil(ordered[math.ceil(share * len(ordered)) - 1] / _ROUND_TO) * _ROUND_TO
 
+    @property
+    def unpaired_share(self) -> float:
+        """Records without a wrong answer, of those that became examples."""
+        return self.unpaired / self.usable if self.usable else 0.0
+
     def reasons(self) -> list[str]:
-        """For each kind of mistake its number, one whole message, and the first places."""
+        """For each kind of mistake its number, one whole message, and the first places; then where all of them are."""
         ordered = sorted(self.dropped.values(), key=lambda dropped: -dropped.count)
         lines = []
         for dropped in ordered[:_KINDS]:
-            more = ", ..." if dropped.count > len(dropped.places) else ""
+            more = f" and {unnamed} more" if (unnamed := dropped.count - len(dropped.places)) else ""
             lines.append(f"{self.name}: dropped {dropped.count}, {dropped.message} ({'; '.join(dropped.places)}{more})")
         if rest := ordered[_KINDS:]:
             lines.append(f"{self.name}: dropped {sum(d.count for d in rest)} for {len(rest)} more reasons")
+        if self.listed and self.lost:
+            lines.append(f"{self.name}: {self.listed} names each of the {self.lost} with its place, field and reason")
+        elif rest or self.lost > sum(len(dropped.places) for dropped in ordered):
+            lines.append(f"{self.name}: --dropped FILE names each of the {self.lost} with its place, field and reason")
         return lines
 
     def longer(self) -> list[str]:
@@ -142,6 +156,12 @@ class SourceReport:
                     "recipe makes control tokens of them, as a server with --parse-special-tokens does"
                 )
             )  # fmt: skip
+        if self.unpaired:
+            longer = f"; max_length {self.length_to_pair} would give each of them one" if self.length_to_pair else ""
+            lines.append(
+                f"{self.name}: {self.unpaired} of {self.usable} records have no wrong answer that fits behind them, so "
+                f"the instruction loss sees their right answer only{longer}"
+            )
         if self.contrasted < self.judged:
             lines.append(
                 f"{self.name}: {self.judged - self.contrasted} of {self.judged} records with a check have no answer "
@@ -153,7 +173,7 @@ class SourceReport:
         """Plain values for ``json.dumps``."""
         names = (
             "name", "origin", "weight", "path", "read", "kept", "validation", "tokens", "target_tokens", "longest",
-            "sampled", "notes", "typed", "judged", "contrasted",
+            "sampled", "notes", "typed", "judged", "contrasted", "unpaired",
         )  # fmt: skip
         return {
             **{name: getattr(self, name) for name in names},

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ift_training.data.checks import can_judge
+from ift_training.data.dropped import DroppedRecords
 from ift_training.data.encode import Encoder, EncodingError
 from ift_training.data.lost import check_nothing_missing
 from ift_training.data.mixture import ExampleDataset, Pool
+from ift_training.data.negatives import NegativeCounter
 from ift_training.data.record_error import RecordError
 from ift_training.data.records import Record
 from ift_training.data.report import DataReport, SourceReport
@@ -44,23 +46,27 @@ class TrainingData:
 
 def prepare(
     sources: Sequence[SourceSettings], validation: ValidationSettings, encoder: Encoder, seed: int, *,
-    violations: bool = False, progress: Progress | None = None,
+    violations: bool = False, progress: Progress | None = None, dropped: DroppedRecords | None = None,
 ) -> TrainingData:  # fmt: skip
     """Read every source once, keep what fits, set validation apart. Raises SourceError where nothing is left of one.
 
-    ``progress`` is called with the number of records looked at since the last call.
+    ``progress`` is called with the number of records looked at since the last call; ``dropped`` gets every record that
+    is not used.
     """
     opened = [open_source(settings, seed) for settings in sources]
     tasks = list(dict.fromkeys(t for settings in (*sources, *validation.sources) for t in settings.task_names))
     share = 0.0 if validation.sources else validation.share
     report = DataReport()
     train, held = list[Pool](), list[Pool]()
-    reader = _Reader(encoder, violations, progress)
+    negatives = NegativeCounter(encoder.max_length) if violations else None
+    reader = _Reader(encoder, negatives, progress, dropped)
     for number, source in enumerate(opened):
         kept, apart, found = _inspect(source, reader, share, seed, f"sources.{number}")
         report.sources.append(found)
         train.append(kept)
         held.append(apart)
+    if negatives is not None:
+        negatives.finish()
     for number, settings in enumerate(validation.sources):
         source = open_source(settings, seed + 1)
         kept, _, found = _inspect(source, reader, 0.0, seed, f"validation.sources.{number}")
@@ -82,8 +88,9 @@ class _Reader:
     """How records are looked at."""
 
     encoder: Encoder
-    violations: bool
+    negatives: NegativeCounter | None
     progress: Progress | None
+    dropped: DroppedRecords | None
 
     def read(self, source: Source, report: SourceReport) -> tuple[array[int], array[int]]:
         """Indexes of the records that become examples, and the keys of their prompts."""
@@ -95,6 +102,8 @@ class _Reader:
                 self._keep(record, task, index, report)
             except RecordError as error:
                 report.drop(error, functools.partial(source.where, index))
+                if self.dropped is not None:
+                    self.dropped.add(report.path, source.where(index), error)
             else:
                 kept.append(index)
                 keys.append(int.from_bytes(record.key, "little"))
@@ -105,7 +114,7 @@ class _Reader:
     def _keep(self, record: Record, task: str, index: int, report: SourceReport) -> None:
         """Count a record as an example. Raises EncodingError."""
         report.tasks.setdefault(task, 0)
-        wrong = violate(record, random.Random(index)) if self.violations else None
+        wrong = violate(record, random.Random(index)) if self.negatives is not None else None
         try:
             example = self.encoder.encode(record, violating=wrong)
         except EncodingError as error:
@@ -115,9 +124,11 @@ class _Reader:
         report.keep(len(example.input_ids), sum(example.labels_mask), task)
         if record.example is None:
             report.mark(self.encoder.typed_markers(record))
-        if self.violations and can_judge(record):
-            report.judged += 1
-            report.contrasted += example.violating is not None
+        if self.negatives is not None:
+            self.negatives.add(report, example)
+            if can_judge(record):
+                report.judged += 1
+                report.contrasted += example.violating is not None
 
 
 def _inspect(source: Source, reader: _Reader, share: float, seed: int, path: str) -> tuple[Pool, Pool, SourceReport]:
@@ -127,10 +138,12 @@ def _inspect(source: Source, reader: _Reader, share: float, seed: int, path: str
     origin = str(settings.file.name) if settings.file else ", ".join(settings.procedural or ())
     report = SourceReport(name, origin, settings.weight, path, sampled=source.fresh and len(source) > _SAMPLE)
     report.parsed = reader.encoder.renderer.parse_special_tokens
+    report.listed = reader.dropped.name if reader.dropped is not None else ""
     report.notes = list(source.notes)
     kept, keys = reader.read(source, report)
     if isinstance(source, ProceduralSource):
-        report.validation = round(share * len(source)) if settings.split != "validation" else 0
+        # Families take turns, so that each needs one example at least to be validated on.
+        report.validation = max(round(share * len(source)), len(source.names)) if share else 0
         held = ProceduralSource(settings, seed + 1, split="validation", count=max(1, report.validation))
         nothing = array("Q")
         return Pool(source, None if kept else nothing), Pool(held, None if report.validation else nothing), report

@@ -5,6 +5,9 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
+_STEP = 1 << 24
+"""Bytes that are copied at once to count their lines."""
+
 
 class MappedFile:
     """Opened again after a journey to another process; an empty file cannot be mapped and is not to be asked for."""
@@ -12,9 +15,10 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._bytes: mmap.mmap | None = None
+        self._counted = (0, 1)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "_bytes": None}
+        return {"path": self.path, "_bytes": None, "_counted": (0, 1)}
 
     @property
     def bytes(self) -> mmap.mmap:
@@ -30,8 +34,12 @@ class MappedFile:
         return 3 if self.bytes[:3] == b"\xef\xbb\xbf" else 0
 
     def line_of(self, offset: int) -> int:
-        """The number of the line that holds a byte, from 1. Counts the lines before, so it is for messages only."""
-        step, lines = 1 << 24, 1
-        for begin in range(0, offset, step):
-            lines += self.bytes[begin : min(offset, begin + step)].count(b"\n")
+        """The number of the line that holds a byte, from 1.
+
+        Counts the lines since the offset that was asked for last, or from the beginning for an earlier one.
+        """
+        start, lines = self._counted if self._counted[0] <= offset else (0, 1)
+        for begin in range(start, offset, _STEP):
+            lines += self.bytes[begin : min(offset, begin + _STEP)].count(b"\n")
+        self._counted = (offset, lines)
         return lines
