@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ift_serve.modeling.instruction.tokens import INSTRUCTION, RESPONSE
+from ift_serve.modeling.components.tokens import INSTRUCTION, RESPONSE
 from ift_training.losses.instruction import UNJUDGED
 from ift_training.losses.next_token import IGNORED
 from ift_training.settings import MaskingSettings
