@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ift_serve.cli.base_model import base_of, is_base
 from ift_serve.cli.connect import ClientOptions, Json, connected, fail, readable_errors
 from ift_serve.cli.merge import merge
 
@@ -135,7 +136,8 @@ def watch(
 def inspect(
     directory: Annotated[Path, typer.Argument(help="an adapter directory")],
     base: Annotated[
-        str, typer.Option(help="the base model's directory, or ift-tiny; none: the one that the adapter names")
+        str,
+        typer.Option(help="the base model: directory, cached hub id, ift-tiny; none: the one that the adapter names"),
     ] = "",
     max_rank: Annotated[int, typer.Option(help="the largest rank that the server takes (--max-lora-rank)", min=1)] = 64,
     as_json: Json = False,
@@ -163,11 +165,12 @@ def inspect(
 
 def _base_facts(directory: Path, base: str) -> tuple[BaseFacts, str]:
     """Of the model that was asked for, else the one that PEFT's configuration names if it is here, else ift-tiny."""
-    from ift_serve.embedded import EMBEDDED_NAME, model_path
+    from ift_serve.embedded import EMBEDDED_NAME
     from ift_serve.modeling.adapter_format.base import BaseFacts
     from ift_serve.modeling.adapter_format.config import PEFT_CONFIG
     from ift_serve.modeling.adapter_format.safe_file import SafeDirectory, parse_object
     from ift_serve.modeling.adapter_format.weights import AdapterError
+    from ift_serve.modeling.checkpoint.location import NoModelError
 
     if not base:
         try:
@@ -176,10 +179,11 @@ def _base_facts(directory: Path, base: str) -> tuple[BaseFacts, str]:
         except AdapterError as error:
             raise fail(str(error)) from None
         named = fields.get("base_model_name_or_path")
-        known = isinstance(named, str) and "\0" not in named and (Path(named) / "config.json").is_file()
-        base = str(named) if known else EMBEDDED_NAME
+        base = str(named) if isinstance(named, str) and is_base(named) else EMBEDDED_NAME
     try:
-        return BaseFacts.of_directory(model_path() if base == EMBEDDED_NAME else Path(base)), base
+        return BaseFacts.of_directory(base_of(base)), base
+    except NoModelError as error:
+        raise fail(f"--base {error}") from None
     except (OSError, ValueError, KeyError) as error:
         raise fail(f"--base {base}: no model there: {error}") from None
 

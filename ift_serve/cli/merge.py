@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from ift_serve.cli.base_model import base_of
 from ift_serve.cli.connect import Json, fail
 
 
 def merge(
     adapter: Annotated[Path, typer.Argument(help="an adapter directory")],
-    base: Annotated[str, typer.Option(help="the base model's directory, or ift-tiny")],
+    base: Annotated[str, typer.Option(help="the base model: a directory, a hub id in the local cache, or ift-tiny")],
     output: Annotated[Path, typer.Option(help="directory of the merged model", file_okay=False)],
     file_format: Annotated[
         Literal["safetensors", "gguf"],
@@ -29,13 +30,18 @@ def merge(
     """Add an adapter into its base model's weights, and write it for transformers and `ift-serve serve`, or as GGUF."""
     from rich.console import Console
 
-    from ift_serve.embedded import EMBEDDED_NAME, model_path
     from ift_serve.modeling.adapter_format.export import export_merged
     from ift_serve.modeling.adapter_format.weights import AdapterError
+    from ift_serve.modeling.checkpoint.files import ModelFilesError, check_model_files
+    from ift_serve.modeling.checkpoint.location import NoModelError
 
-    place = Path(model_path()) if base == EMBEDDED_NAME else Path(base)
-    if not (place / "config.json").is_file():
-        raise fail(f"--base {base}: no model there; name its directory, or ift-tiny")
+    try:
+        place = base_of(base)
+        check_model_files(str(place))
+    except NoModelError as error:
+        raise fail(f"--base {error}") from None
+    except ModelFilesError as error:
+        raise fail(f"--base {base}: {error}") from None
     console = Console(stderr=True)
     try:
         with console.status("merging") as status:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from ift_serve.cli import app
 from ift_serve.modeling.adapter_format.base import BaseFacts
 from ift_serve.modeling.adapter_format.reader import read_adapter
+from tests.support.hub_cache import cached
 from tests.support.models import tiny_llama
 
 
@@ -96,6 +97,18 @@ def test_a_recipe_becomes_an_adapter(base: Path, recipe: Path, tmp_path: Path) -
     weights = read_adapter(tmp_path / "out", BaseFacts.of_directory(base))
     assert weights.rank == 2 and weights.config is not None
     assert weights.config.recipe["name"] == "said"
+
+
+def test_a_base_may_be_a_hub_id_of_the_cache(
+    base: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached(base, "some-org/tiny", tmp_path / "hub", monkeypatch)
+    ift("train", str(recipe), "--set", "base=some-org/tiny", "--json")
+    named = json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == "some-org/tiny"
+    assert json.loads(ift("adapters", "inspect", str(tmp_path / "out"), "--json"))["checked_against"] == "some-org/tiny"
+    said = ift("train", str(recipe), "--dry-run", "--set", "base=some-org/other", code=1)
+    assert "base: some-org/other: there is no such directory, and the hub's cache" in " ".join(said.split())
 
 
 def test_the_report_is_json_for_programs(recipe: Path) -> None:

@@ -206,6 +206,24 @@ def test_a_head_stored_beside_other_embeddings_counts(tied: Path) -> None:
     assert len({shared, store(0.5), store(1.5)}) == 3
 
 
+@pytest.mark.parametrize(("value", "prefix"), [(0.0, "model."), (0.5, "model."), (0.5, "")])
+def test_whether_a_head_is_shared_is_what_the_files_store(tied: Path, value: float, prefix: str) -> None:
+    both = [BaseFacts.of_directory(tied), BaseFacts.of_model(load_model(str(tied)))]
+    assert all(facts.tied and facts.tied_by_name for facts in both)
+
+    def store(tensors: dict[str, torch.Tensor]) -> None:
+        embeddings = tensors.pop("model.embed_tokens.weight")
+        tensors |= {f"{prefix}embed_tokens.weight": embeddings, "lm_head.weight": embeddings + value}
+
+    _rewrite(tied, store)
+    loaded = load_model(str(tied))
+    own: Any = loaded.model
+    shared = own.lm_head.weight is own.model.embed_tokens.weight
+    assert shared is (value == 0)
+    for facts in (BaseFacts.of_directory(tied), BaseFacts.of_model(loaded)):
+        assert facts.tied is shared and facts.tied_by_name
+
+
 def test_weights_in_another_dtype_are_other_weights(model: Path, tmp_path: Path) -> None:
     narrow = tmp_path / "narrow"
     AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).save_pretrained(narrow)

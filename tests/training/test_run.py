@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -18,6 +20,7 @@ from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
 from ift_serve.modeling.components.instruction_components import InstructionComponents
 from ift_serve.modeling.decoder.attention import register_attention
 from ift_serve.modeling.decoder.hooks import attach
+from ift_serve.modeling.decoder.model_loader import UnsupportedModelError, load_model
 from ift_serve.text.prompt import PromptRenderer
 from ift_serve.text.tokenizer import load_tokenizer
 from ift_training.data.procedural import families
@@ -221,6 +224,44 @@ def test_other_files_are_not_written_over(base: Path, tmp_path: Path) -> None:
 def test_what_only_the_model_knows_is_named_too(base: Path, tmp_path: Path, other: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         train(recipe(base, tmp_path / "out", **other), progress=False)
+
+
+def _cut(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def _without_a_norm(weights: Path) -> None:
+    tensors = load_file(weights)
+    del tensors["model.norm.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def _pickled(weights: Path) -> None:
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said", "dry_run"),
+    [
+        (_cut, r"model\.safetensors is cut off: .* download it again", True),
+        (lambda weights: weights.write_text("version https://git-lfs"), ".*is a Git LFS pointer", True),
+        (_pickled, "its weights are pickled .*never read", True),
+        (lambda weights: weights.unlink(), "the directory has no weights", True),
+        (_without_a_norm, r"1 tensors of LlamaForCausalLM are not in the weights .*model\.norm\.weight", False),
+    ],
+    ids=["cut", "pointer", "pickled", "none", "lacking"],
+)
+def test_a_base_that_is_not_whole_is_refused_as_the_server_refuses_it(
+    base: Path, tmp_path: Path, damage: Callable[[Path], object], said: str, dry_run: bool
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    damage(broken / "model.safetensors")
+    with pytest.raises(RecipeError, match=f"base: {broken}: {said}"):
+        train(recipe(broken, tmp_path / "out"), dry_run=dry_run, progress=False)
+    with pytest.raises(UnsupportedModelError, match=said):
+        load_model(str(broken))
 
 
 def test_fisher_information_is_of_the_trained_adapter(base: Path, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from ift_serve.modeling.adapter_format.base import BaseFacts
 from ift_serve.modeling.adapter_format.config import BaseReference
 from ift_serve.modeling.adapter_format.reader import shape_of
 from ift_serve.modeling.components.instruction_components import InstructionComponents
-from ift_serve.modeling.decoder.attention import ATTENTION_NAME, register_attention
+from ift_serve.modeling.decoder.model_loader import UnsupportedModelError, load_whole
 from ift_training.losses.multi_task import TaskBalance
 from ift_training.model.instruction_model import InstructionModel
+from ift_training.recipe import Recipe, RecipeError
 from ift_training.settings import TrainerSettings
 
 
@@ -55,21 +56,24 @@ def _with_lora(model: Any, settings: TrainerSettings) -> Any:
     )  # fmt: skip
 
 
-def build_model(base_directory: str, settings: TrainerSettings, tasks: list[str], seed: int) -> Built:
+def build_model(
+    base_directory: str, settings: TrainerSettings, tasks: list[str], seed: int, hub_id: str | None = None
+) -> Built:
     """Load the base and attach everything that is trained, before anything is sharded or wrapped.
 
-    Raises ValueError, naming the field, and OSError.
+    hub_id: what the adapter calls its base, in place of the directory. Raises ValueError, naming the field, OSError,
+    and UnsupportedModelError for a base whose files are not whole.
     """
-    from transformers import AutoModelForCausalLM, set_seed
+    from transformers import set_seed
 
     set_seed(seed)
-    register_attention()
     facts = BaseFacts.of_directory(Path(base_directory))
     # Master weights of what is trained are float32; the forward pass runs in settings.precision.
-    base = AutoModelForCausalLM.from_pretrained(
-        base_directory, dtype=torch.float32, attn_implementation=ATTENTION_NAME,
-        quantization_config=_quantised(settings),
-    )  # fmt: skip
+    shown = hub_id or base_directory
+    base, _, _ = load_whole(
+        base_directory, shown, lambda config: torch.float32, quantization_config=_quantised(settings)
+    )
+    base.name_or_path = shown
     base.requires_grad_(False)
     if settings.gradient_checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
@@ -81,3 +85,17 @@ def build_model(base_directory: str, settings: TrainerSettings, tasks: list[str]
     model = InstructionModel(wrapped, components, balance, represents=settings.losses.representation > 0)
     reference = BaseReference(fingerprint=facts.fingerprint, architecture=facts.architecture, shape=shape_of(facts))
     return Built(model, reference, base_directory)
+
+
+def build_recipe(recipe: Recipe, tasks: list[str]) -> Built:
+    """What a recipe trains. Raises RecipeError."""
+    try:
+        return build_model(recipe.base_directory(), recipe.trainer, tasks, recipe.seed, recipe.hub_id)
+    except UnsupportedModelError as error:
+        raise RecipeError(f"base: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"base: {recipe.base}: {error}") from error
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"trainer: {error}") from error

@@ -49,10 +49,10 @@ def _measure(recipe: Recipe, data: TrainingData, output: Path, count: int, *, pr
     from rich.progress import track
 
     from ift_training import checkpoint
-    from ift_training.build import build_model
+    from ift_training.build import build_recipe
     from ift_training.losses.ewc import fisher_information, save_fisher
 
-    built = build_model(recipe.base_directory(), recipe.trainer, data.tasks, recipe.seed)
+    built = build_recipe(recipe, data.tasks)
     try:
         checkpoint.place(built.model, checkpoint.read(built.model, recipe.output, recipe.trainer))
     except ValueError as error:

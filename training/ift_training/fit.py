@@ -13,16 +13,22 @@ if TYPE_CHECKING:
 
 
 def empty_base(recipe: Recipe) -> Any:
-    """The recipe's base as transformers builds it, on the meta device: no weight is read. Raises RecipeError."""
+    """The recipe's base as transformers builds it, on the meta device: its files are looked at, no weight is read.
+
+    Raises RecipeError where they are not a whole model.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from ift_serve.modeling.checkpoint.files import ModelFilesError, check_model_files
+
+    directory = recipe.base_directory()
     try:
-        directory = recipe.base_directory()
+        check_model_files(directory)
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (ModelFilesError, OSError, ValueError, KeyError) as error:
         raise RecipeError(f"base: {recipe.base}: {error}") from error
 
 

@@ -198,10 +198,21 @@ class Recipe(BaseModel):
         return recipe
 
     def base_directory(self) -> str:
-        """Where the base model is: a directory, or a hub id as it stands."""
+        """Where the base model is, of a hub id in the local cache. Raises RecipeError."""
         from ift_serve.embedded import EMBEDDED_NAME, model_path
+        from ift_serve.modeling.checkpoint.location import NoModelError, base_directory
 
-        return str(model_path()) if self.base == EMBEDDED_NAME else self.base
+        try:
+            return str(model_path() if self.base == EMBEDDED_NAME else base_directory(self.base))
+        except NoModelError as error:
+            raise RecipeError(f"base: {error}") from error
+
+    @property
+    def hub_id(self) -> str | None:
+        """The base as the hub knows it; None for a directory or the embedded model."""
+        from ift_serve.embedded import EMBEDDED_NAME
+
+        return None if self.base == EMBEDDED_NAME or Path(self.base).is_dir() else self.base
 
 
 def apply_override(found: dict[str, Any], override: str) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ift_serve.text.ends import answer_ends
 from ift_training.assemble import make_trainer
-from ift_training.build import Built, build_model
+from ift_training.build import Built, build_recipe
 from ift_training.checkpoint import read
 from ift_training.data.encode import Encoder
 from ift_training.data.selection import TrainingData
@@ -90,7 +90,7 @@ def run_loop(
         samples.samples.clear()
     shown = console is not None
     stage(f"loading {recipe.base}", shown=shown)
-    run = Loop(recipe, encoder, data, _built(recipe, data.tasks), report, scorer, samples)
+    run = Loop(recipe, encoder, data, build_recipe(recipe, data.tasks), report, scorer, samples)
     if run.scorer:
         stage(f"answering {len(scorer.requests)} validation requests before the training", shown=shown)
         run.report.before = run.score().tasks
@@ -120,15 +120,6 @@ def _measure_before(run: Loop, trainer: InstructionTrainer) -> None:
     found = losses | (score_metrics(Scores(run.report.before)) if run.scorer else {})
     evaluates = bool(run.recipe.evaluation.every and run.data.validation)
     trainer.add_callback(EdgesCallback(found, trainer.log, trainer.recall_best, evaluates=evaluates))
-
-
-def _built(recipe: Recipe, tasks: list[str]) -> Built:
-    try:
-        return build_model(recipe.base_directory(), recipe.trainer, tasks, recipe.seed)
-    except OSError as error:
-        raise RecipeError(f"base: {recipe.base}: {error}") from error
-    except ValueError as error:
-        raise RecipeError(f"trainer: {error}") from error
 
 
 def _trainer(run: Loop, console: Console | None) -> InstructionTrainer:

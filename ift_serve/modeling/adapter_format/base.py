@@ -26,7 +26,9 @@ class BaseFacts:
     """A base model without its weights.
 
     shapes: of every parameter, by path. linears: paths of linear layers. embedding_path, head_path: of the token
-    embeddings and the language head. tied: whether those share their weight. heads: attention heads of a layer.
+    embeddings and the language head. tied: whether those share their weight once loaded, which they do not where the
+    files hold two that differ, whatever the configuration says. tied_by_name: whether the configuration says so, which
+    is what PEFT goes by. heads: attention heads of a layer.
     stored_weight: the weight at a parameter path where it can still be looked at (embeddings and head), else None.
     """
 
@@ -41,6 +43,7 @@ class BaseFacts:
     embedding_path: str
     head_path: str
     tied: bool
+    tied_by_name: bool
     stored_weight: Callable[[str], Tensor | None] = field(default=_unknown, compare=False, repr=False)
 
     @property
@@ -72,7 +75,9 @@ class BaseFacts:
             reference = kept.get(path)
             return None if reference is None else reference()
 
-        return _facts(model, loaded.config, loaded.fingerprint, stored)
+        embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+        tied = head is not None and head.weight is embeddings.weight
+        return _facts(model, loaded.config, loaded.fingerprint, stored, tied=tied)
 
     @classmethod
     def of_directory(cls, path: Path) -> BaseFacts:
@@ -95,16 +100,36 @@ class BaseFacts:
         files = weight_files(model_directory(str(path)), text_config)
 
         def stored(name: str) -> Tensor | None:
-            return stored_weight(files, name)
+            found = stored_weight(files, name)
+            # Older checkpoints name what is inside the headless model without its prefix.
+            return stored_weight(files, name.removeprefix(f"{model.base_model_prefix}.")) if found is None else found
 
-        return _facts(model, text_config, fingerprint, stored)
+        tied = _ties(text_config) and not _differ(model, stored)
+        return _facts(model, text_config, fingerprint, stored, tied=tied)
 
 
 def _path_of(model: Any, wanted: Any) -> str:
     return next((path for path, module in model.named_modules() if module is wanted), "")
 
 
-def _facts(model: Any, config: Any, fingerprint: str, stored: Callable[[str], Tensor | None]) -> BaseFacts:
+def _ties(config: Any) -> bool:
+    return bool(getattr(config, "tie_word_embeddings", False))
+
+
+def _differ(model: Any, stored: Callable[[str], Tensor | None]) -> bool:
+    """Whether the files hold a head and embeddings with other values: transformers then does not share them."""
+    import torch
+
+    modules = (model.get_input_embeddings(), model.get_output_embeddings())
+    embeddings, head = (None if m is None else stored(f"{_path_of(model, m)}.weight") for m in modules)
+    if embeddings is None or head is None:
+        return False
+    return embeddings.shape != head.shape or not torch.equal(embeddings.to(head.dtype), head)
+
+
+def _facts(
+    model: Any, config: Any, fingerprint: str, stored: Callable[[str], Tensor | None], *, tied: bool
+) -> BaseFacts:
     from torch import nn
 
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
@@ -120,6 +145,7 @@ def _facts(model: Any, config: Any, fingerprint: str, stored: Callable[[str], Te
         linears=frozenset(path for path, module in model.named_modules() if isinstance(module, nn.Linear)),
         embedding_path=_path_of(model, embeddings),
         head_path=_path_of(model, head),
-        tied=bool(getattr(config, "tie_word_embeddings", False)),
+        tied=tied,
+        tied_by_name=_ties(config),
         stored_weight=stored,
     )

@@ -41,7 +41,7 @@ class Plan:
 def make_plan(config: PeftConfig, base: BaseFacts, max_rank: int) -> Plan:
     """Raises AdapterError, naming the field, for what the base model does not have or serving does not do."""
     plan = Plan()
-    if config.ensure_weight_tying and base.tied:
+    if config.ensure_weight_tying and base.tied_by_name:
         raise AdapterError(
             f"{PEFT_CONFIG}: ensure_weight_tying: True: adapters tied across embeddings and head are not served; "
             "train with False"
@@ -119,7 +119,7 @@ def _plan_tokens(plan: Plan, config: PeftConfig, base: BaseFacts) -> None:
             )
         plan.token_ids.update((path, ids) for path in paths)
     embedding, head = base.embedding_path, base.head_path
-    if base.tied and embedding in plan.token_ids:
+    if base.tied_by_name and embedding in plan.token_ids:
         plan.tied_tokens = plan.token_ids.get(head, plan.token_ids[embedding]) == plan.token_ids[embedding]
     if plan.tied_tokens:
         plan.token_ids.pop(head, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,21 +153,17 @@ def layer_geometry(model: Any, config: Any, name: str) -> list[LayerGeometry]:
     return [probe.layers[index] for index in range(layers)]
 
 
-@torch.inference_mode()
-def load_model(
-    path: str, *, name: str = "", dtype: str = "auto", device: str = "cpu", context_length: int | None = None
-) -> LoadedModel:
-    """Load a causal language model from a directory or hub id.
+def load_whole(
+    path: str, shown: str, choose: Callable[[Any], torch.dtype], **options: Any
+) -> tuple[Any, Any, torch.dtype]:
+    """The transformers model with all of its weights and its attention routed; its configuration; its dtype.
 
-    Raises UnsupportedModelError when there is no such model, it is not a decoder, or its attention cannot be routed.
+    shown: what errors call it. choose: the dtype for a configuration. options: more of ``from_pretrained``'s. Raises
+    UnsupportedModelError where files are missing or damaged, or hold other tensors than the class has.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()  # what it warns of at length while loading is said here in a sentence
     register_attention()
-    shown = name or path.rstrip("/").rsplit("/", 1)[-1]
     try:
         check_model_files(path)
     except ModelFilesError as error:
@@ -175,14 +172,31 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
-        computed = choose_dtype(dtype, _stored_dtype(config), device)
+        computed = choose(config)
         model, told = AutoModelForCausalLM.from_pretrained(
             path, config=config, dtype=computed, attn_implementation=ATTENTION_NAME, trust_remote_code=False,
-            use_safetensors=True, output_loading_info=True,
+            use_safetensors=True, output_loading_info=True, **options,
         )  # fmt: skip
     except Exception as error:  # whatever a library does with files that it does not expect
         raise UnsupportedModelError(f"{shown}: {_unloadable(error, kind)}") from error
     _check_complete(told, shown, kind)
+    return model, config, computed
+
+
+@torch.inference_mode()
+def load_model(
+    path: str, *, name: str = "", dtype: str = "auto", device: str = "cpu", context_length: int | None = None
+) -> LoadedModel:
+    """Load a causal language model from a directory or hub id.
+
+    Raises UnsupportedModelError when there is no such model, it is not a decoder, or its attention cannot be routed.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # what it warns of at length while loading is said here in a sentence
+    shown = name or path.rstrip("/").rsplit("/", 1)[-1]
+    model, config, computed = load_whole(path, shown, lambda c: choose_dtype(dtype, _stored_dtype(c), device))
     model = model.to(device).eval().requires_grad_(False)
     text_config = config.get_text_config(decoder=True)
     length = _context_length(text_config, context_length, shown)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -25,6 +26,7 @@ from ift_serve.modeling.adapter_format.weights import AdapterError
 from tests.support.adapters import EVERYTHING, write_random
 from tests.support.architectures import build
 from tests.support.engine_driver import Driver
+from tests.support.hub_cache import cached
 
 IDS = torch.tensor([[(17 * i + 5) % 150 + 6 for i in range(19)]])
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -68,6 +70,38 @@ def test_a_merged_model_computes_what_the_adapter_does(variant: str, tmp_path: P
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert torch.allclose(_logits(merged), expected, atol=2e-5, rtol=1e-5)
     assert not torch.allclose(_logits(AutoModelForCausalLM.from_pretrained(base)), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("saved", ["embed_tokens", "lm_head"])
+def test_of_embeddings_and_a_head_that_the_files_hold_apart_only_the_saved_one_changes(
+    saved: str, tmp_path: Path
+) -> None:
+    base = build("llama-biased", tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0).contiguous()
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    expected = _logits(_adapter(base, tmp_path / "adapter", target_modules=["q_proj"], modules_to_save=[saved]))
+    export_merged(tmp_path / "adapter", base, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert torch.allclose(_logits(merged), expected, atol=2e-5, rtol=1e-5)
+
+
+def test_a_base_is_named_by_its_hub_id_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = build("llama", tmp_path / "base")
+    _adapter(base, tmp_path / "a", target_modules=["q_proj"])
+    cached(base, "some-org/tiny", tmp_path / "hub", monkeypatch)
+    for name, place in ((str(base), "m"), ("some-org/tiny", "n")):
+        command = ["adapters", "merge", str(tmp_path / "a"), "--base", name, "--output", str(tmp_path / place)]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+    plain, by_id = (load_file(tmp_path / place / "model.safetensors") for place in "mn")
+    assert all(torch.equal(plain[name], by_id[name]) for name in plain)
+    command[command.index("some-org/tiny")] = "some-org/other"
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1 and "--base some-org/other: there is no such directory" in done.output
+    assert (
+        CliRunner().invoke(app, ["adapters", "inspect", str(tmp_path / "a"), "--base", "some-org/tiny"]).exit_code == 0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
