@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "ift_serve.embedded": {"ift_serve.embedded"},
     "ift_serve.sharing": {"ift_serve.sharing"},
     "ift_serve.system": {"ift_serve.system"},
+    "ift_serve.checks": {"ift_serve.checks"},
     "ift_serve.text": {"ift_serve.text"},
     "ift_serve.modeling": {"ift_serve.modeling", "ift_serve.text", "ift_kernels"},
     "ift_serve.modeling.decoder": {"ift_serve.modeling.decoder", "ift_serve.modeling.checkpoint", "ift_kernels"},
@@ -52,7 +53,8 @@ ALLOWED: dict[str, set[str]] = {
         "ift_serve.system", "ift_kernels",
     },
     "ift_serve.decoding": {
-        "ift_serve.decoding", "ift_serve.engine.core", "ift_serve.engine.protocol", "ift_serve.text",
+        "ift_serve.decoding", "ift_serve.engine.core", "ift_serve.engine.protocol", "ift_serve.checks",
+        "ift_serve.text",
     },
     "ift_serve.engine": {
         "ift_serve.engine", "ift_serve.decoding", "ift_serve.modeling", "ift_serve.text", "ift_serve.system",
@@ -67,12 +69,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ift_serve.server": {
         "ift_serve.server", "ift_serve.frontend", "ift_serve.engine.protocol", "ift_serve.engine.config",
-        "ift_serve.text", "ift_serve.sharing", "ift_serve.system", "ift_serve.v1",
+        "ift_serve.checks", "ift_serve.text", "ift_serve.sharing", "ift_serve.system", "ift_serve.v1",
     },
     "ift_serve.client": {"ift_serve.client", "ift_serve.v1"},
     "ift_serve.evaluation": {"ift_serve.evaluation", "ift_serve.checks", "ift_serve.client", "ift_serve.v1"},
     "ift_serve.cli": {"ift_serve", "ift_training", "ift_kernels"},
-    "ift_training": {"ift_training", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels"},
+    "ift_training": {
+        "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
+    },
 }  # fmt: skip
 """What each room may import of this project; the longest name that fits a module is its room. ``ift_serve.cli`` is the
 top and may import everything, lazily."""
@@ -81,6 +85,7 @@ PACKAGE = {"ift_serve"}
 """Modules that are in no room: the package itself."""
 
 FORBIDDEN = {
+    "ift_serve.checks": {"grpc", "torch", "transformers"},
     "ift_serve.text": {"grpc", "torch"},
     "ift_serve.system": {"grpc", "torch"},
     "ift_serve.sharing": {"grpc", "torch"},
@@ -171,6 +176,8 @@ def test_imports_go_one_way(module: str, path: Path) -> None:
         ("ift_serve.server.app", "from ift_serve.engine.core.core import EngineCore"),
         ("ift_serve.client.sync", "def f():\n    import torch"),
         ("ift_serve.evaluation.tasks", "from ift_serve.server import app"),
+        ("ift_serve.checks.words", "def f():\n    import transformers"),
+        ("ift_serve.checks.registry", "from ift_serve.text import prompt"),
         ("ift_serve.text.prompt", "from ift_serve.modeling.decoder import model_loader"),
         ("ift_serve.system.logs", "from ift_serve.engine.config import EngineConfig"),
         ("ift_serve.sharing.places", "from ift_serve.engine.config import EngineConfig"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ift_serve.cli.connect import Json, fail
-from ift_serve.cli.demo_loop import NAME, Loop, constraint_examples, judge, load_beside_requests, train
+from ift_serve.cli.demo_loop import NAME, Loop, ask_and_judge, constraint_examples, load_beside_requests, train
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -179,7 +179,7 @@ def _score(port: int, loop: Loop, adapter: str, console: Console) -> None:
 
     async def run(tick: Callable[[], None]) -> list[bool]:
         async with AsyncClient(f"127.0.0.1:{port}") as client:
-            return await judge(client, loop.examples, adapter, tick)
+            return await ask_and_judge(client, loop.examples, adapter, tick)
 
     begun = time.perf_counter()
     with Progress(console=console, transient=True) as progress:

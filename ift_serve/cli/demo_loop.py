@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -39,13 +39,19 @@ class Loop:
 
     def share(self, adapter: str, family: str = "") -> float:
         """Percent that passed."""
-        found = [p for e, p in zip(self.examples, self.passed[adapter], strict=True) if family in ("", e.family)]
-        return 100 * sum(found) / len(found)
+        from ift_serve.checks import pass_rates
+
+        found = [(family, p) for e, p in self._outcomes(adapter) if family in ("", e.family)]
+        return 100 * pass_rates(found).mean
 
     def mean(self, adapter: str) -> float:
         """Every family counts the same."""
-        shares = [self.share(adapter, family) for family in self.families()]
-        return sum(shares) / len(shares)
+        from ift_serve.checks import pass_rates
+
+        return 100 * pass_rates((e.family, p) for e, p in self._outcomes(adapter)).mean
+
+    def _outcomes(self, adapter: str) -> Iterator[tuple[Example, bool]]:
+        return zip(self.examples, self.passed[adapter], strict=True)
 
     def turned(self, family: str = "") -> tuple[int, int]:
         """Requests that only the adapter answered right, and that only the base did."""
@@ -80,12 +86,14 @@ def constraint_examples(count: int) -> list[Example]:
     return found
 
 
-async def judge(client: AsyncClient, examples: Sequence[Example], adapter: str, tick: Callable[[], None]) -> list[bool]:
-    """Whether the checkers pass the greedy answer to each request."""
+async def ask_and_judge(
+    client: AsyncClient, examples: Sequence[Example], adapter: str, tick: Callable[[], None]
+) -> list[bool]:
+    """Whether the greedy answer to each request passes its checks."""
     import asyncio
 
+    from ift_serve.checks import judge_all
     from ift_serve.client import Prompt
-    from ift_training.data.procedural import families
 
     gate = asyncio.Semaphore(_CONCURRENCY)
 
@@ -94,7 +102,7 @@ async def judge(client: AsyncClient, examples: Sequence[Example], adapter: str, 
             prompt = Prompt(instruction=example.instruction, context=example.context)
             answer = await client.generate(prompt, adapter=adapter, temperature=0.0, max_new_tokens=_LONGEST_ANSWER)
         tick()
-        return bool(families()[example.family].check(example, answer.text))
+        return bool(judge_all(example.checks, answer.text))
 
     return list(await asyncio.gather(*(one(e) for e in examples)))
 

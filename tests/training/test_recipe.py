@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 import ift_training.recipe as recipe_module
+from ift_serve.checks import CHECKS, fields_of
 from ift_serve.embedded import model_path
-from ift_training.data.checks import FIELDS
 from ift_training.data.procedural import families
-from ift_training.data.procedural.constraints import CHECKS
 from ift_training.data.settings import SourceSettings
 from ift_training.recipe import Recipe, RecipeError, apply_override
 from ift_training.recipe_template import recipe_template
@@ -245,10 +244,12 @@ def schema_words(schema: Any) -> Iterator[str]:
 def test_it_lists_every_choice() -> None:
     words = set(re.findall(r"[\w-]+", recipe_template()))
     wanted = {*schema_words(Recipe.model_json_schema(by_alias=False)), *families(), *CHECKS}
-    wanted |= {field for field, _ in FIELDS.values()} | {"all", "constraints"}
+    wanted |= {field for name in CHECKS for field in fields_of(name)} | {"all", "constraints"}
     assert len(wanted) > 100 and not wanted - words
-    for kind, (field, _) in FIELDS.items():
-        assert f"{kind} ({field})" in recipe_template()
+    unwrapped = " ".join(recipe_template().replace("# ", "").split())
+    for name in CHECKS:
+        fields = f" ({', '.join(fields_of(name))})" if fields_of(name) else ""
+        assert f"{name}{fields}" in unwrapped
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -6,11 +6,10 @@ import random
 
 import pytest
 
-from ift_training.data.checks import judge
+from ift_serve.checks import judge_all
 from ift_training.data.procedural import draw, families, family
-from ift_training.data.procedural.constraints import CHECKS
 from ift_training.data.records import Record, parse_record
-from ift_training.data.violations import violate
+from ift_training.data.violations import _BREAKERS, violate
 
 
 @pytest.mark.parametrize("name", list(families()))
@@ -19,9 +18,9 @@ def test_a_violation_fails_its_family_and_the_original_passes(name: str) -> None
     for _ in range(40):
         example = draw(family(name), "train", rng)
         broken = violate(Record.of_example(example), rng)
-        assert family(name).check(example, example.output)
+        assert judge_all(example.checks, example.output)
         assert broken is not None and broken.strip()
-        assert not family(name).check(example, broken), broken
+        assert not judge_all(example.checks, broken), broken
 
 
 @pytest.mark.parametrize(
@@ -43,16 +42,24 @@ def test_every_check_can_be_violated(check: dict[str, object], output: str) -> N
     rng = random.Random(0)
     for _ in range(20):
         broken = violate(record, rng)
-        assert broken is not None and not judge(record, broken)
-    assert judge(record, output)
+        assert broken is not None and not judge_all(record.checks, broken)
+    assert judge_all(record.checks, output)
 
 
-def test_every_kind_of_check_is_violated_above() -> None:
-    assert len(CHECKS) == 9
+def test_every_check_that_can_be_broken_on_purpose_is_violated_above() -> None:
+    assert len(_BREAKERS) == 9
 
 
 def test_what_nothing_can_judge_has_no_violation() -> None:
     assert violate(parse_record({"instruction": "Answer.", "output": "yes"}), random.Random(0)) is None
+
+
+def test_a_check_that_nothing_breaks_on_purpose_is_violated_by_a_change() -> None:
+    record = parse_record(
+        {"instruction": "2?", "output": "It is 12.", "checks": [{"type": "last_number", "value": 12}]}
+    )
+    broken = violate(record, random.Random(0))
+    assert broken is not None and not judge_all(record.checks, broken)
 
 
 def test_violations_are_seeded_and_varied() -> None:

@@ -13,9 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ift_training.data.checks import FIELDS
+from ift_serve.checks import CHECKS, fields_of
 from ift_training.data.procedural import families
-from ift_training.data.procedural.constraints import CHECKS
 from ift_training.data.settings import SourceSettings
 from ift_training.recipe import Recipe
 
@@ -65,9 +64,9 @@ def _sources(field: FieldInfo) -> Iterator[str]:
     """A source of each kind with every field that it may have; the one of a file is commented out."""
     yield from ["", *_comment(field, 0), "sources:"]
     yield from _source({"procedural": _FAMILIES, "count": 4000}, f"Families: {', '.join(families())}.")
-    kinds = ", ".join(f"{kind} ({FIELDS[kind][0]})" if kind in FIELDS else kind for kind in CHECKS)
+    kinds = ", ".join(f"{name} ({', '.join(fields)})" if (fields := fields_of(name)) else name for name in CHECKS)
     yield "  # The lines that begin so, without the mark, make a source of a file:"
-    for line in _source(_FILE, _RECORDS, f"Types of `checks`, with their field: {kinds}."):
+    for line in _source(_FILE, _RECORDS, f"Types of `checks`, with the fields that each must have: {kinds}."):
         yield f"  # {line[2:]}"
     yield ""
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from rich.console import Console
 
+from ift_serve.checks import PassRates
 from ift_serve.text.ends import answer_ends
 from ift_training.assemble import make_trainer
 from ift_training.build import Built, build_recipe
@@ -24,7 +25,7 @@ from ift_training.evaluation.callback import EdgesCallback, EpochCallback, Score
 from ift_training.evaluation.divergence import DivergenceCallback, diverged
 from ift_training.evaluation.progress import ProgressCallback
 from ift_training.evaluation.samples import SampleCallback, Samples
-from ift_training.evaluation.score import Judged, Scorer, Scores, scores
+from ift_training.evaluation.score import Judged, Scorer, pass_rates_of
 from ift_training.prepare import REPORT, RUN_FOLDER
 from ift_training.progress import stage
 from ift_training.recipe import Recipe, RecipeError
@@ -65,9 +66,9 @@ class Loop:
         """Answers to the sample requests, of the model as it is now."""
         return self.samples.answers(self.built.model.causal, self.built.model.components)
 
-    def score(self) -> Scores:
-        """Scores of the model as it is now."""
-        return scores(self.judged())
+    def score(self) -> PassRates:
+        """Shares of answers that pass, of the model as it is now."""
+        return pass_rates_of(self.judged())
 
 
 def run_loop(
@@ -117,7 +118,7 @@ def _measure_before(run: Loop, trainer: InstructionTrainer) -> None:
     # Before the steps begin, FSDP has not sharded the model yet.
     losses = {} if trainer.is_fsdp_enabled else trainer.measured()
     run.report.losses_before = losses
-    found = losses | (score_metrics(Scores(run.report.before)) if run.scorer else {})
+    found = losses | (score_metrics(PassRates(run.report.before)) if run.scorer else {})
     evaluates = bool(run.recipe.evaluation.every and run.data.validation)
     trainer.add_callback(EdgesCallback(found, trainer.log, trainer.recall_best, evaluates=evaluates))
 
@@ -200,7 +201,7 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float, losses: dict[s
     if not trainer.is_finite():
         raise diverged(trainer.state.global_step)
     answers = run.judged() if run.scorer else []
-    report.after = scores(answers).tasks
+    report.after = pass_rates_of(answers).tasks
     if run.samples:
         run.samples.keep_after(run.built.model.causal, run.built.model.components)
     report.samples = [sample.to_json() for sample in run.samples.samples]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ift_serve.checks import Check, parse_checks
 from ift_serve.text.prompt import Message, Part
-from ift_training.data.checks import Check, parse_checks
 from ift_training.data.layouts import named_fields
 from ift_training.data.messages import check_order, parse_messages, text_of
 from ift_training.data.procedural import Example
@@ -23,7 +23,7 @@ class Record:
     """A prompt and the answer to learn.
 
     prompt: messages that end with the user's. response: what the assistant says to them. example: the procedural
-    example that it came from. checks: further requirements that a response can be judged by.
+    example that it came from. checks: what any response to the prompt can be judged by.
     """
 
     prompt: tuple[Message, ...]
@@ -42,7 +42,7 @@ class Record:
     @classmethod
     def of_example(cls, example: Example) -> Record:
         """The record of a procedural example."""
-        return cls((_request(example.instruction, example.context),), example.output, example)
+        return cls((_request(example.instruction, example.context),), example.output, example, example.checks)
 
 
 def _request(instruction: str, context: str) -> Message:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ift_training.data.checks import can_judge
 from ift_training.data.dropped import DroppedRecords
 from ift_training.data.encode import Encoder, EncodingError
 from ift_training.data.lost import check_nothing_missing
@@ -126,7 +125,7 @@ class _Reader:
             report.mark(self.encoder.typed_markers(record))
         if self.negatives is not None:
             self.negatives.add(report, example)
-            if can_judge(record):
+            if record.checks:
                 report.judged += 1
                 report.contrasted += example.violating is not None
 

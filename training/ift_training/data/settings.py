@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ift_training.data.checks import parse_checks
+from ift_serve.checks import parse_checks
 from ift_training.data.procedural import families
 from ift_training.data.procedural.splits import Split
 
@@ -56,9 +56,10 @@ class SourceSettings(BaseModel):
     @classmethod
     def _checks(cls, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         try:
-            return [dict(check) for check in parse_checks(found)]
+            parse_checks(found)
         except ValueError as error:
             raise ValueError(str(error).removeprefix("checks")) from error
+        return found
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

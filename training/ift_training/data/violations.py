@@ -4,91 +4,82 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ift_training.data.checks import can_judge, judge
-from ift_training.data.procedural.constraints import word_pattern
+from ift_serve.checks import Check, judge_all
+from ift_serve.checks.phrases import Avoid, Begin, End, Include, MaxWords
+from ift_serve.checks.words import WordFinder
 from ift_training.data.procedural.vocabulary import PHRASES, WORDS
 from ift_training.data.records import Record
 
 _ATTEMPTS = 24
-Breaker = Callable[[Mapping[str, Any], str, random.Random], str]
+Breaker = Callable[[Any, str, random.Random], str]
+"""Takes a check of its own type, a response and a source of chance."""
 
 
 def violate(record: Record, rng: random.Random) -> str | None:
-    """An answer close to the record's own that the record's judge refuses; None where no judge or none is found.
+    """An answer close to the record's own that its checks refuse; None where there are none or none is found.
 
-    One requirement is broken where the record names requirements; else a word or a number is changed, or the answer
-    cut. The judge has the last word, so an answer that happens to be right as well is never given.
+    One check is broken where there is a way to break it; else a word or a number is changed, or the answer
+    cut. The checks have the last word, so an answer that happens to be right as well is never given.
     """
-    if not can_judge(record):
+    if not record.checks:
         return None
     for _ in range(_ATTEMPTS):
         for broken in _candidates(record, rng):
-            if broken.strip() and broken != record.response and not judge(record, broken):
+            if broken.strip() and broken != record.response and not judge_all(record.checks, broken):
                 return broken
     return None
 
 
 def _candidates(record: Record, rng: random.Random) -> Iterator[str]:
-    requirements = list(_requirements(record))
-    if requirements:
-        chosen = rng.choice(requirements)
-        yield _BREAKERS[chosen["type"]](chosen, record.response, rng)
+    breakable = [check for check in record.checks if check.type in _BREAKERS]
+    if breakable:
+        chosen = rng.choice(breakable)
+        yield _BREAKERS[chosen.type](chosen, record.response, rng)
     yield rng.choice(_CHANGES)(record.response, rng)
 
 
-def _requirements(record: Record) -> Iterator[Mapping[str, Any]]:
-    yield from record.checks
-    if record.example is None:
-        return
-    facts = record.example.facts
-    yield from record.example.constraints
-    yield from facts.get("requirements", ())
-    if "frame" in facts:
-        yield facts["frame"]
-    yield from ({"type": "include", "word": word} for word in facts.get("required", ()))
-    if "banned" in facts:
-        yield {"type": "avoid", "word": facts["banned"]}
-
-
-def _no_phrase(requirement: Mapping[str, Any], response: str, rng: random.Random) -> str:
+def _no_phrase(check: Begin | End, response: str, rng: random.Random) -> str:
     """Another phrase in place of the one asked for, or none."""
-    phrase = requirement["phrase"]
+    phrase = check.phrase
     other = rng.choice([p for p in PHRASES if p != phrase])
     if rng.random() < 0.5:
         return response.replace(phrase, other)
     return response.replace(phrase, "").strip(" :,.\n")
 
 
-def _no_word(requirement: Mapping[str, Any], response: str, rng: random.Random) -> str:
-    pattern = word_pattern(requirement["word"])
-    other = rng.choice(WORDS)
-    return pattern.sub(lambda m: other.upper() if m.group().isupper() else other, response)
+def _no_word(check: Include, response: str, rng: random.Random) -> str:
+    """Another word wherever the one asked for stands, in capitals where it is."""
+    other, place, parts = rng.choice(WORDS), 0, []
+    for start, end in WordFinder(response).spans(check.word):
+        parts += [response[place:start], other.upper() if response[start:end].isupper() else other]
+        place = end
+    return "".join([*parts, response[place:]])
 
 
-def _with_word(requirement: Mapping[str, Any], response: str, rng: random.Random) -> str:
+def _with_word(check: Avoid, response: str, rng: random.Random) -> str:
     """The banned word somewhere in the answer."""
     words = response.split(" ")
-    words.insert(rng.randint(1, len(words)), requirement["word"])
+    words.insert(rng.randint(1, len(words)), check.word)
     return " ".join(words)
 
 
-def _other_form(_: Mapping[str, Any], response: str, rng: random.Random) -> str:
+def _other_form(_: Check, response: str, rng: random.Random) -> str:
     """The items of a list in another form than bullets, JSON or commas."""
     items = [item.strip(" \"'-[]") for item in re.split(r"[,\n]", response)]
     forms: Sequence[str] = ("\n".join(f"- {i}" for i in items), ", ".join(items), "\n".join(items), " ".join(items))
     return rng.choice([form for form in forms if form != response])
 
 
-def _small_letters(_: Mapping[str, Any], response: str, rng: random.Random) -> str:
+def _small_letters(_: Check, response: str, rng: random.Random) -> str:
     return response.lower() if rng.random() < 0.5 else response.title()
 
 
-def _too_long(requirement: Mapping[str, Any], response: str, rng: random.Random) -> str:
+def _too_long(check: MaxWords, response: str, rng: random.Random) -> str:
     words = response.split()
-    extra = [rng.choice(WORDS) for _ in range(requirement["limit"] + rng.randint(1, 3))]
+    extra = [rng.choice(WORDS) for _ in range(check.limit + rng.randint(1, 3))]
     return " ".join([*words, *(w.upper() for w in extra)] if response.isupper() else [*words, *extra])
 
 

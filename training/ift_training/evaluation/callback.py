@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ift_serve.checks import PassRates
 from ift_training.data.mixture import ExampleDataset
 from ift_training.evaluation.best import METRIC
-from ift_training.evaluation.score import Scores
 
 
 class ScoreCallback(TrainerCallback):  # type: ignore[misc]
@@ -20,7 +20,7 @@ class ScoreCallback(TrainerCallback):  # type: ignore[misc]
     trainer's own once there is one.
     """
 
-    def __init__(self, score: Callable[[], Scores]) -> None:
+    def __init__(self, score: Callable[[], PassRates]) -> None:
         self._score = score
         self.log: Callable[[dict[str, float]], None] = lambda scores: None
 
@@ -34,7 +34,7 @@ class ScoreCallback(TrainerCallback):  # type: ignore[misc]
         self.log(dict(scores))
 
 
-def score_metrics(found: Scores) -> dict[str, float]:
+def score_metrics(found: PassRates) -> dict[str, float]:
     """Scores under the names that they have in logs."""
     return {METRIC: found.mean, **{f"{METRIC}_{task}": share for task, share in found.tasks.items()}}
 

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ift_serve.checks import PassRates, judge_all, pass_rates
 from ift_serve.modeling.components.instruction_components import InstructionComponents
 from ift_serve.modeling.decoder.model_loader import model_ends
 from ift_serve.text.ends import answer_ends
 from ift_serve.text.prompt import RenderedPrompt
-from ift_training.data.checks import can_judge, judge
 from ift_training.data.encode import Encoder
 from ift_training.data.mixture import ExampleDataset
 from ift_training.data.records import Record
 from ift_training.evaluation.answers import greedy
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Share of answers that pass, 0 to 1: by task, and the mean over tasks."""
-
-    tasks: dict[str, float]
-
-    @property
-    def mean(self) -> float:
-        """Every task counts the same."""
-        return sum(self.tasks.values()) / len(self.tasks) if self.tasks else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +57,7 @@ class Scorer:
         found = []
         for (record, task), ids in zip(self.requests, answers, strict=True):
             text = str(decode(ids, skip_special_tokens=True))
-            found.append(Judged(record, task, text, bool(judge(record, text))))
+            found.append(Judged(record, task, text, bool(judge_all(record.checks, text))))
         return found
 
     def _ends(self, model: Any) -> frozenset[int]:
@@ -77,17 +65,14 @@ class Scorer:
         config = model.config.get_text_config(decoder=True)
         return frozenset([*answer_ends(self.encoder.renderer), *model_ends(model, config)])
 
-    def __call__(self, model: Any, components: InstructionComponents | None) -> Scores:
+    def __call__(self, model: Any, components: InstructionComponents | None) -> PassRates:
         """The scores of the model as it is now."""
-        return scores(self.judged(model, components))
+        return pass_rates_of(self.judged(model, components))
 
 
-def scores(judged: Sequence[Judged]) -> Scores:
-    """Shares by task, in the order in which tasks first come."""
-    tasks: dict[str, list[bool]] = {}
-    for one in judged:
-        tasks.setdefault(one.task, []).append(one.passed)
-    return Scores({task: sum(passed) / len(passed) for task, passed in tasks.items()})
+def pass_rates_of(judged: Iterable[Judged]) -> PassRates:
+    """The shares that passed, by task."""
+    return pass_rates((one.task, one.passed) for one in judged)
 
 
 def _requests(dataset: ExampleDataset, examples: int) -> list[tuple[Record, str]]:
@@ -99,7 +84,7 @@ def _requests(dataset: ExampleDataset, examples: int) -> list[tuple[Record, str]
         places = range(examples * len(pool.source.settings.procedural or ())) if pool.kept is None else pool.kept
         for place in places:
             record, task = pool.source.record(place, 0)
-            if taken[task] < examples and can_judge(record):
+            if taken[task] < examples and record.checks:
                 taken[task] += 1
                 chosen.append((record, task))
     return chosen

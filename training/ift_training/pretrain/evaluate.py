@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from ift_serve.checks import judge_all, pass_rates
 from ift_training.data.procedural import Example, draw, families
 from ift_training.data.procedural.splits import Split
 
@@ -42,10 +43,10 @@ def transformers_answers(model: nn.Module, tokenizer: PreTrainedTokenizerFast) -
 
 
 def score_families(answer: Answer, count: int, seed: int) -> dict[str, float]:
-    """Share of held-out examples that each family's checker passes."""
-    scores = {}
-    for name, family in families().items():
+    """Share of held-out examples that pass their checks."""
+    outcomes = []
+    for name in families():
         examples = held_out(name, count, seed)
         responses = answer([e.prompt for e in examples])
-        scores[name] = sum(bool(family.check(e, r)) for e, r in zip(examples, responses, strict=True)) / count
-    return scores
+        outcomes += [(name, bool(judge_all(e.checks, r))) for e, r in zip(examples, responses, strict=True)]
+    return pass_rates(outcomes).tasks

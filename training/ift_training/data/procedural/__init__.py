@@ -1,7 +1,7 @@
-"""Families of instructions that are generated, each with a checker that judges any response."""
+"""Families of instructions that are generated, each with the checks that judge any response."""
 
-from ift_training.data.procedural.example import KINDS, Example, Family, Verdict
+from ift_training.data.procedural.example import KINDS, Example, Family
 from ift_training.data.procedural.registry import families, family
 from ift_training.data.procedural.splits import SPLITS, draw, split_of
 
-__all__ = ["KINDS", "SPLITS", "Example", "Family", "Verdict", "draw", "families", "family", "split_of"]
+__all__ = ["KINDS", "SPLITS", "Example", "Family", "draw", "families", "family", "split_of"]

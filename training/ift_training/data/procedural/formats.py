@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import random
 
-from ift_training.data.procedural.constraints import check_constraint, parse_json, random_frame, wording
-from ift_training.data.procedural.example import PASSED, ExactFamily, Example, Family, Verdict
+from ift_serve.checks.categories import CATEGORIES
+from ift_serve.checks.forms import JsonItems
+from ift_serve.checks.listing import NamesOne
+from ift_serve.checks.phrases import Avoid, Include, MinWords
+from ift_training.data.procedural.constraints import random_frame, wording
+from ift_training.data.procedural.example import Example, Family
 from ift_training.data.procedural.stories import sentence
-from ift_training.data.procedural.vocabulary import CATEGORIES, NAMES, NOUNS, PLURALS, WORDS
+from ift_training.data.procedural.vocabulary import NAMES, NOUNS, WORDS
+
+_SENTENCE = MinWords(least=4)
 
 
-class Bullets(ExactFamily):
+class Bullets(Family):
     """Turn a list into bullet points."""
 
     name, kind, is_constraint = "bullets", "factual", True
@@ -32,19 +38,12 @@ class Json(Family):
         """Two to four words."""
         words = rng.sample(WORDS, rng.randint(2, 4))
         instruction = rng.choice(("Write these as a JSON list.", "Convert to a JSON array."))
-        return self.make(instruction, json.dumps(words), tuple(words), context=", ".join(words), items=words)
-
-    def check(self, example: Example, response: str) -> Verdict:
-        """Parses to exactly the items, whatever the spacing."""
-        verdict = check_constraint({"type": "json"}, response)
-        if not verdict:
-            return verdict
-        return (
-            PASSED if parse_json(response) == example.facts["items"] else Verdict(False, "other items than asked for")
+        return self.make(
+            instruction, json.dumps(words), tuple(words), JsonItems(items=tuple(words)), context=", ".join(words)
         )
 
 
-class Commas(ExactFamily):
+class Commas(Family):
     """Turn bullet points or lines into a comma-separated list."""
 
     name, kind, is_constraint = "commas", "factual", True
@@ -68,20 +67,10 @@ class Frame(Family):
         word = rng.choice(CATEGORIES[group])
         frame = random_frame(rng)
         instruction = f"Name {'an' if group[0] in 'aeiou' else 'a'} {group}. {wording(frame, rng)}"
-        phrase = frame["phrase"]
-        output = f"{phrase}: {word}" if frame["type"] == "begin" else f"{word}. {phrase}"
-        return self.make(instruction, output, (group, frame["type"], phrase), frame=frame, group=group)
-
-    def check(self, example: Example, response: str) -> Verdict:
-        """The phrase in its place and a word of the kind somewhere."""
-        verdict = check_constraint(example.facts["frame"], response)
-        if not verdict:
-            return verdict
-        group = example.facts["group"]
-        # The phrase itself names nothing.
-        rest = response.replace(example.facts["frame"]["phrase"], " ", 1)
-        named = any(check_constraint({"type": "include", "word": word}, rest) for word in CATEGORIES[group])
-        return PASSED if named else Verdict(False, f"names none of the {PLURALS[group]}")
+        phrase = frame.phrase
+        output = f"{phrase}: {word}" if frame.type == "begin" else f"{word}. {phrase}"
+        named = NamesOne(category=group, apart_from=phrase)
+        return self.make(instruction, output, (group, frame.type, phrase), frame, named)
 
 
 class IncludeWord(Family):
@@ -95,11 +84,9 @@ class IncludeWord(Family):
         instruction = rng.choice(
             (f'Write a sentence about {who} with the word "{noun}".', f'Write about {who} and use the word "{noun}".')
         )
-        return self.make(instruction, sentence(rng, who, noun), (who, noun), required=[who, noun])
-
-    def check(self, example: Example, response: str) -> Verdict:
-        """Name and word are there, in a sentence of at least four words."""
-        return _sentence_with(example.facts["required"], response)
+        return self.make(
+            instruction, sentence(rng, who, noun), (who, noun), _SENTENCE, Include(word=who), Include(word=noun)
+        )
 
 
 class AvoidWord(Family):
@@ -117,19 +104,4 @@ class AvoidWord(Family):
         else:
             text = f"{who} sings every day."
         instruction = f'Write a sentence about {who}. Do not use the word "{banned}".'
-        return self.make(instruction, text, (who, banned), required=[who], banned=banned)
-
-    def check(self, example: Example, response: str) -> Verdict:
-        """The name is there, the banned word is not."""
-        verdict = check_constraint({"type": "avoid", "word": example.facts["banned"]}, response)
-        return verdict if not verdict else _sentence_with(example.facts["required"], response)
-
-
-def _sentence_with(words: list[str], response: str) -> Verdict:
-    if len(response.split()) < 4:
-        return Verdict(False, "not a sentence of at least four words")
-    for word in words:
-        verdict = check_constraint({"type": "include", "word": word}, response)
-        if not verdict:
-            return verdict
-    return PASSED
+        return self.make(instruction, text, (who, banned), _SENTENCE, Include(word=who), Avoid(word=banned))

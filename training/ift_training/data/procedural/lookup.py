@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
-from ift_training.data.procedural.example import ExactFamily, Example
-from ift_training.data.procedural.vocabulary import CITIES, COLOURS, FOODS, NAMES, OBJECTS, PROFESSIONS, article
+from ift_serve.checks.categories import article
+from ift_training.data.procedural.example import Example, Family
+from ift_training.data.procedural.vocabulary import CITIES, COLOURS, FOODS, NAMES, OBJECTS, PROFESSIONS
 
 
-class Extract(ExactFamily):
+class Extract(Family):
     """Find a person's detail in a paragraph about two people."""
 
     name, kind = "extract", "factual"
@@ -48,7 +49,7 @@ class Extract(ExactFamily):
         return self.make(instruction, answer, (people[who], asked, answer), context=" ".join(sentences))
 
 
-class Table(ExactFamily):
+class Table(Family):
     """Read one cell of a small table."""
 
     name, kind = "table", "factual"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-import re
 
-from ift_training.data.procedural.equations import check_last_number, check_steps
-from ift_training.data.procedural.example import PASSED, ExactFamily, Example, Family, Verdict
+from ift_serve.checks.answers import LastNumber, Steps
+from ift_serve.checks.answers import YesNo as YesNoCheck
+from ift_training.data.procedural.example import Example, Family
 from ift_training.data.procedural.vocabulary import FOODS, NAMES
 
 
-class Arithmetic(ExactFamily):
+class Arithmetic(Family):
     """Add or subtract two numbers and give the result alone."""
 
     name, kind = "arithmetic", "factual"
@@ -38,11 +38,7 @@ class ArithmeticSteps(Family):
         tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
         steps = f"{a // 10 * 10} + {b // 10 * 10} = {tens}. {a % 10} + {b % 10} = {ones}. {tens} + {ones} = {a + b}."
         instruction = rng.choice((f"Add {a} and {b} step by step.", f"What is {a} + {b}? Show your steps."))
-        return self.make(instruction, f"{steps} The answer is {a + b}.", (a, b), result=a + b)
-
-    def check(self, example: Example, response: str) -> Verdict:
-        """At least two equations, each true, and the right number last."""
-        return check_steps(response) and check_last_number(example.facts["result"], response)
+        return self.make(instruction, f"{steps} The answer is {a + b}.", (a, b), Steps(), LastNumber(value=a + b))
 
 
 class WordProblem(Family):
@@ -65,14 +61,10 @@ class WordProblem(Family):
         )
         instruction = f"{story} How many {food}s does {who} have now?"
         answer = f"{start} + {gain} = {middle}. {middle} - {loss} = {end}. The answer is {end}."
-        return self.make(instruction, answer, (start, gain, loss, food), result=end)
-
-    def check(self, example: Example, response: str) -> Verdict:
-        """The right number last; how it was reached is free."""
-        return check_last_number(example.facts["result"], response)
+        return self.make(instruction, answer, (start, gain, loss, food), LastNumber(value=end))
 
 
-class Compare(ExactFamily):
+class Compare(Family):
     """Which of two numbers, or of two people's counts, is larger or smaller."""
 
     name, kind = "compare", "factual"
@@ -93,13 +85,6 @@ class Compare(ExactFamily):
         return self.make(f"Who has {word} {food}s?", winner, (more, a, b, who, other), context=context)
 
 
-def _compares(said: str, first: str, relation: str, second: str) -> bool:
-    """Whether a reason says that the first number is in the relation to the second, from either end."""
-    other = "smaller" if relation == "larger" else "larger"
-    either = rf"(?<!\w){first} is {relation}\b.*\b{second}\b|(?<!\w){second} is {other}\b.*\b{first}\b"
-    return re.search(either, said, re.IGNORECASE | re.DOTALL) is not None
-
-
 class YesNo(Family):
     """A yes-or-no question with the reason asked for."""
 
@@ -114,27 +99,13 @@ class YesNo(Family):
             actual = "larger" if a > b else "smaller"
             instruction = f"Is {a} {relation} than {b}? Give a reason."
             answer = f"{'Yes' if true else 'No'}, because {a} is {actual} than {b}."
-            return self.make(instruction, answer, (a, relation, b), yes=true, reason=[str(a), actual, str(b)])
+            return self.make(
+                instruction, answer, (a, relation, b), YesNoCheck(yes=true, reason=(str(a), actual, str(b)))
+            )
         n = rng.randint(0, 99)
         parity = rng.choice(("even", "odd"))
         actual = "odd" if n % 2 else "even"
         answer = f"{'Yes' if parity == actual else 'No'}, because {n} ends in {n % 10}, so it is {actual}."
-        return self.make(f"Is {n} {parity}? Give a reason.", answer, (n, parity), yes=parity == actual, reason=[actual])
-
-    def check(self, example: Example, response: str) -> Verdict:
-        """Begins with the right word and gives a reason that names the true relation."""
-        text = response.strip()
-        expected = "yes" if example.facts["yes"] else "no"
-        first = re.match(r"[A-Za-z]+", text)
-        if first is None or first.group().lower() != expected:
-            return Verdict(False, f"does not begin with {expected}", first.span() if first else (0, 0))
-        if "because" not in text.lower():
-            return Verdict(False, "gives no reason")
-        said = re.split("because", text, flags=re.IGNORECASE)[-1]
-        wanted = example.facts["reason"]
-        if len(wanted) > 1:
-            return (
-                PASSED if _compares(said, *wanted) else Verdict(False, f"the reason is not that {' is '.join(wanted)}")
-            )
-        missing = [word for word in wanted if not re.search(rf"\b{word}\b", said, re.IGNORECASE)]
-        return Verdict(False, f"the reason does not say {missing[0]}") if missing else PASSED
+        return self.make(
+            f"Is {n} {parity}? Give a reason.", answer, (n, parity), YesNoCheck(yes=parity == actual, reason=(actual,))
+        )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from ift_training.data.procedural.constraints import check_constraint
-from ift_training.data.procedural.example import PASSED, Example, Family, Verdict
+from ift_serve.checks.phrases import Include, MinSentences
+from ift_training.data.procedural.example import Example, Family
 from ift_training.data.procedural.vocabulary import ADJECTIVES, NAMES, NOUNS, PLACES, VERBS
 
 
@@ -40,13 +40,5 @@ class Story(Family):
         )
         ending = f"{third} {who} was {rng.choice(ADJECTIVES)}."
         story = f"{sentence(rng, who, first)} {sentence(rng, who, second)} {ending}"
-        return self.make(instruction, story, (who, first, second), required=[who, first, second])
-
-    def check(self, example: Example, response: str) -> Verdict:
-        """At least two sentences, with the person and both words."""
-        for word in example.facts["required"]:
-            verdict = check_constraint({"type": "include", "word": word}, response)
-            if not verdict:
-                return verdict
-        enough = sum(response.count(mark) for mark in ".!?") >= 2
-        return PASSED if enough else Verdict(False, "fewer than two sentences")
+        checks = [*(Include(word=word) for word in (who, first, second)), MinSentences(least=2)]
+        return self.make(instruction, story, (who, first, second), *checks)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 
-from ift_training.data.procedural.example import ExactFamily, Example
+from ift_training.data.procedural.example import Example, Family
 from ift_training.data.procedural.vocabulary import NOUNS, WORDS
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "last")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 
 
-class Case(ExactFamily):
+class Case(Family):
     """Rewrite words in capitals, in small letters or with capital initials."""
 
     name, kind = "case", "factual"
@@ -31,7 +31,7 @@ class Case(ExactFamily):
         return self.make(instruction, text.title(), (mode, *words), context=text)
 
 
-class Reverse(ExactFamily):
+class Reverse(Family):
     """Give words or digits in the opposite order."""
 
     name, kind = "reverse", "factual"
@@ -47,7 +47,7 @@ class Reverse(ExactFamily):
         return self.make(instruction, " ".join(reversed(items)), tuple(items), context=" ".join(items))
 
 
-class Sort(ExactFamily):
+class Sort(Family):
     """Order words by the alphabet or numbers by size."""
 
     name, kind = "sort", "factual"
@@ -67,7 +67,7 @@ class Sort(ExactFamily):
         return self.make(instruction, answer, (down, *numbers), context=", ".join(map(str, numbers)))
 
 
-class Count(ExactFamily):
+class Count(Family):
     """Count words, or how often one of them occurs."""
 
     name, kind = "count", "factual"
@@ -86,7 +86,7 @@ class Count(ExactFamily):
         return self.make(instruction, _NUMBERS[times], (target, *words), context=", ".join(words))
 
 
-class Position(ExactFamily):
+class Position(Family):
     """Pick the word at a place in a list."""
 
     name, kind = "position", "factual"
@@ -100,7 +100,7 @@ class Position(ExactFamily):
         return self.make(instruction, words[index], (ordinal, *words), context=", ".join(words))
 
 
-class Repeat(ExactFamily):
+class Repeat(Family):
     """Say a word or a pair of words several times."""
 
     name, kind = "repeat", "factual"

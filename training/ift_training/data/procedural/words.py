@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-import re
 
-from ift_training.data.procedural.example import PASSED, ExactFamily, Example, Family, Verdict
-from ift_training.data.procedural.vocabulary import CATEGORIES, PLURALS, article
+from ift_serve.checks import listing
+from ift_serve.checks.categories import CATEGORIES, PLURALS
+from ift_training.data.procedural.example import Example, Family
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five")
 
 
-class Classify(ExactFamily):
+class Classify(Family):
     """Say which of three kinds a word belongs to."""
 
     name, kind = "classify", "factual"
@@ -26,7 +26,7 @@ class Classify(ExactFamily):
         return self.make(instruction, kinds[0], (word, *options))
 
 
-class OddOneOut(ExactFamily):
+class OddOneOut(Family):
     """Find the word that is of another kind than the rest."""
 
     name, kind = "odd_one_out", "factual"
@@ -54,17 +54,5 @@ class ListItems(Family):
         instruction = rng.choice(
             (f"List {_NUMBERS[count]} {PLURALS[group]}.", f"Name {_NUMBERS[count]} {PLURALS[group]}.")
         )
-        return self.make(instruction, ", ".join(words), (group, count, *words[:2]), group=group, count=count)
-
-    def check(self, example: Example, response: str) -> Verdict:
-        """The right number of different words, all of the kind."""
-        found_words = [found for found in re.finditer(r"[A-Za-z]+", response) if found.group().lower() != "and"]
-        words = [found.group() for found in found_words]
-        count, group = example.facts["count"], example.facts["group"]
-        allowed = {w.lower() for w in CATEGORIES[group]}
-        for found in found_words:
-            if found.group().lower() not in allowed:
-                return Verdict(False, f"{found.group()!r} is not {article(group)}", found.span())
-        if len(words) != count:
-            return Verdict(False, f"{len(words)} items instead of {count}")
-        return Verdict(False, "an item is repeated") if len({w.lower() for w in words}) != count else PASSED
+        check = listing.ListItems(category=group, count=count)
+        return self.make(instruction, ", ".join(words), (group, count, *words[:2]), check)

@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ift_training.data.checks import judge
+from ift_serve.checks import judge_all, parse_checks
 from ift_training.data.record_error import Problem, RecordError
 from ift_training.data.records import Record, parse_record
 from ift_training.data.settings import SourceSettings
@@ -39,6 +39,7 @@ class FileSource:
         self.settings = settings
         self.path = settings.file
         self.task = settings.task_names[0]
+        self._checks = parse_checks(settings.checks)
         check_regular(self.path, str(self.path))
         self._spools: list[Spool] = []
         try:
@@ -62,9 +63,9 @@ class FileSource:
     def record(self, index: int, turn: int = 0) -> tuple[Record, str]:
         """See :class:`ift_training.data.sources.base.Source`."""
         record = parse_record(self._reader.read(index), rename=self.settings.rename, ignore=self.settings.ignore)
-        if self.settings.checks:
-            record = dataclasses.replace(record, checks=(*record.checks, *self.settings.checks))
-        if not (verdict := judge(record, record.response)):
+        if self._checks:
+            record = dataclasses.replace(record, checks=(*record.checks, *self._checks))
+        if not (verdict := judge_all(record.checks, record.response)):
             raise RecordError("output", f"fails its own check: {verdict.reason}", Problem.FAILS_CHECK)
         return record, self.task
 

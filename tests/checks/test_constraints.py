@@ -1,4 +1,4 @@
-"""Checks of answers, against texts made to do what they ask and texts made not to."""
+"""Checks of form, against texts made to do what they ask and texts made not to."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ift_training.data.checks import parse_checks
-from ift_training.data.procedural.constraints import CHECKS, check_constraint
+from ift_serve.checks import judge, parse_check
 
 texts = st.text(max_size=40)
 phrases = st.text(min_size=1, max_size=20).filter(str.strip)
@@ -22,8 +21,10 @@ spaces = st.text(" \n", max_size=3)
 
 
 def passes(kind: str, text: str, **fields: Any) -> bool:
-    (check,) = parse_checks([{"type": kind, **fields}])
-    return bool(check_constraint(check, text))
+    verdict = judge(parse_check({"type": kind, **fields}), text)
+    assert verdict.passed == (not verdict.reason)
+    assert verdict.span is None or 0 <= verdict.span[0] <= verdict.span[1] <= len(text)
+    return verdict.passed
 
 
 @given(spaces, phrases, texts)
@@ -92,5 +93,29 @@ def test_upper(text: str, small: str) -> None:
     assert passes("upper", shown)
 
 
-def test_every_check_is_tried_here() -> None:
-    assert set(CHECKS) == {"begin", "end", "include", "avoid", "bullets", "json", "commas", "upper", "max_words"}
+@pytest.mark.parametrize(
+    ("check", "text", "points_at"),
+    [
+        ({"type": "begin", "phrase": "Of course"}, "  Of course, yes", "Of course"),
+        ({"type": "begin", "phrase": "Of course"}, "\n Sure thing", "Sure thin"),
+        ({"type": "end", "phrase": "The end"}, "Once. The end.\n", "The end."),
+        ({"type": "end", "phrase": "The end"}, " Once upon \n", "ce upon"),
+        ({"type": "include", "word": "fox"}, "Foxes, a FOX", "FOX"),
+        ({"type": "avoid", "word": "fox"}, "Foxes, a FOX", "FOX"),
+        ({"type": "bullets"}, "\n- a\n* b\n- c", "* b"),
+        ({"type": "json"}, ' ["a", b]', "b"),
+        ({"type": "upper"}, "ABc", "c"),
+        ({"type": "max_words", "limit": 2}, " one two three  four ", "three  four"),
+    ],
+)
+def test_a_verdict_points_into_the_response_as_it_was_given(check: dict[str, Any], text: str, points_at: str) -> None:
+    span = judge(parse_check(check), text).span
+    assert span is not None
+    shown = text[slice(*span)]
+    assert shown == points_at or (check["type"] == "json" and text[span[0] :].startswith(points_at))
+
+
+@given(st.lists(plain_words), st.integers(1, 5))
+def test_least_words_and_sentences(found: list[str], least: int) -> None:
+    assert passes("min_words", "\n".join(found), least=least) == (len(found) >= least)
+    assert passes("min_sentences", "".join(f"{word}? " for word in found), least=least) == (len(found) >= least)
