@@ -70,6 +70,42 @@ def test_what_is_waited_for_is_told_beside_the_output(recipe: Path) -> None:
     assert CliRunner().invoke(app, ["data", "preview", str(recipe), "--json"]).stderr == ""
 
 
+_AT_THE_FIRST_LINE = """
+import io, json, os, sys, typer
+class FirstLine(io.StringIO):
+    encoding, errors = "utf-8", "strict"
+    def write(self, text):
+        if text.strip():
+            print(json.dumps([text, list(sys.modules)]), flush=True)
+            os._exit(0)
+        return len(text)
+sys.stderr = FirstLine()
+"""
+_BARE = "app = typer.Typer()\n@app.command()\ndef main(): typer.secho('bare', dim=True, err=True)\napp([])"
+
+
+def test_the_first_line_of_a_training_waits_for_no_library_but_the_command_lines_own(recipe: Path) -> None:
+    """Held by what is imported, not by seconds, which depend on the machine: a bare command is what it may cost."""
+
+    def imported(command: str) -> tuple[str, set[str]]:
+        done = subprocess.run(
+            [sys.executable, "-c", _AT_THE_FIRST_LINE + command, str(recipe)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        text, modules = json.loads(done.stdout)
+        return text, set(modules)
+
+    said, modules = imported("from ift_serve.cli import app\napp(['train', sys.argv[1]])")
+    _, bare = imported(_BARE)
+    assert f"reading {recipe}" in said
+    others = {name.partition(".")[0] for name in modules - bare} - set(sys.stdlib_module_names)
+    assert {name for name in others if not name.startswith("__")} == {"ift_serve"}
+    own = {name for name in modules if name.startswith("ift_")}
+    assert own == {name for name in own if name == "ift_serve" or name.startswith("ift_serve.cli")}
+
+
 def test_help_and_mistakes_in_a_recipe_import_nothing_heavy(recipe: Path) -> None:
     code = (
         "import sys\nfrom ift_serve.cli import app\n"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _NOT_CURVES = {
     "epoch", "step", "total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss",
@@ -13,13 +17,16 @@ _NOT_CURVES = {
 _SCORES = "share of answers that pass"
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v")
+_COLUMNS, _WIDTH, _HEIGHT = 3, 6.0, 4.0
+"""Panels in a row, and the inches of one."""
 
+Curves = dict[str, list[tuple[int, float]]]
 History = Sequence[Mapping[str, Any]]
 
 
-def series(history: History) -> dict[str, list[tuple[int, float]]]:
+def series(history: History) -> Curves:
     """What was logged, by name: (step, value) pairs."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: Curves = {}
     for entry in history:
         for name, value in entry.items():
             plain = isinstance(value, int | float) and not isinstance(value, bool)
@@ -33,36 +40,71 @@ def plot(history: History, path: Path, title: str, written: int | None = None) -
 
     written: the step whose weights were written, marked in every panel.
     """
-    from matplotlib.figure import Figure
-
-    groups: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for name, points in series(history).items():
-        groups.setdefault(_group(name), {})[name] = points
-    if not groups:
+    figure = draw(history, title, written)
+    if figure is None:
         return False
-    figure = Figure(figsize=(6 * len(groups), 4))
-    panels = figure.subplots(1, len(groups), squeeze=False)[0]
-    for panel, (group, curves) in zip(panels, groups.items(), strict=True):
-        for number, (name, points) in enumerate(curves.items()):
-            # Lines that lie on one another are told apart by dash, marker and width, the first ones the widest.
-            panel.plot(
-                *zip(*points, strict=True), label=name, linestyle=_DASHES[number % len(_DASHES)],
-                marker=_MARKERS[number % len(_MARKERS)] if len(points) < 20 else "", markersize=max(3, 7 - number),
-                fillstyle="none", linewidth=max(1.0, 2.5 - number / 2),
-            )  # fmt: skip
-        if written is not None:
-            label = f"written: step {written}"
-            panel.axvline(written, color="black", linewidth=0.8, linestyle=(0, (1, 3)), label=label)
-        if group == _SCORES:
-            panel.set_ylim(-0.02, 1.02)
-        panel.set(xlabel="step", title=group)
-        panel.legend(fontsize="x-small")
-        panel.grid(alpha=0.3)
-    figure.suptitle(title)
-    figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return True
+
+
+def draw(history: History, title: str, written: int | None = None) -> Figure | None:
+    """The picture that :func:`plot` saves: panels in rows of three, None if there are none."""
+    from matplotlib.figure import Figure
+
+    groups: dict[str, Curves] = {}
+    for name, points in series(history).items():
+        groups.setdefault(_group(name), {})[name] = points
+    if not groups:
+        return None
+    columns = min(_COLUMNS, len(groups))
+    rows = -(-len(groups) // columns)
+    figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * rows + 0.5))
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for panel, (group, curves) in zip(panels, groups.items(), strict=False):
+        _draw_panel(panel, group, _told_apart(curves), written)
+    for panel in panels[len(groups) :]:
+        panel.set_axis_off()
+    figure.suptitle(title)
+    figure.tight_layout()
+    return figure
+
+
+def _draw_panel(panel: Any, group: str, curves: Curves, written: int | None) -> None:
+    for number, (name, points) in enumerate(curves.items()):
+        # Lines that come close to one another are told apart by dash, marker and width, the first ones the widest.
+        panel.plot(
+            *zip(*points, strict=True), label=name, linestyle=_DASHES[number % len(_DASHES)],
+            marker=_MARKERS[number % len(_MARKERS)] if len(points) < 20 else "", markersize=max(3, 7 - number),
+            fillstyle="none", linewidth=max(1.0, 2.5 - number / 2),
+        )  # fmt: skip
+    if written is not None:
+        label = f"written: step {written}"
+        panel.axvline(written, color="black", linewidth=0.8, linestyle=(0, (1, 3)), label=label)
+    if group == _SCORES:
+        panel.set_ylim(-0.02, 1.02)
+    panel.set(xlabel="step", title=group)
+    panel.legend(fontsize="x-small")
+    panel.grid(alpha=0.3)
+
+
+def _told_apart(curves: Curves) -> Curves:
+    """Curves that lie on one another as one, which bears all of their names: the later would hide the earlier."""
+    merged: list[tuple[list[str], list[tuple[int, float]]]] = []
+    for name, points in curves.items():
+        names = next((names for names, others in merged if _same(points, others)), None)
+        if names is None:
+            merged.append(([name], points))
+        else:
+            names.append(name)
+    return {" = ".join(names): points for names, points in merged}
+
+
+def _same(first: list[tuple[int, float]], second: list[tuple[int, float]]) -> bool:
+    """Whether two curves cannot be told apart in a picture: the logged values are rounded."""
+    if [step for step, _ in first] != [step for step, _ in second]:
+        return False
+    return all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6) for (_, a), (_, b) in zip(first, second, strict=True))
 
 
 def _group(name: str) -> str:
