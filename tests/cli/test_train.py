@@ -73,12 +73,12 @@ def test_what_is_waited_for_is_told_beside_the_output(recipe: Path) -> None:
 _AT_THE_FIRST_LINE = """
 import io, json, os, sys, typer
 class FirstLine(io.StringIO):
-    encoding, errors = "utf-8", "strict"
     def write(self, text):
+        written = super().write(text)
         if text.strip():
             print(json.dumps([text, list(sys.modules)]), flush=True)
             os._exit(0)
-        return len(text)
+        return written
 sys.stderr = FirstLine()
 """
 _BARE = "app = typer.Typer()\n@app.command()\ndef main(): typer.secho('bare', dim=True, err=True)\napp([])"
