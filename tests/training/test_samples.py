@@ -78,12 +78,14 @@ def test_what_is_shown_before_is_the_base_models_own_answer(base: Path, tmp_path
     found.keep_before(built.model.causal, built.model.components)
     model = AutoModelForCausalLM.from_pretrained(base)
     tokenizer = load_tokenizer(str(base))
-    for sample, prompt in zip(found.samples, found._prompts, strict=True):
-        ids = list(prompt.token_ids)
+    for sample in found.samples:
+        message = {"role": "user", "content": sample.request}
+        prompt = tokenizer.apply_chat_template([message], add_generation_prompt=True)["input_ids"]
+        ids = list(prompt)
         for _ in range(4):
             with torch.inference_mode():
                 ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-            if ids[-1] == found._encoder.end_id:
+            if ids[-1] == tokenizer.eos_token_id:
                 ids.pop()
                 break
-        assert sample.before == tokenizer.decode(ids[len(prompt.token_ids) :], skip_special_tokens=True)
+        assert sample.before == tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True)

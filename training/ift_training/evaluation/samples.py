@@ -12,11 +12,10 @@ from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ift_serve.modeling.components.instruction_components import InstructionComponents
-from ift_serve.text.prompt import RenderedPrompt
 from ift_training.data.encode import Encoder
 from ift_training.data.mixture import ExampleDataset, Pool
 from ift_training.data.records import Record
-from ift_training.evaluation.answers import greedy
+from ift_training.evaluation.answerer import Answerer
 
 _SHOWN = 300
 """Characters of a request or an answer that are shown; longer ones end in an ellipsis."""
@@ -46,23 +45,15 @@ class Samples:
     ) -> None:
         chosen = list(_chosen(dataset, count))
         self.samples = [Sample(task, _short(record.prompt[-1].content)) for record, task in chosen]
-        self._prompts: list[RenderedPrompt] = [encoder.renderer.conversation(r.prompt) for r, _ in chosen]
-        self._encoder = encoder
-        self._limits = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        records = [record for record, _ in chosen]
+        self._answerer = Answerer(records, encoder, max_new_tokens=max_new_tokens, batch_size=batch_size)
 
     def __bool__(self) -> bool:
         return bool(self.samples)
 
     def answers(self, model: Any, components: InstructionComponents | None) -> list[str]:
         """What the model says now, shortened. It is in evaluation mode meanwhile."""
-        training = model.training
-        model.eval()
-        try:
-            found = greedy(model, components, self._prompts, frozenset({self._encoder.end_id}), **self._limits)
-        finally:
-            model.train(training)
-        decode = self._encoder.renderer.tokenizer.decode
-        return [_short(str(decode(ids, skip_special_tokens=True))) for ids in found]
+        return [_short(text) for text in self._answerer.texts(model, components)]
 
     def keep_before(self, model: Any, components: InstructionComponents | None) -> None:
         """Note the answers of the model that the training begins with."""

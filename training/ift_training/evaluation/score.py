@@ -8,13 +8,10 @@ from typing import Any
 
 from ift_serve.checks import PassRates, judge_all, pass_rates
 from ift_serve.modeling.components.instruction_components import InstructionComponents
-from ift_serve.modeling.decoder.model_loader import model_ends
-from ift_serve.text.ends import answer_ends
-from ift_serve.text.prompt import RenderedPrompt
 from ift_training.data.encode import Encoder
 from ift_training.data.mixture import ExampleDataset
 from ift_training.data.records import Record
-from ift_training.evaluation.answers import greedy
+from ift_training.evaluation.answerer import Answerer
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,37 +30,20 @@ class Scorer:
     def __init__(
         self, dataset: ExampleDataset, encoder: Encoder, *, examples: int, max_new_tokens: int, batch_size: int
     ) -> None:
-        self.encoder = encoder
-        self.max_new_tokens = max_new_tokens
-        self.batch_size = batch_size
         self.requests = _requests(dataset, examples)
-        self._prompts: list[RenderedPrompt] = [encoder.renderer.conversation(r.prompt) for r, _ in self.requests]
+        records = [record for record, _ in self.requests]
+        self._answerer = Answerer(records, encoder, max_new_tokens=max_new_tokens, batch_size=batch_size)
 
     def __bool__(self) -> bool:
         return bool(self.requests)
 
     def judged(self, model: Any, components: InstructionComponents | None) -> list[Judged]:
         """Every request with the model's greedy answer. The model is in evaluation mode meanwhile."""
-        training = model.training
-        model.eval()
-        try:
-            answers = greedy(
-                model, components, self._prompts, self._ends(model),
-                max_new_tokens=self.max_new_tokens, batch_size=self.batch_size,
-            )  # fmt: skip
-        finally:
-            model.train(training)
-        decode = self.encoder.renderer.encoder.backend.decode
-        found = []
-        for (record, task), ids in zip(self.requests, answers, strict=True):
-            text = str(decode(ids, skip_special_tokens=True))
-            found.append(Judged(record, task, text, bool(judge_all(record.checks, text))))
-        return found
-
-    def _ends(self, model: Any) -> frozenset[int]:
-        """What ends an answer when the adapter is served."""
-        config = model.config.get_text_config(decoder=True)
-        return frozenset([*answer_ends(self.encoder.renderer), *model_ends(model, config)])
+        texts = self._answerer.texts(model, components)
+        return [
+            Judged(record, task, text, bool(judge_all(record.checks, text)))
+            for (record, task), text in zip(self.requests, texts, strict=True)
+        ]
 
     def __call__(self, model: Any, components: InstructionComponents | None) -> PassRates:
         """The scores of the model as it is now."""
