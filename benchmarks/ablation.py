@@ -105,10 +105,10 @@ def interval(values: list[float]) -> tuple[float, float]:
 def lora_parameters_a_rank() -> int:
     """Trained parameters of LoRA of rank 1 on every linear layer of the embedded model below its head."""
     from ift_serve.embedded import model_path
-    from ift_serve.modeling.adapter_format.base import BaseFacts
+    from ift_serve.modeling.adapter_format.base import BaseMetadata
 
-    facts = BaseFacts.of_directory(model_path())
-    return sum(sum(facts.shapes[f"{path}.weight"]) for path in facts.linears if path != facts.head_path)
+    metadata = BaseMetadata.of_directory(model_path())
+    return sum(sum(metadata.shapes[f"{path}.weight"]) for path in metadata.linears if path != metadata.head_path)
 
 
 def components(given: argparse.Namespace, folder: Path, say: Any) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_adapter(directory: Path, facts: Any, rank: int, seed: int, components: Any = None) -> Path:
+def write_adapter(directory: Path, metadata: Any, rank: int, seed: int, components: Any = None) -> Path:
     """LoRA on every linear layer, and the ``components`` (a ``ComponentsConfig``), random."""
     import torch
     from peft import LoraConfig
@@ -55,17 +55,17 @@ def write_adapter(directory: Path, facts: Any, rank: int, seed: int, components:
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    for path in sorted(facts.linears):
+    for path in sorted(metadata.linears):
         if path.rsplit(".", 1)[-1] in targets:
-            rows, columns = facts.shapes[f"{path}.weight"]
+            rows, columns = metadata.shapes[f"{path}.weight"]
             a = torch.randn(rank, columns, generator=generator) / columns
             b = torch.randn(rows, rank, generator=generator) / rank
             tensors[f"base_model.model.{path}.lora_A.weight"] = a.bfloat16()
             tensors[f"base_model.model.{path}.lora_B.weight"] = b.bfloat16()
-    base = BaseReference(fingerprint=facts.fingerprint, architecture=facts.architecture, shape=shape_of(facts))
+    base = BaseReference(fingerprint=metadata.fingerprint, architecture=metadata.architecture, shape=shape_of(metadata))
     fields = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, task_type="CAUSAL_LM").to_dict()
     components = components or ComponentsConfig()
-    modules = InstructionComponents(components, shape_of(facts)).state_dict()
+    modules = InstructionComponents(components, shape_of(metadata)).state_dict()
     extras = {name: torch.randn(tensor.shape, generator=generator) * 0.1 for name, tensor in modules.items()}
     config = IftConfig(base=base, components=components)
     write(directory, peft_fields=fields, peft_tensors=tensors, config=config, extras=extras, card="")
@@ -130,14 +130,14 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     from ift_serve.cli.bench import plan
     from ift_serve.engine.config import EngineConfig
     from ift_serve.engines.process import engine_process
-    from ift_serve.modeling.adapter_format.base import BaseFacts
+    from ift_serve.modeling.adapter_format.base import BaseMetadata
 
-    facts = BaseFacts.of_directory(model)
+    metadata = BaseMetadata.of_directory(model)
     config = AutoConfig.from_pretrained(model)
     requests = plan(given.requests, (16, 256), (16, 128), int(config.vocab_size), 2048, 0)
-    eight = [write_adapter(folder / f"a{i}", facts, rank, i) for i, rank in enumerate(RANKS)]
-    many = [write_adapter(folder / f"m{i}", facts, RANKS[i % 8], 100 + i) for i in range(given.residents)]
-    even = [write_adapter(folder / f"e{i}", facts, EVEN_RANK, 300 + i) for i in range(given.residents)]
+    eight = [write_adapter(folder / f"a{i}", metadata, rank, i) for i, rank in enumerate(RANKS)]
+    many = [write_adapter(folder / f"m{i}", metadata, RANKS[i % 8], 100 + i) for i in range(given.residents)]
+    even = [write_adapter(folder / f"e{i}", metadata, EVEN_RANK, 300 + i) for i in range(given.residents)]
     engine_config = EngineConfig(
         model=str(model), dtype="bfloat16", threads=given.threads, max_waiting=given.requests, adapter_slots=32,
         prefix_caching=False, context_length=512,

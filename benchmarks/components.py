@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_adapters(folder: Path, facts: Any, rank: int) -> dict[str, Path]:
+def write_adapters(folder: Path, metadata: Any, rank: int) -> dict[str, Path]:
     """LoRA on every linear layer, every component at its usual size, and both."""
     from adapters import write_adapter
 
@@ -50,9 +50,9 @@ def write_adapters(folder: Path, facts: Any, rank: int) -> dict[str, Path]:
         segment_embedding=True, instruction_embedding=16, instruction_encoder=128, two_stream=64, attention_bias=True,
         attention_gain=True, instruction_gate=16, reasoning_pathways=192, temperature_head=64, adherence_head=64,
     )  # fmt: skip
-    lora = write_adapter(folder / "lora", facts, rank, 1)
-    whole = write_adapter(folder / "all", facts, rank, 2, everything)
-    alone = write_adapter(folder / "components", facts, rank, 3, everything)
+    lora = write_adapter(folder / "lora", metadata, rank, 1)
+    whole = write_adapter(folder / "all", metadata, rank, 2, everything)
+    alone = write_adapter(folder / "components", metadata, rank, 3, everything)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (alone / name).unlink()
     return {"lora": lora, "all": whole, "components": alone}
@@ -82,7 +82,7 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
 
     from ift_serve.engine.config import EngineConfig
     from ift_serve.engines.process import engine_process
-    from ift_serve.modeling.adapter_format.base import BaseFacts
+    from ift_serve.modeling.adapter_format.base import BaseMetadata
 
     config = EngineConfig(
         model=str(model), dtype="bfloat16", threads=given.threads, prefix_caching=False, context_length=512,
@@ -92,7 +92,7 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     cpu: dict[str, list[float]] = {kind: [] for kind in KINDS}
     async with engine_process(config) as client:
         engine = psutil.Process(client.engine_pid)
-        for name, path in write_adapters(folder, BaseFacts.of_directory(model), given.rank).items():
+        for name, path in write_adapters(folder, BaseMetadata.of_directory(model), given.rank).items():
             await client.load_adapter(name, str(path))
         for kind in KINDS:
             await turn(client, kind, given, -1)

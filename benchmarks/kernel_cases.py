@@ -119,7 +119,7 @@ def _flashinfer_decode(query: Tensor, keys: Tensor, values: Tensor, tables: Tens
     wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(space, "NHD")
     bounds = torch.arange(0, rows * blocks + 1, blocks, dtype=torch.int32, device=query.device)
     last = torch.full((rows,), (length - 1) % BLOCK + 1, dtype=torch.int32, device=query.device)
-    wrapper.plan(bounds, tables.flatten(), last, heads, keys.shape[1], width, BLOCK, q_data_type=query.dtype)
+    wrapper.plan(bounds, tables.build_batch(), last, heads, keys.shape[1], width, BLOCK, q_data_type=query.dtype)
     return lambda: wrapper.run(query, cache)
 
 

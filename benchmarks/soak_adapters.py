@@ -17,17 +17,17 @@ _CASES = 6
 
 def write_versions(folder: Path, model: Path, count: int) -> dict[str, list[str]]:
     """Two directories a name, of various ranks, half of them with components; by name, their paths in ``folder``."""
-    from ift_serve.modeling.adapter_format.base import BaseFacts
+    from ift_serve.modeling.adapter_format.base import BaseMetadata
     from ift_serve.modeling.components.config import ComponentsConfig
 
-    facts = BaseFacts.of_directory(model)
+    metadata = BaseMetadata.of_directory(model)
     parts = ComponentsConfig(instruction_encoder=16, attention_bias=True, segment_embedding=True, instruction_gate=4)
     found: dict[str, list[str]] = {}
     for number in range(count):
         for version in range(2):
             path = folder / f"a{number}-{version}"
             rank = (4, 8, 16, 32)[(number + version) % 4]
-            write_adapter(path, facts, rank, 2 * number + version, parts if number % 2 else None)
+            write_adapter(path, metadata, rank, 2 * number + version, parts if number % 2 else None)
             found.setdefault(f"a{number}", []).append(path.name)
     return found
 

@@ -25,7 +25,7 @@ def _record(core: EngineCore) -> None:
     begun, interval = time.monotonic(), float(os.environ["IFT_SOAK_SECONDS"])
     with open(os.environ["IFT_SOAK_MEMORY"], "a") as file:
         while True:
-            load = core.load()
+            load = core.stats()
             line = {
                 "pid": os.getpid(), "at": round(time.monotonic() - begun, 1), "steps": load.steps,
                 "adapter_mib": round(load.adapter_bytes / 2**20, 2), **snapshot(),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ift_serve.client import Adapter, Client
-    from ift_serve.modeling.adapter_format.base import BaseFacts
+    from ift_serve.modeling.adapter_format.base import BaseMetadata
 
 _WIDE = 400
 adapters = typer.Typer(help="Load, unload, inspect and merge adapters.", no_args_is_help=True)
@@ -147,9 +147,9 @@ def inspect(
     from ift_serve.modeling.adapter_format.reader import read_adapter
     from ift_serve.modeling.adapter_format.weights import AdapterError
 
-    facts, name = _base_facts(directory, base)
+    metadata, name = _base_facts(directory, base)
     try:
-        weights = read_adapter(directory, facts, max_rank=max_rank)
+        weights = read_adapter(directory, metadata, max_rank=max_rank)
         weights.check_served()
         summary = explain(weights)
     except AdapterError as error:
@@ -163,10 +163,10 @@ def inspect(
     _explain([("checked against", name), *rows(summary)])
 
 
-def _base_facts(directory: Path, base: str) -> tuple[BaseFacts, str]:
+def _base_facts(directory: Path, base: str) -> tuple[BaseMetadata, str]:
     """Of the model that was asked for, else the one that PEFT's configuration names if it is here, else ift-tiny."""
     from ift_serve.embedded import EMBEDDED_NAME
-    from ift_serve.modeling.adapter_format.base import BaseFacts
+    from ift_serve.modeling.adapter_format.base import BaseMetadata
     from ift_serve.modeling.adapter_format.config import PEFT_CONFIG
     from ift_serve.modeling.adapter_format.safe_file import SafeDirectory, parse_object
     from ift_serve.modeling.adapter_format.weights import AdapterError
@@ -181,7 +181,7 @@ def _base_facts(directory: Path, base: str) -> tuple[BaseFacts, str]:
         named = fields.get("base_model_name_or_path")
         base = str(named) if isinstance(named, str) and is_base(named) else EMBEDDED_NAME
     try:
-        return BaseFacts.of_directory(base_of(base)), base
+        return BaseMetadata.of_directory(base_of(base)), base
     except NoModelError as error:
         raise fail(f"--base {error}") from None
     except (OSError, ValueError, KeyError) as error:

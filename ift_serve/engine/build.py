@@ -18,4 +18,4 @@ def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
         runner = ModelRunner(config)
     except UnsupportedModelError as error:
         raise ValueError(str(error)) from error
-    return EngineCore(runner, config, STRATEGIES, adapter_host=runner.adapters), runner.description
+    return EngineCore(runner, config, STRATEGIES, adapter_tensors=runner.adapters), runner.description

@@ -86,12 +86,12 @@ class EngineLoop:
                 return
             if not self._drain():
                 return
-            said = core.step() if core.has_work() else StepOutputs(outputs=[], load=core.load())
+            said = core.step() if core.has_work() else StepOutputs(outputs=[], stats=core.stats())
             socket.send(encode(said))
-            if core.has_work() and said.load.steps == steps and not said.outputs:
+            if core.has_work() and said.stats.steps == steps and not said.outputs:
                 # Work that cannot be done now must not flood the front with news of nothing.
                 self._poller.poll(_PAUSE_MILLISECONDS)
-            steps = said.load.steps
+            steps = said.stats.steps
 
     def _wait(self) -> bool:
         """Sleep until a message is there or the core is woken; False when the parent is gone."""

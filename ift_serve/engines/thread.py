@@ -79,7 +79,7 @@ class LocalEngine(BaseEngineClient):
             while not self._inbox.empty():
                 if not self._take(core):
                     return
-            said = core.step() if core.has_work() else StepOutputs(outputs=[], load=core.load())
+            said = core.step() if core.has_work() else StepOutputs(outputs=[], stats=core.stats())
             self._tell(partial(self._deliver, said))
 
     def _take(self, core: EngineCore) -> bool:
@@ -94,14 +94,14 @@ class LocalEngine(BaseEngineClient):
             self._loop.call_soon_threadsafe(callback)
 
     def _deliver(self, said: StepOutputs) -> None:
-        self.load = said.load
-        self.totals.take(said.load)
-        self._calls.deliver(said)
+        self.stats = said.stats
+        self.totals.take(said.stats)
+        self._pending.deliver(said)
         self._adapters_changed(said.adapters)
 
     def _died(self) -> None:
         self._set_state("closed")
-        self._calls.fail_all(FailureKind.UNAVAILABLE, "the engine failed")
+        self._pending.fail_all(FailureKind.UNAVAILABLE, "the engine failed")
 
 
 def local_engine(config: EngineConfig) -> LocalEngine:

@@ -19,7 +19,7 @@ _DISK_SHARE = 2
 """At most one part in so many of what is free on the disk is filled."""
 
 
-class Spool:
+class AdapterCopies:
     """A private directory with one directory a version, of at most ``limit`` bytes; gone with ``close``.
 
     Where nothing can be written nothing is kept, and a version is loaded again from where it came from, if it is still

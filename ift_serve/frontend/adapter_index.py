@@ -11,7 +11,7 @@ _LONGEST_BACKLOG = 1024
 _RESIDENT = (AdapterState.READY, AdapterState.DRAINING)
 
 
-class AdapterDirectory:
+class AdapterIndex:
     """The resident versions by ``(name, version)``, newest last, kept up by the engine's events."""
 
     def __init__(self) -> None:

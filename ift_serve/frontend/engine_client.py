@@ -18,13 +18,13 @@ from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest,
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.engine.protocol.score import ScoreOutput, ScoreRequest
-from ift_serve.engine.protocol.stats import EngineLoad
+from ift_serve.engine.protocol.stats import EngineStats
 from ift_serve.engine.protocol.wire import Abort, EngineInput, StepOutputs
-from ift_serve.frontend.adapter_copies import Spool
-from ift_serve.frontend.adapter_index import AdapterDirectory
+from ift_serve.frontend.adapter_copies import AdapterCopies
+from ift_serve.frontend.adapter_index import AdapterIndex
 from ift_serve.frontend.engine_totals import EngineTotals
 from ift_serve.frontend.errors import EngineError, EngineStartError
-from ift_serve.frontend.pending_requests import Call, Calls
+from ift_serve.frontend.pending_requests import Call, PendingRequests
 from ift_serve.frontend.supervisor import Supervisor
 from ift_serve.sharing.places import Places
 
@@ -63,15 +63,15 @@ class BaseEngineClient(ABC):
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self.load = EngineLoad()
+        self.stats = EngineStats()
         self.totals = EngineTotals()
         self.state: State = "starting"
         self.restarts = self.hangs = 0
-        self._calls = Calls()
+        self._pending = PendingRequests()
         self._callbacks: list[Callable[[State], None]] = []
         self._changed = asyncio.Event()
         self._crowd = Places(2 * config.max_waiting)
-        self.adapters = AdapterDirectory()
+        self.adapters = AdapterIndex()
         self._wanted: dict[str, AdapterSource] = {}
         self._unloads: Counter[str] = Counter()
         self._restoring: set[str] = set()
@@ -80,7 +80,7 @@ class BaseEngineClient(ABC):
         self.lost: dict[str, str] = {}
         """Adapters that a restarted engine could not load again, and why; until they are loaded or unloaded."""
         self.losses = 0
-        self._spool: Spool | None = None
+        self._copies: AdapterCopies | None = None
         self._tasks: set[asyncio.Task[AdapterInfo]] = set()
         self._numbers = count()
 
@@ -107,7 +107,7 @@ class BaseEngineClient(ABC):
         early aborts the request. Raises ``EngineError``.
         """
         await self._until_ready(request.client, request.deadline, request.adapter)
-        call = self._calls.open(request.request_id, request.sampling.candidates)
+        call = self._pending.open(request.request_id, request.sampling.candidates)
         self._send(request)
         try:
             while outputs := await call.outputs():
@@ -120,7 +120,7 @@ class BaseEngineClient(ABC):
     async def score(self, request: ScoreRequest) -> ScoreOutput:
         """The scores of all continuations. Raises ``EngineError``."""
         await self._until_ready(request.client, request.deadline, request.adapter)
-        call = self._calls.open(request.request_id, 0)
+        call = self._pending.open(request.request_id, 0)
         self._send(request)
         try:
             scores = await call.reply()
@@ -159,9 +159,9 @@ class BaseEngineClient(ABC):
     async def _load_adapter(self, name: str, source: AdapterSource) -> AdapterInfo:
         number = self._number()
         path, root = source.path, source.root
-        if self._spool is not None and source.version and (kept := self._spool.find(source.version)):
+        if self._copies is not None and source.version and (kept := self._copies.find(source.version)):
             path, root = str(kept), ""
-        place, room = ("", 0) if self._spool is None else self._spool.place()
+        place, room = ("", 0) if self._copies is None else self._copies.place()
         message = LoadAdapter(
             request_id=number, name=name, path=path, shown_path=source.shown_path, root=root,
             version=source.version, keep_in=place, keep_bytes=room,
@@ -169,8 +169,8 @@ class BaseEngineClient(ABC):
         return (await self._ask(number, message))[0]
 
     def _clear_spool(self) -> None:
-        if self._spool is not None and not self._tasks:
-            self._spool.retain({source.version for source in self._wanted.values()})
+        if self._copies is not None and not self._tasks:
+            self._copies.retain({source.version for source in self._wanted.values()})
 
     def _number(self) -> str:
         """An id that no caller can choose: theirs do not begin with a slash."""
@@ -191,14 +191,14 @@ class BaseEngineClient(ABC):
         return await self._ask(number, message)
 
     async def _ask(self, number: str, message: EngineInput) -> list[AdapterInfo]:
-        call = self._calls.open(number, 0)
+        call = self._pending.open(number, 0)
         self._send(message)
         try:
             reply = await call.reply()
             assert isinstance(reply, AdapterReply)
             return reply.adapters
         finally:
-            self._calls.close(call)
+            self._pending.close(call)
 
     def _adapters_changed(self, changes: list[AdapterInfo]) -> None:
         for info in changes:
@@ -206,14 +206,14 @@ class BaseEngineClient(ABC):
 
     def stop_candidate(self, request_id: str, candidate: int) -> None:
         """Free one candidate; nothing more of it comes. Unknown ones are ignored."""
-        call = self._calls.get(request_id)
+        call = self._pending.get(request_id)
         if call is not None and not call.finished:
             call.stop(candidate)
             self._send(StopCandidate(request_id, candidate))
 
     def abort(self, request_id: str) -> None:
         """End a call as CANCELLED and free what it holds. Unknown ones are ignored."""
-        call = self._calls.get(request_id)
+        call = self._pending.get(request_id)
         if call is not None and not call.finished:
             self._send(Abort(request_id))
             call.fail(EngineError(FailureKind.CANCELLED, "the call was aborted"))
@@ -228,7 +228,7 @@ class BaseEngineClient(ABC):
     def _leave(self, call: Call) -> None:
         if not call.finished:
             self._send(Abort(call.request_id))
-        self._calls.close(call)
+        self._pending.close(call)
 
     def _must_wait(self, name: str) -> bool:
         return self.state in ("starting", "restarting") or (self.state == "ready" and name in self._restoring)
@@ -287,7 +287,7 @@ class BaseEngineClient(ABC):
 
     def _close_calls(self) -> None:
         self._set_state("closed")
-        self._calls.fail_all(FailureKind.UNAVAILABLE, "the engine is closed")
+        self._pending.fail_all(FailureKind.UNAVAILABLE, "the engine is closed")
 
 
 class EngineClient(BaseEngineClient):
@@ -306,7 +306,7 @@ class EngineClient(BaseEngineClient):
     ) -> None:
         super().__init__(config)
         self._restore_task: asyncio.Task[None] | None = None
-        self._spool = Spool(config.kept_adapter_bytes)
+        self._copies = AdapterCopies(config.kept_adapter_bytes)
         self._supervisor = Supervisor(
             config,
             self,
@@ -331,8 +331,8 @@ class EngineClient(BaseEngineClient):
         self._stop_restoring()
         self._close_calls()
         await self._supervisor.close()
-        assert self._spool is not None
-        await asyncio.to_thread(self._spool.close)
+        assert self._copies is not None
+        await asyncio.to_thread(self._copies.close)
 
     def _stop_restoring(self) -> None:
         if self._restore_task is not None:
@@ -391,21 +391,21 @@ class EngineClient(BaseEngineClient):
 
     def engine_said(self, said: StepOutputs) -> None:
         """One step's outputs."""
-        self.load = said.load
-        self.totals.take(said.load)
-        self._calls.deliver(said)
+        self.stats = said.stats
+        self.totals.take(said.stats)
+        self._pending.deliver(said)
         self._adapters_changed(said.adapters)
 
     def engine_owes(self) -> bool:
         """Whether any call waits for tokens or scores."""
-        return self._calls.any_unfinished(besides=_OWN_NUMBERS)
+        return self._pending.any_unfinished(besides=_OWN_NUMBERS)
 
     def engine_died(self, how: str, retry_after: float, *, hung: bool) -> None:
         """The engine process ended, or was ended because it was ``hung``, and will be started again."""
         self.hangs += hung
-        _log.error("the engine process ended (%s); %d calls in flight fail", how, len(self._calls))
-        self.load = EngineLoad()
+        _log.error("the engine process ended (%s); %d calls in flight fail", how, len(self._pending))
+        self.stats = EngineStats()
         self._stop_restoring()
         self._set_state("restarting")
         self.adapters.lost()
-        self._calls.fail_all(FailureKind.UNAVAILABLE, "the engine is restarting", retry_after)
+        self._pending.fail_all(FailureKind.UNAVAILABLE, "the engine is restarting", retry_after)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ift_serve.engine.protocol.stats import EngineLoad
+from ift_serve.engine.protocol.stats import EngineStats
 
 
 class EngineTotals:
-    """Sums of the counters in :class:`EngineLoad` over the lives of engines, by their names there."""
+    """Sums of the counters in :class:`EngineStats` over the lives of engines, by their names there."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -19,21 +19,21 @@ class EngineTotals:
         self.step_seconds = 0.0
         self.on_step: Callable[[float], None] = lambda seconds: None
         """Called with the mean time of the steps that a message tells of, once for each of them."""
-        self._last = EngineLoad()
+        self._last = EngineStats()
 
-    def take(self, load: EngineLoad) -> None:
+    def take(self, stats: EngineStats) -> None:
         """Add what was done since the last time."""
-        last, self._last = self._last, load
-        steps, seconds = load.steps - last.steps, load.step_seconds - last.step_seconds
+        last, self._last = self._last, stats
+        steps, seconds = stats.steps - last.steps, stats.step_seconds - last.step_seconds
         self.steps += steps
         self.step_seconds += seconds
-        self.preemptions += load.preemptions - last.preemptions
-        self.prompt_tokens += load.prompt_tokens - last.prompt_tokens
-        self.cached_tokens += load.cached_tokens - last.cached_tokens
-        self.generated_tokens += load.generated_tokens - last.generated_tokens
+        self.preemptions += stats.preemptions - last.preemptions
+        self.prompt_tokens += stats.prompt_tokens - last.prompt_tokens
+        self.cached_tokens += stats.cached_tokens - last.cached_tokens
+        self.generated_tokens += stats.generated_tokens - last.generated_tokens
         for _ in range(steps):
             self.on_step(seconds / steps)
 
     def begin(self) -> None:
         """A new engine counts from nothing."""
-        self._last = EngineLoad()
+        self._last = EngineStats()

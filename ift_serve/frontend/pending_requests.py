@@ -1,4 +1,4 @@
-"""Calls in flight on the front's side: what the engine says is kept per call until its consumer takes it.
+"""PendingRequests in flight on the front's side: what the engine says is kept per call until its consumer takes it.
 
 Outputs of one candidate are joined while the consumer is busy, so a slow one costs the memory of its
 answer and nothing else.
@@ -110,33 +110,33 @@ def _joined(first: CandidateOutput, second: CandidateOutput) -> CandidateOutput:
     )
 
 
-class Calls:
+class PendingRequests:
     """All calls in flight, by request id."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, Call] = {}
+        self._pending: dict[str, Call] = {}
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._pending)
 
     def open(self, request_id: str, candidates: int) -> Call:
         """A new call. Raises ``EngineError`` when the id is in use."""
-        if request_id in self._calls:
+        if request_id in self._pending:
             raise EngineError(FailureKind.INVALID, "request_id: already in use", "request_id")
-        call = self._calls[request_id] = Call(request_id, candidates)
+        call = self._pending[request_id] = Call(request_id, candidates)
         return call
 
     def get(self, request_id: str) -> Call | None:
         """The call in flight with this id."""
-        return self._calls.get(request_id)
+        return self._pending.get(request_id)
 
     def close(self, call: Call) -> None:
         """Nobody waits for the call any more."""
-        self._calls.pop(call.request_id, None)
+        self._pending.pop(call.request_id, None)
 
     def deliver(self, said: StepOutputs) -> None:
         """Hand a step's outputs to their calls; those of calls that are gone are dropped."""
-        calls = self._calls
+        calls = self._pending
         for output in said.outputs:
             call = calls.get(output.request_id)
             if call is not None:
@@ -144,9 +144,9 @@ class Calls:
 
     def any_unfinished(self, besides: str) -> bool:
         """Whether the engine has more to say to anyone but calls whose ids begin with ``besides``."""
-        return any(not call.finished and not number.startswith(besides) for number, call in self._calls.items())
+        return any(not call.finished and not number.startswith(besides) for number, call in self._pending.items())
 
     def fail_all(self, kind: FailureKind, message: str, retry_after: float = 0.0) -> None:
         """The engine is gone: every call in flight ends with an error of its own."""
-        for call in self._calls.values():
+        for call in self._pending.values():
             call.fail(EngineError(kind, message, retry_after=retry_after))

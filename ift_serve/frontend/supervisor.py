@@ -14,7 +14,7 @@ from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.wire import EngineInput, StepOutputs
 from ift_serve.frontend.errors import EngineStartError
-from ift_serve.frontend.worker_process import EngineChild
+from ift_serve.frontend.worker_process import WorkerProcess
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Supervisor:
         self._start_seconds = 0.0
         self._delay = first_delay
         self._context = zmq.asyncio.Context()
-        self._child: EngineChild | None = None
+        self._child: WorkerProcess | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -92,7 +92,7 @@ class Supervisor:
 
     async def _spawn(self) -> None:
         started = self._clock()
-        child = self._child = await EngineChild.spawn(self._context, self._config, self._module)
+        child = self._child = await WorkerProcess.spawn(self._context, self._config, self._module)
         model = await child.ready(self._start_timeout)
         self._start_seconds = self._clock() - started
         self._watcher.engine_ready(model)
@@ -117,7 +117,7 @@ class Supervisor:
                 await self._end_child()
 
     def _said(self, said: StepOutputs) -> None:
-        if said.load.steps:
+        if said.stats.steps:
             self._delay = self._first_delay
         self._watcher.engine_said(said)
 

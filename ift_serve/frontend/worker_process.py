@@ -73,7 +73,7 @@ def _environment(config: EngineConfig, directory: str) -> dict[str, str]:
     return environment
 
 
-class EngineChild:
+class WorkerProcess:
     """Create with ``spawn``; ``ready`` then ``read``; always ``close``."""
 
     def __init__(
@@ -101,7 +101,7 @@ class EngineChild:
         return self._process.pid
 
     @classmethod
-    async def spawn(cls, context: zmq.asyncio.Context, config: EngineConfig, module: str) -> EngineChild:
+    async def spawn(cls, context: zmq.asyncio.Context, config: EngineConfig, module: str) -> WorkerProcess:
         """Start ``python -m module`` and hand it the configuration."""
         directory = _private_directory()
         socket = context.socket(zmq.PAIR)

@@ -131,4 +131,4 @@ class AdapterService:
             self._watches -= 1
 
     def _message(self, info: AdapterInfo) -> pb.Adapter:
-        return adapter_message(info, self._engine.load.adapter_users)
+        return adapter_message(info, self._engine.stats.adapter_users)

@@ -41,7 +41,7 @@ class EngineCollector(Collector):
             yield CounterMetricFamily(name, description, value=value)
 
     def _gauges(self) -> Iterator[Metric]:
-        engine, load = self._engine, self._engine.load
+        engine, load = self._engine, self._engine.stats
         total = engine.model.total_blocks
         # Before its first step an engine has reported nothing, and nothing is in use.
         free = load.free_blocks + load.cached_blocks if load.total_blocks else total
@@ -62,7 +62,7 @@ class EngineCollector(Collector):
             "ift_adapter_requests_in_flight", "Requests in flight by adapter version; the busiest by name",
             labels=["adapter"],
         )  # fmt: skip
-        users = sorted(self._engine.load.adapter_users.items(), key=lambda item: (-item[1], item[0]))
+        users = sorted(self._engine.stats.adapter_users.items(), key=lambda item: (-item[1], item[0]))
         for name, count in users[:MOST_ADAPTERS]:
             family.add_metric([name], count)
         if len(users) > MOST_ADAPTERS:

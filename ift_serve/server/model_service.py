@@ -33,7 +33,7 @@ class ModelService:
 
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """The model, what may be asked of it, and how busy it is."""
-        model, load, limits = self._engine.model, self._engine.load, self._config.limits
+        model, load, limits = self._engine.model, self._engine.stats, self._config.limits
         defaults = chosen_defaults(model, self._config)
         return pb.GetModelResponse(
             name=model.name,

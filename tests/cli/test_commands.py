@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ift_serve.cli.bench import percentile, plan
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.components.config import ComponentsConfig
 from tests.support.adapters import write_random
 from tests.support.models import tiny_llama
@@ -40,9 +40,9 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, adapters: Path) -> Iterator[str]:
     model = tiny_llama(tmp_path_factory.mktemp("model"))
-    facts = BaseFacts.of_directory(model)
+    metadata = BaseMetadata.of_directory(model)
     for seed in (1, 2):
-        write_random(adapters / f"v{seed}", facts, ComponentsConfig(segment_embedding=True), seed=seed)
+        write_random(adapters / f"v{seed}", metadata, ComponentsConfig(segment_embedding=True), seed=seed)
     command = [
         sys.executable, "-c", "from ift_serve.cli import main; main()", "serve", str(model), "--port", "0",
         "--metrics-port", "0", "--threads", "1", "--name", "tiny", "--dtype", "float32",

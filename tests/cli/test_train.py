@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from ift_serve.cli import app
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.reader import read_adapter
 from tests.support.hub_cache import cached
 from tests.support.models import tiny_llama
@@ -130,7 +130,7 @@ def test_a_recipe_becomes_an_adapter(base: Path, recipe: Path, tmp_path: Path) -
         and "memory: about" in shown
     )
     assert "3 steps" in shown and "Adapter said written to" in shown
-    weights = read_adapter(tmp_path / "out", BaseFacts.of_directory(base))
+    weights = read_adapter(tmp_path / "out", BaseMetadata.of_directory(base))
     assert weights.rank == 2 and weights.config is not None
     assert weights.config.recipe["name"] == "said"
 

@@ -18,7 +18,7 @@ from ift_serve.engine.protocol.adapter import AdapterReply
 from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
 from ift_serve.engine.protocol.score import ScoreRequest
 from ift_serve.engine.runner.model_runner import ModelRunner
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.components.adaptation import SoloAdaptation
 from ift_serve.modeling.components.tokens import TokenBatch
 from ift_serve.modeling.decoder.flat_batch import GeometryProbe
@@ -113,7 +113,7 @@ def _served(path: Path, adapter: str, host_weights: dict[str, Any] | None = None
     config = EngineConfig(model=str(path), dtype="float32", total_blocks=8, max_batch_tokens=10, max_sequences=4)
     runner = ModelRunner(config)
     host: Any = runner.adapters if host_weights is None else MemoryHost(runner.adapters, host_weights)
-    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_host=host))
+    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_tensors=host))
     reply = driver.load("a", adapter)
     assert isinstance(reply, AdapterReply), reply
     both = [
@@ -155,7 +155,7 @@ def test_decomposed_plain_and_no_adapters_share_a_batch(architecture: str, backe
         attention_backend=backend,
     )  # fmt: skip
     runner = ModelRunner(config)
-    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_host=runner.adapters))
+    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_tensors=runner.adapters))
     expected = {}
     for name, kind in kinds.items():
         model: Any = AutoModelForCausalLM.from_pretrained(path)
@@ -178,7 +178,7 @@ def test_forks_of_a_decomposed_adapter_are_what_each_is_alone(tmp_path: Path) ->
     model = _saved(path, {"r": 4, "use_dora": True, "target_modules": [*ATTENTION, *MLP]}, tmp_path / "a")
     config = EngineConfig(model=str(path), dtype="float32", total_blocks=24, max_batch_tokens=10, max_sequences=4)
     runner = ModelRunner(config)
-    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_host=runner.adapters))
+    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_tensors=runner.adapters))
     assert isinstance(driver.load("a", str(tmp_path / "a")), AdapterReply)
     sampling = SamplingParams(temperature=0.0, max_new_tokens=6, ignore_eos=True, candidates=3)
     driver.add(GenerateRequest(request_id="g", token_ids=TEXT, adapter="a", sampling=sampling))
@@ -207,11 +207,11 @@ def test_what_batches_cannot_do_is_refused_by_name(kind: str, tmp_path: Path) ->
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2", "gpt-neox"])
 def test_all_components_give_what_they_give_on_transformers_model(architecture: str, tmp_path: Path) -> None:
     path = build(architecture, tmp_path)
-    facts = BaseFacts.of_directory(path)
-    weights = random_weights(facts, EVERYTHING, seed=4)
+    metadata = BaseMetadata.of_directory(path)
+    weights = random_weights(metadata, EVERYTHING, seed=4)
     model = load_model(str(path), dtype="float32").model
     attach(model)
-    components = random_components(facts, EVERYTHING, seed=4)
+    components = random_components(metadata, EVERYTHING, seed=4)
     tokens = TokenBatch(
         torch.tensor(TEXT), torch.tensor(list(SEGMENTS), dtype=torch.uint8), torch.zeros(len(TEXT), dtype=torch.long), 1
     )

@@ -17,7 +17,7 @@ from ift_serve.engine.protocol.results import FailureKind, RequestFailed
 from ift_serve.engine.protocol.score import ScoreRequest
 from ift_serve.engine.runner.model_runner import ModelRunner
 from ift_serve.modeling.adapter_format.apply import merged_reference
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights, LoraModule
 from ift_serve.modeling.components.config import ComponentsConfig
 from tests.support.adapters import EVERYTHING, MemoryHost, random_weights
@@ -31,7 +31,7 @@ def driver_of(model: Path, dtype: str, **weights: AdapterWeights) -> Driver:
     config = EngineConfig(model=str(model), dtype=dtype, total_blocks=64, threads=1)
     runner = ModelRunner(config)
     host: Any = MemoryHost(runner.adapters, weights)
-    return Driver(EngineCore(runner, config, STRATEGIES, adapter_host=host))
+    return Driver(EngineCore(runner, config, STRATEGIES, adapter_tensors=host))
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +40,16 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def facts(model_directory: Path) -> BaseFacts:
-    return BaseFacts.of_directory(model_directory)
+def metadata(model_directory: Path) -> BaseMetadata:
+    return BaseMetadata.of_directory(model_directory)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_an_adapter_whose_values_go_bad_fails_alone(
-    model_directory: Path, facts: BaseFacts, temperature: float
+    model_directory: Path, metadata: BaseMetadata, temperature: float
 ) -> None:
-    driver = driver_of(model_directory, "float32", bad=random_weights(facts, seed=1, targets=("q_proj", "down_proj")))
+    bad = random_weights(metadata, seed=1, targets=("q_proj", "down_proj"))
+    driver = driver_of(model_directory, "float32", bad=bad)
     driver.add(generate("alone", PROMPT, max_new_tokens=12))
     alone = driver.run()["alone"].tokens
     assert isinstance(driver.load("bad", "bad"), AdapterReply)
@@ -78,10 +79,10 @@ _SIZES = (3e38, 1e20, 1e13)
     "kind", ["A", "B", "A and B", "head LoRA", "embedding LoRA", "saved embeddings", "saved head", "tokens"]
 )
 def test_values_out_of_all_proportion_are_refused(
-    model_directory: Path, facts: BaseFacts, kind: str, dtype: str, size: float
+    model_directory: Path, metadata: BaseMetadata, kind: str, dtype: str, size: float
 ) -> None:
-    huge = random_weights(facts, seed=1, targets=("q_proj", "down_proj"))
-    vocabulary, width = facts.shapes[f"{facts.embedding_path}.weight"]
+    huge = random_weights(metadata, seed=1, targets=("q_proj", "down_proj"))
+    vocabulary, width = metadata.shapes[f"{metadata.embedding_path}.weight"]
     path = "model.layers.1.mlp.down_proj"
     if kind == "A":
         huge.lora[path].a[0, 0] = size
@@ -91,16 +92,16 @@ def test_values_out_of_all_proportion_are_refused(
         huge.lora[path].a.mul_(size**0.5)
         huge.lora[path].b.mul_(size**0.5)
     elif kind == "head LoRA":
-        path = facts.head_path
+        path = metadata.head_path
         huge.lora[path] = LoraModule(torch.ones(2, width), torch.full((vocabulary, 2), size), 0.5)
     elif kind == "embedding LoRA":
-        path = facts.embedding_path
+        path = metadata.embedding_path
         huge.lora[path] = LoraModule(torch.full((2, vocabulary), size), torch.ones(width, 2), 0.5)
     elif kind == "tokens":
         path = "token_rows"
-        huge.token_rows[facts.embedding_path] = (torch.tensor([20]), torch.full((1, width), -size))
+        huge.token_rows[metadata.embedding_path] = (torch.tensor([20]), torch.full((1, width), -size))
     else:
-        where = facts.head_path if kind == "saved head" else facts.embedding_path
+        where = metadata.head_path if kind == "saved head" else metadata.embedding_path
         path = "head_weight" if kind == "saved head" else "embedding_table"
         huge.replaced[f"{where}.weight"] = torch.zeros(vocabulary, width)
         huge.replaced[f"{where}.weight"][5, 3] = size
@@ -111,13 +112,13 @@ def test_values_out_of_all_proportion_are_refused(
 
 @pytest.mark.parametrize("size", _SIZES)
 def test_components_out_of_all_proportion_are_refused_by_tensor(
-    model_directory: Path, facts: BaseFacts, size: float
+    model_directory: Path, metadata: BaseMetadata, size: float
 ) -> None:
     driver = driver_of(model_directory, "float32")
-    names = random_weights(facts, EVERYTHING, seed=1).extras
+    names = random_weights(metadata, EVERYTHING, seed=1).extras
     host = driver.core._runner.adapters  # type: ignore[attr-defined]
     for name in names:
-        weights = random_weights(facts, EVERYTHING, seed=1)
+        weights = random_weights(metadata, EVERYTHING, seed=1)
         weights.extras[name].view(-1)[-1] = -size
         with pytest.raises(AdapterError, match="overflows") as refused:
             host.take(weights)
@@ -125,9 +126,11 @@ def test_components_out_of_all_proportion_are_refused_by_tensor(
 
 
 @pytest.mark.parametrize("exponent", [*range(-2, 8), *range(8, 39, 6)])
-def test_whatever_is_accepted_answers_as_float64_does(model_directory: Path, facts: BaseFacts, exponent: int) -> None:
+def test_whatever_is_accepted_answers_as_float64_does(
+    model_directory: Path, metadata: BaseMetadata, exponent: int
+) -> None:
     """The definition in float64 has no overflow, so a size that is served must give its scores."""
-    weights = random_weights(facts, seed=1, targets=("q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"))
+    weights = random_weights(metadata, seed=1, targets=("q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"))
     for module in weights.lora.values():
         module.b.mul_(10.0**exponent)
     driver = driver_of(model_directory, "float32", sized=weights)
@@ -147,16 +150,16 @@ def test_whatever_is_accepted_answers_as_float64_does(model_directory: Path, fac
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
 
 
-def test_values_too_large_for_the_models_dtype_are_refused(model_directory: Path, facts: BaseFacts) -> None:
-    large = random_weights(facts, seed=1, targets=("q_proj",))
+def test_values_too_large_for_the_models_dtype_are_refused(model_directory: Path, metadata: BaseMetadata) -> None:
+    large = random_weights(metadata, seed=1, targets=("q_proj",))
     next(iter(large.lora.values())).b[0, 0] = 3.4e38
     refused = driver_of(model_directory, "bfloat16", large=large).load("large", "large")
     assert isinstance(refused, RequestFailed) and "too large for bfloat16" in refused.message
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_bytes_are_of_what_is_held(model_directory: Path, facts: BaseFacts, dtype: str) -> None:
-    weights = random_weights(facts, EVERYTHING, seed=1, targets=("q_proj",))
+def test_bytes_are_of_what_is_held(model_directory: Path, metadata: BaseMetadata, dtype: str) -> None:
+    weights = random_weights(metadata, EVERYTHING, seed=1, targets=("q_proj",))
     driver = driver_of(model_directory, dtype, one=weights)
     assert isinstance(driver.load("one", "one"), AdapterReply)
     size = 4 if dtype == "float32" else 2
@@ -164,11 +167,11 @@ def test_bytes_are_of_what_is_held(model_directory: Path, facts: BaseFacts, dtyp
         t.numel() for t in weights.extras.values()
     )
     heads = next(t.numel() for name, t in weights.extras.items() if "attention_bias" in name and t.ndim == 2)
-    assert driver.core.load().adapter_bytes == size * floats + 4 * heads
+    assert driver.core.stats().adapter_bytes == size * floats + 4 * heads
 
 
-def test_generated_tokens_are_response_whatever_the_prompt_says(model_directory: Path, facts: BaseFacts) -> None:
-    weights = random_weights(facts, ComponentsConfig(segment_embedding=True), seed=1)
+def test_generated_tokens_are_response_whatever_the_prompt_says(model_directory: Path, metadata: BaseMetadata) -> None:
+    weights = random_weights(metadata, ComponentsConfig(segment_embedding=True), seed=1)
     table = weights.extras["segment_embedding.weight"]
     table[:3] = 0
     table[3] = torch.randn(table.shape[1], generator=torch.Generator().manual_seed(1))

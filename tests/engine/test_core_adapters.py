@@ -22,7 +22,7 @@ def make(slots: int = 4, clock: Clock | None = None, **options: object) -> tuple
     host = OracleHost(slots)
     config = EngineConfig(model="oracle", max_batch_tokens=64, max_sequences=8, **options)
     timing = {} if clock is None else {"clock": clock}
-    return Driver(EngineCore(PagedOracle(256), config, STRATEGIES, adapter_host=host, **timing)), host
+    return Driver(EngineCore(PagedOracle(256), config, STRATEGIES, adapter_tensors=host, **timing)), host
 
 
 def test_a_request_waits_for_a_slot_and_gets_the_next_free_one() -> None:
@@ -72,7 +72,7 @@ def test_many_that_wait_for_a_slot_hold_nobody_else_up(waiting: int) -> None:
     for _ in range(3):
         driver.step()
     assert driver.answers["base"].finished and not driver.answers["long"].finished
-    assert driver.core.load().waiting == waiting
+    assert driver.core.stats().waiting == waiting
     driver.run()
     assert all(answer.finished for answer in driver.answers.values())
 
@@ -88,7 +88,7 @@ def test_a_request_without_a_row_gives_its_slot_to_those_before_it(waiting: int)
     driver.add(*(generate(f"w{i}", [7, 8, 9], max_new_tokens=10) for i in range(8)))
     driver.step()
     driver.step()
-    assert driver.core.load().preemptions == 1
+    assert driver.core.stats().preemptions == 1
     driver.add(*(generate(f"b{i}", [3, 4], adapter="b", max_new_tokens=2) for i in range(waiting)))
     for _ in range(20):
         driver.step()
@@ -142,7 +142,7 @@ def test_a_candidate_that_waits_can_be_stopped() -> None:
         driver.core.stop(request, 0)
         del driver.answers[request]
     answers = driver.run()
-    assert all(answer.finished for answer in answers.values()) and driver.core.load().waiting == 0
+    assert all(answer.finished for answer in answers.values()) and driver.core.stats().waiting == 0
 
 
 def test_the_same_files_load_under_two_names_at_once() -> None:
@@ -192,7 +192,7 @@ def test_a_new_version_takes_over_while_the_old_one_finishes() -> None:
     names = {key: answer.usage.adapter for key, answer in answers.items() if answer.usage}
     assert names == {"old": f"a@{first.adapters[0].version}", "new": f"a@{second.adapters[0].version}"}
     assert list(host.resident) == [names["new"]], "the old version's memory is free"
-    assert driver.core.load().adapter_bytes == 1000
+    assert driver.core.stats().adapter_bytes == 1000
 
 
 def test_loading_what_is_loaded_changes_nothing() -> None:
@@ -286,4 +286,4 @@ def test_every_request_ends_whatever_the_slots(slots: int, asked: list[tuple[int
     answers = driver.run()
     assert all(answers[str(n)].finished and answers[str(n)].failure is None for n in range(len(asked)))
     assert len(set(host.placed.values())) == len(host.placed) <= slots
-    assert driver.core.load().adapter_users == {}
+    assert driver.core.stats().adapter_users == {}

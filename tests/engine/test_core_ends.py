@@ -91,7 +91,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
 
 
 def free(core: EngineCore) -> int:
-    load = core.load()
+    load = core.stats()
     return load.free_blocks + load.cached_blocks
 
 

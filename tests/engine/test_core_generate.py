@@ -104,7 +104,7 @@ def test_without_prefix_caching_nothing_is_shared_between_requests() -> None:
     driver.add(generate("a", PROMPT, max_new_tokens=1), generate("b", PROMPT, max_new_tokens=1))
     driver.run()
     assert oracle.computed_tokens == 2 * len(PROMPT)
-    assert driver.core.load().cached_blocks == 0
+    assert driver.core.stats().cached_blocks == 0
 
 
 def test_candidates_share_their_prompt_and_copy_only_its_partial_block() -> None:
@@ -185,8 +185,8 @@ def test_load_counts_what_was_done() -> None:
     driver = Driver(make_core(PagedOracle(64)))
     driver.add(generate("a", PROMPT), generate("b", PROMPT))
     driver.step()
-    assert driver.core.load().running + driver.core.load().waiting == 2
+    assert driver.core.stats().running + driver.core.stats().waiting == 2
     driver.run()
-    load = driver.core.load()
+    load = driver.core.stats()
     assert (load.prompt_tokens, load.cached_tokens, load.generated_tokens) == (28, 12, 16)
     assert load.free_blocks + load.cached_blocks == load.total_blocks == 64

@@ -98,7 +98,7 @@ def test_equal_priority_preempts_nobody_to_start() -> None:
     driver = Driver(make_core(PagedOracle(64), max_sequences=1))
     driver.add(generate("a", prompt(1)), generate("b", prompt(2)))
     driver.run()
-    assert driver.core.load().preemptions == 0
+    assert driver.core.stats().preemptions == 0
 
 
 def run_out_of_blocks(*requests: GenerateRequest) -> Driver:

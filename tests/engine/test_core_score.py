@@ -90,7 +90,7 @@ def test_scores_lost_half_way_are_not_computed_twice() -> None:
         driver.step()
     driver.add(generate("urgent", [9, 9, 9], priority=1))
     assert log_probs(driver, "s")[0] == solo(score("s", CONTEXT, long)).score.scores[0].token_log_probs  # type: ignore[union-attr]
-    assert driver.core.load().preemptions == 1
+    assert driver.core.stats().preemptions == 1
 
 
 def test_an_expired_score_request_fails() -> None:

@@ -78,7 +78,7 @@ def run_workload(seed: int, blocks: int, rows: int, budget: int, reuse: bool) ->
         if request.request_id not in gone:
             assert answer.finished
             assert same(answer, solo(request, ALL)), request
-    load = core.load()
+    load = core.stats()
     assert (load.running, load.waiting) == (0, 0)
     assert load.free_blocks + load.cached_blocks == blocks, "blocks leak"
     return driver
@@ -99,4 +99,4 @@ def test_every_answer_equals_the_one_given_alone(seed: int, blocks: int, rows: i
 @pytest.mark.parametrize("seed", range(3))
 def test_workloads_under_pressure_do_preempt(seed: int) -> None:
     driver = run_workload(seed, blocks=9, rows=16, budget=16, reuse=True)
-    assert driver.core.load().preemptions > 0
+    assert driver.core.stats().preemptions > 0

@@ -20,7 +20,7 @@ from ift_serve.engine.protocol.score import ScoreRequest
 from ift_serve.engine.runner.compile_monitor import CompileMonitor
 from ift_serve.engine.runner.cuda_graphs import bucket_sizes
 from ift_serve.engine.runner.model_runner import ModelRunner
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.components.config import ComponentsConfig
 from tests.support.adapters import MemoryHost, random_weights
 from tests.support.engine_driver import Driver
@@ -36,12 +36,12 @@ def _answers(path: Path, backend: str, *, adapters: bool, temperature: float = 0
         attention_backend=backend, prefix_caching=False,
     )  # fmt: skip
     runner = ModelRunner(config)
-    facts = BaseFacts.of_directory(path)
+    metadata = BaseMetadata.of_directory(path)
     weights = {
-        f"a{number}": random_weights(facts, BIASED, seed=number, rank=number * 3, targets=("q_proj", "down_proj"))
+        f"a{number}": random_weights(metadata, BIASED, seed=number, rank=number * 3, targets=("q_proj", "down_proj"))
         for number in range(1, 4)
     }
-    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_host=MemoryHost(runner.adapters, weights)))
+    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_tensors=MemoryHost(runner.adapters, weights)))
     for name in weights:
         assert isinstance(driver.load(name, name), AdapterReply)
     for number in range(1, 4):

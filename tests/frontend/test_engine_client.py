@@ -60,7 +60,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def until_idle(client: BaseEngineClient) -> None:
     """Wait until the engine says that it holds nothing."""
-    await until(lambda: client.load.steps > 0 and not client.load.running and not client.load.waiting)
+    await until(lambda: client.stats.steps > 0 and not client.stats.running and not client.stats.waiting)
 
 
 async def test_concurrent_calls_get_their_own_answers(client: BaseEngineClient) -> None:
@@ -99,7 +99,7 @@ async def test_leaving_the_stream_frees_the_request(client: BaseEngineClient) ->
         break
     await stream.aclose()
     await until_idle(client)
-    assert client.load.generated_tokens < 50
+    assert client.stats.generated_tokens < 50
 
 
 async def test_cancelling_the_caller_frees_the_request(client: BaseEngineClient) -> None:
@@ -224,7 +224,7 @@ async def test_calls_in_flight_fail_at_once_when_the_engine_dies() -> None:
         states: list[State] = []
         client.on_state(states.append)
         calls = [asyncio.create_task(answer(client, generate(f"r{i}", PROMPT, max_new_tokens=400))) for i in range(4)]
-        await until(lambda: client.load.generated_tokens > 0)
+        await until(lambda: client.stats.generated_tokens > 0)
         killed = time.monotonic()
         kill(client)
         errors = await asyncio.gather(*calls, return_exceptions=True)

@@ -48,7 +48,7 @@ async def test_an_engine_that_stops_getting_on_is_replaced(model: str) -> None:
 async def test_a_stopped_process_is_replaced() -> None:
     async with process_client("slow", PATIENCE) as client:
         stuck = asyncio.create_task(killed_and_replaced(client))
-        await until(lambda: client.load.generated_tokens > 0)
+        await until(lambda: client.stats.generated_tokens > 0)
         os.kill(pid_of(client), signal.SIGSTOP)
         await stuck
 

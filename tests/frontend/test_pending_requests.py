@@ -1,4 +1,4 @@
-"""Calls in flight: what is joined, in which order it is told, and what ends a call."""
+"""PendingRequests in flight: what is joined, in which order it is told, and what ends a call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from ift_serve.engine.protocol.generate import CandidateOutput, TokenStatistics
 from ift_serve.engine.protocol.results import FailureKind, FinishReason, RequestFailed, RequestUsage
 from ift_serve.frontend.errors import EngineError
-from ift_serve.frontend.pending_requests import Call, Calls
+from ift_serve.frontend.pending_requests import Call, PendingRequests
 
 STATISTICS = TokenStatistics(-1.0, 0.5, 0.2, 1.0, -2.0, 1.0)
 
@@ -65,7 +65,7 @@ async def test_the_end_of_a_stopped_candidate_ends_the_call() -> None:
 
 
 async def test_a_finished_call_does_not_fail_afterwards() -> None:
-    calls = Calls()
+    calls = PendingRequests()
     call = calls.open("a", 1)
     call.deliver(output(0, 1, last=True))
     assert not calls.any_unfinished(besides="/")
@@ -75,7 +75,7 @@ async def test_a_finished_call_does_not_fail_afterwards() -> None:
 
 
 async def test_every_call_fails_with_an_error_of_its_own() -> None:
-    calls = Calls()
+    calls = PendingRequests()
     errors = []
     opened = [calls.open(name, 1) for name in "ab"]
     calls.fail_all(FailureKind.UNAVAILABLE, "gone", 1.5)

@@ -19,14 +19,14 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.checkpoint import stored_weights
 from ift_serve.modeling.decoder.model_loader import UnsupportedModelError, load_model
 from tests.support.architectures import ARCHITECTURES, build
 
 
 def _fingerprint(path: Path) -> str:
-    return BaseFacts.of_directory(path).fingerprint
+    return BaseMetadata.of_directory(path).fingerprint
 
 
 @pytest.fixture(autouse=True)
@@ -146,9 +146,9 @@ def test_a_field_at_its_default_may_be_written_or_not(model: Path) -> None:
 
 _BY_HUB_ID = """
 from ift_serve.modeling.decoder.model_loader import UnsupportedModelError, load_model
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from pathlib import Path
-print(load_model("org/name").fingerprint, BaseFacts.of_directory(Path("org/name")).fingerprint)
+print(load_model("org/name").fingerprint, BaseMetadata.of_directory(Path("org/name")).fingerprint)
 """
 
 
@@ -324,4 +324,4 @@ def test_an_adapter_that_transformers_would_load_into_the_model_is_refused(model
     with pytest.raises(UnsupportedModelError, match="move the adapter to a directory of its own"):
         load_model(str(model))
     with pytest.raises(OSError, match="move the adapter to a directory of its own"):
-        BaseFacts.of_directory(model)
+        BaseMetadata.of_directory(model)

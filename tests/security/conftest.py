@@ -1,5 +1,5 @@
 """Servers to attack, on a tiny model."""
 
-from tests.server.conftest import facts, model_directory, root, server_config
+from tests.server.conftest import metadata, model_directory, root, server_config
 
-__all__ = ["facts", "model_directory", "root", "server_config"]
+__all__ = ["metadata", "model_directory", "root", "server_config"]

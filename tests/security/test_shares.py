@@ -101,7 +101,7 @@ async def test_five_hundred_long_requests_keep_no_short_one_out(server_config: M
     async with callers(config) as (server, _, (crowd, few, *_)):
         ended: list[str] = []
         answers = [asyncio.ensure_future(_outcome(crowd.generate(100), ended)) for _ in range(60)]
-        await until(lambda: server.engine.load.waiting == 20 and "RESOURCE_EXHAUSTED" in ended)
+        await until(lambda: server.engine.stats.waiting == 20 and "RESOURCE_EXHAUSTED" in ended)
         short = few.generate(2)
         answers += [asyncio.ensure_future(_outcome(crowd.generate(100), ended)) for _ in range(440)]
         assert (await short).usage.generated_tokens == 2
@@ -165,7 +165,7 @@ async def test_priority_on_everything_starves_nobody(server_config: Make, tokens
     config = server_config(tokens_file=tokens, engine={"max_sequences": 2})
     async with callers(config) as (server, _, (crowd, few, *_)):
         urgent = [asyncio.ensure_future(_outcome(crowd.generate(100, 10), [])) for _ in range(12)]
-        await until(lambda: server.engine.load.waiting == 10)
+        await until(lambda: server.engine.stats.waiting == 10)
         patient = await few.generate(20, -100)
         assert patient.usage.generated_tokens == 20
         assert sum(one.done() for one in urgent) < 12, "it went last"

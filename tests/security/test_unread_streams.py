@@ -41,7 +41,7 @@ async def test_an_unread_stream_ends_and_others_go_on(server_config: Make) -> No
             while ended() is None:
                 await stub.Generate(pb.GenerateRequest(prompt=text_prompt(), sampling=greedy(2)), timeout=60)
         await stub.Generate(pb.GenerateRequest(prompt=text_prompt(), sampling=greedy(2)), timeout=60)
-        assert server.engine.load.running == server.engine.load.waiting == 0
+        assert server.engine.stats.running == server.engine.stats.waiting == 0
         # Who reads after all gets what was sent, and is told.
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await _read_to_the_end(unread)

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engines.thread import local_engine
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.v1 import inference_pb2 as pb
@@ -60,8 +60,8 @@ def greedy(new_tokens: int = 8, **options: Any) -> pb.Sampling:
 
 
 @pytest.fixture(scope="session")
-def facts(model_directory: Path) -> BaseFacts:
-    return BaseFacts.of_directory(model_directory)
+def metadata(model_directory: Path) -> BaseMetadata:
+    return BaseMetadata.of_directory(model_directory)
 
 
 @pytest.fixture

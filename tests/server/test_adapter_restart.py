@@ -13,9 +13,9 @@ import pytest
 
 from ift_serve.client import AsyncClient, ServerError
 from ift_serve.engine.adapters.kept_copies import keep
-from ift_serve.frontend.adapter_copies import Spool
+from ift_serve.frontend.adapter_copies import AdapterCopies
 from ift_serve.frontend.engine_client import EngineClient
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.folder import WatchedFolder
@@ -46,14 +46,14 @@ async def refusal(client: AsyncClient, adapter: str) -> ServerError:
 
 
 async def test_a_restart_loads_the_version_that_was_loaded_whatever_the_directory_holds_now(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path, tmp_path: Path,
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("IFT_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir(mode=0o700)
-    start = write_random(tmp_path / "start", facts, seed=5)
+    start = write_random(tmp_path / "start", metadata, seed=5)
     for name in ("one", "two"):
-        write_random(root / name, facts, seed=1)
+        write_random(root / name, metadata, seed=1)
     async with serving(server_config(adapter_roots=[root], adapters={"start": start}), process=True) as (
         server,
         client,
@@ -61,8 +61,8 @@ async def test_a_restart_loads_the_version_that_was_loaded_whatever_the_director
         await client.load_adapter("one", "one")
         await client.load_adapter("two", "two")
         before = {name: await answer(client, name) for name in ("one", "two", "start")}
-        write_random(root / "one", facts, seed=2)
-        write_random(start, facts, seed=6)
+        write_random(root / "one", metadata, seed=2)
+        write_random(start, metadata, seed=6)
         for file in (root / "two").iterdir():
             file.unlink()
         await kill(server)
@@ -75,10 +75,10 @@ async def test_a_restart_loads_the_version_that_was_loaded_whatever_the_director
 
 
 async def test_a_version_that_was_not_kept_and_is_gone_is_refused_and_not_replaced(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path
 ) -> None:
     for name in ("changed", "removed", "same"):
-        write_random(root / name, facts, seed=1)
+        write_random(root / name, metadata, seed=1)
     config = server_config(adapter_roots=[root], engine={"kept_adapter_bytes": 0})
     async with serving(config, process=True) as (server, client):
         folder = WatchedFolder(server.engine, root, interval=1.0)
@@ -86,7 +86,7 @@ async def test_a_version_that_was_not_kept_and_is_gone_is_refused_and_not_replac
             await folder.step()
             await folder.settle()
         same = await answer(client, "same")
-        write_random(root / "changed", facts, seed=2)
+        write_random(root / "changed", metadata, seed=2)
         (root / "removed").rename(root / ".removed")
         await kill(server)
         assert await answer(client, "same") == same
@@ -104,10 +104,10 @@ async def test_a_version_that_was_not_kept_and_is_gone_is_refused_and_not_replac
 
 
 async def test_past_the_caps_loads_are_refused_and_replacements_are_not(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path
 ) -> None:
     for seed in range(3):
-        write_random(root / f"a{seed}", facts, seed=seed)
+        write_random(root / f"a{seed}", metadata, seed=seed)
     async with serving(server_config(adapter_roots=[root], engine={"max_adapters": 2})) as (_, client):
         size = (await client.load_adapter("a0", "a0")).bytes
         await client.load_adapter("a1", "a1")
@@ -127,7 +127,7 @@ async def test_past_the_caps_loads_are_refused_and_replacements_are_not(
         assert len(loaded) == 2, "whichever two were read first"
         with pytest.raises(ServerError, match="max_adapter_bytes") as refused:
             await client.load_adapter("b", "a2")
-        assert refused.value.code == "RESOURCE_EXHAUSTED" and server.engine.load.adapter_bytes == 2 * size
+        assert refused.value.code == "RESOURCE_EXHAUSTED" and server.engine.stats.adapter_bytes == 2 * size
         assert (await client.load_adapter(loaded[1], "a2")).state == "ready"
         (root / loaded[0]).rename(root / ".gone")
         for _ in range(5):
@@ -157,8 +157,8 @@ async def test_what_calls_wait_for_is_loaded_first(tmp_path: Path) -> None:
         await until(lambda: len(client.adapters.all()) == 13)
 
 
-def test_no_more_is_kept_than_the_limit(facts: BaseFacts, root: Path, tmp_path: Path) -> None:
-    path = write_random(root / "one", facts, seed=1)
+def test_no_more_is_kept_than_the_limit(metadata: BaseMetadata, root: Path, tmp_path: Path) -> None:
+    path = write_random(root / "one", metadata, seed=1)
     size = sum(file.stat().st_size for file in path.iterdir() if file.name != "README.md")
     place = tmp_path / "kept"
     place.mkdir()
@@ -172,13 +172,13 @@ def test_no_more_is_kept_than_the_limit(facts: BaseFacts, root: Path, tmp_path: 
 def test_a_spool_that_a_killed_server_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IFT_CACHE_DIR", str(tmp_path))
     tmp_path.chmod(0o700)
-    alive = Spool(1 << 20)
+    alive = AdapterCopies(1 << 20)
     place, room = alive.place()
     assert room and Path(place).is_dir()
     left = Path(tempfile.mkdtemp(prefix="server-", dir=Path(place).parent))
     (left / "lock").touch()
     (left / "0123").mkdir()
-    other = Spool(1 << 20)
+    other = AdapterCopies(1 << 20)
     other.place()
     assert not left.exists() and Path(place).is_dir()
     other.close()
@@ -186,9 +186,9 @@ def test_a_spool_that_a_killed_server_left_is_removed(tmp_path: Path, monkeypatc
 
 
 async def test_a_trainers_other_files_do_not_count_as_the_adapters_bytes(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path
 ) -> None:
-    write_random(root / "a", facts, seed=1)
+    write_random(root / "a", metadata, seed=1)
     for name in ("optimizer.safetensors", "optimizer.pt"):
         (root / "a" / name).write_bytes(bytes(1 << 20))
     async with serving(server_config(adapter_roots=[root], engine={"max_adapter_bytes": 1 << 18})) as (_, client):

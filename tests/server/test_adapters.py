@@ -20,7 +20,7 @@ from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.engines.thread import local_engine
 from ift_serve.frontend.engine_client import EngineClient, EngineError
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.components.config import ComponentsConfig
 from ift_serve.server.adapter_service import AdapterRoots
 from ift_serve.server.app import Server
@@ -45,12 +45,12 @@ async def answer(client: AsyncClient, adapter: str = "", number: int = 0, tokens
 
 
 async def test_an_adapter_is_loaded_used_and_unloaded(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path
 ) -> None:
-    write_random(root / "one", facts, EVERYTHING, seed=1)
+    write_random(root / "one", metadata, EVERYTHING, seed=1)
     async with serving(server_config(adapter_roots=[root])) as (server, client):
         base, named = await answer(client)
-        assert named == "" and server.engine.load.adapter_bytes == 0
+        assert named == "" and server.engine.stats.adapter_bytes == 0
         loaded = await client.load_adapter("tuned", "one")
         assert loaded.state == "ready" and loaded.path == "one" and loaded.rank == 4
         assert set(loaded.components) == {"lora", *EVERYTHING.names}
@@ -59,23 +59,23 @@ async def test_an_adapter_is_loaded_used_and_unloaded(
         assert await answer(client, named) == (text, named)
         assert (await answer(client))[0] == base
         assert [a.version for a in await client.adapters()] == [loaded.version]
-        assert (await client.adapter("tuned")).bytes == loaded.bytes == server.engine.load.adapter_bytes > 0
+        assert (await client.adapter("tuned")).bytes == loaded.bytes == server.engine.stats.adapter_bytes > 0
         scores = await client.score(question(), ["the fox"], adapter="tuned")
         plain = await client.score(question(), ["the fox"])
         assert scores.adapter == named and scores.scores[0].log_prob != plain.scores[0].log_prob
         gone = await client.unload_adapter("tuned")
         assert [a.state for a in gone] == ["unloaded"]
-        assert server.engine.load.adapter_bytes == 0 and await client.adapters() == []
+        assert server.engine.stats.adapter_bytes == 0 and await client.adapters() == []
         with pytest.raises(ServerError, match="not loaded") as caught:
             await answer(client, "tuned")
         assert caught.value.code == "NOT_FOUND"
 
 
 async def test_reloading_under_load_fails_nothing_and_mixes_nothing(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path
 ) -> None:
     for seed in (1, 2):
-        write_random(root / f"v{seed}", facts, CONTEXT, seed=seed, rank=3 * seed)
+        write_random(root / f"v{seed}", metadata, CONTEXT, seed=seed, rank=3 * seed)
     config = server_config(adapter_roots=[root], engine={"max_sequences": 8, "total_blocks": 96})
     async with serving(config) as (_, client):
         solo: dict[tuple[str, int], str] = {}
@@ -114,9 +114,9 @@ async def test_reloading_under_load_fails_nothing_and_mixes_nothing(
 
 
 async def test_unloading_waits_for_requests_in_flight_and_no_longer_than_told(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path
 ) -> None:
-    write_random(root / "one", facts, seed=1)
+    write_random(root / "one", metadata, seed=1)
     async with serving(server_config(adapter_roots=[root])) as (_, client):
         await client.load_adapter("a", "one")
         stream = client.stream(question(), adapter="a", temperature=0.0, max_new_tokens=60, ignore_eos=True)
@@ -143,12 +143,12 @@ async def test_unloading_waits_for_requests_in_flight_and_no_longer_than_told(
 
 
 async def test_what_cannot_be_loaded_is_explained_and_the_old_version_serves_on(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path, tmp_path: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path, tmp_path: Path
 ) -> None:
-    write_random(root / "one", facts, seed=1)
-    broken = write_random(root / "broken", facts, seed=2)
+    write_random(root / "one", metadata, seed=1)
+    broken = write_random(root / "broken", metadata, seed=2)
     (broken / "adapter_model.safetensors").write_bytes(b"nothing of the kind")
-    write_random(tmp_path / "outside", facts, seed=3)
+    write_random(tmp_path / "outside", metadata, seed=3)
     (root / "link").symlink_to(tmp_path / "outside")
     async with serving(server_config(adapter_roots=[root])) as (_, client):
         version = (await client.load_adapter("a", "one")).version
@@ -168,10 +168,10 @@ async def test_what_cannot_be_loaded_is_explained_and_the_old_version_serves_on(
 
 
 async def test_watchers_see_every_change(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path
 ) -> None:
-    write_random(root / "one", facts, seed=1)
-    write_random(root / "two", facts, seed=2)
+    write_random(root / "one", metadata, seed=1)
+    write_random(root / "two", metadata, seed=2)
     async with serving(server_config(adapter_roots=[root])) as (_, client):
         await client.load_adapter("first", "one")
         changes: list[tuple[str, str]] = []
@@ -211,10 +211,10 @@ async def test_managing_adapters_takes_the_admin_role(
 
 
 async def test_more_adapters_than_slots_are_all_served(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path
 ) -> None:
     for seed in range(6):
-        write_random(root / f"a{seed}", facts, seed=seed)
+        write_random(root / f"a{seed}", metadata, seed=seed)
     config = server_config(adapter_roots=[root], engine={"adapter_slots": 2, "total_blocks": 96})
     async with serving(config) as (_, client):
         for seed in range(6):
@@ -226,9 +226,9 @@ async def test_more_adapters_than_slots_are_all_served(
 
 
 async def test_adapters_given_at_the_start_come_back_after_the_engine_died(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path
 ) -> None:
-    path = write_random(root / "one", facts, seed=1)
+    path = write_random(root / "one", metadata, seed=1)
     async with serving(server_config(adapters={"tuned": path}), process=True) as (server, client):
         before = await answer(client, "tuned")
         assert isinstance(server.engine, EngineClient) and server.engine.engine_pid is not None
@@ -256,9 +256,9 @@ async def test_a_watch_does_not_hold_up_the_servers_end(server_config: Callable[
 
 
 async def test_no_caller_can_take_an_id_that_loads_use(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path
 ) -> None:
-    write_random(root / "one", facts, seed=1)
+    write_random(root / "one", metadata, seed=1)
     async with serving(server_config(adapter_roots=[root])) as (server, client):
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
@@ -277,10 +277,10 @@ async def test_no_caller_can_take_an_id_that_loads_use(
 
 
 async def test_a_directory_swapped_for_a_link_after_the_check_is_refused(
-    facts: BaseFacts, root: Path, tmp_path: Path, model_directory: Path
+    metadata: BaseMetadata, root: Path, tmp_path: Path, model_directory: Path
 ) -> None:
-    write_random(root / "mine", facts, seed=1)
-    private = write_random(tmp_path / "private", facts, seed=2)
+    write_random(root / "mine", metadata, seed=1)
+    private = write_random(tmp_path / "private", metadata, seed=2)
     path, found = AdapterRoots([root]).find("mine")
     shutil.rmtree(path)
     path.symlink_to(private)

@@ -14,7 +14,7 @@ import pytest
 from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterState
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.frontend.engine_client import BaseEngineClient, EngineError
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.folder import WatchedFolder
 from tests.support.adapters import write_random
@@ -22,11 +22,11 @@ from tests.support.serving import serving
 
 
 async def test_a_watched_folder_is_kept_loaded(
-    server_config: Callable[..., ServerConfig], facts: BaseFacts, root: Path, tmp_path: Path
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path, tmp_path: Path
 ) -> None:
     async with serving(server_config()) as (server, client):
         folder = WatchedFolder(server.engine, root, interval=1.0)
-        write_random(root / "one", facts, seed=1)
+        write_random(root / "one", metadata, seed=1)
         (root / ".hidden").mkdir()
         await folder.step()
         await folder.settle()
@@ -34,7 +34,7 @@ async def test_a_watched_folder_is_kept_loaded(
         await folder.step()
         await folder.settle()
         first = (await client.adapter("one")).version
-        write_random(root / "one", facts, seed=2)
+        write_random(root / "one", metadata, seed=2)
         for _ in range(2):
             await folder.step()
             await folder.settle()

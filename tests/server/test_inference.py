@@ -184,12 +184,12 @@ async def test_a_repeated_prompt_is_reused(stub: Any) -> None:
 async def test_cancelling_frees_what_the_call_held(stub: Any, server: Server) -> None:
     call = stub.StreamGenerate(pb.StreamGenerateRequest(prompt=text_prompt(), sampling=greedy(240)))
     await call.read()
-    assert server.engine.load.running == 1
+    assert server.engine.stats.running == 1
     call.cancel()
     async with asyncio.timeout(5):
-        while server.engine.load.running or server._guard.in_flight:
+        while server.engine.stats.running or server._guard.in_flight:
             await stub.Tokenize(pb.TokenizeRequest(prompt=text_prompt()))
-    load = server.engine.load
+    load = server.engine.stats
     assert load.free_blocks + load.cached_blocks == load.total_blocks
 
 

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from ift_serve.client import AsyncClient, ServerError
-from ift_serve.engine.protocol.stats import EngineLoad
+from ift_serve.engine.protocol.stats import EngineStats
 from ift_serve.frontend.engine_client import EngineClient
 from ift_serve.frontend.engine_totals import EngineTotals
 from ift_serve.server.app import Server
@@ -117,7 +117,7 @@ async def test_calls_are_counted_by_the_way_they_ended(server_config: Callable[.
 
 def test_adapters_with_a_label_are_bounded() -> None:
     class Engine:
-        load = EngineLoad(adapter_users={f"a{n}@v": n + 1 for n in range(100)})
+        stats = EngineStats(adapter_users={f"a{n}@v": n + 1 for n in range(100)})
 
     family = EngineCollector(Engine())._adapters()  # type: ignore[arg-type]
     values = {sample.labels["adapter"]: sample.value for sample in family.samples}
@@ -132,6 +132,6 @@ def test_totals_add_up_over_the_lives_of_engines() -> None:
     for life in ([1, 3, 3], [2], [0, 5]):
         totals.begin()
         for count in life:
-            totals.take(EngineLoad(steps=count, step_seconds=0.5 * count, generated_tokens=10 * count))
+            totals.take(EngineStats(steps=count, step_seconds=0.5 * count, generated_tokens=10 * count))
     assert (totals.steps, totals.step_seconds, totals.generated_tokens) == (10, 5.0, 100)
     assert steps == [0.5] * 10

@@ -77,7 +77,7 @@ async def test_the_deadline_ends_all_windows(server_config: Make) -> None:
         # Another caller is served, and nothing of the text is left.
         await stub.Generate(pb.GenerateRequest(prompt=text_prompt(), sampling=greedy(2)), timeout=60)
         async with asyncio.timeout(60):
-            while server.engine.load.running or server.engine.load.waiting:  # noqa: ASYNC110 - nobody there could set an event
+            while server.engine.stats.running or server.engine.stats.waiting:  # noqa: ASYNC110 - nobody there could set an event
                 await asyncio.sleep(0.01)
         counted = server.metrics.registry.get_sample_value(
             "ift_calls_total", {"method": "Score", "code": "DEADLINE_EXCEEDED"}
@@ -93,7 +93,7 @@ async def test_a_restarting_engine_is_unavailable(server_config: Make) -> None:
     ):
         assert isinstance(server.engine, EngineClient) and server.engine.engine_pid is not None
         call = inference_pb2_grpc.InferenceServiceStub(channel).Score(MANY_WINDOWS, timeout=60)
-        while not server.engine.load.steps:  # noqa: ASYNC110 - nobody there could set an event
+        while not server.engine.stats.steps:  # noqa: ASYNC110 - nobody there could set an event
             await asyncio.sleep(0)
         os.kill(server.engine.engine_pid, signal.SIGKILL)
         code, _, delay = await _refusal(call)

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig
 
 from ift_serve.engine.adapters.registry import ReadAdapter
-from ift_serve.engine.adapters.tensors import TensorAdapterHost
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.engine.adapters.tensors import DeviceAdapterTensors
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.config import BaseReference, IftConfig
 from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
 from ift_serve.modeling.adapter_format.writer import write_adapter
@@ -26,7 +26,7 @@ EVERYTHING = ComponentsConfig(
 class MemoryHost:
     """The adapter host of a runner, with adapters from memory in place of directories."""
 
-    def __init__(self, host: TensorAdapterHost, weights: dict[str, AdapterWeights]) -> None:
+    def __init__(self, host: DeviceAdapterTensors, weights: dict[str, AdapterWeights]) -> None:
         self._host = host
         self._weights = weights
 
@@ -38,19 +38,22 @@ class MemoryHost:
         return getattr(self._host, name)
 
 
-def shape_of(facts: BaseFacts) -> BaseShape:
+def shape_of(metadata: BaseMetadata) -> BaseShape:
     """The dimensions that components depend on."""
     return BaseShape(
-        hidden_size=facts.hidden_size, layers=facts.layers, heads=facts.heads, vocabulary_size=facts.vocabulary_size
+        hidden_size=metadata.hidden_size,
+        layers=metadata.layers,
+        heads=metadata.heads,
+        vocabulary_size=metadata.vocabulary_size,
     )
 
 
 def random_components(
-    facts: BaseFacts, config: ComponentsConfig, *, seed: int, size: float = 0.3
+    metadata: BaseMetadata, config: ComponentsConfig, *, seed: int, size: float = 0.3
 ) -> InstructionComponents:
     """Components of which every parameter is far from its start."""
     torch.manual_seed(seed)
-    components = InstructionComponents(config, shape_of(facts))
+    components = InstructionComponents(config, shape_of(metadata))
     with torch.no_grad():
         for parameter in components.parameters():
             parameter.add_(torch.randn_like(parameter) * size)
@@ -58,16 +61,21 @@ def random_components(
 
 
 def random_weights(
-    facts: BaseFacts, config: ComponentsConfig | None = None, *, seed: int, rank: int = 4, targets: tuple[str, ...] = ()
+    metadata: BaseMetadata,
+    config: ComponentsConfig | None = None,
+    *,
+    seed: int,
+    rank: int = 4,
+    targets: tuple[str, ...] = (),
 ) -> AdapterWeights:
     """An adapter with LoRA on the linear layers whose names end in ``targets``, and random components."""
     config = config or ComponentsConfig()
-    components = random_components(facts, config, seed=seed)
+    components = random_components(metadata, config, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     lora = {}
-    for path in sorted(facts.linears):
+    for path in sorted(metadata.linears):
         if path.rsplit(".", 1)[-1] in targets:
-            outputs, inputs = facts.shapes[f"{path}.weight"]
+            outputs, inputs = metadata.shapes[f"{path}.weight"]
             a = torch.randn(rank, inputs, generator=generator) / inputs**0.5
             b = torch.randn(outputs, rank, generator=generator) / rank**0.5
             lora[path] = LoraModule(a, b, 0.7)
@@ -76,17 +84,17 @@ def random_weights(
 
 
 def write_random(
-    directory: Path, facts: BaseFacts, config: ComponentsConfig | None = None, *, seed: int, rank: int = 4,
+    directory: Path, metadata: BaseMetadata, config: ComponentsConfig | None = None, *, seed: int, rank: int = 4,
     targets: tuple[str, ...] = ("q_proj", "down_proj"),
 ) -> Path:  # fmt: skip
     """The same as a directory."""
-    weights = random_weights(facts, config, seed=seed, rank=rank, targets=targets)
+    weights = random_weights(metadata, config, seed=seed, rank=rank, targets=targets)
     tensors = {}
     for path, module in weights.lora.items():
         tensors[f"base_model.model.{path}.lora_A.weight"] = module.a
         tensors[f"base_model.model.{path}.lora_B.weight"] = module.b
     fields = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets), task_type="CAUSAL_LM").to_dict()
-    base = BaseReference(fingerprint=facts.fingerprint, architecture=facts.architecture, shape=shape_of(facts))
+    base = BaseReference(fingerprint=metadata.fingerprint, architecture=metadata.architecture, shape=shape_of(metadata))
     write_adapter(
         directory, peft_fields=fields if tensors else None, peft_tensors=tensors,
         config=IftConfig(base=base, components=weights.components), extras=weights.extras, card="# Random\n",

@@ -17,7 +17,7 @@ from ift_serve.engine.core.step import AdaptedPrompt, SamplingRow, SequenceStep,
 from ift_serve.engine.protocol.generate import SamplingParams
 from ift_serve.engine.runner.model_runner import ModelRunner
 from ift_serve.engine.runner.serving_check import ServingCheck
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.components.config import ComponentsConfig
 from ift_serve.modeling.decoder.decoder import Decoder
 from tests.support.adapters import random_weights
@@ -61,7 +61,7 @@ if __name__ == "__main__":
         warm = len(compiled)
         components = ComponentsConfig(instruction_encoder=16, attention_bias=True)
         weights = random_weights(
-            BaseFacts.of_directory(path), components, seed=1, targets=("q_proj", "v_proj", "down_proj")
+            BaseMetadata.of_directory(path), components, seed=1, targets=("q_proj", "v_proj", "down_proj")
         )
         host = runner.adapters
         host.keep("a", host.take(weights).tensors)

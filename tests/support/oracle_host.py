@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from zlib import crc32
 
-from ift_serve.engine.adapters.registry import AdapterFacts, ReadAdapter
+from ift_serve.engine.adapters.registry import AdapterMetadata, ReadAdapter
 
 
 class OracleHost:
@@ -32,8 +32,8 @@ class OracleHost:
             raise ValueError(f"{path}: nothing but noise")
         heads = path.startswith("heads")
         version = f"{crc32(path.encode()):016x}"[:16]
-        facts = AdapterFacts(version, 4, ["lora"], 1000, heads, not heads, path.startswith("whole"))
-        return ReadAdapter(facts, path)
+        metadata = AdapterMetadata(version, 4, ["lora"], 1000, heads, not heads, path.startswith("whole"))
+        return ReadAdapter(metadata, path)
 
     def keep(self, key: str, tensors: str) -> None:
         assert key not in self.resident

@@ -102,9 +102,9 @@ class SpinningCore(EngineCore):
     """Finds work and does none of it from its third step on."""
 
     def step(self) -> StepOutputs:
-        if self.load().steps < 2:
+        if self.stats().steps < 2:
             return super().step()
-        return StepOutputs(outputs=[], load=self.load())
+        return StepOutputs(outputs=[], stats=self.stats())
 
 
 RUNNERS: dict[str, type[PagedOracle]] = {
@@ -122,7 +122,7 @@ def build(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
         os.kill(os.getpid(), signal.SIGSTOP)
     kind = SpinningCore if config.model == "spinning" else EngineCore
     runner = RUNNERS.get(config.model, PagedOracle)(config.total_blocks or 512)
-    return kind(runner, config, STRATEGIES, adapter_host=OracleHost(config.adapter_slots)), runner.description
+    return kind(runner, config, STRATEGIES, adapter_tensors=OracleHost(config.adapter_slots)), runner.description
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.config import BaseReference
 from ift_serve.modeling.adapter_format.reader import shape_of
 from ift_serve.modeling.components.instruction_components import InstructionComponents
@@ -21,7 +21,7 @@ from ift_training.settings import TrainerSettings
 
 @dataclass(slots=True)
 class Built:
-    """A model to train, and the facts of its base that its adapter names."""
+    """A model to train, and the metadata of its base that its adapter names."""
 
     model: InstructionModel
     reference: BaseReference
@@ -67,7 +67,7 @@ def build_model(
     from transformers import set_seed
 
     set_seed(seed)
-    facts = BaseFacts.of_directory(Path(base_directory))
+    metadata = BaseMetadata.of_directory(Path(base_directory))
     # Master weights of what is trained are float32; the forward pass runs in settings.precision.
     shown = hub_id or base_directory
     base, _, _ = load_whole(
@@ -80,10 +80,10 @@ def build_model(
     wrapped = _with_lora(base, settings) if settings.lora.rank else base
     components = None
     if settings.components.names:
-        components = InstructionComponents(settings.components, shape_of(facts))
+        components = InstructionComponents(settings.components, shape_of(metadata))
     balance = TaskBalance(tasks, settings.losses.task_weights)
     model = InstructionModel(wrapped, components, balance, represents=settings.losses.representation > 0)
-    reference = BaseReference(fingerprint=facts.fingerprint, architecture=facts.architecture, shape=shape_of(facts))
+    reference = BaseReference(fingerprint=metadata.fingerprint, architecture=metadata.architecture, shape=shape_of(metadata))
     return Built(model, reference, base_directory)
 
 

@@ -113,7 +113,7 @@ def read(model: InstructionModel, directory: Path, settings: TrainerSettings) ->
     return found
 
 
-def facts(model: InstructionModel, settings: TrainerSettings) -> dict[str, str]:
+def metadata(model: InstructionModel, settings: TrainerSettings) -> dict[str, str]:
     """What decides how trained tensors are read, by field of a recipe."""
     fields = {"trainer.components": settings.components.model_dump_json()}
     if (peft := peft_fields(model)) is not None:
@@ -135,10 +135,10 @@ def _check_settings(model: InstructionModel, directory: Path, settings: TrainerS
     except (OSError, ValueError) as error:
         raise ValueError(f"{directory}: cannot be read: {error}") from error
     saved["trainer.components"] = config.components.model_dump_json()
-    check_facts(str(directory), saved, facts(model, settings))
+    check_metadata(str(directory), saved, metadata(model, settings))
 
 
-def check_facts(where: str, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
+def check_metadata(where: str, saved: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Raise ValueError, naming the first field in which two runs differ."""
     for field in sorted(saved.keys() | now.keys()):
         if saved.get(field) != now.get(field):

@@ -60,7 +60,7 @@ def _measure(recipe: Recipe, data: TrainingData, output: Path, count: int, *, pr
     built.model.eval()
     places = track(range(count), "measuring", console=Console(quiet=not progress), transient=True)
     found = fisher_information(built.model, _losses(built.model, data.train, recipe, places))
-    save_fisher(output, built.model, found, checkpoint.facts(built.model, recipe.trainer))
+    save_fisher(output, built.model, found, checkpoint.metadata(built.model, recipe.trainer))
     return {"output": str(output), "examples": count, "parameters": sum(f.numel() for f in found.values())}
 
 

@@ -55,7 +55,7 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         self.evaluation_collator = evaluation_collator
         self._penalty: EwcPenalty | None = None
         if (ewc := settings.losses.ewc).fisher is not None:
-            penalty = EwcPenalty(built.model, ewc.fisher, ewc.weight, checkpoint.facts(built.model, settings))
+            penalty = EwcPenalty(built.model, ewc.fisher, ewc.weight, checkpoint.metadata(built.model, settings))
             checkpoint.place(built.model, penalty.anchor)
             self._penalty = penalty if ewc.weight else None
         self._batches_of_step = 1

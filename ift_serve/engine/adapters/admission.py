@@ -20,7 +20,7 @@ class Residency(Protocol):
     def exit(self, adapter: AdapterVersion) -> None: ...
 
 
-class AdapterGate:
+class AdapterAdmission:
     """A request holds its adapter's slot while any of its tokens have blocks.
 
     Of the requests that found no slot, the first by rank (see ``shares``) is served next, and

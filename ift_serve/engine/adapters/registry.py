@@ -27,7 +27,7 @@ _LARGEST_CONVERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterFacts:
+class AdapterMetadata:
     """What the engine must know of an adapter that was read.
 
     ``shares_cache``: keys and values are the base model's. ``uses_segments``: they depend on the prompt's segments;
@@ -48,11 +48,11 @@ class AdapterFacts:
 class ReadAdapter:
     """What came of reading a directory. ``tensors`` is the host's own."""
 
-    facts: AdapterFacts
+    metadata: AdapterMetadata
     tensors: Any
 
 
-class AdapterHost(Protocol):
+class AdapterTensors(Protocol):
     """The side that has the tensors."""
 
     @property
@@ -96,7 +96,7 @@ class AdapterVersion:
 
     name: str
     path: str
-    facts: AdapterFacts
+    metadata: AdapterMetadata
     state: AdapterState = AdapterState.READY
     users: int = 0
     slot: int = 0
@@ -105,22 +105,22 @@ class AdapterVersion:
     @property
     def key(self) -> str:
         """``name@version``."""
-        return f"{self.name}@{self.facts.version}"
+        return f"{self.name}@{self.metadata.version}"
 
     def info(self, message: str = "") -> AdapterInfo:
         """For clients."""
-        facts = self.facts
+        metadata = self.metadata
         return AdapterInfo(
-            name=self.name, version=facts.version, state=self.state, path=self.path, components=facts.components,
-            rank=facts.rank, bytes=facts.bytes, in_flight=self.users, message=message,
+            name=self.name, version=metadata.version, state=self.state, path=self.path, components=metadata.components,
+            rank=metadata.rank, bytes=metadata.bytes, in_flight=self.users, message=message,
         )  # fmt: skip
 
     def cache_root(self, token_ids: list[int], segment_ids: bytes) -> bytes:
         """The root of the prompt's block hashes: no two versions share a prefix; heads alone share the base's."""
-        if self.facts.shares_cache:
+        if self.metadata.shares_cache:
             return root_digest("")
         instruction = b""
-        if self.facts.uses_instruction:
+        if self.metadata.uses_instruction:
             ids = [t for t, segment in zip(token_ids, segment_ids, strict=False) if segment == _INSTRUCTION]
             instruction = blake2b(repr(ids).encode(), digest_size=16).digest()
         return root_digest(f"{self.key}/{instruction.hex()}")
@@ -138,7 +138,7 @@ class AdapterLimits:
         if self.count and len(others) >= self.count:
             text = f"{len(others)} adapters are loaded, as many as this server keeps (max_adapters); unload one first"
             raise RefusedError(FailureKind.OVERLOADED, text)
-        total = sum(other.facts.bytes for other in others) + size
+        total = sum(other.metadata.bytes for other in others) + size
         if self.bytes and total > self.bytes:
             text = (
                 f"with {name} the loaded adapters would take {_mib(total)}, and this server keeps {_mib(self.bytes)} "
@@ -163,7 +163,7 @@ class AdapterRegistry:
     """Loads, resolves and unloads. ``step`` must be called before each step of the engine; see ``busy``."""
 
     def __init__(
-        self, host: AdapterHost, clock: Callable[[], float] = time.monotonic, *, limits: AdapterLimits | None = None,
+        self, host: AdapterTensors, clock: Callable[[], float] = time.monotonic, *, limits: AdapterLimits | None = None,
         patience: float = 60.0,
     ) -> None:  # fmt: skip
         self._host = host
@@ -203,9 +203,9 @@ class AdapterRegistry:
         """Read an adapter and keep a copy of its files. In a thread of the loader."""
         self._limits.check_files(message.path)
         read = self._host.read(message.path, message.root)
-        if message.keep_in and (not message.version or message.version == read.facts.version):
+        if message.keep_in and (not message.version or message.version == read.metadata.version):
             try:
-                keep(message.path, message.root, read.facts.version, message.keep_in, message.keep_bytes)
+                keep(message.path, message.root, read.metadata.version, message.keep_in, message.keep_bytes)
             except Exception as error:
                 _log.warning("adapter %s is not kept for a restart: %s", message.name, error)
         return read
@@ -218,7 +218,7 @@ class AdapterRegistry:
     def unload(self, message: UnloadAdapter) -> None:
         """Refuse new requests for ``name`` or ``name@version``; free it when those in flight are done."""
         name, _, version = message.reference.partition("@")
-        found = [v for v in self._versions.get(name, []) if version in ("", v.facts.version)]
+        found = [v for v in self._versions.get(name, []) if version in ("", v.metadata.version)]
         if not found:
             text = f"{message.reference!r} is not loaded"
             self._replies.append(_failed(message.request_id, FailureKind.NOT_FOUND, text, "name"))
@@ -237,7 +237,7 @@ class AdapterRegistry:
             return None
         name, _, version = reference.partition("@")
         for adapter in reversed(self._versions.get(name, [])):
-            if adapter.state is AdapterState.READY and version in ("", adapter.facts.version):
+            if adapter.state is AdapterState.READY and version in ("", adapter.metadata.version):
                 return adapter
         known = ", ".join(sorted(v.name for v in self.ready())) or "none"
         raise RefusedError(FailureKind.NOT_FOUND, f"adapter: {reference!r} is not loaded; loaded: {known}", "adapter")
@@ -250,7 +250,7 @@ class AdapterRegistry:
     @property
     def bytes(self) -> int:
         """Host memory of all resident versions."""
-        return sum(v.facts.bytes for versions in self._versions.values() for v in versions)
+        return sum(v.metadata.bytes for versions in self._versions.values() for v in versions)
 
     @property
     def loading(self) -> bool:
@@ -307,7 +307,7 @@ class AdapterRegistry:
         ]  # fmt: skip
         return late
 
-    def take_news(self) -> tuple[list[AdapterReply | RequestFailed], list[AdapterInfo]]:
+    def take_changes(self) -> tuple[list[AdapterReply | RequestFailed], list[AdapterInfo]]:
         """Replies to calls, and every change since the last time."""
         replies, events = self._replies, self._events
         self._replies, self._events = [], []
@@ -320,19 +320,19 @@ class AdapterRegistry:
             self._refuse(message, kind, str(outcome.error) or type(outcome.error).__name__)
             return
         read: ReadAdapter = outcome.result
-        facts = read.facts
-        if message.version and message.version != facts.version:
+        metadata = read.metadata
+        if message.version and message.version != metadata.version:
             self._refuse(message, FailureKind.NOT_FOUND, f"version {message.version} is gone: the files have changed")
             return
         try:
-            self._limits.check(message.name, self._others(message.name), facts.bytes)
+            self._limits.check(message.name, self._others(message.name), metadata.bytes)
         except RefusedError as error:
             self._refuse(message, error.kind, error.message)
             return
         versions = self._versions.setdefault(message.name, [])
-        same = next((v for v in versions if v.facts.version == facts.version), None)
+        same = next((v for v in versions if v.metadata.version == metadata.version), None)
         if same is None:
-            adapter = AdapterVersion(message.name, message.shown_path, facts)
+            adapter = AdapterVersion(message.name, message.shown_path, metadata)
             self._host.keep(adapter.key, read.tensors)
             versions.append(adapter)
         else:

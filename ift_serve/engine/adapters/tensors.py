@@ -13,9 +13,9 @@ from torch.nn.functional import linear
 
 from ift_kernels.lora import LoraRows, group_rows
 from ift_kernels.lora_add import lora_add
-from ift_serve.engine.adapters.registry import AdapterFacts, ReadAdapter
+from ift_serve.engine.adapters.registry import AdapterMetadata, ReadAdapter
 from ift_serve.engine.core.step import AdaptedPrompt, SequenceStep
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights
 from ift_serve.modeling.components.config import BaseShape
 from ift_serve.modeling.components.instruction_components import InstructionComponents
@@ -35,13 +35,13 @@ _REMEMBERED_PROMPTS = 1024
 _CPU_TILE, _GPU_TILE = 4, 16
 
 
-class TensorAdapterHost:
-    """The ``AdapterHost`` of a model runner (see ``registry``). Only ``read`` runs in another thread."""
+class DeviceAdapterTensors:
+    """The ``AdapterTensors`` of a model runner (see ``registry``). Only ``read`` runs in another thread."""
 
     def __init__(
         self,
         model: LoadedModel,
-        facts: BaseFacts,
+        metadata: BaseMetadata,
         decoder: Decoder,
         *,
         slots: int,
@@ -51,7 +51,7 @@ class TensorAdapterHost:
     ) -> None:
         geometry = model.geometry
         self.slots = slots
-        self._facts = facts
+        self._metadata = metadata
         self._decoder = decoder
         self._max_rank = max_rank
         self._dtype = model.dtype
@@ -69,7 +69,7 @@ class TensorAdapterHost:
         embeddings = model.model.get_input_embeddings()  # type: ignore[operator]
         self._embedding_scale = float(getattr(embeddings, "embed_scale", 1.0))
         vocabulary, hidden = int(model.config.vocab_size), int(model.config.hidden_size)
-        head = AdaptableLinear((facts.head_path,), hidden, (0, vocabulary))
+        head = AdaptableLinear((metadata.head_path,), hidden, (0, vocabulary))
         self._head = head
         self._base_embedding: Tensor = embeddings.weight
         self.tables = AdapterTables(
@@ -83,30 +83,30 @@ class TensorAdapterHost:
         self._states: OrderedDict[int, tuple[Tensor, float]] = OrderedDict()
 
     def read(self, path: str, root: str) -> ReadAdapter:
-        """See :class:`ift_serve.engine.adapters.registry.AdapterHost`. Raises AdapterError."""
+        """See :class:`ift_serve.engine.adapters.registry.AdapterTensors`. Raises AdapterError."""
         from ift_serve.modeling.adapter_format.reader import read_adapter
 
         torch.set_num_threads(1)  # of this thread only: the engine's keep theirs
-        return self.take(read_adapter(Path(path), self._facts, Path(root) if root else None, self._max_rank))
+        return self.take(read_adapter(Path(path), self._metadata, Path(root) if root else None, self._max_rank))
 
     def take(self, weights: AdapterWeights) -> ReadAdapter:
         """Lay out what was read. Raises AdapterError for what batches cannot do."""
         prepared = prepare(
-            weights, self._adaptable, self._shape, embedding_path=self._facts.embedding_path,
+            weights, self._adaptable, self._shape, embedding_path=self._metadata.embedding_path,
             head=self._head, base_linear=self._decoder.base_linear, base_embedding=lambda: self._base_embedding,
             dtype=self._dtype, device=str(self._device), embedding_scale=self._embedding_scale,
         )  # fmt: skip
         if prepared.changes_head and not self._decoder.head_adaptable:
             raise AdapterError(
-                f"{self._facts.head_path}: {self._facts.architecture} changes hidden states before its head multiplies "
-                "them, so adapters of the head are not served on it; train without the head"
+                f"{self._metadata.head_path}: {self._metadata.architecture} changes hidden states before its head "
+                "multiplies them, so adapters of the head are not served on it; train without the head"
             )
         paths = [linear.paths for linear in self._adaptable]
-        check_sizes(prepared, paths, self._facts.head_path, self._facts.embedding_path)
+        check_sizes(prepared, paths, self._metadata.head_path, self._metadata.embedding_path)
         components = weights.components
         below_head = any(any(part is not None for part in parts) for parts in prepared.linears)
         changes = below_head or prepared.changes_embeddings or components.changes_cache
-        facts = AdapterFacts(
+        metadata = AdapterMetadata(
             version=weights.version,
             rank=weights.rank,
             components=[*(["lora"] if weights.lora else []), *components.names],
@@ -116,14 +116,14 @@ class TensorAdapterHost:
             uses_instruction=components.uses_instruction_vector,
             end_ids=tuple(weights.config.end_ids) if weights.config is not None else (),
         )
-        return ReadAdapter(facts, prepared)
+        return ReadAdapter(metadata, prepared)
 
     def keep(self, key: str, tensors: PreparedAdapter) -> None:
-        """See :class:`ift_serve.engine.adapters.registry.AdapterHost`."""
+        """See :class:`ift_serve.engine.adapters.registry.AdapterTensors`."""
         self._resident[key] = tensors
 
     def place(self, key: str, slot: int) -> None:
-        """See :class:`ift_serve.engine.adapters.registry.AdapterHost`."""
+        """See :class:`ift_serve.engine.adapters.registry.AdapterTensors`."""
         adapter = self._placed[slot] = self._resident[key]
         self._scales.pop(slot, None)
         if adapter.scales:
@@ -132,7 +132,7 @@ class TensorAdapterHost:
         self._linears = self.tables.linears
 
     def forget(self, key: str, slot: int | None) -> None:
-        """See :class:`ift_serve.engine.adapters.registry.AdapterHost`."""
+        """See :class:`ift_serve.engine.adapters.registry.AdapterTensors`."""
         del self._resident[key]
         if slot is not None:
             del self._placed[slot]

@@ -48,7 +48,7 @@ class RequestControl:
             child.tokens[-1] = replace_last
             self._replace_record(child, replace_last)
         if candidate != HIDDEN:
-            request.dirty.append(child)
+            request.unsent.append(child)
         self._scheduler.fork(parent, child)
         return child
 
@@ -76,8 +76,8 @@ class RequestControl:
             sequence.overridden = True
         for token_id in token_ids[: request.length_limit - len(sequence.tokens)]:
             sequence.append(SampledToken(token_id, FORCED, []), request.strategy.records)
-        if sequence.candidate != HIDDEN and sequence not in request.dirty:
-            request.dirty.append(sequence)
+        if sequence.candidate != HIDDEN and sequence not in request.unsent:
+            request.unsent.append(sequence)
 
     def stop(self, branch: Branch, reason: FinishReason = FinishReason.STOP) -> None:
         sequence = cast(Sequence, branch)
@@ -90,8 +90,8 @@ class RequestControl:
         sequence.ended = reason
         request.live.remove(sequence)
         self._scheduler.remove(sequence)
-        if sequence.candidate != HIDDEN and sequence not in request.dirty:
-            request.dirty.append(sequence)
+        if sequence.candidate != HIDDEN and sequence not in request.unsent:
+            request.unsent.append(sequence)
 
     def finish(self, reason: FinishReason = FinishReason.STOP) -> None:
         for sequence in list(self._request.live):
@@ -103,7 +103,7 @@ class RequestControl:
         if sequence.candidate != HIDDEN:
             raise ValueError("reveal: the sequence is a candidate already")
         sequence.candidate = candidate
-        self._request.dirty.append(sequence)
+        self._request.unsent.append(sequence)
 
     def set_temperature(self, branch: Branch, temperature: float) -> None:
         row = cast(Sequence, branch).row

@@ -9,8 +9,14 @@ from itertools import count
 from math import isnan
 from typing import Protocol
 
-from ift_serve.engine.adapters.admission import AdapterGate
-from ift_serve.engine.adapters.registry import AdapterHost, AdapterLimits, AdapterRegistry, AdapterVersion, NoAdapters
+from ift_serve.engine.adapters.admission import AdapterAdmission
+from ift_serve.engine.adapters.registry import (
+    AdapterLimits,
+    AdapterRegistry,
+    AdapterTensors,
+    AdapterVersion,
+    NoAdapters,
+)
 from ift_serve.engine.cache.block_tables import BlockTables
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.control import RequestControl
@@ -26,9 +32,9 @@ from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.progress import WARM_UP_TOKENS, Progress
 from ift_serve.engine.protocol.results import FailureKind, FinishReason, RequestFailed
 from ift_serve.engine.protocol.score import ScoreOutput, ScoreRequest
-from ift_serve.engine.protocol.stats import EngineLoad
+from ift_serve.engine.protocol.stats import EngineStats
 from ift_serve.engine.protocol.wire import StepOutputs
-from ift_serve.engine.scheduling.completion_rate import Pace
+from ift_serve.engine.scheduling.completion_rate import CompletionRate
 from ift_serve.engine.scheduling.deadlines import Deadlines
 from ift_serve.engine.scheduling.scheduler import Scheduler
 from ift_serve.sharing.places import Places
@@ -70,7 +76,7 @@ class EngineCore:
         config: EngineConfig,
         strategies: Strategies,
         clock: Callable[[], float] = time.monotonic,
-        adapter_host: AdapterHost | None = None,
+        adapter_tensors: AdapterTensors | None = None,
     ) -> None:
         self._runner = runner
         self._clock = clock
@@ -80,23 +86,23 @@ class EngineCore:
         self._places = Places(2 * config.max_waiting)
         self._tables = BlockTables(runner.total_blocks, runner.block_size, config.prefix_caching)
         self._adapters = AdapterRegistry(
-            adapter_host or NoAdapters(), clock, patience=config.patience,
+            adapter_tensors or NoAdapters(), clock, patience=config.patience,
             limits=AdapterLimits(config.max_adapters, config.max_adapter_bytes or available_memory() // 2),
         )  # fmt: skip
-        self._gate = AdapterGate(self._adapters)
+        self._admission = AdapterAdmission(self._adapters)
         self._scheduler = Scheduler(
-            self._tables, config.max_batch_tokens, config.max_sequences, self._gate, self._places
+            self._tables, config.max_batch_tokens, config.max_sequences, self._admission, self._places
         )
         self._validator = RequestValidator(self._model, runner.block_size, runner.total_blocks)
         self._requests: dict[str, Request] = {}
         self._deadlines = Deadlines()
         self._numbers = count()
         self._outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed] = []
-        self._touched: list[Generation] = []
+        self._with_new_tokens: list[Generation] = []
         self._progress = Progress()
         self._failures = 0
         self._woken = False
-        self._pace = Pace(clock())
+        self._completion_rate = CompletionRate(clock())
         self._prompt_tokens = self._generated_tokens = self._steps = self._batch_tokens = 0
         self._step_seconds = 0.0
 
@@ -118,7 +124,7 @@ class EngineCore:
         self._validator.check(message)
         places = self._places
         if not places.has_room(message.client):
-            soon = self._pace.seconds_for(self._max_waiting / 4)
+            soon = self._completion_rate.seconds_for(self._max_waiting / 4)
             text = f"{places.held(message.client)} requests of this caller and {places.taken} of all wait already"
             raise RefusedError(FailureKind.OVERLOADED, text, "", soon)
         now = self._clock()
@@ -142,7 +148,7 @@ class EngineCore:
             request = Generation(
                 message, number, accounts.open(message.client, is_owed=is_owed), now, strategy, adapter
             )
-            ends = [*self._model.eos_ids, *message.end_ids, *(adapter.facts.end_ids if adapter is not None else ())]
+            ends = [*self._model.eos_ids, *message.end_ids, *(adapter.metadata.end_ids if adapter is not None else ())]
             request.set_limits(ends, self._model.context_length)
             request.control = RequestControl(request, self._scheduler)
         else:
@@ -231,16 +237,16 @@ class EngineCore:
         if batch.sequences:
             self._execute(batch)
             self._step_seconds += self._clock() - started
-        for request in self._touched:
-            request.touched = False
+        for request in self._with_new_tokens:
+            request.has_new_tokens = False
             self._outputs += candidate_outputs(request)
-        self._touched.clear()
-        replies, changes = self._adapters.take_news()
+        self._with_new_tokens.clear()
+        replies, changes = self._adapters.take_changes()
         self._outputs += replies
         outputs, self._outputs = self._outputs, []
         if batch.sequences or outputs or changes:
             self._progress.work()
-        return StepOutputs(outputs=outputs, load=self.load(), adapters=changes)
+        return StepOutputs(outputs=outputs, stats=self.stats(), adapters=changes)
 
     def _end_drained(self) -> None:
         """Take in finished loads; end the requests of versions whose time to drain is over."""
@@ -248,12 +254,12 @@ class EngineCore:
             for request in [r for r in self._requests.values() if r.adapter is version]:
                 self._fail(request, FailureKind.CANCELLED, f"adapter {version.key} was unloaded")
 
-    def load(self) -> EngineLoad:
+    def stats(self) -> EngineStats:
         """A snapshot."""
         blocks, scheduler = self._tables.blocks, self._scheduler
-        return EngineLoad(
+        return EngineStats(
             waiting=scheduler.waiting_requests,
-            running=len(scheduler.running) + len(scheduler.parked),
+            running=len(scheduler.running) + len(scheduler.preempted),
             free_blocks=blocks.free,
             total_blocks=blocks.total,
             cached_blocks=blocks.cached,
@@ -271,7 +277,7 @@ class EngineCore:
     def check_integrity(self) -> None:
         """Raise AssertionError unless every block and sequence is accounted for. For tests."""
         self._scheduler.check_integrity()
-        placed = {id(s) for s in (*self._scheduler.running, *self._scheduler.parked)}
+        placed = {id(s) for s in (*self._scheduler.running, *self._scheduler.preempted)}
         live = {id(s) for request in self._requests.values() if request.admitted for s in request.live}
         assert placed == live, "a live sequence has no place, or an ended one has"
 
@@ -315,7 +321,7 @@ class EngineCore:
                     self._fail_unsound(request)
                     continue
                 sequence.take_scores(scored)
-            if sequence.held_back and sequence.computed == sequence.goal and sequence.ended is None:
+            if sequence.deferred and sequence.computed == sequence.goal and sequence.ended is None:
                 self._reach_goal(sequence)
         self._batch_tokens = total
         self._scheduler.accounts.advance(total)
@@ -328,16 +334,16 @@ class EngineCore:
             self._fail_unsound(request)
             return
         strategy, control = request.strategy, request.control
-        if not request.touched:
-            request.touched = True
-            self._touched.append(request)
+        if not request.has_new_tokens:
+            request.has_new_tokens = True
+            self._with_new_tokens.append(request)
             if not request.first_token:
                 request.first_token = now
                 self._prompt_tokens += request.prompt_length
         sequence.append(token, strategy.records)
         self._generated_tokens += 1
-        if sequence.candidate != HIDDEN and sequence not in request.dirty:
-            request.dirty.append(sequence)
+        if sequence.candidate != HIDDEN and sequence not in request.unsent:
+            request.unsent.append(sequence)
         reason = request.end_reason(token.token_id, len(sequence.tokens))
         try:
             strategy.on_token(control, sequence, token, reason)
@@ -394,8 +400,8 @@ class EngineCore:
         """End a request that sends nothing more, running or waiting."""
         for sequence in list(request.live):
             self._drop(sequence, FinishReason.CANCELLED)
-        request.dirty.clear()
-        request.silent = True
+        request.unsent.clear()
+        request.suppress_output = True
         self._close(request)
 
     def _fail(self, request: Request, kind: FailureKind, message: str) -> None:
@@ -412,10 +418,10 @@ class EngineCore:
         request.done = True
         if not request.admitted:
             self._scheduler.withdraw(request)
-        self._gate.end(request)
+        self._admission.end(request)
         if request.adapter is not None:
             self._adapters.leave(request.adapter)
         del self._requests[request.request_id]
         self._scheduler.accounts.close(request.account)
-        self._pace.note(self._clock())
+        self._completion_rate.note(self._clock())
         self._deadlines.sweep(len(self._requests))

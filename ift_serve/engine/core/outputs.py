@@ -14,22 +14,22 @@ message with all of a large answer would hold up both processes."""
 
 
 def _unsent_entries(request: Generation) -> int:
-    return sum(len(sequence.statistics) for sequence in request.dirty) * (1 + request.sampling.top_logprobs)
+    return sum(len(sequence.statistics) for sequence in request.unsent) * (1 + request.sampling.top_logprobs)
 
 
 def candidate_outputs(request: Generation) -> list[CandidateOutput]:
-    """The unsent tokens of every candidate touched; empties the request's ``dirty`` list."""
+    """The unsent tokens of every candidate touched; empties the request's ``unsent`` list."""
     finished = request.done
     if request.whole and not finished and _unsent_entries(request) < _LARGE:
         return []
-    dirty, request.dirty = request.dirty, []
-    if not dirty:
-        return [_closing(request)] if finished and not request.silent else []
+    unsent, request.unsent = request.unsent, []
+    if not unsent:
+        return [_closing(request)] if finished and not request.suppress_output else []
     usage = request.usage() if finished or not request.counted_first else None
     request.counted_first = True
     outputs = []
-    last = len(dirty) - 1
-    for index, sequence in enumerate(dirty):
+    last = len(unsent) - 1
+    for index, sequence in enumerate(unsent):
         carries = usage is not None and (index == last if finished else index == 0)
         token_ids, statistics, top_log_probs = _unsent(sequence, request)
         outputs.append(

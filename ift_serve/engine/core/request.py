@@ -50,11 +50,11 @@ class Request(ABC):
         self.root = root_digest("")
         self.adapted_prompt: AdaptedPrompt | None = None
         if adapter is not None:
-            if adapter.facts.uses_segments and not self.segment_ids:
+            if adapter.metadata.uses_segments and not self.segment_ids:
                 # A prompt without segments is template; what follows is response, and adapters tell them apart.
                 self.segment_ids = bytes(self.prompt_length)
             self.root = adapter.cache_root(self.prompt, self.segment_ids)
-            self.hashed_segments = self.segment_ids if adapter.facts.uses_segments else b""
+            self.hashed_segments = self.segment_ids if adapter.metadata.uses_segments else b""
             self.adapted_prompt = AdaptedPrompt(number, self.prompt, self.segment_ids)
         self.arrival = message.arrival or now
         self.admitted = 0.0
@@ -62,10 +62,10 @@ class Request(ABC):
         self.cached_tokens = 0
         self.preemptions = 0
         self.done = False
-        self.silent = False
+        self.suppress_output = False
         self.live: list[Sequence] = []
-        self.dirty: list[Sequence] = []
-        self.touched = False
+        self.unsent: list[Sequence] = []
+        self.has_new_tokens = False
         self._next_ordinal = 0
 
     def new_sequence(self, number: int, tokens: list[int]) -> Sequence:
@@ -143,7 +143,7 @@ class Generation(Request):
         """The root sequence."""
         root = self.new_sequence(number, list(self.prompt))
         self._prepare(root, candidate_seed(self.sampling.seed, 0), self.sampling.temperature)
-        root.held_back = 0 if self._split else 1
+        root.deferred = 0 if self._split else 1
         return root
 
     def _prepare(self, sequence: Sequence, seed: int, temperature: float) -> None:
@@ -177,7 +177,7 @@ class Generation(Request):
 
     def split(self, root: Sequence, numbers: list[int]) -> list[Sequence]:
         self._split = True
-        root.held_back = 0
+        root.deferred = 0
         children = [self._copy(root, number) for number in numbers]
         for child in children:
             self._prepare(child, candidate_seed(self.sampling.seed, child.ordinal), self.sampling.temperature)
@@ -209,7 +209,7 @@ class Scoring(Request):
     def start(self, number: int) -> Sequence:
         """The root sequence: the context, of which the last token stays for the continuations."""
         root = self.new_sequence(number, list(self.prompt))
-        root.held_back = 1
+        root.deferred = 1
         if self.width == 1:
             self.split(root, [])
         return root
@@ -227,7 +227,7 @@ class Scoring(Request):
         children = [self.new_sequence(number, list(self.prompt)) for number in numbers]
         for sequence, (index, tokens) in zip([root, *children], self._continuations, strict=True):
             sequence.candidate = index
-            sequence.held_back = 1
+            sequence.deferred = 1
             sequence.tokens += tokens
             sequence.score_start = self.prompt_length - 1
             if sequence is not root:

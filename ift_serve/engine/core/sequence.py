@@ -18,9 +18,9 @@ _RESPONSE = b"\x03"
 class Sequence:
     """Tokens of one candidate or continuation.
 
-    ``tokens[:computed]`` have keys and values in the blocks of ``table``. ``held_back`` is 1 where the last
+    ``tokens[:computed]`` have keys and values in the blocks of ``table``. ``deferred`` is 1 where the last
     token is not to be computed: a prompt that several sequences will share, or a text that is only scored.
-    ``turn_start`` is how many tokens it had when it last got a row (``has_row``).
+    ``row_start`` is how many tokens it had when it last got a row (``has_row``).
     ``pending`` is set while a step computes it, until its result is taken in.
     """
 
@@ -30,10 +30,10 @@ class Sequence:
         "capacity",
         "computed",
         "decode_step",
+        "deferred",
         "digests",
         "ended",
         "has_row",
-        "held_back",
         "key",
         "last_token",
         "may_share_tail",
@@ -46,6 +46,7 @@ class Sequence:
         "record",
         "request",
         "row",
+        "row_start",
         "score_start",
         "scored_greedy",
         "scored_log_probs",
@@ -54,7 +55,6 @@ class Sequence:
         "table",
         "tokens",
         "top_log_probs",
-        "turn_start",
     )
 
     def __init__(self, request: Request, number: int, ordinal: int, tokens: list[int]) -> None:
@@ -64,9 +64,9 @@ class Sequence:
         self.key = (*request.rank, ordinal)
         self.tokens = tokens
         self.prompt_length = request.prompt_length
-        self.held_back = 0
+        self.deferred = 0
         self.has_row = False
-        self.turn_start = len(tokens)
+        self.row_start = len(tokens)
         self.computed = 0
         self.table: list[int] = []
         self.capacity = 0
@@ -95,7 +95,7 @@ class Sequence:
     @property
     def goal(self) -> int:
         """Tokens to have computed before the next draw, split or score."""
-        return len(self.tokens) - self.held_back
+        return len(self.tokens) - self.deferred
 
     @property
     def first_required(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class EngineLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A snapshot of the engine after a step; counters grow from the start of the process.
 
     ``adapter_users``: requests in flight by ``name@version``.

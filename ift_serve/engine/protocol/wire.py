@@ -13,7 +13,7 @@ from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest,
 from ift_serve.engine.protocol.model import Failed, Ready
 from ift_serve.engine.protocol.results import RequestFailed
 from ift_serve.engine.protocol.score import ScoreOutput, ScoreRequest
-from ift_serve.engine.protocol.stats import EngineLoad
+from ift_serve.engine.protocol.stats import EngineStats
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -30,7 +30,7 @@ class StepOutputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """Everything one step produced, for all requests at once, and every change of an adapter since the last one."""
 
     outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed]
-    load: EngineLoad
+    stats: EngineStats
     adapters: list[AdapterInfo] = []
 
 

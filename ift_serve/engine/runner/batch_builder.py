@@ -14,7 +14,7 @@ from ift_serve.modeling.decoder.flat_batch import FlatBatch, LayerCache, LayerGe
 _TILE_ROWS = 4
 
 
-class Flattener:
+class BatchBuilder:
     """Makes a :class:`FlatBatch` on the device of the cache.
 
     With ``split`` prompt chunks get attention launches of their own, which is how the Triton kernels want it.

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.device import FLOAT8_CAPABILITY, properties
-from ift_serve.engine.adapters.tensors import TensorAdapterHost
+from ift_serve.engine.adapters.tensors import DeviceAdapterTensors
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.step import SamplingRow, SequenceStep, StepBatch, StepResult
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.progress import Progress
-from ift_serve.engine.runner.batch_builder import Flattener
+from ift_serve.engine.runner.batch_builder import BatchBuilder
 from ift_serve.engine.runner.compile_monitor import CompileMonitor, report_compilations
 from ift_serve.engine.runner.cuda_graphs import CudaCapture, DecodeGraphs, bucket_sizes, eager_capture
 from ift_serve.engine.runner.kv_cache import KVCache, bytes_per_block
@@ -23,7 +23,7 @@ from ift_serve.engine.runner.serving_check import ServingCheck
 from ift_serve.engine.runner.warm_up import warm_up_batches
 from ift_serve.engine.sampling.model_defaults import sampling_defaults
 from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens, scored_tokens
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
 from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model
 from ift_serve.system.machine import available_memory, processors
@@ -99,16 +99,16 @@ class ModelRunner:
         self.block_size = config.block_size or (16 if device == "cpu" else 64)
         self.total_blocks = _block_count(config, self.block_size, model, device, dtype)
         self._cache = KVCache(model.geometry, self.total_blocks, self.block_size, dtype, device)
-        facts = BaseFacts.of_model(model)
+        metadata = BaseMetadata.of_model(model)
         check = ServingCheck(model, backend, self.block_size)
         self._decoder: Decoder = make_decoder(model, backend, fuse=check.fuses)
         check.compare(self._decoder)
         self._sampler = Sampler(device, backend)
         split = backend == "triton"
-        self._flatten = Flattener(self._cache.layers, model.geometry, self.block_size, backend, split=split)
+        self._build_batch = BatchBuilder(self._cache.layers, model.geometry, self.block_size, backend, split=split)
         self.compile_monitor = CompileMonitor()
-        self.adapters = TensorAdapterHost(
-            model, facts, self._decoder, slots=config.adapter_slots, max_rank=config.max_lora_rank, backend=backend,
+        self.adapters = DeviceAdapterTensors(
+            model, metadata, self._decoder, slots=config.adapter_slots, max_rank=config.max_lora_rank, backend=backend,
             device=device,
         )  # fmt: skip
         self._graphs = self._make_graphs(config, model, backend, device) if split else None
@@ -174,7 +174,7 @@ class ModelRunner:
         """What adapters add to a prompt and a decode; few tiles of rows and many choose other kernels."""
         for tiles in (1, 65):
             steps = [SequenceStep(-1, [0], 0, [0]), SequenceStep(-2, [0] * 8, 0, [0])]
-            self.adapters.warm_up(self._flatten(steps), tiles)
+            self.adapters.warm_up(self._build_batch(steps), tiles)
 
     @torch.inference_mode()
     def execute(self, batch: StepBatch) -> StepResult:
@@ -182,7 +182,7 @@ class ModelRunner:
         if batch.block_copies:
             self._cache.copy_blocks(batch.block_copies)
         indices, rows, targets = _output_rows(batch.sequences)
-        flat = self._flatten(batch.sequences)
+        flat = self._build_batch(batch.sequences)
         flat.on_layer = self.progress.work
         slots = self.adapters.extend(flat, batch.sequences)
         everything = len(indices) == flat.input_ids.shape[0]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ift_serve.engine.core.step import SequenceStep
-from ift_serve.engine.runner.batch_builder import Flattener
+from ift_serve.engine.runner.batch_builder import BatchBuilder
 from ift_serve.engine.runner.kv_cache import KVCache
 from ift_serve.modeling.decoder.attention import ATTENTION_NAME
 from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
@@ -200,7 +200,7 @@ def served_logits(
     device = _device(loaded)
     per = max(-(-len(prompt) // block_size) for prompt in prompts)
     cache = KVCache(loaded.geometry, per * len(prompts), block_size, loaded.dtype, device)
-    flatten = Flattener(cache.layers, loaded.geometry, block_size, backend, split=backend == "triton")
+    build_batch = BatchBuilder(cache.layers, loaded.geometry, block_size, backend, split=backend == "triton")
     tables = [list(range(first, per * len(prompts), len(prompts)))[::-1] for first in range(len(prompts))]
     found: list[list[Tensor]] = [[] for _ in prompts]
     for cuts in zip(*(_cuts(len(prompt)) for prompt in prompts), strict=True):
@@ -212,7 +212,7 @@ def served_logits(
         steps.sort(key=lambda step: len(step.token_ids) > 1)  # single tokens come before chunks
         if not steps:
             continue
-        logits = decoder.logits(decoder.forward(flatten(steps), None)).float()
+        logits = decoder.logits(decoder.forward(build_batch(steps), None)).float()
         parts = torch.split(logits, [len(step.token_ids) for step in steps])
         for step, part in zip(steps, parts, strict=True):
             found[step.sequence_id].append(part.clone())

@@ -6,7 +6,7 @@ _SHARE, _LONGEST = 0.1, 5.0
 _SOONEST, _LATEST = 0.1, 30.0
 
 
-class Pace:
+class CompletionRate:
     """A running mean of the seconds between ends of requests."""
 
     def __init__(self, now: float) -> None:

@@ -74,7 +74,7 @@ class FairShares:
             return False
         if self.has_share(other.account, without=running):
             return True
-        had_turn = len(running.tokens) - running.turn_start >= TURN
+        had_turn = len(running.tokens) - running.row_start >= TURN
         return had_turn and _served(other) > _served(request) + QUANTUM
 
     def last_to_spare(self, running: Reversible[Sequence]) -> Sequence | None:

@@ -6,7 +6,7 @@ from bisect import insort
 from itertools import chain, count
 from operator import attrgetter
 
-from ift_serve.engine.adapters.admission import AdapterGate
+from ift_serve.engine.adapters.admission import AdapterAdmission
 from ift_serve.engine.cache.block_tables import BlockTables
 from ift_serve.engine.core.request import Request
 from ift_serve.engine.core.sequence import Sequence
@@ -25,7 +25,7 @@ class Scheduler:
     """Sequences by state, each list in order of precedence (rank, then candidate); callers by ``FairShares``.
 
     ``running`` sequences have a row and all blocks for the tokens they have; each goes forward in every
-    step in which the budget reaches it. ``parked`` ones wait for a row or for blocks: forks may hold shared
+    step in which the budget reaches it. ``preempted`` ones wait for a row or for blocks: forks may hold shared
     blocks meanwhile, preempted ones hold none and compute their tokens again. ``waiting`` holds requests
     that have not started, ``slotless`` those of them whose adapter found no slot, until that may have changed.
 
@@ -34,10 +34,15 @@ class Scheduler:
     """
 
     def __init__(
-        self, tables: BlockTables, max_batch_tokens: int, max_sequences: int, gate: AdapterGate, places: Places
+        self,
+        tables: BlockTables,
+        max_batch_tokens: int,
+        max_sequences: int,
+        admission: AdapterAdmission,
+        places: Places,
     ) -> None:
         self._tables = tables
-        self._gate = gate
+        self._admission = admission
         self._places = places
         self._max_batch_tokens = max_batch_tokens
         self._max_sequences = max_sequences
@@ -48,7 +53,7 @@ class Scheduler:
         self.waiting = WaitingQueue()
         self.slotless: dict[Request, None] = {}
         self.running: list[Sequence] = []
-        self.parked: list[Sequence] = []
+        self.preempted: list[Sequence] = []
         self.scheduled: list[Sequence] = []
         self.preemptions = 0
         self.cached_tokens = 0
@@ -58,14 +63,14 @@ class Scheduler:
         self.scheduled = []
         self._steps = []
         self._tables.begin_step()
-        if self._gate.changed:
+        if self._admission.changed:
             self._ask_again()
-        first = self._make_room() if self.parked or len(self.waiting) else None
+        first = self._make_room() if self.preempted or len(self.waiting) else None
         self._schedule_decodes()
         budget = self._max_batch_tokens - len(self._steps)
         if len(self._steps) < len(self.running):
             budget = self._schedule_chunks(budget)
-        if budget and (self.parked or len(self.waiting)):
+        if budget and (self.preempted or len(self.waiting)):
             self._admit(budget, now, first)
         return StepBatch(self._steps, self._tables.copies)
 
@@ -87,7 +92,7 @@ class Scheduler:
 
     def _ask_again(self) -> None:
         """Slots have changed: those who found none wait for their turn again."""
-        self._gate.changed = False
+        self._admission.changed = False
         for request in self.slotless:
             self.waiting.push(request)
         self.slotless.clear()
@@ -100,26 +105,26 @@ class Scheduler:
             self.fork(root, child)
 
     def fork(self, parent: Sequence, child: Sequence) -> None:
-        """Start ``child`` on the parent's blocks; without a free row it is parked with them."""
+        """Start ``child`` on the parent's blocks; without a free row it is preempted with them."""
         self._tables.share(parent, child)
-        free_row = len(self.running) < self._max_sequences and not self.parked
+        free_row = len(self.running) < self._max_sequences and not self.preempted
         if free_row:
             self._give_row(child)
         else:
-            insort(self.parked, child, key=_KEY)
+            insort(self.preempted, child, key=_KEY)
 
     def remove(self, sequence: Sequence) -> None:
         """Free the row and the blocks of a sequence that ended. A waiting request's root has neither."""
         if sequence.has_row:
             self._take_row(sequence)
-        elif sequence in self.parked:
-            self.parked.remove(sequence)
+        elif sequence in self.preempted:
+            self.preempted.remove(sequence)
         self._tables.release(sequence)
 
     def _give_row(self, sequence: Sequence) -> None:
         insort(self.running, sequence, key=_KEY)
         sequence.has_row = True
-        sequence.turn_start = len(sequence.tokens)
+        sequence.row_start = len(sequence.tokens)
         sequence.request.account.rows += 1
 
     def _take_row(self, sequence: Sequence) -> None:
@@ -138,7 +143,7 @@ class Scheduler:
             if not sequence.has_row:  # preempted by one before it
                 continue
             position = sequence.computed
-            if len(sequence.tokens) - position != 1 or sequence.held_back:
+            if len(sequence.tokens) - position != 1 or sequence.deferred:
                 continue
             if position >= sequence.capacity and not self._grow(sequence):
                 continue
@@ -184,7 +189,7 @@ class Scheduler:
             prompt=sequence.request.adapted_prompt,
         )
         row = sequence.row
-        if end == goal and row is not None and not sequence.held_back:
+        if end == goal and row is not None and not sequence.deferred:
             row.step = end - sequence.prompt_length
             step.sampling = row
         self._tables.claim(sequence, start, end)
@@ -199,7 +204,7 @@ class Scheduler:
         while firsts := self._firsts(refused):
             first = min(firsts.values(), key=self._order)
             request = _root(first).request
-            if self._gate.admits(request):
+            if self._admission.admits(request):
                 return first
             if isinstance(first, Request):
                 self.waiting.remove(first)
@@ -211,12 +216,12 @@ class Scheduler:
     def _firsts(self, refused: set[Request]) -> dict[Account, Sequence | Request]:
         """What each caller would start next: what has started before what has not, unless that is more urgent."""
         firsts: dict[Account, Sequence | Request] = {}
-        for sequence in self.parked:
+        for sequence in self.preempted:
             if sequence.request not in refused:
                 firsts.setdefault(sequence.request.account, sequence)
         for request in self.waiting.heads():
-            parked = firsts.get(request.account)
-            other = None if parked is None else _root(parked).request
+            preempted = firsts.get(request.account)
+            other = None if preempted is None else _root(preempted).request
             if other is None or (request.priority > other.priority and request.rank < other.rank):
                 firsts[request.account] = request
         return firsts
@@ -227,7 +232,7 @@ class Scheduler:
 
     def _make_room(self) -> Sequence | Request | None:
         """Preempt running sequences that give way to what comes first, as far as it needs. Returns that."""
-        self._shares.measure(chain(self.running, self.parked))
+        self._shares.measure(chain(self.running, self.preempted))
         head = self._next()
         if head is None:
             return None
@@ -240,7 +245,7 @@ class Scheduler:
         return head
 
     def _admit(self, budget: int, now: float, first: Sequence | Request | None) -> None:
-        """Give rows to parked sequences and waiting requests, in order from ``first``, until one does not fit.
+        """Give rows to preempted sequences and waiting requests, in order from ``first``, until one does not fit.
 
         A sequence whose next block is being computed in this very step is put off: in the next one it
         takes that block up from the cache.
@@ -258,13 +263,13 @@ class Scheduler:
                 if len(put_off) >= _PUT_OFF:
                     break
                 continue
-            if not self._fits(root, hits) and not (not self.running and self._strip_parked(root, hits)):
+            if not self._fits(root, hits) and not (not self.running and self._strip_preempted(root, hits)):
                 break
             self._take_out(head)
             budget -= self._start(root, hits, budget, now)
         for item in reversed(put_off):
             if isinstance(item, Sequence):
-                insort(self.parked, item, key=_KEY)
+                insort(self.preempted, item, key=_KEY)
             else:
                 self.waiting.push(item)
 
@@ -273,7 +278,7 @@ class Scheduler:
         self._tables.take_up(sequence, hits)
         self._give_row(sequence)
         request = sequence.request
-        request.slot = sequence.decode_step.adapter = self._gate.start(request)
+        request.slot = sequence.decode_step.adapter = self._admission.start(request)
         if not request.admitted:
             request.admitted = now
             request.cached_tokens = sequence.computed
@@ -285,7 +290,7 @@ class Scheduler:
 
     def _take_out(self, head: Sequence | Request) -> None:
         if isinstance(head, Sequence):
-            self.parked.remove(head)
+            self.preempted.remove(head)
         else:
             self.waiting.remove(head)
 
@@ -293,9 +298,9 @@ class Scheduler:
         """Whether there are blocks for all its tokens, and some for those who run already to grow into."""
         return self._tables.left_over(sequence, hits) >= len(self.running) // 2
 
-    def _strip_parked(self, sequence: Sequence, hits: list[int]) -> bool:
-        """Take blocks from parked sequences, last first, until ``sequence`` fits."""
-        for other in reversed(self.parked):
+    def _strip_preempted(self, sequence: Sequence, hits: list[int]) -> bool:
+        """Take blocks from preempted sequences, last first, until ``sequence`` fits."""
+        for other in reversed(self.preempted):
             if self._fits(sequence, hits):
                 break
             if other is not sequence:
@@ -321,11 +326,11 @@ class Scheduler:
     def _reclaim(self, sequence: Sequence) -> bool:
         """Make a block available at the cost of the last in order; False when that is ``sequence``."""
         while not self._tables.blocks.available:
-            parked = next((other for other in reversed(self.parked) if other.table), None)
-            if parked is not None:
-                self._strip(parked)
+            preempted = next((other for other in reversed(self.preempted) if other.table), None)
+            if preempted is not None:
+                self._strip(preempted)
                 continue
-            self._shares.measure(chain(self.running, self.parked))
+            self._shares.measure(chain(self.running, self.preempted))
             victim = self._shares.last_to_spare(self.running) or self.running[-1]
             self._preempt(victim)
             if victim is sequence:
@@ -341,7 +346,7 @@ class Scheduler:
         self._take_row(sequence)
         self._shares.preempted(sequence)
         self._strip(sequence)
-        insort(self.parked, sequence, key=_KEY)
+        insort(self.preempted, sequence, key=_KEY)
         sequence.request.preemptions += 1
         self.preemptions += 1
 
@@ -350,14 +355,14 @@ class Scheduler:
         self._tables.release(sequence)
         request = sequence.request
         if request.adapter is not None and not any(s.table or s.has_row for s in request.live):
-            self._gate.suspend(request)
+            self._admission.suspend(request)
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless blocks, rows and order are consistent. For tests."""
-        resident = [*self.running, *self.parked]
+        resident = [*self.running, *self.preempted]
         self._tables.check_integrity(resident)
         assert len(self.running) <= self._max_sequences, "more sequences than rows"
-        for group in (self.running, self.parked):
+        for group in (self.running, self.preempted):
             assert [s.key for s in group] == sorted(s.key for s in group), "out of order"
         for sequence in resident:
             assert sequence.has_row == (sequence in self.running), "a row that is not known"

@@ -22,7 +22,7 @@ def _unknown(path: str) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class BaseFacts:
+class BaseMetadata:
     """A base model without its weights.
 
     shapes: of every parameter, by path. linears: paths of linear layers. embedding_path, head_path: of the token
@@ -63,7 +63,7 @@ class BaseFacts:
         return tuple(found)
 
     @classmethod
-    def of_model(cls, loaded: LoadedModel) -> BaseFacts:
+    def of_model(cls, loaded: LoadedModel) -> BaseMetadata:
         """Of a model in memory; before a decoder takes its layers. Keeps no weight alive."""
         model: Any = loaded.model
         kept = {}
@@ -77,10 +77,10 @@ class BaseFacts:
 
         embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
         tied = head is not None and head.weight is embeddings.weight
-        return _facts(model, loaded.config, loaded.fingerprint, stored, tied=tied)
+        return _metadata(model, loaded.config, loaded.fingerprint, stored, tied=tied)
 
     @classmethod
-    def of_directory(cls, path: Path) -> BaseFacts:
+    def of_directory(cls, path: Path) -> BaseMetadata:
         """Of a model directory; its weights are read for the fingerprint only, and only the first time.
 
         Raises OSError or ValueError where there is no model.
@@ -105,7 +105,7 @@ class BaseFacts:
             return stored_weight(files, name.removeprefix(f"{model.base_model_prefix}.")) if found is None else found
 
         tied = _ties(text_config) and not _differ(model, stored)
-        return _facts(model, text_config, fingerprint, stored, tied=tied)
+        return _metadata(model, text_config, fingerprint, stored, tied=tied)
 
 
 def _path_of(model: Any, wanted: Any) -> str:
@@ -127,14 +127,14 @@ def _differ(model: Any, stored: Callable[[str], Tensor | None]) -> bool:
     return embeddings.shape != head.shape or not torch.equal(embeddings.to(head.dtype), head)
 
 
-def _facts(
+def _metadata(
     model: Any, config: Any, fingerprint: str, stored: Callable[[str], Tensor | None], *, tied: bool
-) -> BaseFacts:
+) -> BaseMetadata:
     from torch import nn
 
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    return BaseFacts(
+    return BaseMetadata(
         fingerprint=fingerprint,
         architecture=type(model).__name__,
         hidden_size=int(config.hidden_size),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.merge import merge_into
 from ift_serve.modeling.adapter_format.reader import read_adapter
 from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights
@@ -52,7 +52,7 @@ def export_merged(
         check_gguf_installed()
     _check_output(output, base, adapter, overwrite=overwrite)
     say("checking the adapter")
-    weights = read_adapter(adapter, BaseFacts.of_directory(base))
+    weights = read_adapter(adapter, BaseMetadata.of_directory(base))
     weights.check_served()
     _check_components(weights, drop=drop_components)
     say("loading the base model")

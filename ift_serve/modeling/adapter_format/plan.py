@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.config import PEFT_CONFIG, PEFT_WEIGHTS
 from ift_serve.modeling.adapter_format.peft_config import PeftConfig
 from ift_serve.modeling.adapter_format.weights import AdapterError, quoted
@@ -38,7 +38,7 @@ class Plan:
     tied_tokens: bool = False
 
 
-def make_plan(config: PeftConfig, base: BaseFacts, max_rank: int) -> Plan:
+def make_plan(config: PeftConfig, base: BaseMetadata, max_rank: int) -> Plan:
     """Raises AdapterError, naming the field, for what the base model does not have or serving does not do."""
     plan = Plan()
     if config.ensure_weight_tying and base.tied_by_name:
@@ -58,7 +58,7 @@ def make_plan(config: PeftConfig, base: BaseFacts, max_rank: int) -> Plan:
     return plan
 
 
-def _plan_lora(plan: Plan, config: PeftConfig, base: BaseFacts, max_rank: int) -> None:
+def _plan_lora(plan: Plan, config: PeftConfig, base: BaseMetadata, max_rank: int) -> None:
     for path in base.modules:
         if config.every_linear and (path not in base.linears or path == base.head_path):
             continue
@@ -89,7 +89,7 @@ def _add_lora(plan: Plan, path: str, shape: tuple[int, ...], rank: int, *, embed
         plan.tensors[f"{PREFIX}{path}.lora_magnitude_vector"] = Expected("magnitude", path, (outputs,))
 
 
-def _plan_replaced(plan: Plan, config: PeftConfig, base: BaseFacts) -> None:
+def _plan_replaced(plan: Plan, config: PeftConfig, base: BaseMetadata) -> None:
     for name in config.modules_to_save:
         if not any(path.endswith(name) for path in base.modules):
             raise AdapterError(
@@ -106,7 +106,7 @@ def _plan_replaced(plan: Plan, config: PeftConfig, base: BaseFacts) -> None:
         raise AdapterError(f"{PEFT_CONFIG}: modules_to_save: {both[0]} also has LoRA; a module can have one of them")
 
 
-def _plan_tokens(plan: Plan, config: PeftConfig, base: BaseFacts) -> None:
+def _plan_tokens(plan: Plan, config: PeftConfig, base: BaseMetadata) -> None:
     """PEFT's rule (``set_additional_trainable_modules``): a tied head follows the embeddings, or has its own ids."""
     given = config.trainable_token_indices
     chosen = given if isinstance(given, dict) else {base.embedding_path: given} if given else {}
@@ -129,7 +129,7 @@ def _plan_tokens(plan: Plan, config: PeftConfig, base: BaseFacts) -> None:
         plan.tensors[rows] = Expected("rows", path, (len(ids), base.hidden_size))
 
 
-def _check_tokens(plan: Plan, path: str, ids: list[int], base: BaseFacts) -> None:
+def _check_tokens(plan: Plan, path: str, ids: list[int], base: BaseMetadata) -> None:
     where = f"{PEFT_CONFIG}: trainable_token_indices: {path}"
     if not ids or len(set(ids)) != len(ids):
         raise AdapterError(f"{where}: ids are missing or repeat")
@@ -142,7 +142,7 @@ def _check_tokens(plan: Plan, path: str, ids: list[int], base: BaseFacts) -> Non
             raise AdapterError(f"{where}: {touched} also has LoRA or a full copy; a module can have one of them")
 
 
-def _plan_stored(plan: Plan, config: PeftConfig, base: BaseFacts) -> None:
+def _plan_stored(plan: Plan, config: PeftConfig, base: BaseMetadata) -> None:
     """PEFT stores the embeddings' and the head's own weight beside their LoRA, or plainly if told to."""
     for path in (base.embedding_path, base.head_path):
         if not path or path in plan.token_ids or f"{PREFIX}{path}.weight" in plan.tensors:
@@ -153,7 +153,7 @@ def _plan_stored(plan: Plan, config: PeftConfig, base: BaseFacts) -> None:
                 plan.tensors[f"{PREFIX}{path}{middle}.{kind}"] = Expected("stored", f"{path}.{kind}", shape)
 
 
-def check_names(plan: Plan, shapes: dict[str, tuple[int, ...]], config: PeftConfig, base: BaseFacts) -> None:
+def check_names(plan: Plan, shapes: dict[str, tuple[int, ...]], config: PeftConfig, base: BaseMetadata) -> None:
     """Whether the file's tensors are the planned ones. Raises AdapterError, naming the first that is not."""
     _check_vocabulary(shapes, base)
     for name, shape in shapes.items():
@@ -170,7 +170,7 @@ def check_names(plan: Plan, shapes: dict[str, tuple[int, ...]], config: PeftConf
         raise AdapterError(f"{PEFT_WEIGHTS}: {missing}: is missing, though {PEFT_CONFIG} asks for it")
 
 
-def _check_vocabulary(shapes: dict[str, tuple[int, ...]], base: BaseFacts) -> None:
+def _check_vocabulary(shapes: dict[str, tuple[int, ...]], base: BaseMetadata) -> None:
     """PEFT stores embeddings and head that were resized before the training; they are of another base model."""
     for path in filter(None, (base.embedding_path, base.head_path)):
         own = base.shapes[f"{path}.weight"]
@@ -189,7 +189,7 @@ def _check_vocabulary(shapes: dict[str, tuple[int, ...]], base: BaseFacts) -> No
                 )
 
 
-def _why_unexpected(name: str, config: PeftConfig, base: BaseFacts) -> str:
+def _why_unexpected(name: str, config: PeftConfig, base: BaseMetadata) -> str:
     if not name.startswith(PREFIX):
         return f"not a name that PEFT gives; they begin with {PREFIX}"
     path = name.removeprefix(PREFIX)

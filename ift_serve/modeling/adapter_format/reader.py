@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.config import (
     IFT_CONFIG,
     IFT_WEIGHTS,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 
-def read_adapter(directory: Path, base: BaseFacts, root: Path | None = None, max_rank: int = 256) -> AdapterWeights:
+def read_adapter(directory: Path, base: BaseMetadata, root: Path | None = None, max_rank: int = 256) -> AdapterWeights:
     """Everything in the directory, each tensor accounted for.
 
     root: the directory must lie in it (see :class:`SafeDirectory`). Raises AdapterError, which says what is wrong
@@ -56,7 +56,7 @@ def read_adapter(directory: Path, base: BaseFacts, root: Path | None = None, max
     return weights
 
 
-def shape_of(base: BaseFacts) -> BaseShape:
+def shape_of(base: BaseMetadata) -> BaseShape:
     """The dimensions that components depend on."""
     return base.shape
 
@@ -73,7 +73,7 @@ def _read_config(files: SafeDirectory, name: str, digest: _Hash) -> bytes | None
     return raw
 
 
-def _own_config(raw: bytes, base: BaseFacts) -> IftConfig:
+def _own_config(raw: bytes, base: BaseMetadata) -> IftConfig:
     own = ift_config(parse_object(IFT_CONFIG, raw))
     made_for = own.base
     if made_for.architecture != base.architecture or made_for.shape != base.shape:
@@ -100,7 +100,7 @@ def _dimensions(shape: object) -> str:
 
 
 def _read_peft(
-    weights: AdapterWeights, files: SafeDirectory, raw: bytes | None, base: BaseFacts, max_rank: int, digest: _Hash
+    weights: AdapterWeights, files: SafeDirectory, raw: bytes | None, base: BaseMetadata, max_rank: int, digest: _Hash
 ) -> None:
     file = files.open(PEFT_WEIGHTS)
     if file is None:
@@ -118,7 +118,7 @@ def _read_peft(
         _sort(weights, plan, tensors.read(), base)
 
 
-def _sort(weights: AdapterWeights, plan: Plan, tensors: dict[str, Tensor], base: BaseFacts) -> None:
+def _sort(weights: AdapterWeights, plan: Plan, tensors: dict[str, Tensor], base: BaseMetadata) -> None:
     """Put each tensor where it belongs; all are known to be planned, and all planned ones to be there."""
     factors: dict[str, dict[str, Tensor]] = {path: {} for path in plan.scales}
     for name, tensor in tensors.items():
@@ -135,14 +135,14 @@ def _sort(weights: AdapterWeights, plan: Plan, tensors: dict[str, Tensor], base:
         weights.lora[path] = LoraModule(found["a"], found["b"], plan.scales[path], found.get("magnitude"))
 
 
-def _take_rows(weights: AdapterWeights, plan: Plan, path: str, rows: Tensor, base: BaseFacts) -> None:
+def _take_rows(weights: AdapterWeights, plan: Plan, path: str, rows: Tensor, base: BaseMetadata) -> None:
     ids, order = torch.tensor(plan.token_ids[path], dtype=torch.int64).sort()
     weights.token_rows[path] = (ids, rows[order])
     if plan.tied_tokens:
         weights.token_rows[base.head_path] = weights.token_rows[path]
 
 
-def _take_stored(weights: AdapterWeights, name: str, path: str, tensor: Tensor, base: BaseFacts) -> None:
+def _take_stored(weights: AdapterWeights, name: str, path: str, tensor: Tensor, base: BaseMetadata) -> None:
     """PEFT overwrites the base model's weight with a stored one; where they are the same there is nothing to keep."""
     own = base.stored_weight(path)
     if own is not None and torch.equal(tensor.to(device=own.device, dtype=own.dtype), own):
@@ -158,7 +158,7 @@ def _take_stored(weights: AdapterWeights, name: str, path: str, tensor: Tensor, 
         weights.replaced[place] = tensor
 
 
-def _read_extras(weights: AdapterWeights, files: SafeDirectory, base: BaseFacts, digest: _Hash) -> None:
+def _read_extras(weights: AdapterWeights, files: SafeDirectory, base: BaseMetadata, digest: _Hash) -> None:
     """The components' tensors: exactly those that the configuration implies."""
     file = files.open(IFT_WEIGHTS)
     components = ComponentsConfig() if weights.config is None else weights.config.components
@@ -176,7 +176,7 @@ def _read_extras(weights: AdapterWeights, files: SafeDirectory, base: BaseFacts,
         weights.components, weights.extras = components, tensors.read()
 
 
-def _expected_extras(components: ComponentsConfig, base: BaseFacts) -> dict[str, tuple[int, ...]]:
+def _expected_extras(components: ComponentsConfig, base: BaseMetadata) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         state = InstructionComponents(components, base.shape).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}

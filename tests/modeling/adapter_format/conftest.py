@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.config import BaseReference, IftConfig
 from ift_serve.modeling.adapter_format.writer import write_adapter
 from ift_serve.modeling.components.config import ComponentsConfig
@@ -34,18 +34,18 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def facts(base_of: Callable[[str], Path]) -> BaseFacts:
-    return BaseFacts.of_directory(base_of("llama"))
+def metadata(base_of: Callable[[str], Path]) -> BaseMetadata:
+    return BaseMetadata.of_directory(base_of("llama"))
 
 
 @pytest.fixture(scope="session")
-def original(facts: BaseFacts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original(metadata: BaseMetadata, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A right adapter with LoRA and components, never changed."""
     torch.manual_seed(0)
     tensors = {}
-    for path in sorted(facts.linears):
+    for path in sorted(metadata.linears):
         if path.endswith(("q_proj", "down_proj")):
-            rows, columns = facts.shapes[f"{path}.weight"]
+            rows, columns = metadata.shapes[f"{path}.weight"]
             tensors[f"base_model.model.{path}.lora_A.weight"] = torch.randn(4, columns)
             tensors[f"base_model.model.{path}.lora_B.weight"] = torch.randn(rows, 4)
     directory = tmp_path_factory.mktemp("adapters") / "original"
@@ -54,11 +54,13 @@ def original(facts: BaseFacts, tmp_path_factory: pytest.TempPathFactory) -> Path
         peft_fields=LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM").to_dict(),
         peft_tensors=tensors,
         config=IftConfig(
-            base=BaseReference(fingerprint=facts.fingerprint, architecture=facts.architecture, shape=facts.shape),
+            base=BaseReference(
+                fingerprint=metadata.fingerprint, architecture=metadata.architecture, shape=metadata.shape
+            ),
             components=COMPONENTS,
             scores={"overall": 0.75},
         ),
-        extras=random_components(facts, COMPONENTS, seed=1).state_dict(),
+        extras=random_components(metadata, COMPONENTS, seed=1).state_dict(),
         card="# An adapter\n",
     )
     return directory

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.peft_config import PeftConfig
 from ift_serve.modeling.adapter_format.reader import read_adapter
 from ift_serve.modeling.adapter_format.weights import AdapterError
@@ -34,10 +34,10 @@ def adapter(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _read(adapter: Path, facts: BaseFacts) -> None:
+def _read(adapter: Path, metadata: BaseMetadata) -> None:
     problem = "none"
     try:
-        read_adapter(adapter, facts)
+        read_adapter(adapter, metadata)
     except AdapterError as error:
         problem = str(error)
     assert problem and problem.isprintable()
@@ -50,29 +50,29 @@ def _read(adapter: Path, facts: BaseFacts) -> None:
     cut=st.none() | st.integers(0, 3000),
 )
 def test_flipped_and_cut_bytes(
-    facts: BaseFacts, adapter: Path, original: Path, name: str, flips: list[tuple[int, int]], cut: int | None
+    metadata: BaseMetadata, adapter: Path, original: Path, name: str, flips: list[tuple[int, int]], cut: int | None
 ) -> None:
     raw = bytearray((original / name).read_bytes())
     for place, value in flips:
         raw[place % len(raw)] = value
     (adapter / name).write_bytes(raw[:cut])
-    _read(adapter, facts)
+    _read(adapter, metadata)
     shutil.copy(original / name, adapter / name)
 
 
 @settings(max_examples=200, deadline=None)
 @given(change=st.dictionaries(st.sampled_from(FIELDS), JSON, min_size=1, max_size=3))
-def test_fields_of_any_kind(facts: BaseFacts, adapter: Path, original: Path, change: dict[str, Any]) -> None:
+def test_fields_of_any_kind(metadata: BaseMetadata, adapter: Path, original: Path, change: dict[str, Any]) -> None:
     name = "adapter_config.json"
     fields = json.loads((original / name).read_text()) | change
     (adapter / name).write_text(json.dumps(fields))
-    _read(adapter, facts)
+    _read(adapter, metadata)
     shutil.copy(original / name, adapter / name)
 
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_headers_with_other_values(facts: BaseFacts, adapter: Path, original: Path, data: st.DataObject) -> None:
+def test_headers_with_other_values(metadata: BaseMetadata, adapter: Path, original: Path, data: st.DataObject) -> None:
     name = "adapter_model.safetensors"
     raw = (original / name).read_bytes()
     length = int.from_bytes(raw[:8], "little")
@@ -82,5 +82,5 @@ def test_headers_with_other_values(facts: BaseFacts, adapter: Path, original: Pa
     header[tensor] = data.draw(st.just(header[tensor] | {field: data.draw(JSON)}) | JSON)
     text = json.dumps(header).encode()
     (adapter / name).write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
-    _read(adapter, facts)
+    _read(adapter, metadata)
     shutil.copy(original / name, adapter / name)

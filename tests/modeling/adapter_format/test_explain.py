@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.explain import explain, rows
 from ift_serve.modeling.adapter_format.reader import read_adapter
 from tests.modeling.adapter_format.cases import save_with_peft
 
 
-def test_a_whole_adapter(facts: BaseFacts, original: Path) -> None:
-    weights = read_adapter(original, facts)
+def test_a_whole_adapter(metadata: BaseMetadata, original: Path) -> None:
+    weights = read_adapter(original, metadata)
     summary = explain(weights)
     assert json.loads(json.dumps(summary)) == summary
     assert summary["version"] == weights.version
@@ -34,7 +34,7 @@ def test_an_adapter_of_pefts(base_of: Callable[[str], Path], tmp_path: Path) -> 
     path = base_of("llama")
     options = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"], "trainable_token_indices": [9, 4]}
     adapter = save_with_peft(path, tmp_path / "adapter", r=4, use_dora=True, **options)
-    summary = explain(read_adapter(adapter, BaseFacts.of_directory(path)))
+    summary = explain(read_adapter(adapter, BaseMetadata.of_directory(path)))
     assert summary["replaced"] == {"lm_head.weight": [160, 64]}
     assert summary["trainable_tokens"] == {"model.embed_tokens": [4, 9]}
     shown = dict(rows(summary))

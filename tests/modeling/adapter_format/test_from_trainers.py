@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.reader import read_adapter
 from ift_serve.modeling.adapter_format.weights import AdapterError
 
@@ -25,19 +25,19 @@ _FILES = (
 )  # fmt: skip
 
 
-def test_a_trainers_other_files_are_left_alone(adapter: Path, facts: BaseFacts) -> None:
-    before = read_adapter(adapter, facts)
+def test_a_trainers_other_files_are_left_alone(adapter: Path, metadata: BaseMetadata) -> None:
+    before = read_adapter(adapter, metadata)
     for name in _FILES:
         (adapter / name).parent.mkdir(parents=True, exist_ok=True)
         (adapter / name).write_bytes(b"\x80\x04not to be read")
-    after = read_adapter(adapter, facts)
+    after = read_adapter(adapter, metadata)
     assert after.version == before.version and set(after.lora) == set(before.lora)
 
 
-def test_files_without_rights_do_not_matter_either(adapter: Path, facts: BaseFacts) -> None:
+def test_files_without_rights_do_not_matter_either(adapter: Path, metadata: BaseMetadata) -> None:
     (adapter / "optimizer.pt").symlink_to("/nowhere/at/all")
     (adapter / "global_step1").symlink_to("/dev")
-    read_adapter(adapter, facts)
+    read_adapter(adapter, metadata)
 
 
 def _resized(base: Path, size: int, directory: Path, *, all_layers: bool, **options: Any) -> Path:
@@ -67,7 +67,7 @@ def test_a_resized_vocabulary_is_refused_for_what_it_is(
     base = base_of(model)
     adapter = _resized(base, size, tmp_path / "adapter", all_layers=True, **options)
     with pytest.raises(AdapterError) as refused:
-        read_adapter(adapter, BaseFacts.of_directory(base))
+        read_adapter(adapter, BaseMetadata.of_directory(base))
     said = str(refused.value)
     assert f"made for a vocabulary of {size} tokens, and the base model has 160" in said
     assert f"resize_token_embeddings({size})" in said
@@ -80,4 +80,4 @@ def test_what_the_advice_makes_is_served(base_of: Callable[[str], Path], tmp_pat
     resized.save_pretrained(tmp_path / "base")
     adapted = get_peft_model(resized, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
     adapted.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=True)
-    assert read_adapter(tmp_path / "adapter", BaseFacts.of_directory(tmp_path / "base")).lora
+    assert read_adapter(tmp_path / "adapter", BaseMetadata.of_directory(tmp_path / "base")).lora

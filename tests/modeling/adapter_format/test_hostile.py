@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.reader import read_adapter
 from ift_serve.modeling.adapter_format.weights import AdapterError
 from tests.modeling.adapter_format.conftest import COMPONENTS
@@ -239,78 +239,78 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_what_is_wrong_is_refused_by_name_within_a_second(kind: str, facts: BaseFacts, adapter: Path) -> None:
+def test_what_is_wrong_is_refused_by_name_within_a_second(kind: str, metadata: BaseMetadata, adapter: Path) -> None:
     damage, message = HOSTILE[kind]
     damage(adapter)
     begun = time.process_time()  # of this process: other work on the machine does not count
     with pytest.raises(AdapterError, match=message) as refused:
-        read_adapter(adapter, facts)
+        read_adapter(adapter, metadata)
     assert time.process_time() - begun < 1
     assert len(str(refused.value)) < 700 and "\n" not in str(refused.value)
 
 
-def test_a_right_adapter_is_read_whole(facts: BaseFacts, adapter: Path) -> None:
-    weights = read_adapter(adapter, facts)
-    assert len(weights.lora) == 2 * facts.layers and weights.rank == 4
+def test_a_right_adapter_is_read_whole(metadata: BaseMetadata, adapter: Path) -> None:
+    weights = read_adapter(adapter, metadata)
+    assert len(weights.lora) == 2 * metadata.layers and weights.rank == 4
     assert weights.components == COMPONENTS and weights.extras
     assert len(weights.version) == 16
     stored = sum(v.nbytes for name in (WEIGHTS, EXTRAS) for v in load_file(adapter / name).values())
     assert weights.bytes == stored
 
 
-def test_the_version_is_of_the_files_that_matter(facts: BaseFacts, adapter: Path) -> None:
-    before = read_adapter(adapter, facts).version
+def test_the_version_is_of_the_files_that_matter(metadata: BaseMetadata, adapter: Path) -> None:
+    before = read_adapter(adapter, metadata).version
     (adapter / "README.md").write_text("another card")
-    assert read_adapter(adapter, facts).version == before
+    assert read_adapter(adapter, metadata).version == before
     changes = [_tensors(_poisoned(0.5)), _peft(lora_alpha=9), _fields(OWN, scores={"a": 1})]
     changes.append(_tensors(lambda t: {name: tensor + 1 for name, tensor in t.items()}, EXTRAS))
     seen = {before}
     for change in changes:
         change(adapter)
-        seen.add(read_adapter(adapter, facts).version)
+        seen.add(read_adapter(adapter, metadata).version)
     assert len(seen) == 5
 
 
-def test_what_a_trainer_leaves_is_not_opened(facts: BaseFacts, adapter: Path) -> None:
+def test_what_a_trainer_leaves_is_not_opened(metadata: BaseMetadata, adapter: Path) -> None:
     for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
         (adapter / name).write_bytes(b"\x80\x04.")
-    read_adapter(adapter, facts)
+    read_adapter(adapter, metadata)
 
 
-def test_the_limit_of_the_rank_is_the_servers(facts: BaseFacts, adapter: Path) -> None:
+def test_the_limit_of_the_rank_is_the_servers(metadata: BaseMetadata, adapter: Path) -> None:
     with pytest.raises(AdapterError, match=r"rank 4 of .* is over the 3"):
-        read_adapter(adapter, facts, max_rank=3)
+        read_adapter(adapter, metadata, max_rank=3)
 
 
-def test_a_directory_outside_the_root_is_refused(facts: BaseFacts, adapter: Path, tmp_path: Path) -> None:
+def test_a_directory_outside_the_root_is_refused(metadata: BaseMetadata, adapter: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "link").symlink_to(adapter)
     for path in (root / "link", root / ".." / "adapter", adapter):
         with pytest.raises(AdapterError, match="leads out of the directory that adapters may be loaded from"):
-            read_adapter(path, facts, root)
-    assert read_adapter(adapter, facts, tmp_path).rank == 4
+            read_adapter(path, metadata, root)
+    assert read_adapter(adapter, metadata, tmp_path).rank == 4
 
 
-def test_links_within_the_root_are_followed(facts: BaseFacts, adapter: Path, tmp_path: Path) -> None:
+def test_links_within_the_root_are_followed(metadata: BaseMetadata, adapter: Path, tmp_path: Path) -> None:
     """A model hub's cache keeps every file once and links to it."""
     (tmp_path / "blobs").mkdir()
     for name in (WEIGHTS, PEFT):
         (adapter / name).rename(tmp_path / "blobs" / name)
         (adapter / name).symlink_to(Path("..") / "blobs" / name)
     with pytest.raises(AdapterError, match="leads out of the adapter directory"):
-        read_adapter(adapter, facts)
-    assert read_adapter(adapter, facts, tmp_path).rank == 4
+        read_adapter(adapter, metadata)
+    assert read_adapter(adapter, metadata, tmp_path).rank == 4
 
 
-def test_a_missing_directory_and_a_file_are_refused(facts: BaseFacts, adapter: Path) -> None:
+def test_a_missing_directory_and_a_file_are_refused(metadata: BaseMetadata, adapter: Path) -> None:
     for path in (adapter / "nowhere", adapter / WEIGHTS, adapter / "a\0b"):
         with pytest.raises(AdapterError, match=r"there is no such directory|cannot be opened: Not a directory"):
-            read_adapter(path, facts)
+            read_adapter(path, metadata)
 
 
 def test_a_file_replaced_while_it_is_read_is_noticed(
-    facts: BaseFacts, adapter: Path, monkeypatch: pytest.MonkeyPatch
+    metadata: BaseMetadata, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of one adapter and half of another must never be served."""
     from ift_serve.modeling.adapter_format.tensor_file import TensorFile
@@ -323,4 +323,4 @@ def test_a_file_replaced_while_it_is_read_is_noticed(
 
     monkeypatch.setattr(TensorFile, "read", replace_then_read)
     with pytest.raises(AdapterError, match=r"adapter_config.json: changed while it was being read"):
-        read_adapter(adapter, facts)
+        read_adapter(adapter, metadata)

@@ -20,7 +20,7 @@ from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.protocol.score import ScoreRequest
 from ift_serve.engine.runner.model_runner import ModelRunner
 from ift_serve.modeling.adapter_format import export
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.export import export_merged
 from ift_serve.modeling.adapter_format.weights import AdapterError
 from tests.support.adapters import EVERYTHING, write_random
@@ -132,7 +132,7 @@ def test_this_server_loads_a_merged_model(tmp_path: Path) -> None:
 
 def test_components_are_merged_by_nobody(tmp_path: Path) -> None:
     base = build("llama", tmp_path / "base")
-    write_random(tmp_path / "a", BaseFacts.of_directory(base), EVERYTHING, seed=1)
+    write_random(tmp_path / "a", BaseMetadata.of_directory(base), EVERYTHING, seed=1)
     with pytest.raises(AdapterError, match=r"segment_embedding.*--drop-components"):
         export_merged(tmp_path / "a", base, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()

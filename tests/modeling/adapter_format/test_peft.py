@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ift_serve.modeling.adapter_format.apply import merged_reference
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.reader import read_adapter
 from ift_serve.modeling.adapter_format.weights import AdapterError
 from ift_serve.modeling.decoder.model_loader import load_model
@@ -77,7 +77,7 @@ def test_pefts_adapters_give_pefts_logits(
     adapter = save_with_peft(path, tmp_path / "adapter", **{"r": 4, **options})
     model = base_model(path)
     expected = peft_logits(path, adapter)
-    weights = read_adapter(adapter, BaseFacts.of_directory(path))
+    weights = read_adapter(adapter, BaseMetadata.of_directory(path))
     assert (logits(model) - expected).abs().max() > 0.05, "the adapter changes nothing"
     torch.testing.assert_close(logits(merged_reference(model, weights)), expected, atol=1e-5, rtol=1e-5)
 
@@ -86,9 +86,9 @@ def test_a_model_in_memory_and_its_directory_are_the_same_base(base_of: Callable
     for architecture in ("llama", "llama-biased", "gemma2", "gpt-neox"):
         path = base_of(architecture)
         loaded = load_model(str(path), dtype="float32")
-        facts = BaseFacts.of_model(loaded)
-        assert facts == BaseFacts.of_directory(path)
-        assert facts.stored_weight(f"{facts.embedding_path}.weight") is loaded.model.get_input_embeddings().weight  # type: ignore[operator]
+        metadata = BaseMetadata.of_model(loaded)
+        assert metadata == BaseMetadata.of_directory(path)
+        assert metadata.stored_weight(f"{metadata.embedding_path}.weight") is loaded.model.get_input_embeddings().weight  # type: ignore[operator]
 
 
 def test_the_model_is_left_alone(base_of: Callable[[str], Path], tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_model_is_left_alone(base_of: Callable[[str], Path], tmp_path: Path)
     model = base_model(path)
     before = logits(model)
     adapter = save_with_peft(path, tmp_path / "adapter", r=4, target_modules=[Q], trainable_token_indices=[1])
-    merged_reference(model, read_adapter(adapter, BaseFacts.of_directory(path)))
+    merged_reference(model, read_adapter(adapter, BaseMetadata.of_directory(path)))
     assert torch.equal(logits(model), before)
 
 
@@ -106,13 +106,13 @@ def test_stored_base_weights_are_kept_only_where_they_differ(base_of: Callable[[
 
     path = base_of("llama-biased")
     adapter = save_with_peft(path, tmp_path / "adapter", r=4, target_modules=[Q, E])
-    facts = BaseFacts.of_directory(path)
-    assert not read_adapter(adapter, facts).replaced
+    metadata = BaseMetadata.of_directory(path)
+    assert not read_adapter(adapter, metadata).replaced
     file = adapter / "adapter_model.safetensors"
     tensors = load_file(file)
     tensors["base_model.model.model.embed_tokens.base_layer.weight"] += 0.05
     save_file(tensors, file)
-    weights = read_adapter(adapter, facts)
+    weights = read_adapter(adapter, metadata)
     assert set(weights.replaced) == {"model.embed_tokens.weight", "lm_head.weight"}
     merged = logits(merged_reference(base_model(path), weights))
     torch.testing.assert_close(merged, peft_logits(path, adapter), atol=1e-5, rtol=1e-5)
@@ -138,4 +138,4 @@ def test_what_is_not_served_is_refused_by_field_and_value(
     path = base_of(architecture)
     adapter = save_with_peft(path, tmp_path / "adapter", **{"r": 4, "target_modules": [Q], **options})
     with pytest.raises(AdapterError, match=message):
-        read_adapter(adapter, BaseFacts.of_directory(path))
+        read_adapter(adapter, BaseMetadata.of_directory(path))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.components.adaptation import SoloAdaptation
 from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
 from ift_serve.modeling.components.instruction_components import InstructionComponents
@@ -74,7 +74,7 @@ def test_fresh_components_leave_the_base_model_as_it_is_bit_for_bit(
     model = load_model(str(path), dtype=dtype).model
     attach(model)
     tokens = _tokens(vocabulary=150)
-    fresh = InstructionComponents(EVERYTHING, shape_of(BaseFacts.of_directory(path)))
+    fresh = InstructionComponents(EVERYTHING, shape_of(BaseMetadata.of_directory(path)))
     with torch.inference_mode():
         base = _run(model, tokens, None)
         for kind in (torch.float32, DTYPES[dtype]):
@@ -146,7 +146,7 @@ def test_packed_documents_do_not_see_one_another(architecture: str, models: dict
     path = models[architecture]
     model = load_model(str(path), dtype="float32").model
     attach(model)
-    components = _random(shape=shape_of(BaseFacts.of_directory(path)))
+    components = _random(shape=shape_of(BaseMetadata.of_directory(path)))
     first, second = _tokens(vocabulary=150), _tokens(vocabulary=150, seed=8)
     own = first.sequence == 0
     changed = TokenBatch(torch.where(own, second.input_ids, first.input_ids), first.segments, first.sequence, 3)
@@ -163,7 +163,7 @@ def test_documents_packed_together_are_computed_as_if_each_were_alone(
     path = models[architecture]
     model = load_model(str(path), dtype="float32").model
     attach(model)
-    components = _random(shape=shape_of(BaseFacts.of_directory(path)))
+    components = _random(shape=shape_of(BaseMetadata.of_directory(path)))
     tokens = _tokens(vocabulary=150)
     with torch.inference_mode():
         together = _run(model, tokens, components)

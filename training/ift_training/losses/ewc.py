@@ -42,18 +42,18 @@ def fisher_information(
 
 
 def save_fisher(
-    path: Path, model: nn.Module, fisher: dict[str, Tensor], facts: Mapping[str, str] | None = None
+    path: Path, model: nn.Module, fisher: dict[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write the Fisher information and where the parameters are now. Readable by others, like adapters.
 
-    facts: what must be the same where it is used, by field of a recipe.
+    metadata: what must be the same where it is used, by field of a recipe.
     """
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {_FISHER + name: value.contiguous() for name, value in fisher.items()}
     tensors |= {_ANCHOR + name: value.detach().float().contiguous() for name, value in trainable(model).items()}
-    save_file(tensors, path, metadata=dict(facts or {}))
+    save_file(tensors, path, metadata=dict(metadata or {}))
     path.chmod(0o644)
 
 
@@ -61,12 +61,12 @@ class EwcPenalty:
     """``weight / 2 sum_i F_i (theta_i - theta*_i)^2`` (Kirkpatrick et al. 2017, eq. 3).
 
     ``anchor`` is theta*, full tensors by parameter name: where the previous task ended and this one has to begin.
-    Raises ValueError when the file is not of an adapter of the model's shape, or of other ``facts``.
+    Raises ValueError when the file is not of an adapter of the model's shape, or of other ``metadata``.
     """
 
-    def __init__(self, model: nn.Module, path: Path, weight: float, facts: Mapping[str, str] | None = None) -> None:
+    def __init__(self, model: nn.Module, path: Path, weight: float, metadata: Mapping[str, str] | None = None) -> None:
         found, saved = _load(path)
-        for field, here in sorted((facts or {}).items()):
+        for field, here in sorted((metadata or {}).items()):
             if saved.get(field, here) != here:
                 raise ValueError(f"losses.ewc.fisher: {path} was made with {field} {saved[field]}, here it is {here}")
         wanted = {n: p for n, p in trainable(model).items() if not n.startswith(_NOT_IN_ADAPTER)}
@@ -90,7 +90,7 @@ class EwcPenalty:
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors, and the facts that stand beside them."""
+    """The tensors, and the metadata that stand beside them."""
     from safetensors import SafetensorError, safe_open
 
     try:
