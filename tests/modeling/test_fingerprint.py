@@ -208,8 +208,8 @@ def test_a_head_stored_beside_other_embeddings_counts(tied: Path) -> None:
 
 @pytest.mark.parametrize(("value", "prefix"), [(0.0, "model."), (0.5, "model."), (0.5, "")])
 def test_whether_a_head_is_shared_is_what_the_files_store(tied: Path, value: float, prefix: str) -> None:
-    both = [BaseFacts.of_directory(tied), BaseFacts.of_model(load_model(str(tied)))]
-    assert all(facts.tied and facts.tied_by_name for facts in both)
+    both = [BaseMetadata.of_directory(tied), BaseMetadata.of_model(load_model(str(tied)))]
+    assert all(metadata.tied and metadata.tied_by_name for metadata in both)
 
     def store(tensors: dict[str, torch.Tensor]) -> None:
         embeddings = tensors.pop("model.embed_tokens.weight")
@@ -220,8 +220,8 @@ def test_whether_a_head_is_shared_is_what_the_files_store(tied: Path, value: flo
     own: Any = loaded.model
     shared = own.lm_head.weight is own.model.embed_tokens.weight
     assert shared is (value == 0)
-    for facts in (BaseFacts.of_directory(tied), BaseFacts.of_model(loaded)):
-        assert facts.tied is shared and facts.tied_by_name
+    for metadata in (BaseMetadata.of_directory(tied), BaseMetadata.of_model(loaded)):
+        assert metadata.tied is shared and metadata.tied_by_name
 
 
 def test_weights_in_another_dtype_are_other_weights(model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.reader import read_adapter
 from ift_training.losses.ewc import save_fisher, trainable
 from ift_training.settings import EwcSettings, LossSettings, MaskingSettings, TrainerSettings
@@ -173,8 +173,8 @@ def test_the_best_weights_come_back(report: dict[str, Any], kind: str, outputs: 
 
 
 def test_what_one_process_writes_alone_at_the_end_is_a_whole_adapter(kind: str, outputs: Path, model: Path) -> None:
-    facts = BaseFacts.of_directory(model)
-    written, saved = (read_adapter(outputs / kind / folder, facts) for folder in ("written", "end"))
+    metadata = BaseMetadata.of_directory(model)
+    written, saved = (read_adapter(outputs / kind / folder, metadata) for folder in ("written", "end"))
     assert all(torch.equal(written.extras[key], saved.extras[key]) for key in saved.extras)
     assert all(torch.equal(written.lora[key].b, saved.lora[key].b) for key in saved.lora)
 

@@ -14,7 +14,7 @@ from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.protocol.adapter import AdapterReply
 from ift_serve.engine.protocol.score import ScoreRequest
 from ift_serve.engine.runner.model_runner import ModelRunner
-from ift_serve.modeling.adapter_format.base import BaseFacts
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.reader import read_adapter
 from ift_training import checkpoint
 from ift_training.losses.ewc import fisher_information, save_fisher, trainable
@@ -83,7 +83,7 @@ def test_a_resumed_run_ends_with_the_same_bits(begun: int, model: Path, tmp_path
 def test_a_checkpoint_holds_an_adapter_and_no_pickled_weights(model: Path, tmp_path: Path) -> None:
     trainer(model, settings(save_steps=1), examples(8), tmp_path).train()
     folder = tmp_path / "checkpoint-1"
-    assert read_adapter(folder, BaseFacts.of_directory(model)).components == EVERYTHING
+    assert read_adapter(folder, BaseMetadata.of_directory(model)).components == EVERYTHING
     names = {path.name for path in folder.iterdir()}
     assert {"optimizer.safetensors", "scheduler.json", "training_state.safetensors", "trainer_state.json"} <= names
     # Nothing in a checkpoint is pickled.
@@ -151,7 +151,7 @@ def test_kinds_of_low_rank_parts_are_trained_saved_and_read_again(kind: str, mod
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole/checkpoint-1"))
     first, second = (checkpoint.gather(run.instruction_model) for run in (whole, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    read = read_adapter(tmp_path / "whole/checkpoint-2", BaseFacts.of_directory(model)).lora
+    read = read_adapter(tmp_path / "whole/checkpoint-2", BaseMetadata.of_directory(model)).lora
     query = read["model.layers.0.self_attn.q_proj"]
     assert query.a.shape[0] == (8 if kind == "ranks" else 4)
     assert query.scale == pytest.approx({"rslora": 32 / 4**0.5, "ranks": 32 / 8}.get(kind, 8.0))
@@ -162,7 +162,7 @@ def test_kinds_of_low_rank_parts_are_trained_saved_and_read_again(kind: str, mod
 def test_components_are_trained_without_a_low_rank_part(model: Path, tmp_path: Path) -> None:
     run = trainer(model, settings(lora=LoraSettings(rank=0), save_steps=1), examples(8), tmp_path)
     run.train()
-    read = read_adapter(tmp_path / "checkpoint-1", BaseFacts.of_directory(model))
+    read = read_adapter(tmp_path / "checkpoint-1", BaseMetadata.of_directory(model))
     assert not read.lora and read.components == EVERYTHING
     assert read.extras["attention_gain.weight"].abs().max() > 0
 
@@ -210,7 +210,7 @@ def test_what_was_trained_is_what_is_served(architecture: str, tmp_path: Path) -
     expected = _trained_log_probs(run, data[0])
     config = EngineConfig(model=str(path), dtype="float32", total_blocks=8, max_batch_tokens=9, max_sequences=2)
     runner = ModelRunner(config)
-    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_host=runner.adapters))
+    driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_tensors=runner.adapters))
     reply = driver.load("trained", str(tmp_path / "adapter"))
     assert isinstance(reply, AdapterReply), reply
     start = data[0].response_start

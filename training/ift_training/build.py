@@ -67,7 +67,7 @@ def build_model(
     from transformers import set_seed
 
     set_seed(seed)
-    metadata = BaseMetadata.of_directory(Path(base_directory))
+    base = BaseMetadata.of_directory(Path(base_directory))
     # Master weights of what is trained are float32; the forward pass runs in settings.precision.
     shown = hub_id or base_directory
     base, _, _ = load_whole(
@@ -80,10 +80,12 @@ def build_model(
     wrapped = _with_lora(base, settings) if settings.lora.rank else base
     components = None
     if settings.components.names:
-        components = InstructionComponents(settings.components, shape_of(metadata))
+        components = InstructionComponents(settings.components, shape_of(base))
     balance = TaskBalance(tasks, settings.losses.task_weights)
     model = InstructionModel(wrapped, components, balance, represents=settings.losses.representation > 0)
-    reference = BaseReference(fingerprint=metadata.fingerprint, architecture=metadata.architecture, shape=shape_of(metadata))
+    reference = BaseReference(
+        fingerprint=base.fingerprint, architecture=base.architecture, shape=shape_of(base)
+    )
     return Built(model, reference, base_directory)
 
 
