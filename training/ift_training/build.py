@@ -67,7 +67,7 @@ def build_model(
     from transformers import set_seed
 
     set_seed(seed)
-    base = BaseMetadata.of_directory(Path(base_directory))
+    metadata = BaseMetadata.of_directory(Path(base_directory))
     # Master weights of what is trained are float32; the forward pass runs in settings.precision.
     shown = hub_id or base_directory
     base, _, _ = load_whole(
@@ -80,11 +80,11 @@ def build_model(
     wrapped = _with_lora(base, settings) if settings.lora.rank else base
     components = None
     if settings.components.names:
-        components = InstructionComponents(settings.components, shape_of(base))
+        components = InstructionComponents(settings.components, shape_of(metadata))
     balance = TaskBalance(tasks, settings.losses.task_weights)
     model = InstructionModel(wrapped, components, balance, represents=settings.losses.representation > 0)
     reference = BaseReference(
-        fingerprint=base.fingerprint, architecture=base.architecture, shape=shape_of(base)
+        fingerprint=metadata.fingerprint, architecture=metadata.architecture, shape=shape_of(metadata)
     )
     return Built(model, reference, base_directory)
 
