@@ -55,5 +55,7 @@ def merge(
         typer.echo(json.dumps(asdict(found)))
         return
     typer.echo(f"{found.output}: {found.bytes / 2**20:,.1f} MiB of weights, {found.modules} modules merged")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
     if found.components:
         typer.echo(f"left out: {', '.join(found.components)}; the model answers without what they learned")

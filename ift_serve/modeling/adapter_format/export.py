@@ -29,12 +29,16 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class MergedModel:
-    """What was written: ``output``, its weights' ``bytes``, the ``modules`` changed, the ``components`` left out."""
+    """What was written: ``output``, its weights' ``bytes``, the ``modules`` changed, the ``components`` left out.
+
+    notes: where readers of the format do otherwise than transformers.
+    """
 
     output: str
     bytes: int
     modules: int
     components: list[str]
+    notes: list[str]
 
 
 def export_merged(
@@ -68,7 +72,7 @@ def export_merged(
             gguf.write(scratch / GGUF_NAME, output.name)
         else:
             _write_directory(model, template, base, scratch)
-    return MergedModel(str(output), size, len(weights.lora), list(weights.components.names))
+    return MergedModel(str(output), size, len(weights.lora), list(weights.components.names), gguf.notes if gguf else [])
 
 
 def _check_output(output: Path, base: Path, adapter: Path, *, overwrite: bool) -> None:

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 
 from ift_serve.modeling.gguf_export.errors import GgufError
-from ift_serve.modeling.gguf_export.tensors import check_model, gguf_tensors
+from ift_serve.modeling.gguf_export.tensors import architecture_of, gguf_tensors, head_size
 from ift_serve.modeling.gguf_export.vocabulary import Vocabulary
+
+Fields = list[tuple[str, Any]]
+"""Names of the package's ``add_`` methods with what they are given; None is left out."""
 
 
 def check_gguf_installed() -> None:
@@ -23,21 +26,27 @@ class GgufFile:
 
     def __init__(self, model: Any, tokenizer: Any, template: str | None) -> None:
         check_gguf_installed()
-        check_model(model)
+        self._architecture = architecture_of(model)
         self._model = model
         self._tokenizer = tokenizer
         self._template = template
         self._vocabulary = Vocabulary.of(tokenizer, model.config.vocab_size)
         self._ends = _end_tokens(model, tokenizer)
 
+    @property
+    def notes(self) -> list[str]:
+        """What readers of the file do otherwise than the tokenizer, a sentence each."""
+        return self._vocabulary.rules.notes
+
     def write(self, path: Path, name: str) -> None:
         from gguf import GGUFWriter
 
-        writer = GGUFWriter(path, "llama")
+        writer = GGUFWriter(path, self._architecture.name)
         try:
             writer.add_name(name)
-            self._add_shape(writer)
-            self._add_tokenizer(writer)
+            for field, value in (*self._shape(), *self._text(), *self._special_tokens()):
+                if value is not None:
+                    getattr(writer, f"add_{field}")(value)
             self._add_tensors(writer)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
@@ -45,44 +54,34 @@ class GgufFile:
         finally:
             writer.close()
 
-    def _add_shape(self, writer: Any) -> None:
+    def _shape(self) -> Fields:
         config = self._model.config
-        head_size = config.head_dim or config.hidden_size // config.num_attention_heads
-        writer.add_vocab_size(config.vocab_size)
-        writer.add_context_length(config.max_position_embeddings)
-        writer.add_embedding_length(config.hidden_size)
-        writer.add_block_count(config.num_hidden_layers)
-        writer.add_feed_forward_length(config.intermediate_size)
-        writer.add_head_count(config.num_attention_heads)
-        writer.add_head_count_kv(config.num_key_value_heads)
-        writer.add_key_length(head_size)
-        writer.add_value_length(head_size)
-        writer.add_rope_dimension_count(head_size)
-        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+        size = head_size(config)
+        return [
+            ("vocab_size", config.vocab_size), ("context_length", config.max_position_embeddings),
+            ("embedding_length", config.hidden_size), ("block_count", config.num_hidden_layers),
+            ("feed_forward_length", config.intermediate_size), ("head_count", config.num_attention_heads),
+            ("head_count_kv", config.num_key_value_heads), ("key_length", size), ("value_length", size),
+            ("rope_dimension_count", size), ("rope_freq_base", config.rope_parameters["rope_theta"]),
+            ("layer_norm_rms_eps", config.rms_norm_eps),
+        ]  # fmt: skip
 
-    def _add_tokenizer(self, writer: Any) -> None:
+    def _text(self) -> Fields:
+        """How text is cut into tokens, and what a conversation looks like."""
         vocabulary = self._vocabulary
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(vocabulary.splits)
-        writer.add_token_list(vocabulary.tokens)
-        writer.add_token_types(vocabulary.kinds)
-        writer.add_token_merges(vocabulary.merges)
-        writer.add_add_bos_token(vocabulary.adds_bos)
-        writer.add_add_eos_token(vocabulary.adds_eos)
-        for add, token_id in zip(
-            (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id), self._ends, strict=False
-        ):
-            add(token_id)
-        for add, found in (
-            (writer.add_bos_token_id, self._tokenizer.bos_token_id),
-            (writer.add_unk_token_id, self._tokenizer.unk_token_id),
-            (writer.add_pad_token_id, self._tokenizer.pad_token_id),
-        ):
-            if found is not None:
-                add(found)
-        if self._template:
-            writer.add_chat_template(self._template)
+        rules = vocabulary.rules
+        return [
+            ("tokenizer_model", rules.kind), ("tokenizer_pre", rules.splits), ("token_list", vocabulary.tokens),
+            ("token_types", vocabulary.kinds), ("token_merges", rules.merges or None),
+            ("token_scores", vocabulary.scores), ("add_space_prefix", rules.adds_space),
+            ("add_bos_token", vocabulary.adds_bos), ("add_eos_token", vocabulary.adds_eos),
+            ("chat_template", self._template or None),
+        ]  # fmt: skip
+
+    def _special_tokens(self) -> Fields:
+        ends = zip(("eos_token_id", "eot_token_id", "eom_token_id"), self._ends, strict=False)
+        others = [(f"{name}_token_id", getattr(self._tokenizer, f"{name}_token_id")) for name in ("bos", "unk", "pad")]
+        return [*ends, *others]
 
     def _add_tensors(self, writer: Any) -> None:
         from gguf import GGMLQuantizationType, LlamaFileType
@@ -93,7 +92,7 @@ class GgufFile:
             torch.bfloat16: (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
         }
         writer.add_file_type(kinds[self._model.get_input_embeddings().weight.dtype][1])
-        for name, tensor in gguf_tensors(self._model):
+        for name, tensor in gguf_tensors(self._model, self._architecture):
             # As bytes, for numpy knows no bfloat16.
             writer.add_tensor(name, tensor.view(torch.uint8).numpy(), raw_dtype=kinds[tensor.dtype][0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
@@ -97,6 +100,8 @@ def test_an_adapter_of_tied_embeddings_gives_the_head_its_own_weight(tmp_path: P
     ("architecture", "options"),
     [
         ("mistral", {"sliding_window": None}),
+        ("qwen2", {}),
+        ("qwen2", {"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 54321.0}}),
         ("llama", {"head_dim": 32, "rms_norm_eps": 3e-5}),
         ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 123456.0}}),
     ],
@@ -106,8 +111,10 @@ def test_shapes_and_constants_are_carried(architecture: str, options: dict[str, 
     assert torch.allclose(_logits(written, gguf_file="model.gguf"), _logits(plain), atol=1e-5, rtol=0)
 
 
-def _split(*stages: Any, ignore_merges: bool = False) -> Tokenizer:
+def _split(*stages: Any, ignore_merges: bool = False, composed: bool = False) -> Tokenizer:
     tokenizer = tokenizers.byte_level()
+    if composed:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(stages))
     fields = json.loads(tokenizer.to_str())
     fields["model"]["ignore_merges"] = ignore_merges
@@ -131,11 +138,16 @@ def _beginning() -> Tokenizer:
             pre_tokenizers.Split(Regex(LLAMA3), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False),
             ignore_merges=True,
         )),
+        ("qwen2", _split(
+            pre_tokenizers.Split(Regex(LLAMA3.replace("{1,3}", "")), "isolated"),
+            pre_tokenizers.ByteLevel(False, use_regex=False), composed=True,
+        )),
     ],
 )  # fmt: skip
 def test_the_tokenizer_gives_the_same_ids(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     base = _base(tmp_path / "b", tokenizer=tokenizer)
-    export_merged(_adapter(base, tmp_path / "a"), base, tmp_path / "gguf", file_format="gguf")
+    written = export_merged(_adapter(base, tmp_path / "a"), base, tmp_path / "gguf", file_format="gguf")
+    assert [("NFC" in note) for note in written.notes] == [True] * (name == "qwen2")
     before = AutoTokenizer.from_pretrained(base)
     after = AutoTokenizer.from_pretrained(tmp_path / "gguf", gguf_file="model.gguf")
     for text in TEXTS:
@@ -148,6 +160,101 @@ def test_the_tokenizer_gives_the_same_ids(name: str, tokenizer: Tokenizer, tmp_p
     assert kinds[tokens.index("<|im_end|>")] == gguf.TokenType.CONTROL
     assert kinds[tokens.index("<think>")] == gguf.TokenType.USER_DEFINED
     assert len(tokens) == 384 and kinds[383] == gguf.TokenType.UNUSED
+
+
+def _pieces(
+    *, prefix: bool = True, metaspace: bool = False, split: bool = False, lacking: str = "", forgotten: bool = False,
+    shuffled: bool = False, ignore_merges: bool = False,
+) -> Tokenizer:  # fmt: skip
+    """A SentencePiece-like BPE with every pair of tokens that makes a token among its merges, or damaged."""
+    fields = json.loads(tokenizers.byte_fallback().to_str())
+    model = fields["model"]
+    # A token with two splits, which the corpus has none of.
+    model["vocab"] |= {token: 370 + number for number, token in enumerate(("xy", "yz", "xyz", "do", "fo"))}
+    model["merges"] = sorted(
+        ((token[:end], token[end:]) for token in model["vocab"] for end in range(1, len(token))
+         if token[:end] in model["vocab"] and token[end:] in model["vocab"] and not token.startswith("<")),
+        key=lambda pair: model["vocab"]["".join(pair)],
+    )  # fmt: skip
+    if lacking:
+        model["vocab"]["other"] = model["vocab"].pop(lacking)
+    if forgotten:
+        model["merges"].remove(("x", "yz"))
+    if shuffled:
+        model["merges"].append(model["merges"].pop(model["merges"].index(("x", "yz"))))
+    model["ignore_merges"] = ignore_merges
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    if not prefix:
+        fields["normalizer"] = replace
+    if metaspace or split:
+        fields["normalizer"] = None
+        fields["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": split}
+    return Tokenizer.from_str(json.dumps(fields))
+
+
+def _sentencepiece_ids(text: str, fields: Any) -> list[int]:
+    """As llama.cpp cuts a text by a file's scores: the best pair of neighbours first, of equals the leftmost."""
+    tokens, scores = fields["tokenizer.ggml.tokens"].contents(), fields["tokenizer.ggml.scores"].contents()
+    index = {token: number for number, token in enumerate(tokens)}
+    if text and fields["tokenizer.ggml.add_space_prefix"].contents():
+        text = " " + text
+    symbols = list(text.replace(" ", "▁"))
+    while pairs := [
+        (-scores[index[a + b]], i) for i, (a, b) in enumerate(itertools.pairwise(symbols)) if a + b in index
+    ]:
+        place = min(pairs)[1]
+        symbols[place : place + 2] = ["".join(symbols[place : place + 2])]
+    found = []
+    for symbol in symbols:
+        found += [index[symbol]] if symbol in index else [index[f"<0x{byte:02X}>"] for byte in symbol.encode()]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"), [({}, False), ({"prefix": False}, False), ({"metaspace": True}, True)],
+    ids=["before every text", "never", "before the first word"],
+)  # fmt: skip
+def test_scores_cut_text_as_the_merges_of_a_sentencepiece_tokenizer_do(
+    options: dict[str, bool], noted: bool, tmp_path: Path
+) -> None:
+    base = _base(tmp_path / "b", tokenizer=_pieces(**options))
+    written = export_merged(_adapter(base, tmp_path / "a"), base, tmp_path / "gguf", file_format="gguf")
+    assert bool(written.notes) is noted
+    before = AutoTokenizer.from_pretrained(base)
+    fields = gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").fields
+    assert fields["tokenizer.ggml.model"].contents() == "llama"
+    tokens, kinds = fields["tokenizer.ggml.tokens"].contents(), fields["tokenizer.ggml.token_type"].contents()
+    named = {token: kinds[tokens.index(token)] for token in ("<unk>", "<s>", "<0x41>", "<think>", "▁the", "[PAD383]")}
+    kind = gguf.TokenType
+    assert list(named.values()) == [
+        kind.UNKNOWN, kind.CONTROL, kind.BYTE, kind.USER_DEFINED, kind.NORMAL, kind.UNUSED,
+    ]  # fmt: skip
+    spaces = st.sampled_from(
+        ["the", " the", " quick", "  ", "brown", "dog", "xyz", "xxyzz", "é", "日", "🙂", "\n", "<"]
+    )
+    texts = st.lists(spaces | st.text(max_size=3), max_size=12).map("".join)
+
+    @settings(max_examples=150, deadline=None)
+    @given(texts if not noted else texts.filter(lambda text: not text.startswith((" ", "▁"))))
+    def same(text: str) -> None:
+        assert _sentencepiece_ids(text, fields) == before(text, add_special_tokens=False).input_ids
+
+    same()
+
+
+def test_transformers_reads_a_sentencepiece_tokenizer_and_the_weights_back(tmp_path: Path) -> None:
+    plain, written = _both(_base(tmp_path / "b", tokenizer=_pieces(metaspace=True)), tmp_path)
+    assert torch.allclose(_logits(written, gguf_file="model.gguf"), _logits(plain), atol=1e-5, rtol=0)
+    before = AutoTokenizer.from_pretrained(plain)
+    after = AutoTokenizer.from_pretrained(written, gguf_file="model.gguf")
+    for text in (
+        "the quick brown fox isn't it?",
+        "héllo  wörld 日本語 🙂\n\n\tb ",
+        "a 12345 1 ½",
+        "x<think> y</think>",
+    ):
+        assert after(text).input_ids == before(text).input_ids, text
+    assert after("the").input_ids[0] == before.bos_token_id
 
 
 def test_digits_taken_one_by_one_have_their_name(tmp_path: Path) -> None:
@@ -190,22 +297,29 @@ def _spaced() -> Tokenizer:
 
 def _composed() -> Tokenizer:
     tokenizer = tokenizers.byte_level()
-    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.normalizer = normalizers.NFKC()
     return tokenizer
 
 
 @pytest.mark.parametrize(
     ("architecture", "options", "tokenizer", "reason"),
     [
-        ("qwen2", {}, None, "Qwen2ForCausalLM is not written"),
+        ("qwen3", {}, None, "Qwen3ForCausalLM is not written"),
+        ("qwen2-windowed", {}, None, "sliding window"),
+        ("qwen2", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}, None, "type linear"),
+        ("qwen2", {"head_dim": 32}, None, "heads of 32"),
         ("mistral", {}, None, "sliding window"),
         ("llama-biased", {}, None, "bias has no place"),
         ("llama", {"hidden_act": "gelu"}, None, "hidden_act gelu"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, None, "dynamic"),
         ("llama", {}, tokenizers.unigram(), "tokenizer is Unigram"),
-        ("llama", {}, tokenizers.byte_fallback(), "SentencePiece-like"),
+        ("llama", {}, _pieces(split=True), "SentencePiece-like and changes or splits text"),
+        ("llama", {}, _pieces(lacking="<0x41>"), "lacks tokens of bytes .<0x41>"),
+        ("llama", {}, _pieces(forgotten=True), "which it does not merge, and SentencePiece would"),
+        ("llama", {}, _pieces(shuffled=True), "have others between them"),
+        ("llama", {}, _pieces(ignore_merges=True), "takes whole words"),
         ("llama", {}, tokenizers.suffixed(), "marks parts of words"),
-        ("llama", {}, _composed(), "normalizer NFC"),
+        ("llama", {}, _composed(), "normalizer NFKC"),
         ("llama", {}, _split(pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)), "has no name"),
         ("llama", {}, _spaced(), "<mask>"),
         ("llama", {"vocab_size": 200}, None, "embeddings have 200 rows"),
