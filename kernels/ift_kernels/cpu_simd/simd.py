@@ -309,6 +309,17 @@ def choose_at_least(typing, values, keys, limit, other):
 
 
 @intrinsic
+def choose_by_bits(typing, values, bits, other):
+    """Lanes of ``values`` whose bit is set, lane 0 the lowest, the scalar ``other`` elsewhere."""
+
+    def codegen(context, builder, signature, args):
+        chosen = builder.bitcast(builder.trunc(args[1], _I16), ir.VectorType(ir.IntType(1), LANES))
+        return builder.select(chosen, args[0], spread(builder, args[2], FLOATS))
+
+    return vector(vector, types.int64, types.float32), codegen
+
+
+@intrinsic
 def ordered_value(typing, order):
     """The float32 that stands at an integer of the order-preserving map (inverse of bits, sign folded)."""
 

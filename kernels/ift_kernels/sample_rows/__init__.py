@@ -1,5 +1,13 @@
-"""Drawing tokens from logits, and the statistics every drawn or scored token carries."""
+"""Drawing tokens from logits, each row in its own way."""
 
-from ift_kernels.sample_rows.api import TOP, RowParameters, SampledRows, SparseAdjustments, sample_rows
+from ift_kernels.sample_rows.api import (
+    TOP,
+    RowParameters,
+    SampledRows,
+    SparseAdjustments,
+    TokenMasks,
+    Truncations,
+    sample_rows,
+)
 
-__all__ = ["TOP", "RowParameters", "SampledRows", "SparseAdjustments", "sample_rows"]
+__all__ = ["TOP", "RowParameters", "SampledRows", "SparseAdjustments", "TokenMasks", "Truncations", "sample_rows"]

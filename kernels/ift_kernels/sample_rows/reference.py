@@ -1,4 +1,4 @@
-"""Definition of sampling and its statistics, in float64 PyTorch and numpy."""
+"""Definition of the draw, in float64 PyTorch and numpy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ift_kernels.sample_rows.api import TOP, RowParameters, SampledRows, SparseAdjustments
+from ift_kernels.row_statistics.api import P1, RowStatistics
+from ift_kernels.row_statistics.reference import row_statistics_reference
+from ift_kernels.sample_rows.types import RowParameters, SampledRows, SparseAdjustments, TokenMasks
 
 
 def philox_uniform(seed: int, step: int, size: int) -> NDArray[np.float64]:
@@ -44,8 +46,17 @@ def _adjust(logits: Tensor, row: int, adjustments: SparseAdjustments) -> Tensor:
     return logits
 
 
-def _filter(scaled: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
-    keep = torch.ones_like(scaled, dtype=torch.bool)
+def _allowed(masks: TokenMasks, row: int, size: int) -> Tensor:
+    """``[V]`` bool."""
+    if int(masks.of_row[row]) < 0:
+        return torch.ones(size, dtype=torch.bool)
+    words = masks.bits[int(masks.of_row[row])].cpu().numpy().view(np.uint8)
+    return torch.from_numpy(np.unpackbits(words, bitorder="little")[:size].astype(bool))
+
+
+def _filter(scaled: Tensor, keep: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
+    """Which of the kept tokens top-k, top-p and min-p let stay."""
+    keep = keep.clone()
     if 0 < top_k < scaled.numel():
         keep &= scaled >= torch.topk(scaled, top_k).values[-1]
     if top_p < 1.0:
@@ -57,52 +68,97 @@ def _filter(scaled: Tensor, top_k: int, top_p: float, min_p: float) -> Tensor:
         keep &= torch.zeros_like(keep).scatter(0, order, above[first_of_run] < top_p)
     if min_p > 0.0:
         keep &= scaled >= scaled.max() + np.log(min_p)
-    return scaled.masked_fill(~keep, float("-inf"))
+    return keep
 
 
-def sample_rows_reference(logits: Tensor, parameters: RowParameters) -> SampledRows:
+def top_n_sigma(logits: Tensor, n: float) -> Tensor:
+    """Which logits ``[V]`` are at least ``max - n sigma`` (arXiv 2411.07641, algorithm 1)."""
+    possible = logits[logits > float("-inf")]
+    return logits >= possible.max() - n * possible.std(correction=0)
+
+
+def p_less(probabilities: Tensor) -> Tensor:
+    """Which of the probabilities ``[V]`` are at least ``sum p^2`` (arXiv 2509.23234, equation 3)."""
+    # Of equal tokens all stay, whichever way their sum is rounded.
+    return probabilities >= probabilities.square().sum() * (1 - 1e-12)
+
+
+def top_h(probabilities: Tensor, alpha: float) -> Tensor:
+    """The longest run of most likely tokens whose entropy is at most ``alpha H(p)`` (arXiv 2509.02510, algorithm 1)."""
+
+    def entropy(p: Tensor) -> float:
+        return float(torch.special.entr(p / p.sum()).sum())
+
+    ordered, order = torch.sort(probabilities, descending=True, stable=True)
+    bound = alpha * entropy(probabilities)
+    count = 1
+    while count < int((probabilities > 0).sum()) and entropy(ordered[: count + 1]) <= bound:
+        count += 1
+    return torch.zeros_like(probabilities, dtype=torch.bool).scatter(0, order[:count], True)
+
+
+def near_scores(probabilities: Tensor, near: float) -> Tensor:
+    """What adaptive-p makes of probabilities ``[V]`` (llama.cpp's ``llama_sampler_adaptive_p``)."""
+    distance = (probabilities - near).abs() / 0.3
+    return 5 - 10 * distance.square() / (1 + distance)
+
+
+def _kept(adjusted: Tensor, scaled: Tensor, row: int, parameters: RowParameters) -> Tensor:
+    """``[V]`` bool: what all truncations leave of a row."""
+    keep = scaled > float("-inf")
+    shape = parameters.truncations
+    if shape is not None and (n := float(shape.top_n_sigma[row])) > 0:
+        keep &= top_n_sigma(adjusted, n)
+    keep = _filter(scaled, keep, int(parameters.top_k[row]), float(parameters.top_p[row]), float(parameters.min_p[row]))
+    if shape is not None and float(shape.p_less[row]) > 0:
+        keep &= p_less(torch.softmax(scaled.masked_fill(~keep, float("-inf")), 0))
+    if shape is not None and shape.top_h is not None and (alpha := float(shape.top_h[row])) > 0:
+        keep &= top_h(torch.softmax(scaled.masked_fill(~keep, float("-inf")), 0), alpha)
+    return keep
+
+
+def _drawn(raw: Tensor, row: int, parameters: RowParameters) -> tuple[int, float]:
+    """The token of a row, -1 if there is none, and its probability before adaptive-p."""
+    size = raw.numel()
+    adjusted = raw if parameters.adjustments is None else _adjust(raw, row, parameters.adjustments)
+    if parameters.masks is not None:
+        adjusted = adjusted.masked_fill(~_allowed(parameters.masks, row, size), float("-inf"))
+    if bool((adjusted == float("-inf")).all()):
+        return -1, float("nan")
+    temperature = float(parameters.temperature[row])
+    if temperature == 0.0:
+        return int(torch.argmax(adjusted)), float("nan")
+    # Far from zero, even float64 has no room for the noise.
+    scaled = (adjusted - adjusted.max()) / temperature
+    scores = scaled.masked_fill(~_kept(adjusted, scaled, row, parameters), float("-inf"))
+    probabilities = torch.softmax(scores, 0)
+    near = -1.0 if parameters.near is None else float(parameters.near[row])
+    if near >= 0:
+        scores = near_scores(probabilities, near).masked_fill(scores == float("-inf"), float("-inf"))
+    uniform = philox_uniform(int(parameters.seeds[row]), int(parameters.steps[row]), size)
+    token = int(torch.argmax(scores - torch.log(-torch.log(torch.from_numpy(uniform)))))
+    return token, float(probabilities[token]) if near >= 0 else float("nan")
+
+
+def sample_rows_reference(
+    logits: Tensor, parameters: RowParameters, statistics: RowStatistics | None = None
+) -> SampledRows:
     """See :func:`ift_kernels.sample_rows.sample_rows`."""
-    rows, size = logits.shape
+    known = row_statistics_reference(logits) if statistics is None else statistics
+    rows, _ = logits.shape
     raw = logits.detach().cpu().double()
-    log_probs = torch.log_softmax(raw, dim=-1)
-    count = min(TOP, size)
-    # By the logits themselves: log-probabilities of some that differ are equal.
-    order = torch.sort(raw, dim=-1, descending=True, stable=True).indices
-    top_values = log_probs.gather(1, order)
-    top_ids = torch.full((rows, TOP), -1, dtype=torch.int32)
-    possible = top_values[:, :count] > float("-inf")
-    top_ids[:, :count] = torch.where(possible, order[:, :count].int(), -1)
-    top_log_probs = torch.full((rows, TOP), float("-inf"))
-    top_log_probs[:, :count] = top_values[:, :count].float()
     tokens = torch.empty(rows, dtype=torch.int32)
+    probabilities = torch.full((rows,), float("nan"))
+    log_probs = torch.full((rows,), float("nan"))
+    sound = ~(raw.isnan() | (raw == float("inf"))).any(-1) & (raw > float("-inf")).any(-1)
     for row in range(rows):
-        if int(parameters.targets[row]) >= 0:
-            tokens[row] = parameters.targets[row]
-            continue
-        adjusted = raw[row] if parameters.adjustments is None else _adjust(raw[row], row, parameters.adjustments)
-        temperature = float(parameters.temperature[row])
-        if temperature == 0.0:
-            tokens[row] = int(torch.argmax(adjusted))
-            continue
-        kept = _filter(
-            (adjusted - adjusted.max()) / temperature,  # far from zero, even float64 has no room for the noise
-            int(parameters.top_k[row]),
-            float(parameters.top_p[row]),
-            float(parameters.min_p[row]),
-        )
-        uniform = philox_uniform(int(parameters.seeds[row]), int(parameters.steps[row]), size)
-        tokens[row] = int(torch.argmax(kept - torch.log(-torch.log(torch.from_numpy(uniform)))))
-    probabilities = log_probs.exp()
-    entropy = -(probabilities * log_probs.masked_fill(probabilities == 0, 0.0)).sum(-1)
-    second = top_values[:, 1].exp() if size > 1 else torch.zeros(rows, dtype=torch.float64)
-    statistics = torch.stack(
-        (
-            log_probs.gather(1, tokens.long()[:, None])[:, 0],
-            top_values[:, 0].exp(),
-            second,
-            entropy,
-            top_values[:, :count].where(possible, 0.0).sum(-1) / possible.sum(-1),
-        ),
-        dim=1,
-    ).float()
-    return SampledRows(tokens, statistics, top_ids, top_log_probs)
+        token = int(parameters.targets[row])
+        if token < 0:
+            drawn = _drawn(raw[row], row, parameters) if sound[row] else (0, float("nan"))
+            token, probabilities[row] = drawn
+        tokens[row] = token
+        if token >= 0:
+            log_probs[row] = torch.log_softmax(raw[row], 0)[token]
+    reported = torch.stack((log_probs, *known.measures[P1:]), dim=1)
+    near = None if parameters.near is None else probabilities
+    return SampledRows(tokens, reported, known.top_ids, known.top_log_probs, near)

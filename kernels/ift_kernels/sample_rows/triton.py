@@ -1,10 +1,9 @@
-"""Sampling on a GPU: launches over (row, vocabulary tile), each followed by one over rows that merges the tiles.
+"""Drawing on a GPU: launches over (row, vocabulary tile) or rows.
 
-1. statistics of each tile of raw logits, merged into the row's maximum, mass, entropy and the 20th largest tile
-   maximum: no smaller logit can be among the 20 largest, so few tiles need to give up any;
-2. the largest logits of those tiles, merged into the row's 20;
-3. where rows truncate, their thresholds, by four-way bisection over the ordered integers of the floats;
-4. the Gumbel-max of each tile, merged into the token.
+1. where rows have biases, penalties or masks, a float32 copy of the logits with those;
+2. where rows truncate, their thresholds, by four-way bisection over the ordered integers of the floats, and the mass
+   that stays;
+3. the Gumbel-max of each tile, merged into the token.
 
 Reductions run in a fixed order and rows never meet, so a row draws the same token in any batch.
 """
@@ -18,132 +17,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ift_kernels.sample_rows.api import TOP, RowParameters, SampledRows, SparseAdjustments
+from ift_kernels.float_keys import LOWEST_KEY, from_ordered, key_of, ordered, token_of
+from ift_kernels.row_statistics.api import LARGEST, LOG_MASS, P1, RowStatistics
 from ift_kernels.sample_rows.gumbel import gumbel
+from ift_kernels.sample_rows.types import RowParameters, SampledRows, SparseAdjustments, TokenMasks
 
 _TILE = 2048
 _ROW_PARAMETERS = [
     "temperature_ptr", "top_p_ptr", "min_p_ptr", "top_k_ptr", "targets_ptr", "thresholds_ptr", "seeds_ptr", "steps_ptr",
+    "sigma_ptr", "p_less_ptr", "near_ptr", "masses_ptr", "tops_ptr",
 ]  # fmt: skip
-_LOWEST = tl.constexpr(-9223372036854775807)
 _SMALLEST = tl.constexpr(1.17549435e-38)
 _LARGEST = tl.constexpr(3.4028234e38)
+_LEAST = tl.constexpr(-3.4028235e38)
 _FAR = tl.constexpr(2.0**100)
-
-
-@triton.jit
-def _ordered(x):
-    """An int32 that orders like the float32 x; both zeros are one."""
-    bits = (x + 0.0).to(tl.int32, bitcast=True)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
-@triton.jit
-def _from_ordered(order):
-    return (order ^ ((order >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def _key(x, token):
-    """An int64 that orders by value, then by smaller token id."""
-    return (_ordered(x).to(tl.int64) << 32) | (0x7FFFFFFF - token).to(tl.int64)
-
-
-@triton.jit
-def _token_of(key):
-    return 0x7FFFFFFF - (key & 0x7FFFFFFF).to(tl.int32)
-
-
-@triton.jit
-def _value_of(key):
-    return _from_ordered((key >> 32).to(tl.int32))
-
-
-@triton.jit(do_not_specialize=["stride"])
-def _tile_statistics_kernel(logits_ptr, stride, parts_ptr, V: tl.constexpr, TILES: tl.constexpr, TILE: tl.constexpr):
-    """parts[row, :, tile] = maximum, sum of exp(x - max), sum of (x - max) exp(x - max)."""
-    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    token = tile * TILE + tl.arange(0, TILE)
-    x = tl.load(logits_ptr + row * stride + token, mask=token < V, other=float("-inf")).to(tl.float32)
-    top = tl.max(x, 0)
-    shifted = tl.maximum(x - tl.where(top == float("-inf"), 0.0, top), -100.0)
-    e = tl.where(x == float("-inf"), 0.0, tl.exp(shifted))
-    # The maximum above hides a NaN; here it reaches all of the row's statistics.
-    e = tl.where((x != x) | (x == float("inf")), float("nan"), e)
-    place = parts_ptr + row * 3 * TILES + tile
-    tl.store(place, top)
-    tl.store(place + TILES, tl.sum(e, 0))
-    tl.store(place + 2 * TILES, tl.sum(e * shifted, 0))
-
-
-@triton.jit
-def _row_statistics_kernel(parts_ptr, rows_ptr, TILES: tl.constexpr, PADDED: tl.constexpr, TOP: tl.constexpr):
-    """rows[row] = maximum, log mass, entropy, the TOP-th largest tile maximum (-inf with fewer tiles)."""
-    row = tl.program_id(0).to(tl.int64)
-    tile = tl.arange(0, PADDED)
-    inside = tile < TILES
-    place = parts_ptr + row * 3 * TILES + tile
-    tops = tl.load(place, mask=inside, other=float("-inf"))
-    top = tl.max(tops, 0)
-    distance = tl.where(tops == float("-inf"), 0.0, tl.maximum(tops - top, -100.0))
-    scale = tl.where(tops == float("-inf"), 0.0, tl.exp(distance))
-    mass = tl.load(place + TILES, mask=inside, other=0.0)
-    moment = tl.load(place + 2 * TILES, mask=inside, other=0.0)
-    total = tl.sum(scale * mass, 0)
-    mean = tl.sum(scale * (moment + distance * mass), 0) / total
-    log_mass = tl.log(total)
-    floor = tl.full((), float("-inf"), tl.float32)
-    if TILES >= TOP:
-        keys = tl.where(inside, _key(tops, tile), _LOWEST)
-        last = tl.max(keys, 0)
-        for _ in range(TOP - 1):
-            last = tl.max(tl.where(keys < last, keys, _LOWEST), 0)
-        floor = _value_of(last)
-    tl.store(rows_ptr + row * 4, top)
-    tl.store(rows_ptr + row * 4 + 1, log_mass)
-    tl.store(rows_ptr + row * 4 + 2, log_mass - mean)
-    tl.store(rows_ptr + row * 4 + 3, floor)
-
-
-@triton.jit(do_not_specialize=["stride"])
-def _tile_top_kernel(
-    logits_ptr, stride, parts_ptr, rows_ptr, keys_ptr,
-    V: tl.constexpr, TILES: tl.constexpr, TILE: tl.constexpr, TOP: tl.constexpr,
-):  # fmt: skip
-    """keys[row, tile] = the tile's largest logits that are at least the row's floor, then the lowest key."""
-    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    floor = tl.load(rows_ptr + row * 4 + 3)
-    if tl.load(parts_ptr + row * 3 * TILES + tile) < floor:
-        return
-    token = tile * TILE + tl.arange(0, TILE)
-    x = tl.load(logits_ptr + row * stride + token, mask=token < V, other=float("-inf")).to(tl.float32)
-    keys = tl.where((token < V) & (x >= floor) & (x > float("-inf")), _key(x, token), _LOWEST)
-    place = keys_ptr + (row * TILES + tile) * TOP
-    last = tl.max(keys, 0)
-    found = 0
-    while (found < TOP) & (last > _LOWEST):
-        tl.store(place + found, last)
-        last = tl.max(tl.where(keys < last, keys, _LOWEST), 0)
-        found += 1
-
-
-@triton.jit
-def _row_top_kernel(
-    rows_ptr, keys_ptr, ids_ptr, log_probs_ptr,
-    ENTRIES: tl.constexpr, PADDED: tl.constexpr, TOP: tl.constexpr,
-):  # fmt: skip
-    """The TOP largest of the row's candidates, with their log-probabilities."""
-    row = tl.program_id(0).to(tl.int64)
-    entry = tl.arange(0, PADDED)
-    keys = tl.load(keys_ptr + row * ENTRIES + entry, mask=entry < ENTRIES, other=_LOWEST)
-    top, log_mass = tl.load(rows_ptr + row * 4), tl.load(rows_ptr + row * 4 + 1)
-    last = tl.max(keys, 0)
-    for place in range(TOP):
-        there = last > _LOWEST
-        log_prob = tl.where(there, _value_of(last) - top - log_mass, float("-inf"))
-        tl.store(ids_ptr + row * TOP + place, tl.where(there, _token_of(last), -1))
-        tl.store(log_probs_ptr + row * TOP + place, log_prob)
-        last = tl.max(tl.where(keys < last, keys, _LOWEST), 0)
+_FIRST_MEASURE = tl.constexpr(P1)
+_LOG_MASS = tl.constexpr(LOG_MASS)
+_TOP_MEASURE = tl.constexpr(LARGEST)
 
 
 @triton.jit(do_not_specialize_on_alignment=["offsets_ptr", "ids_ptr", "generated_ptr", "bias_ptr"])
@@ -166,6 +56,18 @@ def _adjust_kernel(
         penalised -= frequency * generated.to(tl.float32)
         penalised -= tl.where(generated > 0, presence, 0.0)
         tl.store(place, tl.minimum(tl.where(generated >= 0, penalised, x), _LARGEST), mask=inside)
+
+
+@triton.jit(do_not_specialize_on_alignment=["bits_ptr", "of_row_ptr"])
+def _mask_kernel(x_ptr, bits_ptr, of_row_ptr, V: tl.constexpr, WORDS: tl.constexpr, TILE: tl.constexpr):
+    """-inf for what a row's mask does not allow, in place. x: ``[R, V]`` float32."""
+    row = tl.program_id(0).to(tl.int64)
+    mask = tl.load(of_row_ptr + row).to(tl.int64)
+    if mask < 0:
+        return
+    token = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    word = tl.load(bits_ptr + mask * WORDS + token // 32, mask=token < V, other=-1)
+    tl.store(x_ptr + row * V + token, float("-inf"), mask=(token < V) & (((word >> (token % 32)) & 1) == 0))
 
 
 @triton.jit
@@ -195,54 +97,115 @@ def _masses(x_row, origin, inverse, top, limit, p1, p2, p3, COUNT: tl.constexpr,
 @triton.jit
 def _bisect(x_row, origin, inverse, top, limit, wanted, COUNT: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr):
     """The largest threshold that at least ``wanted`` of the count or mass reaches (top-p keeps ties with it)."""
-    low, high = _ordered(tl.full((), -3.4e38, tl.float32)).to(tl.int64), _ordered(top).to(tl.int64)
+    low, high = ordered(tl.full((), -3.4e38, tl.float32)).to(tl.int64), ordered(top).to(tl.int64)
     while low < high:
         quarter = (high - low + 3) // 4
         o1 = tl.minimum(low + quarter, high)
         o2 = tl.minimum(low + 2 * quarter, high)
         o3 = tl.minimum(low + 3 * quarter, high)
-        p1, p2 = _from_ordered(o1.to(tl.int32)), _from_ordered(o2.to(tl.int32))
-        p3 = _from_ordered(o3.to(tl.int32))
+        p1, p2 = from_ordered(o1.to(tl.int32)), from_ordered(o2.to(tl.int32))
+        p3 = from_ordered(o3.to(tl.int32))
         s1, s2, s3 = _masses(x_row, origin, inverse, top, limit, p1, p2, p3, COUNT, V, BLOCK)
         new_low = tl.where(s3 >= wanted, o3, tl.where(s2 >= wanted, o2, tl.where(s1 >= wanted, o1, low)))
         new_high = tl.where(s1 < wanted, o1 - 1, tl.where(s2 < wanted, o2 - 1, tl.where(s3 < wanted, o3 - 1, high)))
         low, high = new_low, new_high
-    return _from_ordered(low.to(tl.int32))
+    return from_ordered(low.to(tl.int32))
+
+
+@triton.jit
+def _sigma_threshold(x_row, largest, n, V: tl.constexpr, BLOCK: tl.constexpr):
+    """``largest - n sigma`` of untempered logits, sigma being the standard deviation of those that are not -inf."""
+    deepest = tl.full([BLOCK], _LEAST, tl.float32)
+    for start in range(0, V, BLOCK):
+        token = start + tl.arange(0, BLOCK)
+        x = tl.load(x_row + token, mask=token < V, other=float("-inf")).to(tl.float32)
+        deepest = tl.maximum(deepest, tl.where(x >= _LEAST, 0.0 - x, _LEAST))
+    # Squares of differences as large as float32 allows would overflow.
+    scale = tl.where(largest + tl.max(deepest, 0) < 1099511627776.0, 1.0, 8.271806125530277e-25)
+    count, total = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    for start in range(0, V, BLOCK):
+        token = start + tl.arange(0, BLOCK)
+        x = tl.load(x_row + token, mask=token < V, other=float("-inf")).to(tl.float32)
+        count += tl.where(x >= _LEAST, 1.0, 0.0)
+        total += tl.where(x >= _LEAST, x * scale - largest * scale, 0.0)
+    possible = tl.sum(count, 0)
+    mean = tl.sum(total, 0) / possible
+    squares = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, V, BLOCK):
+        token = start + tl.arange(0, BLOCK)
+        x = tl.load(x_row + token, mask=token < V, other=float("-inf")).to(tl.float32)
+        distance = tl.where(x >= _LEAST, x * scale - largest * scale - mean, 0.0)
+        squares += distance * distance
+    return largest - n * tl.sqrt(tl.sum(squares, 0) / possible) / scale
+
+
+@triton.jit
+def _mass_and_squares(x_row, origin, inverse, top, limit, V: tl.constexpr, BLOCK: tl.constexpr):
+    """Sum of ``exp(z - top)`` of the tempered logits that reach ``limit``, and of its square."""
+    total, squares = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    for start in range(0, V, BLOCK):
+        token = start + tl.arange(0, BLOCK)
+        z = (tl.load(x_row + token, mask=token < V, other=float("-inf")).to(tl.float32) - origin) * inverse
+        weight = tl.where(z >= limit, tl.exp(z - top), 0.0)
+        total += weight
+        squares += weight * weight
+    return tl.sum(total, 0), tl.sum(squares, 0)
 
 
 @triton.jit(do_not_specialize=["stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _threshold_kernel(
-    x_ptr, stride, tops_ptr, temperature_ptr, top_p_ptr, min_p_ptr, top_k_ptr, targets_ptr, thresholds_ptr,
-    V: tl.constexpr, BLOCK: tl.constexpr,
+    x_ptr, stride, tops_ptr, temperature_ptr, top_p_ptr, min_p_ptr, top_k_ptr, targets_ptr, sigma_ptr, p_less_ptr,
+    near_ptr, thresholds_ptr, masses_ptr, V: tl.constexpr, BLOCK: tl.constexpr, SHAPED: tl.constexpr,
 ):  # fmt: skip
-    """The smallest tempered logit that top-k, top-p and min-p let stay."""
+    """The smallest tempered logit that stays; with SHAPED for adaptive-p also the mass of what stays."""
     row = tl.program_id(0).to(tl.int64)
     temperature = tl.load(temperature_ptr + row)
     top_k, top_p, min_p = tl.load(top_k_ptr + row), tl.load(top_p_ptr + row), tl.load(min_p_ptr + row)
     truncates = ((top_k > 0) & (top_k < V)) | (top_p < 1.0) | (min_p > 0.0)
+    sigma, p_less, near = 0.0, 0.0, -1.0
+    if SHAPED:
+        sigma, p_less, near = tl.load(sigma_ptr + row), tl.load(p_less_ptr + row), tl.load(near_ptr + row)
+        truncates = truncates | (sigma > 0.0) | (p_less > 0.0) | (near >= 0.0)
     if (temperature == 0.0) | (tl.load(targets_ptr + row) >= 0) | (not truncates):
         tl.store(thresholds_ptr + row, tl.full((), -3.4e38, tl.float32))
         return
-    largest = tl.load(tops_ptr + row * 4)
+    largest = tl.load(tops_ptr + row)
     origin, inverse = _scale(largest, temperature)
     x_row = x_ptr + row * stride
     top = (largest - origin) * inverse
     threshold = tl.full((), -3.4e38, tl.float32)
+    if sigma > 0.0:
+        threshold = tl.maximum(threshold, (_sigma_threshold(x_row, largest, sigma, V, BLOCK) - origin) * inverse)
     if (top_k > 0) & (top_k < V):
-        threshold = _bisect(x_row, origin, inverse, top, threshold, top_k.to(tl.float32), True, V, BLOCK)
+        counted = _bisect(x_row, origin, inverse, top, threshold, top_k.to(tl.float32), True, V, BLOCK)
+        threshold = tl.maximum(threshold, counted)
     if top_p < 1.0:
         total, _, _ = _masses(x_row, origin, inverse, top, threshold, threshold, top, top, False, V, BLOCK)
         wanted = top_p * total
         threshold = tl.maximum(threshold, _bisect(x_row, origin, inverse, top, threshold, wanted, False, V, BLOCK))
     if min_p > 0.0:
         threshold = tl.maximum(threshold, top + tl.log(min_p))
+    if SHAPED:
+        if p_less > 0.0:
+            total, squares = _mass_and_squares(x_row, origin, inverse, top, threshold, V, BLOCK)
+            threshold = tl.maximum(threshold, top + tl.log(squares / total))
+        if near >= 0.0:
+            total, squares = _mass_and_squares(x_row, origin, inverse, top, threshold, V, BLOCK)
+            tl.store(masses_ptr + row, total)
     tl.store(thresholds_ptr + row, threshold)
+
+
+@triton.jit
+def _near_score(weight, mass, near):
+    """adaptive-p: the score of a token that has ``weight`` of ``mass``."""
+    distance = tl.abs(weight / mass - near) * (1.0 / 0.3)
+    return 5.0 - 10.0 * distance * distance / (1.0 + distance)
 
 
 @triton.jit(do_not_specialize=["stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _tile_draw_kernel(
-    x_ptr, stride, tops_ptr, temperature_ptr, thresholds_ptr, seeds_ptr, steps_ptr, best_ptr,
-    V: tl.constexpr, TILES: tl.constexpr, TILE: tl.constexpr, TRUNCATED: tl.constexpr,
+    x_ptr, stride, tops_ptr, temperature_ptr, thresholds_ptr, near_ptr, masses_ptr, seeds_ptr, steps_ptr, best_ptr,
+    V: tl.constexpr, TILES: tl.constexpr, TILE: tl.constexpr, TRUNCATED: tl.constexpr, NEAR: tl.constexpr,
 ):  # fmt: skip
     """best[row, tile] = key of the largest tempered logit plus Gumbel noise; without noise at temperature 0."""
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -251,102 +214,107 @@ def _tile_draw_kernel(
     temperature = tl.load(temperature_ptr + row)
     score = x
     if temperature > 0.0:
-        origin, inverse = _scale(tl.load(tops_ptr + row * 4), temperature)
+        largest = tl.load(tops_ptr + row)
+        origin, inverse = _scale(largest, temperature)
         z = (x - origin) * inverse
-        score = z + gumbel(token, tl.load(seeds_ptr + row), tl.load(steps_ptr + row))
+        score = z
+        if NEAR:
+            near = tl.load(near_ptr + row)
+            if near >= 0.0:
+                score = _near_score(tl.exp(z - (largest - origin) * inverse), tl.load(masses_ptr + row), near)
+        score += gumbel(token, tl.load(seeds_ptr + row), tl.load(steps_ptr + row))
         if TRUNCATED:
             score = tl.where(z >= tl.load(thresholds_ptr + row), score, float("-inf"))
-    keys = tl.where(token < V, _key(score, token), _LOWEST)
+    keys = tl.where(token < V, key_of(score, token), LOWEST_KEY)
     tl.store(best_ptr + row * TILES + tile, tl.max(keys, 0))
 
 
-@triton.jit(do_not_specialize=["stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
+@triton.jit(do_not_specialize=["stride", "rows"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _row_draw_kernel(
-    logits_ptr, stride, best_ptr, rows_ptr, ids_ptr, log_probs_ptr, targets_ptr, tokens_ptr, statistics_ptr,
-    V: tl.constexpr, TILES: tl.constexpr, PADDED: tl.constexpr, TOP: tl.constexpr, KEPT: tl.constexpr,
+    logits_ptr, stride, rows, best_ptr, tops_ptr, measures_ptr, targets_ptr, tokens_ptr, statistics_ptr,
+    V: tl.constexpr, TILES: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
-    """The token of the row, and its statistics from the raw logits."""
+    """The token of the row, -1 where its logits leave none, and its statistics."""
     row = tl.program_id(0).to(tl.int64)
     tile = tl.arange(0, PADDED)
-    best = tl.max(tl.load(best_ptr + row * TILES + tile, mask=tile < TILES, other=_LOWEST), 0)
+    best = tl.max(tl.load(best_ptr + row * TILES + tile, mask=tile < TILES, other=LOWEST_KEY), 0)
     target = tl.load(targets_ptr + row)
-    token = tl.where(target >= 0, target, tl.minimum(_token_of(best), V - 1))
+    log_mass = tl.load(measures_ptr + _LOG_MASS * rows + row)
+    nothing = (target < 0) & (tl.load(tops_ptr + row) == float("-inf")) & (log_mass == log_mass)
+    token = tl.where(target >= 0, target, tl.minimum(token_of(best), V - 1))
     raw = tl.load(logits_ptr + row * stride + token).to(tl.float32)
-    place = tl.arange(0, 32)
-    there = tl.load(ids_ptr + row * TOP + place, mask=place < KEPT, other=-1) >= 0
-    top = tl.load(log_probs_ptr + row * TOP + place, mask=place < KEPT, other=0.0)
-    second = tl.sum(tl.where(place == 1, top, 0.0), 0)
+    log_prob = raw - tl.load(measures_ptr + _TOP_MEASURE * rows + row) - log_mass
     out = statistics_ptr + row * 5
-    tl.store(tokens_ptr + row, token)
-    tl.store(out, raw - tl.load(rows_ptr + row * 4) - tl.load(rows_ptr + row * 4 + 1))
-    tl.store(out + 1, tl.exp(tl.sum(tl.where(place == 0, top, 0.0), 0)))
-    tl.store(out + 2, tl.exp(second) if KEPT > 1 else 0.0)
-    tl.store(out + 3, tl.load(rows_ptr + row * 4 + 2))
-    # A share of each: exact, and twenty of the lowest do not overflow.
-    mean = tl.sum(tl.where(there, top * 0.03125, 0.0), 0) / tl.sum(tl.where(there, 0.03125, 0.0), 0)
-    tl.store(out + 4, mean)
+    tl.store(tokens_ptr + row, tl.where(nothing, -1, token))
+    tl.store(out, tl.where(nothing, float("nan"), log_prob))
+    for i in tl.static_range(4):
+        measure = tl.load(measures_ptr + (_FIRST_MEASURE + i) * rows + row)
+        tl.store(out + 1 + i, tl.where(nothing, float("nan"), measure))
 
 
-def _adjusted(logits: Tensor, adjustments: SparseAdjustments) -> Tensor:
-    """A float32 copy with bias and penalties; statistics still need the raw logits."""
+def _changed(logits: Tensor, adjustments: SparseAdjustments | None, masks: TokenMasks | None) -> Tensor:
+    """A float32 copy with biases, penalties and masks; statistics still need the raw logits."""
     result = logits.float() if logits.dtype != torch.float32 else logits.clone()
     result = result.contiguous()
-    _adjust_kernel[(result.shape[0],)](
-        result, adjustments.offsets, adjustments.token_ids, adjustments.generated, adjustments.bias,
-        adjustments.repetition, adjustments.presence, adjustments.frequency, V=result.shape[1], BLOCK=256,
-        num_warps=4, enable_fp_fusion=False,
-    )  # fmt: skip
+    rows, size = result.shape
+    if adjustments is not None:
+        _adjust_kernel[(rows,)](
+            result, adjustments.offsets, adjustments.token_ids, adjustments.generated, adjustments.bias,
+            adjustments.repetition, adjustments.presence, adjustments.frequency, V=size, BLOCK=256,
+            num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
+    if masks is not None:
+        _mask_kernel[(rows, triton.cdiv(size, _TILE))](
+            result, masks.bits, masks.of_row, V=size, WORDS=masks.bits.shape[1], TILE=_TILE, num_warps=4
+        )
     return result
 
 
-def _raw_statistics(logits: Tensor, tiles: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Per row ``[R, 4]`` maximum, log mass, entropy, floor; ids and log-probabilities of the largest."""
-    rows, size = logits.shape
-    device = logits.device
-    parts = torch.empty((rows, 3, tiles), dtype=torch.float32, device=device)
-    merged = torch.empty((rows, 4), dtype=torch.float32, device=device)
-    keys = torch.full((rows, tiles, TOP), _LOWEST.value, dtype=torch.int64, device=device)
-    ids = torch.empty((rows, TOP), dtype=torch.int32, device=device)
-    log_probs = torch.empty((rows, TOP), dtype=torch.float32, device=device)
-    padded = triton.next_power_of_2(tiles)
-    entries = triton.next_power_of_2(tiles * TOP)
-    shape = {"V": size, "TILES": tiles, "TILE": _TILE}
-    _tile_statistics_kernel[(rows, tiles)](logits, logits.stride(0), parts, **shape, num_warps=4)
-    _row_statistics_kernel[(rows,)](parts, merged, TILES=tiles, PADDED=padded, TOP=TOP, num_warps=1)
-    _tile_top_kernel[(rows, tiles)](logits, logits.stride(0), parts, merged, keys, **shape, TOP=TOP, num_warps=4)
-    _row_top_kernel[(rows,)](
-        merged, keys, ids, log_probs, ENTRIES=tiles * TOP, PADDED=entries, TOP=TOP, num_warps=8 if entries > 512 else 4
-    )
-    return merged, ids, log_probs
+def _probabilities(
+    drawn_from: Tensor, tops: Tensor, p: RowParameters, near: Tensor, masses: Tensor, tokens: Tensor
+) -> Tensor:
+    """``[R]``: what each token had before adaptive-p, NaN in rows without it."""
+    x = drawn_from.gather(1, tokens.long().clamp_min(0)[:, None])[:, 0].float()
+    # The differences of logits are what the kernels temper, whatever they take as their zero.
+    weight = torch.exp((x - tops) / p.temperature.clamp_min(_SMALLEST.value))
+    used = (near >= 0) & (p.temperature > 0) & (p.targets < 0) & (tokens >= 0)
+    return torch.where(used, weight / masses, float("nan"))
 
 
-def sample_rows_triton(logits: Tensor, parameters: RowParameters) -> SampledRows:
+def sample_rows_triton(logits: Tensor, parameters: RowParameters, known: RowStatistics) -> SampledRows:
     """See :func:`ift_kernels.sample_rows.sample_rows`. logits may be float16 too; rows may be strided."""
+    p, shape = parameters, parameters.truncations
+    if shape is not None and shape.top_h is not None:
+        raise NotImplementedError("top_h is not done by the Triton kernels")
     rows, size = logits.shape
-    device = logits.device
-    tiles = triton.cdiv(size, _TILE)
-    merged, ids, log_probs = _raw_statistics(logits, tiles)
-    drawn_from = logits if parameters.adjustments is None else _adjusted(logits, parameters.adjustments)
-    tops = merged
-    if parameters.adjustments is not None:
-        tops = merged.clone()
-        tops[:, 0] = drawn_from.amax(1)
+    device, tiles = logits.device, triton.cdiv(size, _TILE)
+    changed = p.adjustments is not None or p.masks is not None
+    drawn_from = _changed(logits, p.adjustments, p.masks) if changed else logits
+    tops = drawn_from.amax(1) if changed else known.largest
     thresholds = torch.empty(rows, dtype=torch.float32, device=device)
-    if parameters.truncated:
+    masses = torch.empty(rows, dtype=torch.float32, device=device)
+    off = torch.zeros(rows, dtype=torch.float32, device=device) if shape is None else shape.p_less
+    sigma = off if shape is None else shape.top_n_sigma
+    near = torch.full_like(masses, -1.0) if p.near is None and shape is not None else p.near
+    shaped = shape is not None or p.near is not None
+    truncated = p.truncated or shaped
+    if truncated:
         _threshold_kernel[(rows,)](
-            drawn_from, drawn_from.stride(0), tops, parameters.temperature, parameters.top_p, parameters.min_p,
-            parameters.top_k, parameters.targets, thresholds, V=size, BLOCK=4096, num_warps=8,
+            drawn_from, drawn_from.stride(0), tops, p.temperature, p.top_p, p.min_p, p.top_k, p.targets, sigma, off,
+            thresholds if near is None else near, thresholds, masses, V=size, BLOCK=4096, SHAPED=shaped, num_warps=8,
         )  # fmt: skip
     best = torch.empty((rows, tiles), dtype=torch.int64, device=device)
     # Fusing the division by the temperature into the sum with the noise would round unlike the CPU.
     _tile_draw_kernel[(rows, tiles)](
-        drawn_from, drawn_from.stride(0), tops, parameters.temperature, thresholds, parameters.seeds, parameters.steps,
-        best, V=size, TILES=tiles, TILE=_TILE, TRUNCATED=parameters.truncated, num_warps=4, enable_fp_fusion=False,
+        drawn_from, drawn_from.stride(0), tops, p.temperature, thresholds, thresholds if near is None else near, masses,
+        p.seeds, p.steps, best, V=size, TILES=tiles, TILE=_TILE, TRUNCATED=truncated, NEAR=p.near is not None,
+        num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     tokens = torch.empty(rows, dtype=torch.int32, device=device)
     statistics = torch.empty((rows, 5), dtype=torch.float32, device=device)
     _row_draw_kernel[(rows,)](
-        logits, logits.stride(0), best, merged, ids, log_probs, parameters.targets, tokens, statistics,
-        V=size, TILES=tiles, PADDED=triton.next_power_of_2(tiles), TOP=TOP, KEPT=min(TOP, size), num_warps=1,
+        logits, logits.stride(0), rows, best, tops, known.measures, p.targets, tokens, statistics,
+        V=size, TILES=tiles, PADDED=triton.next_power_of_2(tiles), num_warps=1,
     )  # fmt: skip
-    return SampledRows(tokens, statistics, ids, log_probs)
+    probabilities = None if p.near is None else _probabilities(drawn_from, tops, p, p.near, masses, tokens)
+    return SampledRows(tokens, statistics, known.top_ids, known.top_log_probs, probabilities)

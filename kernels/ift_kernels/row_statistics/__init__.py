@@ -1,0 +1,5 @@
+"""What is known of every row of logits before a token is drawn from it."""
+
+from ift_kernels.row_statistics.api import TOP, RowStatistics, row_statistics
+
+__all__ = ["TOP", "RowStatistics", "row_statistics"]
