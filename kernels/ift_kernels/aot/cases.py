@@ -14,7 +14,7 @@ from ift_kernels.lora_add import lora_add
 from ift_kernels.paged_decode import paged_decode
 from ift_kernels.paged_prefill import paged_prefill
 from ift_kernels.paged_prefill.plan import prefill_plan
-from ift_kernels.sample_rows import RowParameters, SparseAdjustments, sample_rows
+from ift_kernels.sample_rows import RowParameters, SparseAdjustments, TokenMasks, Truncations, sample_rows
 from ift_kernels.sample_rows.api import greedy_parameters
 from ift_kernels.silu_and_mul import silu_and_mul
 from ift_kernels.write_kv import rotate_and_write_kv, write_kv
@@ -94,14 +94,21 @@ def lora(tokens: int, tiles: int, width: int, parts: tuple[int, ...], rank: int 
     lora_add(_empty(tokens, width), table, rows, _empty(tokens, bounds[-1]), backend="triton")
 
 
-def sample(rows: int, size: int, *, truncated: bool = True, adjusted: bool = False) -> None:
-    """Sampling of a batch."""
+def sample(
+    rows: int, size: int, *, truncated: bool = True, adjusted: bool = False, masked: bool = False, shaped: bool = False
+) -> None:
+    """Statistics and draws of a batch."""
     parameters: RowParameters = greedy_parameters(rows)
     parameters.truncated = truncated
     if adjusted:
         parameters.adjustments = SparseAdjustments(
             _integers(rows + 1), _integers(rows), _integers(rows), *(torch.zeros(rows) for _ in range(4))
         )
+    if masked:
+        parameters.masks = TokenMasks(_integers(rows, -(-size // 32)), _integers(rows))
+    if shaped:
+        parameters.truncations = Truncations(torch.zeros(rows), torch.zeros(rows))
+        parameters.near = torch.zeros(rows)
     sample_rows(_empty(rows, size), parameters, "triton")
 
 
@@ -130,6 +137,7 @@ def budgeted() -> Iterator[tuple[str, Launch]]:
     yield "lora", lambda: lora(64, 64, 4096, (4096, 1024, 1024))
     yield "sample", lambda: sample(64, 151_936, adjusted=True)
     yield "sample/plain", lambda: sample(64, 151_936, truncated=False)
+    yield "sample/shaped", lambda: sample(64, 151_936, masked=True, shaped=True)
     yield "elementwise", lambda: elementwise(64, 4096, 14_336)
 
 
@@ -141,7 +149,7 @@ def swept() -> Iterator[tuple[str, Launch]]:
             yield "decode", lambda r=rows, b=blocks: decode(r, *shape, blocks=b, bias=True)  # type: ignore[misc]
         yield "write", lambda r=rows: write(r, *shape)  # type: ignore[misc]
         yield "lora", lambda r=rows: lora(r, r, 4096, (4096, 1024, 1024))  # type: ignore[misc]
-        yield "sample", lambda r=rows: sample(r, 32_000, adjusted=True)  # type: ignore[misc]
+        yield "sample", lambda r=rows: sample(r, 32_000, adjusted=True, masked=True)  # type: ignore[misc]
         yield "elementwise", lambda r=rows: elementwise(r, 4096, 14_336)  # type: ignore[misc]
     for lengths in ([1], [16], [17, 300], [5, 1, 64], [512]):
         for blocks in (33, 160):

@@ -38,8 +38,6 @@ _ONE = np.float32(1.0)
 _ZERO = np.float32(0.0)
 LOWEST = np.float32(-3.4e38)
 _LEAST = np.float32(-3.4028235e38)
-_WIDE = np.float32(2.0**40)
-_SHRINK = np.float32(2.0**-80)
 
 
 @njit
@@ -107,8 +105,13 @@ def sigma_threshold(row, padded, top, n):
     for i in range(0, padded, LANES):
         x = load(_FP, row, i)
         deepest = maximum(deepest, choose_at_least(sub(zero(), x), x, least, -top))
-    # Squares of differences as large as float32 allows would overflow.
-    scale = _ONE if top + max_lanes(deepest) < _WIDE else _SHRINK
+    half = np.float32(0.5) * top + np.float32(0.5) * max_lanes(deepest)
+    if half == 0:
+        return top
+    # Differences are measured in their own size, or the squares of large ones would overflow, of small ones vanish.
+    bits = np.int64(np.float32(half).view(np.int32))
+    exponent = min(max((bits >> 23) - 127, np.int64(-120)), np.int64(120))
+    scale = ordered_value((127 - exponent) << 23)
     factor, origin = splat(scale), splat(top * scale)
     count, total = zero(), zero()
     for i in range(0, padded, LANES):

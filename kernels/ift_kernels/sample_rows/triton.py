@@ -25,7 +25,7 @@ from ift_kernels.sample_rows.types import RowParameters, SampledRows, SparseAdju
 _TILE = 2048
 _ROW_PARAMETERS = [
     "temperature_ptr", "top_p_ptr", "min_p_ptr", "top_k_ptr", "targets_ptr", "thresholds_ptr", "seeds_ptr", "steps_ptr",
-    "sigma_ptr", "p_less_ptr", "near_ptr", "masses_ptr", "tops_ptr",
+    "sigma_ptr", "p_less_ptr", "near_ptr", "masses_ptr", "tops_ptr", "probabilities_ptr",
 ]  # fmt: skip
 _SMALLEST = tl.constexpr(1.17549435e-38)
 _LARGEST = tl.constexpr(3.4028234e38)
@@ -120,8 +120,10 @@ def _sigma_threshold(x_row, largest, n, V: tl.constexpr, BLOCK: tl.constexpr):
         token = start + tl.arange(0, BLOCK)
         x = tl.load(x_row + token, mask=token < V, other=float("-inf")).to(tl.float32)
         deepest = tl.maximum(deepest, tl.where(x >= _LEAST, 0.0 - x, _LEAST))
-    # Squares of differences as large as float32 allows would overflow.
-    scale = tl.where(largest + tl.max(deepest, 0) < 1099511627776.0, 1.0, 8.271806125530277e-25)
+    half = 0.5 * largest + 0.5 * tl.max(deepest, 0)
+    # Differences are measured in their own size, or the squares of large ones would overflow, of small ones vanish.
+    exponent = tl.minimum(tl.maximum((half.to(tl.int32, bitcast=True) >> 23) - 127, -120), 120)
+    scale = ((127 - exponent) << 23).to(tl.float32, bitcast=True)
     count, total = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     for start in range(0, V, BLOCK):
         token = start + tl.arange(0, BLOCK)
@@ -136,7 +138,7 @@ def _sigma_threshold(x_row, largest, n, V: tl.constexpr, BLOCK: tl.constexpr):
         x = tl.load(x_row + token, mask=token < V, other=float("-inf")).to(tl.float32)
         distance = tl.where(x >= _LEAST, x * scale - largest * scale - mean, 0.0)
         squares += distance * distance
-    return largest - n * tl.sqrt(tl.sum(squares, 0) / possible) / scale
+    return tl.where(half > 0.0, largest - n * tl.sqrt(tl.sum(squares, 0) / possible) / scale, largest)
 
 
 @triton.jit
@@ -229,12 +231,13 @@ def _tile_draw_kernel(
     tl.store(best_ptr + row * TILES + tile, tl.max(keys, 0))
 
 
-@triton.jit(do_not_specialize=["stride", "rows"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
+@triton.jit(do_not_specialize=["stride", "rows", "x_stride"], do_not_specialize_on_alignment=_ROW_PARAMETERS)
 def _row_draw_kernel(
     logits_ptr, stride, rows, best_ptr, tops_ptr, measures_ptr, targets_ptr, tokens_ptr, statistics_ptr,
-    V: tl.constexpr, TILES: tl.constexpr, PADDED: tl.constexpr,
+    x_ptr, x_stride, temperature_ptr, near_ptr, masses_ptr, probabilities_ptr,
+    V: tl.constexpr, TILES: tl.constexpr, PADDED: tl.constexpr, NEAR: tl.constexpr,
 ):  # fmt: skip
-    """The token of the row, -1 where its logits leave none, and its statistics."""
+    """The token of the row, -1 where its logits leave none, its statistics, and its probability before adaptive-p."""
     row = tl.program_id(0).to(tl.int64)
     tile = tl.arange(0, PADDED)
     best = tl.max(tl.load(best_ptr + row * TILES + tile, mask=tile < TILES, other=LOWEST_KEY), 0)
@@ -250,6 +253,14 @@ def _row_draw_kernel(
     for i in tl.static_range(4):
         measure = tl.load(measures_ptr + (_FIRST_MEASURE + i) * rows + row)
         tl.store(out + 1 + i, tl.where(nothing, float("nan"), measure))
+    if NEAR:
+        temperature = tl.load(temperature_ptr + row)
+        largest = tl.load(tops_ptr + row)
+        origin, inverse = _scale(largest, temperature)
+        x = tl.load(x_ptr + row * x_stride + token).to(tl.float32)
+        weight = tl.exp((x - origin) * inverse - (largest - origin) * inverse)
+        used = (target < 0) & (temperature > 0.0) & (tl.load(near_ptr + row) >= 0.0) & (not nothing)
+        tl.store(probabilities_ptr + row, tl.where(used, weight / tl.load(masses_ptr + row), float("nan")))
 
 
 def _changed(logits: Tensor, adjustments: SparseAdjustments | None, masks: TokenMasks | None) -> Tensor:
@@ -268,17 +279,6 @@ def _changed(logits: Tensor, adjustments: SparseAdjustments | None, masks: Token
             result, masks.bits, masks.of_row, V=size, WORDS=masks.bits.shape[1], TILE=_TILE, num_warps=4
         )
     return result
-
-
-def _probabilities(
-    drawn_from: Tensor, tops: Tensor, p: RowParameters, near: Tensor, masses: Tensor, tokens: Tensor
-) -> Tensor:
-    """``[R]``: what each token had before adaptive-p, NaN in rows without it."""
-    x = drawn_from.gather(1, tokens.long().clamp_min(0)[:, None])[:, 0].float()
-    # The differences of logits are what the kernels temper, whatever they take as their zero.
-    weight = torch.exp((x - tops) / p.temperature.clamp_min(_SMALLEST.value))
-    used = (near >= 0) & (p.temperature > 0) & (p.targets < 0) & (tokens >= 0)
-    return torch.where(used, weight / masses, float("nan"))
 
 
 def sample_rows_triton(logits: Tensor, parameters: RowParameters, known: RowStatistics) -> SampledRows:
@@ -312,9 +312,11 @@ def sample_rows_triton(logits: Tensor, parameters: RowParameters, known: RowStat
     )  # fmt: skip
     tokens = torch.empty(rows, dtype=torch.int32, device=device)
     statistics = torch.empty((rows, 5), dtype=torch.float32, device=device)
+    probabilities = None if p.near is None else torch.empty_like(masses)
     _row_draw_kernel[(rows,)](
         logits, logits.stride(0), rows, best, tops, known.measures, p.targets, tokens, statistics,
-        V=size, TILES=tiles, PADDED=triton.next_power_of_2(tiles), num_warps=1,
+        drawn_from, drawn_from.stride(0), p.temperature, thresholds if near is None else near, masses,
+        masses if probabilities is None else probabilities, V=size, TILES=tiles,
+        PADDED=triton.next_power_of_2(tiles), NEAR=p.near is not None, num_warps=1,
     )  # fmt: skip
-    probabilities = None if p.near is None else _probabilities(drawn_from, tops, p, p.near, masses, tokens)
     return SampledRows(tokens, statistics, known.top_ids, known.top_log_probs, probabilities)
