@@ -35,10 +35,16 @@ ONE_BY_ONE: dict[str, dict[str, Any]] = {
     "adherence head": {"instruction_encoder": ENCODER, "adherence_head": 64},
 }
 ALL: dict[str, Any] = {
-    "segment_embedding": True, "instruction_embedding": 8, "instruction_encoder": ENCODER, "two_stream": 48,
-    "attention_bias": True, "attention_gain": True, "instruction_gate": 8, "reasoning_pathways": 96,
+    "segment_embedding": True,
+    "instruction_embedding": 8,
+    "instruction_encoder": ENCODER,
+    "two_stream": 48,
+    "attention_bias": True,
+    "attention_gain": True,
+    "instruction_gate": 8,
+    "reasoning_pathways": 96,
     "adherence_head": 64,
-}  # fmt: skip
+}
 RANK = 8
 _REPORT, _HELD_OUT = "report.json", "eval_loss_next_token"
 _T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
@@ -66,13 +72,16 @@ def recipe(folder: Path, families: list[str], steps: int, seed: int, examples: i
     given = {"lora": {"rank": RANK, "alpha": 2 * RANK}, "learning_rate": 2e-3, "batch_size": 16, **trainer}
     return Recipe.parse(
         {
-            "base": "ift-tiny", "output": str(folder), "seed": seed, "max_length": 128,
+            "base": "ift-tiny",
+            "output": str(folder),
+            "seed": seed,
+            "max_length": 128,
             "sources": [{"procedural": families, "count": steps * 16}],
             "validation": {"sources": [{"procedural": [f], "split": "test", "count": examples} for f in FAMILIES]},
             "evaluation": {"every": steps, "examples": examples, "best": "last"},
             "trainer": {**given, "max_steps": steps, "warmup": 0.03},
         }
-    )  # fmt: skip
+    )
 
 
 def run(chosen: Any) -> dict[str, Any]:
@@ -86,9 +95,11 @@ def run(chosen: Any) -> dict[str, Any]:
     history = json.loads((chosen.output / RUN_FOLDER / _REPORT).read_text(encoding="utf-8"))["history"]
     losses = [entry[_HELD_OUT] for entry in history if _HELD_OUT in entry]
     return {
-        "scores": scores, "loss": losses[-1], "parameters": report.trained_parameters,
+        "scores": scores,
+        "loss": losses[-1],
+        "parameters": report.trained_parameters,
         "seconds": round(time.monotonic() - begun, 1),
-    }  # fmt: skip
+    }
 
 
 def mean_of(result: dict[str, Any], families: list[str]) -> float:
@@ -131,13 +142,17 @@ def components(given: argparse.Namespace, folder: Path, say: Any) -> list[dict[s
         mean, half = interval([mean_of(r, FAMILIES) for r in results])
         loss, loss_half = interval([r["loss"] for r in results])
         row = {
-            "variant": name, "mean": round(mean, 1), "half_width": round(half, 1),
-            "loss": round(loss, 4), "loss_half_width": round(loss_half, 4),
+            "variant": name,
+            "mean": round(mean, 1),
+            "half_width": round(half, 1),
+            "loss": round(loss, 4),
+            "loss_half_width": round(loss_half, 4),
             "families": {f: round(statistics.mean(r["scores"][f] for r in results), 1) for f in FAMILIES},
             "losses": [round(r["loss"], 4) for r in results],
-            "parameters": results[0]["parameters"], "runs": [round(mean_of(r, FAMILIES), 1) for r in results],
+            "parameters": results[0]["parameters"],
+            "runs": [round(mean_of(r, FAMILIES), 1) for r in results],
             "seconds": statistics.median(r["seconds"] for r in results),
-        }  # fmt: skip
+        }
         rows.append(row)
         say(
             f"{name}: {row['mean']} +- {row['half_width']} %, loss {row['loss']} +- {row['loss_half_width']} "
@@ -177,9 +192,14 @@ def consolidation(given: argparse.Namespace, folder: Path, say: Any) -> list[dic
             )
             result = run(after)
             rows.append(
-                {"seed": seed, "weight": weight, "a_before": score_a, "a_after": mean_of(result, first),
-                 "b": mean_of(result, second)}
-            )  # fmt: skip
+                {
+                    "seed": seed,
+                    "weight": weight,
+                    "a_before": score_a,
+                    "a_after": mean_of(result, first),
+                    "b": mean_of(result, second),
+                }
+            )
             say(json.dumps(rows[-1]))
     return rows
 
@@ -200,22 +220,28 @@ def _plus_minus(values: list[float], digits: int) -> str:
 def _components_page(report: dict[str, Any]) -> str:
     first, *_ = rows = report["components"]
     lines = [
-        "# What the components add", "",
+        "# What the components add",
+        "",
         f"Made by `python benchmarks/ablation.py`: {report['steps']} steps of 16 examples, {report['seeds']} seeds, "
         f"LoRA of rank {RANK} on every linear layer of `ift-tiny`, greedy answers to {report['examples']} test "
         f"requests of each of {len(FAMILIES)} families ({', '.join(FAMILIES)}), judged by the checkers. Mean share of "
         "answers that pass; mean loss of a target token of the same held-out examples (nats); and how far that is from "
         "LoRA alone with the same seed, since seeds differ in their data more than variants in their loss. ± is the "
-        "95 % confidence interval over seeds.", "",
+        "95 % confidence interval over seeds.",
+        "",
         f"| variant | trained parameters | passes, % | loss | against LoRA alone | {' | '.join(FAMILIES)} |",
         f"| --- | --- | --- | --- | --- |{' --- |' * len(FAMILIES)}",
-    ]  # fmt: skip
+    ]
     for row in rows:
         paired = [ours - alone for ours, alone in zip(row["losses"], first["losses"], strict=True)]
         cells = [
-            row["variant"], f"{row['parameters']:,}", f"{row['mean']} ± {row['half_width']}", f"{row['loss']:.4f}",
-            "" if row is first else _plus_minus(paired, 4), *(str(row["families"][f]) for f in FAMILIES),
-        ]  # fmt: skip
+            row["variant"],
+            f"{row['parameters']:,}",
+            f"{row['mean']} ± {row['half_width']}",
+            f"{row['loss']:.4f}",
+            "" if row is first else _plus_minus(paired, 4),
+            *(str(row["families"][f]) for f in FAMILIES),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -223,12 +249,15 @@ def _components_page(report: dict[str, Any]) -> str:
 def _ewc_page(report: dict[str, Any]) -> str:
     found = report["ewc"]
     lines = [
-        "# What consolidation saves", "",
+        "# What consolidation saves",
+        "",
         f"{FIRST_STEPS} steps of task A ({', '.join(FIRST_TASK)}), then {SECOND_STEPS} of task B "
         f"({', '.join(SECOND_TASK)}) from where A ended, with the Fisher penalty of A at several weights. Means over "
-        f"{report['seeds']} seeds with 95 % confidence intervals, per cent of answers that pass.", "",
-        "| weight of the penalty | A before B | A after B | forgotten | B |", "| --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
+        f"{report['seeds']} seeds with 95 % confidence intervals, per cent of answers that pass.",
+        "",
+        "| weight of the penalty | A before B | A after B | forgotten | B |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for weight in sorted({row["weight"] for row in found}):
         rows = [row for row in found if row["weight"] == weight]
         lost = [row["a_before"] - row["a_after"] for row in rows]

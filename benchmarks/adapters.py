@@ -139,9 +139,14 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     many = [write_adapter(folder / f"m{i}", metadata, RANKS[i % 8], 100 + i) for i in range(given.residents)]
     even = [write_adapter(folder / f"e{i}", metadata, EVEN_RANK, 300 + i) for i in range(given.residents)]
     engine_config = EngineConfig(
-        model=str(model), dtype="bfloat16", threads=given.threads, max_waiting=given.requests, adapter_slots=32,
-        prefix_caching=False, context_length=512,
-    )  # fmt: skip
+        model=str(model),
+        dtype="bfloat16",
+        threads=given.threads,
+        max_waiting=given.requests,
+        adapter_slots=32,
+        prefix_caching=False,
+        context_length=512,
+    )
     found: dict[str, list[float]] = {}
     latency: dict[str, list[float]] = {}
     async with engine_process(engine_config) as bare, engine_process(engine_config) as adapted:
@@ -183,14 +188,17 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     gaps = {name: statistics.median(values) for name, values in latency.items()}
     peft = rates.get("peft_eight_and_base")
     return {
-        "shape": given.shape, "tokens_per_second": rates, "rounds": found, "p99_gap_ms": gaps,
+        "shape": given.shape,
+        "tokens_per_second": rates,
+        "rounds": found,
+        "p99_gap_ms": gaps,
         "unused_over_base": round(rates["loaded_unused"] / rates["base"], 3),
         "mixed_over_base": round(rates["eight_and_base"] / rates["base"], 3),
         "mixed_over_peft": round(rates["eight_and_base"] / peft, 2) if peft else None,
         "many_over_eight": round(rates["many"] / rates["eight"], 3),
         "many_over_eight_of_rank_16": round(rates["many_of_rank_16"] / rates["eight_of_rank_16"], 3),
         "p99_while_loading_over_without": round(gaps["while_loading"] / gaps["eight"], 2),
-    }  # fmt: skip
+    }
 
 
 def main() -> int:

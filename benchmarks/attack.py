@@ -37,8 +37,10 @@ class Probe:
         script = Path(__file__).parent / "attack_probe.py"
         self._process = subprocess.Popen(
             [sys.executable, str(script), target, _TOKENS["generate other"]],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self._line()
 
     def _line(self) -> str:
@@ -100,8 +102,10 @@ def table(felt: dict[str, Any]) -> None:
     for name, one in felt.items():
         health, first = one["health"], one["first_token"]
         errors = {**health["errors"], **first["errors"]}
-        shown = [f"{v:.1f}" if v is not None else "-" for v in (
-            health["median"], health["max"], first["median"], first["max"])]  # fmt: skip
+        shown = [
+            f"{v:.1f}" if v is not None else "-"
+            for v in (health["median"], health["max"], first["median"], first["max"])
+        ]
         print(
             f"{name:40} {one['seconds']:6.1f} {shown[0]:>15} {shown[1]:>8} {shown[2]:>20} {shown[3]:>9}  "
             f"{errors or ''}{'' if one['outcome'] == 'done' else one['outcome']}"
@@ -128,9 +132,13 @@ def main() -> int:
     lost = [name for name, one in felt.items() if one["health"]["errors"] or one["first_token"]["errors"]]
     worst = max(one["health"]["max"] or 0.0 for one in felt.values())
     report = {
-        "cores": os.cpu_count(), "model": arguments.model.name, "felt": felt, "lost": lost,
-        "worst_health_ms": worst, "within_goal": worst <= _HEALTH_GOAL and not lost,
-    }  # fmt: skip
+        "cores": os.cpu_count(),
+        "model": arguments.model.name,
+        "felt": felt,
+        "lost": lost,
+        "worst_health_ms": worst,
+        "within_goal": worst <= _HEALTH_GOAL and not lost,
+    }
     if arguments.json:
         print(json.dumps(report))
     else:

@@ -212,18 +212,27 @@ CATALOGUE: dict[str, Attack] = {
     ),
     "32 candidates with 20 alternatives": _generate(
         pb.GenerateRequest(
-            prompt=_text("once"), sampling=pb.Sampling(n=32, max_new_tokens=200, ignore_eos=True, temperature=1),
+            prompt=_text("once"),
+            sampling=pb.Sampling(n=32, max_new_tokens=200, ignore_eos=True, temperature=1),
             details=pb.Details(statistics=True, top_alternatives=20),
-        ), 2
+        ),
+        2,
     ),
     "1,000 biases and all penalties": _generate(
         pb.GenerateRequest(
             prompt=_text("once"),
             sampling=pb.Sampling(
-                n=16, max_new_tokens=200, ignore_eos=True, temperature=1, logit_bias=dict.fromkeys(range(1000), 1.0),
-                presence_penalty=1, frequency_penalty=1, repetition_penalty=1.1,
+                n=16,
+                max_new_tokens=200,
+                ignore_eos=True,
+                temperature=1,
+                logit_bias=dict.fromkeys(range(1000), 1.0),
+                presence_penalty=1,
+                frequency_penalty=1,
+                repetition_penalty=1.1,
             ),
-        ), 2
+        ),
+        2,
     ),
     "stop strings that nearly match": _generate(
         pb.GenerateRequest(
@@ -231,17 +240,21 @@ CATALOGUE: dict[str, Attack] = {
             sampling=pb.Sampling(
                 n=16, max_new_tokens=200, ignore_eos=True, temperature=1, stop=["a" * 200 + str(i) for i in range(16)]
             ),
-        ), 2
+        ),
+        2,
     ),
     "500 long requests": _generate(pb.GenerateRequest(prompt=_text("once"), sampling=_LONG), 500),
     "priority 100 on everything": _generate(
         pb.GenerateRequest(prompt=_text("once"), sampling=_LONG, priority=100), 100
     ),
     "1,000 continuations of a long context": _score(
-        pb.ScoreRequest(continuations=pb.ScoreContinuations(
-            context=_text("once upon a time " * 60),
-            continuations=[pb.Continuation(text=f" number {i}") for i in range(1000)],
-        )), 4
+        pb.ScoreRequest(
+            continuations=pb.ScoreContinuations(
+                context=_text("once upon a time " * 60),
+                continuations=[pb.Continuation(text=f" number {i}") for i in range(1000)],
+            )
+        ),
+        4,
     ),
     "a long text scored token by token": _score(
         pb.ScoreRequest(text=pb.ScoreText(text="once upon a time " * 20_000), token_log_probs=True), 4
@@ -255,4 +268,4 @@ CATALOGUE: dict[str, Attack] = {
     "2,000 silent connections": _connections,
     "200 silent readers of metrics": _metrics,
     "hostile adapter paths": _hostile_loads,
-}  # fmt: skip
+}

@@ -47,9 +47,17 @@ def write_adapters(folder: Path, metadata: Any, rank: int) -> dict[str, Path]:
     from ift_serve.modeling.components.config import ComponentsConfig
 
     everything = ComponentsConfig(
-        segment_embedding=True, instruction_embedding=16, instruction_encoder=128, two_stream=64, attention_bias=True,
-        attention_gain=True, instruction_gate=16, reasoning_pathways=192, temperature_head=64, adherence_head=64,
-    )  # fmt: skip
+        segment_embedding=True,
+        instruction_embedding=16,
+        instruction_encoder=128,
+        two_stream=64,
+        attention_bias=True,
+        attention_gain=True,
+        instruction_gate=16,
+        reasoning_pathways=192,
+        temperature_head=64,
+        adherence_head=64,
+    )
     lora = write_adapter(folder / "lora", metadata, rank, 1)
     whole = write_adapter(folder / "all", metadata, rank, 2, everything)
     alone = write_adapter(folder / "components", metadata, rank, 3, everything)
@@ -65,11 +73,12 @@ async def turn(client: Any, kind: str, given: argparse.Namespace, number: int) -
     async def caller(index: int) -> None:
         ids = [(7919 * index + 31 * i) % 4000 + 10 for i in range(PROMPT)]
         message = GenerateRequest(
-            request_id=f"{kind}-{number}-{index}", token_ids=ids,
+            request_id=f"{kind}-{number}-{index}",
+            token_ids=ids,
             segment_ids=bytes(1 if i in INSTRUCTION else 0 for i in range(PROMPT)),
             sampling=SamplingParams(temperature=0.0, max_new_tokens=given.tokens, ignore_eos=True),
             adapter="" if kind == "base" else kind,
-        )  # fmt: skip
+        )
         async for _ in client.generate(message):
             pass
 
@@ -85,9 +94,13 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     from ift_serve.modeling.adapter_format.base import BaseMetadata
 
     config = EngineConfig(
-        model=str(model), dtype="bfloat16", threads=given.threads, prefix_caching=False, context_length=512,
+        model=str(model),
+        dtype="bfloat16",
+        threads=given.threads,
+        prefix_caching=False,
+        context_length=512,
         total_blocks=256,
-    )  # fmt: skip
+    )
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     cpu: dict[str, list[float]] = {kind: [] for kind in KINDS}
     async with engine_process(config) as client:
@@ -106,12 +119,14 @@ async def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[
     rate = {kind: statistics.median(values) for kind, values in rates.items()}
     spent = {kind: statistics.median(values) for kind, values in cpu.items()}
     return {
-        "model": model.name, "callers": given.callers, "rank": given.rank,
+        "model": model.name,
+        "callers": given.callers,
+        "rank": given.rank,
         "tokens_per_second": {kind: round(value, 1) for kind, value in rate.items()},
         "cpu_ms_a_token": {kind: round(value, 3) for kind, value in spent.items()},
         "rate_over_base": {kind: round(rate[kind] / rate["base"], 3) for kind in KINDS[1:]},
         "cpu_over_base": {kind: round(spent[kind] / spent["base"], 3) for kind in KINDS[1:]},
-    }  # fmt: skip
+    }
 
 
 def main() -> int:

@@ -49,9 +49,15 @@ async def ours(path: Path, device: str, requests: list[tuple[list[int], int]]) -
 
     longest = max(len(p) + n for p, n in requests)
     config = EngineConfig(
-        model=str(path), dtype="bfloat16", device=device, context_length=longest, max_sequences=256,
-        max_batch_tokens=8192, max_waiting=len(requests), prefix_caching=False,
-    )  # fmt: skip
+        model=str(path),
+        dtype="bfloat16",
+        device=device,
+        context_length=longest,
+        max_sequences=256,
+        max_batch_tokens=8192,
+        max_waiting=len(requests),
+        prefix_caching=False,
+    )
 
     async def run(engine: Any, number: int, prompt: list[int], count: int) -> None:
         sampling = SamplingParams(temperature=0.0, max_new_tokens=count, ignore_eos=True)
@@ -122,10 +128,13 @@ def measure(name: str, given: argparse.Namespace, copy_gb: float) -> dict[str, A
         peer = None if given.no_peer else continuous_batching(path, given.device, requests)
     rate = statistics.median(rates)
     return {
-        "shape": name, "tokens_per_second": round(rate, 1), "rounds": [round(r, 1) for r in rates],
+        "shape": name,
+        "tokens_per_second": round(rate, 1),
+        "rounds": [round(r, 1) for r in rates],
         "transformers_cb": None if peer is None else round(peer, 1),
-        "times_transformers_cb": None if peer is None else round(rate / peer, 2), "steps": steps,
-    }  # fmt: skip
+        "times_transformers_cb": None if peer is None else round(rate / peer, 2),
+        "steps": steps,
+    }
 
 
 def main() -> int:

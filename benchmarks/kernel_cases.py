@@ -68,9 +68,11 @@ def _cache(device: Device, sequences: int, length: int, kv_heads: int, width: in
 def _bias(device: Device, sequences: int, heads: int, length: int) -> InstructionBias:
     mask = (torch.rand(sequences, -(-length // 16) * 16, device=device.name) < 0.2).to(torch.uint8)
     return InstructionBias(
-        mask, torch.randn(2, heads, device=device.name), device.ints([1] * sequences),
+        mask,
+        torch.randn(2, heads, device=device.name),
+        device.ints([1] * sequences),
         torch.ones(sequences, device=device.name),
-    )  # fmt: skip
+    )
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Work | None:
@@ -144,18 +146,33 @@ def decode(
 
         def ours(instruction: InstructionBias | None = instruction) -> Tensor:
             return paged_decode(
-                query, keys, values, tables, own, lengths, length, width**-0.5, instruction=instruction,
+                query,
+                keys,
+                values,
+                tables,
+                own,
+                lengths,
+                length,
+                width**-0.5,
+                instruction=instruction,
                 backend="triton",
-            )  # fmt: skip
+            )
 
         peers = _kept(
             cudnn_dense=_sdpa(query[:, :, None], *dense, None if instruction is None else added, causal=False),
-            flex_dense=None if instruction is None
+            flex_dense=None
+            if instruction is None
             else _flex(query[:, :, None], *dense, bias.mask, bias.bias[1], causal=False),
             flashinfer=_flashinfer_decode(query, keys, values, tables, length) if instruction is None else None,
-        )  # fmt: skip
-        yield Case("paged_decode", f"{rows} x {length}, {heads}/{kv_heads} x {width}{name}", ours, amount,
-                   target=target if instruction is None else "bias costs <= 2 %", peers=peers)  # fmt: skip
+        )
+        yield Case(
+            "paged_decode",
+            f"{rows} x {length}, {heads}/{kv_heads} x {width}{name}",
+            ours,
+            amount,
+            target=target if instruction is None else "bias costs <= 2 %",
+            peers=peers,
+        )
 
 
 def prefill(device: Device, length: int, heads: int, kv_heads: int, width: int) -> Iterator[Case]:
@@ -174,17 +191,32 @@ def prefill(device: Device, length: int, heads: int, kv_heads: int, width: int) 
 
         def ours(instruction: InstructionBias | None = instruction) -> Tensor:
             return paged_prefill(
-                query, keys, values, tables, bounds, total, width**-0.5, plan=plan, instruction=instruction,
+                query,
+                keys,
+                values,
+                tables,
+                bounds,
+                total,
+                width**-0.5,
+                plan=plan,
+                instruction=instruction,
                 backend="triton",
-            )  # fmt: skip
+            )
 
         peers = _kept(
             cudnn_dense=_sdpa(rows, *dense, None, causal=True) if instruction is None else None,
             flex_dense=None if instruction is None else _flex(rows, *dense, bias.mask, bias.bias[1], causal=True),
         )
-        yield Case("paged_prefill", f"{length}, {heads}/{kv_heads} x {width}{name}", ours, amount, "flops", graph=False,
-                   target=">= 400 TFLOP/s, >= 0.7 of cuDNN" if instruction is None else "bias costs <= 4 %",
-                   peers=peers)  # fmt: skip
+        yield Case(
+            "paged_prefill",
+            f"{length}, {heads}/{kv_heads} x {width}{name}",
+            ours,
+            amount,
+            "flops",
+            graph=False,
+            target=">= 400 TFLOP/s, >= 0.7 of cuDNN" if instruction is None else "bias costs <= 4 %",
+            peers=peers,
+        )
 
 
 def write(device: Device, tokens: int, heads: int, kv_heads: int, width: int) -> Iterator[Case]:
@@ -210,9 +242,12 @@ def lora(device: Device, rows: int, hidden: int, adapters: int, rank: int) -> It
     table = LoraTable(
         torch.tensor([[a.data_ptr()] for a, _ in factors], device=device.name),
         torch.tensor([[b.data_ptr()] for _, b in factors], device=device.name),
-        device.ints([[rank]] * adapters), torch.ones(adapters, 1, device=device.name),
-        torch.tensor([0, hidden], device=device.name), (0, hidden), rank,
-    )  # fmt: skip
+        device.ints([[rank]] * adapters),
+        torch.ones(adapters, 1, device=device.name),
+        torch.tensor([0, hidden], device=device.name),
+        (0, hidden),
+        rank,
+    )
     found = lora_rows(np.arange(rows, dtype=np.int32) % adapters, 16)
     for name in ("order", "tile_adapter", "tile_start", "tile_count"):
         setattr(found, name, getattr(found, name).to(device.name))
@@ -226,8 +261,14 @@ def lora(device: Device, rows: int, hidden: int, adapters: int, rank: int) -> It
             output[adapter::adapters] += (inputs[adapter::adapters] @ a.T) @ b
 
     amount = 2 * adapters * rank * hidden * inputs.element_size()
-    yield Case("lora", f"{rows} rows, {adapters} x rank {rank}, {hidden}", ours, amount, target="<= 10 us",
-               peers={"torch_loop": looped})  # fmt: skip
+    yield Case(
+        "lora",
+        f"{rows} rows, {adapters} x rank {rank}, {hidden}",
+        ours,
+        amount,
+        target="<= 10 us",
+        peers={"torch_loop": looped},
+    )
 
 
 def sampling(device: Device, rows: int, size: int) -> Iterator[Case]:
@@ -252,9 +293,15 @@ def sampling(device: Device, rows: int, size: int) -> Iterator[Case]:
                 -1
             )
 
-        yield Case("sample_rows", f"{rows} x {size}{name}", ours, logits.numel() * logits.element_size(),
-                   target="<= 40 us", graph=False,
-                   peers={"torch_multinomial": multinomial, "torch_gumbel": gumbel})  # fmt: skip
+        yield Case(
+            "sample_rows",
+            f"{rows} x {size}{name}",
+            ours,
+            logits.numel() * logits.element_size(),
+            target="<= 40 us",
+            graph=False,
+            peers={"torch_multinomial": multinomial, "torch_gumbel": gumbel},
+        )
 
 
 def elementwise(device: Device, rows: int, hidden: int, inner: int) -> Iterator[Case]:
@@ -274,13 +321,21 @@ def elementwise(device: Device, rows: int, hidden: int, inner: int) -> Iterator[
 
     target = ">= 85 % of copy"
     yield Case(
-        "fused_add_rms_norm", f"{rows} x {hidden}", normalise, 4 * states.numel() * size, target=target,
+        "fused_add_rms_norm",
+        f"{rows} x {hidden}",
+        normalise,
+        4 * states.numel() * size,
+        target=target,
         peers={"torch": torch_normalise},
-    )  # fmt: skip
+    )
     yield Case(
-        "silu_and_mul", f"{rows} x {inner}", lambda: silu_and_mul(gate_up, "triton"), 3 * rows * inner * size,
-        target=target, peers={"torch": torch_gate},
-    )  # fmt: skip
+        "silu_and_mul",
+        f"{rows} x {inner}",
+        lambda: silu_and_mul(gate_up, "triton"),
+        3 * rows * inner * size,
+        target=target,
+        peers={"torch": torch_gate},
+    )
 
 
 def cases(device: Device, wanted: set[str]) -> Iterator[Case]:

@@ -38,11 +38,16 @@ def timed(case: Any, ceilings: Any) -> dict[str, Any]:
     ceiling = ceilings.copy_gb_per_second if is_bytes else ceilings.gemm_tflops
     peers = {name: round(microseconds(work), 2) for name, work in case.peers.items()}
     return {
-        "operation": case.operation, "shape": case.shape, "microseconds": round(ours, 2), "rate": round(rate, 1),
-        "unit": "GB/s" if is_bytes else "TFLOP/s", "share_of_ceiling": round(rate / ceiling, 3),
-        "target": case.target, "peers": peers,
+        "operation": case.operation,
+        "shape": case.shape,
+        "microseconds": round(ours, 2),
+        "rate": round(rate, 1),
+        "unit": "GB/s" if is_bytes else "TFLOP/s",
+        "share_of_ceiling": round(rate / ceiling, 3),
+        "target": case.target,
+        "peers": peers,
         "times_best_peer": round(min(peers.values()) / ours, 2) if peers else None,
-    }  # fmt: skip
+    }
 
 
 def tuned(device: Any) -> dict[str, list[dict[str, Any]]]:
@@ -62,9 +67,11 @@ def tuned(device: Any) -> dict[str, list[dict[str, Any]]]:
         for case in kernel_cases.cases(device, {operation}):
             results = []
             for block_n, warps, stages in itertools.product((32, 64, 128), (4, 8), (2, 3, 4, 5)):
-                setattr(module, name, lambda *a, n=block_n, w=warps, s=stages, c=chosen: replace(
-                    c(*a), block_n=n, warps=w, stages=s
-                ))  # fmt: skip
+                setattr(
+                    module,
+                    name,
+                    lambda *a, n=block_n, w=warps, s=stages, c=chosen: replace(c(*a), block_n=n, warps=w, stages=s),
+                )
                 try:
                     results.append(
                         {"block_n": block_n, "warps": warps, "stages": stages, "us": round(microseconds(case.ours), 2)}
@@ -85,8 +92,15 @@ def show(report: dict[str, Any]) -> None:
     table = Table("operation", "shape", "us", "rate", "of ceiling", "target", "peers, us", title=report["device"])
     for r in report["results"]:
         peers = ", ".join(f"{name} {us}" for name, us in r["peers"].items())
-        table.add_row(r["operation"], r["shape"], f"{r['microseconds']}", f"{r['rate']} {r['unit']}",
-                      f"{r['share_of_ceiling']:.0%}", r["target"], peers)  # fmt: skip
+        table.add_row(
+            r["operation"],
+            r["shape"],
+            f"{r['microseconds']}",
+            f"{r['rate']} {r['unit']}",
+            f"{r['share_of_ceiling']:.0%}",
+            r["target"],
+            peers,
+        )
     Console(width=180).print(table)
 
 

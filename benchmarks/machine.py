@@ -41,6 +41,9 @@ def measure(model: Path, dtype: str) -> Machine:
     flops = 2 * rows * side * side / _best(lambda: torch.nn.functional.linear(left, right))
     weights = sum(f.stat().st_size for f in model.glob("*.safetensors"))
     return Machine(
-        torch.get_num_threads(), round(read / 1e9, 1), round(flops / 1e9, 1), round(weights / 1e6, 1),
+        torch.get_num_threads(),
+        round(read / 1e9, 1),
+        round(flops / 1e9, 1),
+        round(weights / 1e6, 1),
         round(1e3 * weights / read, 2),
-    )  # fmt: skip
+    )

@@ -11,8 +11,17 @@ from typing import Any
 
 _STATUS = {"VmRSS": "rss", "RssAnon": "anonymous", "RssFile": "file", "VmHWM": "peak"}
 _FIELDS = (
-    "arena", "free_chunks", "fast_chunks", "mapped_chunks", "mapped", "_unused", "fast_free", "used", "free", "top",
-)  # fmt: skip
+    "arena",
+    "free_chunks",
+    "fast_chunks",
+    "mapped_chunks",
+    "mapped",
+    "_unused",
+    "fast_free",
+    "used",
+    "free",
+    "top",
+)
 _BYTES = ("arena", "mapped", "used", "free", "top")
 _TYPES = 12
 
@@ -76,9 +85,12 @@ def objects() -> dict[str, Any]:
             storage = one.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return {
-        "blocks": sys.getallocatedblocks(), "tracked": len(tracked), "types": dict(types.most_common(_TYPES)),
-        "tensors": count, "tensor_mib": mib(sum(storages.values())),
-    }  # fmt: skip
+        "blocks": sys.getallocatedblocks(),
+        "tracked": len(tracked),
+        "types": dict(types.most_common(_TYPES)),
+        "tensors": count,
+        "tensor_mib": mib(sum(storages.values())),
+    }
 
 
 def snapshot() -> dict[str, Any]:

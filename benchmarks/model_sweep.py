@@ -72,13 +72,24 @@ _ROPES: dict[str, dict[str, Any]] = {
 _ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 
 _QWEN4 = {
-    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 16,
-    "indexer_compress_ratio": 4, "hc_lowrank": 8,
-}  # fmt: skip
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 16,
+    "indexer_compress_ratio": 4,
+    "hc_lowrank": 8,
+}
 _DOTS3 = {
-    "head_dim": 16, "shared_experts_intermediate_size": 32, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4,
-    "swa_q_lora_rank": 24, "swa_kv_lora_rank": 16, "swa_head_dim": 16, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 16,
-}  # fmt: skip
+    "head_dim": 16,
+    "shared_experts_intermediate_size": 32,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4,
+    "swa_q_lora_rank": 24,
+    "swa_kv_lora_rank": 16,
+    "swa_head_dim": 16,
+    "swa_qk_nope_head_dim": 8,
+    "swa_v_head_dim": 16,
+}
 _SMALL_VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
@@ -224,9 +235,14 @@ def _takes(config: Any, key: str) -> bool:
 def _small_other(config: Any) -> Any:
     small = copy.deepcopy(config)
     sizes = {
-        "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "depth": 1,
-        "embed_dim": 32, "num_heads": 2,
-    }  # fmt: skip
+        "num_hidden_layers": 1,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "depth": 1,
+        "embed_dim": 32,
+        "num_heads": 2,
+    }
     for key, value in sizes.items():
         if isinstance(vars(small).get(key), int):
             setattr(small, key, value)
@@ -337,9 +353,13 @@ def _judge_type(model_type: str, class_name: str, only: str, connection: Any) ->
 
 
 def sweep(
-    types: dict[str, str], *, variant: str = "", processes: int = 2, seconds: float = 300,
+    types: dict[str, str],
+    *,
+    variant: str = "",
+    processes: int = 2,
+    seconds: float = 300,
     told: Callable[[Verdict], None] = lambda verdict: None,
-) -> list[Verdict]:  # fmt: skip
+) -> list[Verdict]:
     """Judge every type, some at a time, each in a process that a crash or a hang cannot take others down with."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "transformers", "ift_serve.engine.runner.model_runner"])
@@ -425,9 +445,11 @@ def main() -> None:
     asked = parser.parse_args()
     types = {name: kind for name, kind in model_types().items() if not asked.only or name in asked.only}
     verdicts = sweep(
-        types, processes=asked.processes, seconds=asked.seconds,
+        types,
+        processes=asked.processes,
+        seconds=asked.seconds,
         told=lambda v: print(v.model_type, v.variant, v.outcome, v.reason, file=sys.stderr),
-    )  # fmt: skip
+    )
     merged = asked.only and asked.write is not None and asked.write.is_file()
     text = table(verdicts, rows_of_others(asked.write, types) if merged else ())
     print(text) if asked.write is None else asked.write.write_text(text, encoding="utf-8")

@@ -62,11 +62,18 @@ def build(name: str, directory: Path, dtype: str, seed: int = 0) -> Path:
         return directory
     shape = SHAPES[name]
     config = getattr(transformers, f"{shape.family}Config")(
-        hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.key_value_heads, vocab_size=shape.vocabulary,
-        max_position_embeddings=shape.context, tie_word_embeddings=shape.tied, bos_token_id=1, eos_token_id=2,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        vocab_size=shape.vocabulary,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=1,
+        eos_token_id=2,
         pad_token_id=0,
-    )  # fmt: skip
+    )
     torch.manual_seed(seed)
     model = getattr(transformers, f"{shape.family}ForCausalLM")(config).to(getattr(torch, dtype))
     save_tokenizer(directory, shape.vocabulary)

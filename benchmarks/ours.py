@@ -104,9 +104,11 @@ class WithoutWire:
         async def one(index: int, request: Request) -> int:
             sampling = SamplingParams(temperature=0.0, max_new_tokens=request.new_tokens, ignore_eos=True)
             asked = GenerateRequest(
-                request_id=f"{number}-{index}", token_ids=list(request.token_ids), sampling=sampling,
+                request_id=f"{number}-{index}",
+                token_ids=list(request.token_ids),
+                sampling=sampling,
                 arrival=time.monotonic(),
-            )  # fmt: skip
+            )
             async with gate:
                 return sum([len(o.token_ids) async for o in engine.generate(asked)])
 

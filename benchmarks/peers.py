@@ -119,9 +119,11 @@ class ContinuousBatches:
         page = 256
         longest = max(len(r.token_ids) + r.new_tokens for r in requests)
         batching = ContinuousBatchingConfig(
-            page_size=page, num_blocks=concurrency * (-(-longest // page) + 1), max_batch_tokens=512,
+            page_size=page,
+            num_blocks=concurrency * (-(-longest // page) + 1),
+            max_batch_tokens=512,
             max_requests_per_batch=concurrency,
-        )  # fmt: skip
+        )
         # A manager that waits keeps a core busy, so one lives only as long as it is measured.
         with self._model.continuous_batching_context_manager(
             generation_config=generation, continuous_batching_config=batching, timeout=30

@@ -35,6 +35,8 @@ def held(front: int) -> Held:
     process = psutil.Process(front)
     engine = engine_of(front)
     return Held(
-        round(process.memory_info().rss / 2**20, 1), process.num_fds(), len(process.children(recursive=True)),
+        round(process.memory_info().rss / 2**20, 1),
+        process.num_fds(),
+        len(process.children(recursive=True)),
         0.0 if engine is None else round(engine.memory_info().rss / 2**20, 1),
-    )  # fmt: skip
+    )

@@ -79,14 +79,18 @@ class Soak:
         samples.append((time.monotonic() - begun, await asyncio.to_thread(held, self._front)))
         self._check_growth(samples, end - begun)
         return {
-            "seconds": round(time.monotonic() - begun, 1), "counts": dict(sorted(self.counts.items())),
+            "seconds": round(time.monotonic() - begun, 1),
+            "counts": dict(sorted(self.counts.items())),
             "adapter_loads": 0 if self._adapters is None else self._adapters.loads,
-            "kills": self.kills, "told_seconds_max": round(max(self.told, default=0.0), 3), "idle_load": load,
+            "kills": self.kills,
+            "told_seconds_max": round(max(self.told, default=0.0), 3),
+            "idle_load": load,
             "held": [{"at": round(at, 1)} | asdict(h) for at, h in samples[:: max(1, len(samples) // 20)]],
             "problem_count": len(self.problems),
             "problem_kinds": dict(Counter(p.split(":")[0].split(" ")[0] for p in self.problems)),
-            "problems": self.problems[:50], "passed": not self.problems,
-        }  # fmt: skip
+            "problems": self.problems[:50],
+            "passed": not self.problems,
+        }
 
     async def _caller(self, number: int, end: float) -> None:
         rng = random.Random(self._given.seed * 1000 + number)

@@ -27,9 +27,12 @@ def _record(core: EngineCore) -> None:
         while True:
             load = core.stats()
             line = {
-                "pid": os.getpid(), "at": round(time.monotonic() - begun, 1), "steps": load.steps,
-                "adapter_mib": round(load.adapter_bytes / 2**20, 2), **snapshot(),
-            }  # fmt: skip
+                "pid": os.getpid(),
+                "at": round(time.monotonic() - begun, 1),
+                "steps": load.steps,
+                "adapter_mib": round(load.adapter_bytes / 2**20, 2),
+                **snapshot(),
+            }
             print(json.dumps(line), file=file, flush=True)
             time.sleep(interval)
 

@@ -81,9 +81,12 @@ def cases(count: int, vocabulary: int, seed: int) -> list[Case]:
             made.append(Case(prompt, continuations=tuple(ids(1, 12) for _ in range(rng.randint(1, 5)))))
             continue
         sampling: dict[str, Any] = {
-            "max_new_tokens": rng.randint(1, 60), "seed": rng.randrange(1, 2**31), "n": rng.choice((1, 1, 1, 2, 4)),
-            "temperature": rng.choice((0.0, 0.7, 1.0)), "ignore_eos": rng.random() < 0.7,
-        }  # fmt: skip
+            "max_new_tokens": rng.randint(1, 60),
+            "seed": rng.randrange(1, 2**31),
+            "n": rng.choice((1, 1, 1, 2, 4)),
+            "temperature": rng.choice((0.0, 0.7, 1.0)),
+            "ignore_eos": rng.random() < 0.7,
+        }
         if rng.random() < 0.3:
             sampling |= {"top_p": 0.9, "top_k": 40, "repetition_penalty": 1.1, "presence_penalty": 0.2}
         made.append(Case(prompt, sampling))

@@ -26,10 +26,16 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 RANK = 16
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ALL = {
-    "segment_embedding": True, "instruction_embedding": 8, "instruction_encoder": 128, "two_stream": 64,
-    "attention_bias": True, "attention_gain": True, "instruction_gate": 16, "reasoning_pathways": 96,
+    "segment_embedding": True,
+    "instruction_embedding": 8,
+    "instruction_encoder": 128,
+    "two_stream": 64,
+    "attention_bias": True,
+    "attention_gain": True,
+    "instruction_gate": 16,
+    "reasoning_pathways": 96,
     "adherence_head": 64,
-}  # fmt: skip
+}
 IGNORED = -100
 
 
@@ -100,9 +106,15 @@ class Stopwatch:
 def common(given: argparse.Namespace) -> dict[str, Any]:
     """Arguments that all trainers share. The first step warms up."""
     return {
-        "max_steps": given.steps + 1, "logging_steps": 1, "disable_tqdm": True, "report_to": "none", "use_cpu": True,
-        "save_strategy": "no", "seed": 0, "data_seed": 0,
-    }  # fmt: skip
+        "max_steps": given.steps + 1,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "use_cpu": True,
+        "save_strategy": "no",
+        "seed": 0,
+        "data_seed": 0,
+    }
 
 
 def ours(given: argparse.Namespace, model: Path, data: list[Any], folder: Path, **settings: Any) -> Stopwatch:
@@ -112,13 +124,22 @@ def ours(given: argparse.Namespace, model: Path, data: list[Any], folder: Path, 
 
     watch = Stopwatch()
     chosen = TrainerSettings(
-        lora=LoraSettings(rank=RANK, alpha=RANK, targets=TARGETS), batch_size=given.batch_size, max_grad_norm=1.0,
+        lora=LoraSettings(rank=RANK, alpha=RANK, targets=TARGETS),
+        batch_size=given.batch_size,
+        max_grad_norm=1.0,
         **settings,
-    )  # fmt: skip
+    )
     trainer = make_trainer(
-        str(model), chosen, data, output=folder, max_length=256, tasks=["task"], callbacks=[watch.callback()],
-        progress=False, **{k: v for k, v in common(given).items() if k not in ("seed", "disable_tqdm")},
-    )  # fmt: skip
+        str(model),
+        chosen,
+        data,
+        output=folder,
+        max_length=256,
+        tasks=["task"],
+        callbacks=[watch.callback()],
+        progress=False,
+        **{k: v for k, v in common(given).items() if k not in ("seed", "disable_tqdm")},
+    )
     trainer.train()
     return watch
 
@@ -150,7 +171,7 @@ def transformers_peft(given: argparse.Namespace, model: Path, data: list[Any], f
         train_dataset=[plain(e) for e in data],
         data_collator=DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(model), label_pad_token_id=IGNORED),
         callbacks=[watch.callback()],
-    )  # fmt: skip
+    )
     trainer.train()
     return watch
 
@@ -168,14 +189,23 @@ def trl(given: argparse.Namespace, model: Path, data: list[Any], folder: Path) -
     table = pyarrow.table({name: [row[name] for row in rows] for name in ("input_ids", "labels")})
     dataset = Dataset(InMemoryTable(table), fingerprint="sequences")
     config = SFTConfig(
-        output_dir=str(folder), per_device_train_batch_size=given.batch_size, max_length=256, bf16=False,
-        gradient_checkpointing=False, remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True}, **common(given),
-    )  # fmt: skip
+        output_dir=str(folder),
+        per_device_train_batch_size=given.batch_size,
+        max_length=256,
+        bf16=False,
+        gradient_checkpointing=False,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        **common(given),
+    )
     trainer = SFTTrainer(
-        model=base(model), args=config, train_dataset=dataset, peft_config=lora_config(),
-        processing_class=AutoTokenizer.from_pretrained(model), callbacks=[watch.callback()],
-    )  # fmt: skip
+        model=base(model),
+        args=config,
+        train_dataset=dataset,
+        peft_config=lora_config(),
+        processing_class=AutoTokenizer.from_pretrained(model),
+        callbacks=[watch.callback()],
+    )
     trainer.train()
     return watch
 
@@ -220,11 +250,13 @@ def measure(given: argparse.Namespace, model: Path, folder: Path) -> dict[str, A
     rates = {name: round(tokens / statistics.mean(values), 1) for name, values in seconds.items()}
     peer = rates.get("transformers_peft")
     return {
-        "shape": given.shape, "batch_size": given.batch_size, "tokens_per_second": rates,
+        "shape": given.shape,
+        "batch_size": given.batch_size,
+        "tokens_per_second": rates,
         "seconds_per_step": {name: [round(v, 3) for v in values] for name, values in seconds.items()},
         "over_transformers_peft": {name: round(rate / peer, 3) for name, rate in rates.items()} if peer else {},
         "loss_of_the_first_step": losses,
-    }  # fmt: skip
+    }
 
 
 def main() -> int:

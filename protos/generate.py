@@ -21,9 +21,16 @@ def generate(output: Path) -> None:
     scripts = sysconfig.get_path("scripts")
     plugins = [f"--plugin={name}={scripts}/{name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     arguments = [
-        "protoc", f"-I{PROTOS}", f"-I{well_known}", f"--python_out={output}", f"--grpc_python_out={output}",
-        f"--mypy_out=quiet:{output}", f"--mypy_grpc_out=quiet:{output}", *plugins, *FILES,
-    ]  # fmt: skip
+        "protoc",
+        f"-I{PROTOS}",
+        f"-I{well_known}",
+        f"--python_out={output}",
+        f"--grpc_python_out={output}",
+        f"--mypy_out=quiet:{output}",
+        f"--mypy_grpc_out=quiet:{output}",
+        *plugins,
+        *FILES,
+    ]
     if protoc.main(arguments) != 0:
         raise RuntimeError("protoc failed; its messages are above")
 

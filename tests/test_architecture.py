@@ -99,9 +99,13 @@ FORBIDDEN = {
     "ift_serve.client": {"torch", "transformers", "numpy"},
 }
 NO_TORCH_AT_START = (
-    "ift_serve.server", "ift_serve.cli", "ift_serve.client", "ift_serve.text", "ift_serve.frontend",
+    "ift_serve.server",
+    "ift_serve.cli",
+    "ift_serve.client",
+    "ift_serve.text",
+    "ift_serve.frontend",
     "ift_serve.engines",
-)  # fmt: skip
+)
 HEAVY = {"torch", "transformers", "numba", "peft"}
 
 

@@ -6,6 +6,15 @@ from ift_serve.checks.registry import CHECKS, fields_of, judge, judge_all, parse
 from ift_serve.checks.verdict import PASSED, Verdict
 
 __all__ = [
-    "CHECKS", "PASSED", "Check", "PassRates", "Verdict", "fields_of", "judge", "judge_all", "parse_check",
-    "parse_checks", "pass_rates",
-]  # fmt: skip
+    "CHECKS",
+    "PASSED",
+    "Check",
+    "PassRates",
+    "Verdict",
+    "fields_of",
+    "judge",
+    "judge_all",
+    "parse_check",
+    "parse_checks",
+    "pass_rates",
+]

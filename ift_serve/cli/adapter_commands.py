@@ -41,10 +41,18 @@ def _show(found: list[Adapter], as_json: bool) -> None:
 
     names = ("name", "version", "state", "rank", "components", "MiB", "in flight", "path")
     rows = [
-        (a.name, a.version, a.state, str(a.rank), ", ".join(a.components), f"{a.bytes / 2**20:.1f}",
-         str(a.in_flight), a.path)
+        (
+            a.name,
+            a.version,
+            a.state,
+            str(a.rank),
+            ", ".join(a.components),
+            f"{a.bytes / 2**20:.1f}",
+            str(a.in_flight),
+            a.path,
+        )
         for a in found
-    ]  # fmt: skip
+    ]
     table = Table()
     for name in names:
         table.add_column(name, no_wrap=True)

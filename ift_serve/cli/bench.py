@@ -77,9 +77,14 @@ async def _ask(client: AsyncClient, request: Request, gaps: list[float]) -> Seen
     begun = time.perf_counter()
     first = last = 0.0
     stream = client.stream(
-        Prompt.from_tokens(request.token_ids), max_new_tokens=request.new_tokens, temperature=0.0, ignore_eos=True,
-        tokens=True, adapter=request.adapter, timeout=600,
-    )  # fmt: skip
+        Prompt.from_tokens(request.token_ids),
+        max_new_tokens=request.new_tokens,
+        temperature=0.0,
+        ignore_eos=True,
+        tokens=True,
+        adapter=request.adapter,
+        timeout=600,
+    )
     async for piece in stream:
         now = time.perf_counter() - begun
         if piece.tokens:
@@ -95,9 +100,13 @@ async def _ask_whole(client: AsyncClient, request: Request) -> Seen:
 
     begun = time.perf_counter()
     answer = await client.generate(
-        Prompt.from_tokens(request.token_ids), max_new_tokens=request.new_tokens, temperature=0.0, ignore_eos=True,
-        adapter=request.adapter, timeout=600,
-    )  # fmt: skip
+        Prompt.from_tokens(request.token_ids),
+        max_new_tokens=request.new_tokens,
+        temperature=0.0,
+        ignore_eos=True,
+        adapter=request.adapter,
+        timeout=600,
+    )
     return Seen(answer.usage.first_token_seconds, time.perf_counter() - begun, answer.usage.generated_tokens)
 
 
@@ -117,11 +126,17 @@ async def run(client: AsyncClient, requests: list[Request], concurrency: int, *,
     tokens = sum(s.tokens for s in seen)
     firsts = [s.first for s in seen]
     return Report(
-        len(requests), concurrency, round(seconds, 3), tokens, round(tokens / seconds, 1),
-        round(len(requests) / seconds, 2), round(1e3 * statistics.median(firsts), 2),
-        round(1e3 * percentile(firsts, 0.99), 2), round(1e3 * percentile(gaps, 0.5), 2),
+        len(requests),
+        concurrency,
+        round(seconds, 3),
+        tokens,
+        round(tokens / seconds, 1),
+        round(len(requests) / seconds, 2),
+        round(1e3 * statistics.median(firsts), 2),
+        round(1e3 * percentile(firsts, 0.99), 2),
+        round(1e3 * percentile(gaps, 0.5), 2),
         round(1e3 * percentile(gaps, 0.99), 2),
-    )  # fmt: skip
+    )
 
 
 @connected

@@ -48,8 +48,10 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, whose first parameter takes :class:`ClientOptions`, their fields as options of its own."""
     hints = get_type_hints(command, include_extras=True)
     first, *own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
-    shared = [p.replace(annotation=get_type_hints(ClientOptions, include_extras=True)[p.name])
-              for p in inspect.signature(ClientOptions).parameters.values()]  # fmt: skip
+    shared = [
+        p.replace(annotation=get_type_hints(ClientOptions, include_extras=True)[p.name])
+        for p in inspect.signature(ClientOptions).parameters.values()
+    ]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:

@@ -56,22 +56,31 @@ class Loop:
     def turned(self, family: str = "") -> tuple[int, int]:
         """Requests that only the adapter answered right, and that only the base did."""
         pairs = [
-            (b, a) for e, b, a in zip(self.examples, self.passed[""], self.passed[NAME], strict=True)
+            (b, a)
+            for e, b, a in zip(self.examples, self.passed[""], self.passed[NAME], strict=True)
             if family in ("", e.family)
-        ]  # fmt: skip
+        ]
         return sum(a and not b for b, a in pairs), sum(b and not a for b, a in pairs)
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
         return {
             "families": {
-                f: {"base": self.share("", f), "adapter": self.share(NAME, f), "gained": self.turned(f)[0],
-                    "lost": self.turned(f)[1]}
+                f: {
+                    "base": self.share("", f),
+                    "adapter": self.share(NAME, f),
+                    "gained": self.turned(f)[0],
+                    "lost": self.turned(f)[1],
+                }
                 for f in self.families()
             },
-            "base": self.mean(""), "adapter": self.mean(NAME), "gain": self.mean(NAME) - self.mean(""),
-            "seconds": self.seconds, "served_while_loading": self.served_while_loading, "version": self.version,
-        }  # fmt: skip
+            "base": self.mean(""),
+            "adapter": self.mean(NAME),
+            "gain": self.mean(NAME) - self.mean(""),
+            "seconds": self.seconds,
+            "served_while_loading": self.served_while_loading,
+            "version": self.version,
+        }
 
 
 def constraint_examples(count: int) -> list[Example]:
@@ -112,9 +121,15 @@ def train(output: Path, *, quiet: bool) -> None:
     recipe = resources.files("ift_training") / "recipes" / RECIPE
     with resources.as_file(recipe) as path:
         command = [
-            sys.executable, "-c", "from ift_serve.cli import main; main()", "train", str(path),
-            "--set", f"output={output}", *(["--json"] if quiet else []),
-        ]  # fmt: skip
+            sys.executable,
+            "-c",
+            "from ift_serve.cli import main; main()",
+            "train",
+            str(path),
+            "--set",
+            f"output={output}",
+            *(["--json"] if quiet else []),
+        ]
         done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL if quiet else None)
     if done.returncode != 0:
         raise RuntimeError(f"the training ended with code {done.returncode}; its messages are above")

@@ -38,9 +38,15 @@ def generate(
     from ift_serve.client import Client, Prompt
 
     sampling: dict[str, Any] = {
-        "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "max_new_tokens": max_new_tokens,
-        "seed": seed, "stop": stop, "n": n,
-    }  # fmt: skip
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+        "stop": stop,
+        "n": n,
+    }
     with readable_errors(), Client(options.server, **options.arguments()) as client:
         text = sys.stdin.read() if instruction == "-" else instruction
         prompt = Prompt.from_text(text) if raw else Prompt(instruction=text, context=context)

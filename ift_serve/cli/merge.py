@@ -46,9 +46,14 @@ def merge(
     try:
         with console.status("merging") as status:
             found = export_merged(
-                adapter, place, output, file_format=file_format, drop_components=drop_components,
-                overwrite=overwrite, report=status.update,
-            )  # fmt: skip
+                adapter,
+                place,
+                output,
+                file_format=file_format,
+                drop_components=drop_components,
+                overwrite=overwrite,
+                report=status.update,
+            )
     except (AdapterError, OSError, ValueError) as error:
         raise fail(str(error)) from None
     if as_json:

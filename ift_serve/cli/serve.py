@@ -110,12 +110,24 @@ def serve(
         if model is None:
             model, name = str(model_path()), name or EMBEDDED_NAME
         engine = _given(
-            model=model, model_name=name, dtype=dtype, device=device, threads=threads, context_length=context_length,
-            max_sequences=max_sequences, max_batch_tokens=max_batch_tokens, max_waiting=max_waiting,
-            cache_bytes=None if cache_mib is None else cache_mib * 2**20, attention_backend=attention_backend,
-            prefix_caching=prefix_caching, adapter_slots=adapter_slots, max_lora_rank=max_lora_rank,
-            patience=engine_patience, max_adapters=max_adapters, max_adapter_bytes=max_adapter_bytes,
-        )  # fmt: skip
+            model=model,
+            model_name=name,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+            context_length=context_length,
+            max_sequences=max_sequences,
+            max_batch_tokens=max_batch_tokens,
+            max_waiting=max_waiting,
+            cache_bytes=None if cache_mib is None else cache_mib * 2**20,
+            attention_backend=attention_backend,
+            prefix_caching=prefix_caching,
+            adapter_slots=adapter_slots,
+            max_lora_rank=max_lora_rank,
+            patience=engine_patience,
+            max_adapters=max_adapters,
+            max_adapter_bytes=max_adapter_bytes,
+        )
         config = ServerConfig.model_validate(
             {
                 "engine": engine, "host": host, "port": port, "metrics_host": metrics_host,

@@ -87,9 +87,13 @@ def run(
 
         _quieten_libraries()
         report = run_recipe(
-            chosen, dry_run=dry_run, resume=resume, overwrite=overwrite, progress=not as_json,
+            chosen,
+            dry_run=dry_run,
+            resume=resume,
+            overwrite=overwrite,
+            progress=not as_json,
             dropped=dropped if os.environ.get("RANK", "0") == "0" else None,
-        )  # fmt: skip
+        )
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:

@@ -110,9 +110,13 @@ class AsyncClient:
     ) -> Generation:
         """Whole answers. ``sampling``: fields of the Sampling message, such as temperature, max_new_tokens, n, stop."""
         request = convert.generate_message(
-            pb.GenerateRequest, prompt, sampling, adapter, priority,
+            pb.GenerateRequest,
+            prompt,
+            sampling,
+            adapter,
+            priority,
             convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
-        )  # fmt: skip
+        )
         message, request_id = await self._call(self._inference.Generate, request, timeout)
         return convert.generation(message, request_id)
 
@@ -131,9 +135,13 @@ class AsyncClient:
     ) -> AsyncStream:
         """Text as it is made. Arguments as in ``generate``."""
         request = convert.generate_message(
-            pb.StreamGenerateRequest, prompt, sampling, adapter, priority,
+            pb.StreamGenerateRequest,
+            prompt,
+            sampling,
+            adapter,
+            priority,
             convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
-        )  # fmt: skip
+        )
 
         def start(remaining: float | None) -> Any:
             return self._inference.StreamGenerate(request, timeout=remaining, metadata=self._connection.metadata)
@@ -155,9 +163,14 @@ class AsyncClient:
         return convert.scores((await self._call(self._inference.Score, request, timeout))[0])
 
     async def score_text(
-        self, text: str, *, token_log_probs: bool = False, adapter: str = "", priority: int = 0,
+        self,
+        text: str,
+        *,
+        token_log_probs: bool = False,
+        adapter: str = "",
+        priority: int = 0,
         timeout: float | None = None,
-    ) -> Scores:  # fmt: skip
+    ) -> Scores:
         """Log-probability of a whole text, each token once."""
         request = convert.score_text_message(text, token_log_probs, priority, adapter)
         return convert.scores((await self._call(self._inference.Score, request, timeout))[0])

@@ -130,17 +130,26 @@ def generation(message: pb.GenerateResponse, request_id: str) -> Generation:
         for c in message.candidates
     ]
     return Generation(
-        candidates, usage(message.usage), message.model, message.adapter, message.seed, request_id,
-        list(message.prompt_token_ids), sampling_fields(message.sampling),
-    )  # fmt: skip
+        candidates,
+        usage(message.usage),
+        message.model,
+        message.adapter,
+        message.seed,
+        request_id,
+        list(message.prompt_token_ids),
+        sampling_fields(message.sampling),
+    )
 
 
 def delta(message: pb.CandidateDelta) -> Delta:
     """A piece of a stream."""
     return Delta(
-        message.index, message.text, _REASONS[message.finish_reason], _matched(message),
+        message.index,
+        message.text,
+        _REASONS[message.finish_reason],
+        _matched(message),
         tuple(_token(t) for t in message.tokens),
-    )  # fmt: skip
+    )
 
 
 class Accumulator:
@@ -180,10 +189,12 @@ def generate_message(
 ) -> _GenerateT:
     """A request for whole answers or for a stream, which have the same fields."""
     return kind(
-        prompt=prompt_message(prompt), sampling=sampling_message(sampling), adapter=utf8("adapter", adapter),
+        prompt=prompt_message(prompt),
+        sampling=sampling_message(sampling),
+        adapter=utf8("adapter", adapter),
         priority=priority,
         details=details,
-    )  # fmt: skip
+    )
 
 
 def score_message(
@@ -210,9 +221,11 @@ def score_message(
 def score_text_message(text: str, token_log_probs: bool, priority: int, adapter: str) -> pb.ScoreRequest:
     """A whole text."""
     return pb.ScoreRequest(
-        text=pb.ScoreText(text=utf8("text", text)), token_log_probs=token_log_probs, priority=priority,
+        text=pb.ScoreText(text=utf8("text", text)),
+        token_log_probs=token_log_probs,
+        priority=priority,
         adapter=utf8("adapter", adapter),
-    )  # fmt: skip
+    )
 
 
 def scores(message: pb.ScoreResponse) -> Scores:
@@ -258,7 +271,20 @@ def model_info(message: model_pb2.GetModelResponse) -> ModelInfo:
     limits = {f.name: getattr(m.limits, f.name) for f in m.limits.DESCRIPTOR.fields}
     load = {f.name: getattr(m.load, f.name) for f in m.load.DESCRIPTOR.fields}
     return ModelInfo(
-        m.name, m.architecture, m.fingerprint, m.parameters, m.vocabulary_size, m.limits.context_length, m.dtype,
-        m.device, m.attention_backend, m.chat_template, tuple(m.features), m.version, limits, load,
-        sampling_fields(m.sampling_defaults), tuple(m.sampling_not_applied),
-    )  # fmt: skip
+        m.name,
+        m.architecture,
+        m.fingerprint,
+        m.parameters,
+        m.vocabulary_size,
+        m.limits.context_length,
+        m.dtype,
+        m.device,
+        m.attention_backend,
+        m.chat_template,
+        tuple(m.features),
+        m.version,
+        limits,
+        load,
+        sampling_fields(m.sampling_defaults),
+        tuple(m.sampling_not_applied),
+    )

@@ -163,9 +163,15 @@ class BaseEngineClient(ABC):
             path, root = str(kept), ""
         place, room = ("", 0) if self._copies is None else self._copies.place()
         message = LoadAdapter(
-            request_id=number, name=name, path=path, shown_path=source.shown_path, root=root,
-            version=source.version, keep_in=place, keep_bytes=room,
-        )  # fmt: skip
+            request_id=number,
+            name=name,
+            path=path,
+            shown_path=source.shown_path,
+            root=root,
+            version=source.version,
+            keep_in=place,
+            keep_bytes=room,
+        )
         return (await self._ask(number, message))[0]
 
     def _clear_spool(self) -> None:

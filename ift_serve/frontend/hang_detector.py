@@ -59,6 +59,4 @@ class HangDetector:
             self._compiling_since = now
         since = self._compiling_since
         busy = starting or (since is not None and now - since < _LONGEST_COMPILATION)
-        return (
-            progress.work, None if owes else progress.idle, self._used(self._pid) if busy else None,
-        )  # fmt: skip
+        return (progress.work, None if owes else progress.idle, self._used(self._pid) if busy else None)

@@ -112,9 +112,18 @@ class WorkerProcess:
             endpoint = f"ipc://{directory}/engine"
             socket.bind(endpoint)
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", module, endpoint, str(os.getpid()), str(page),
-                stdin=asyncio.subprocess.PIPE, stdout=2, env=_environment(config, directory), pass_fds=(page,),
-            )  # fmt: skip
+                sys.executable,
+                "-P",
+                "-m",
+                module,
+                endpoint,
+                str(os.getpid()),
+                str(page),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=2,
+                env=_environment(config, directory),
+                pass_fds=(page,),
+            )
         except BaseException:
             os.close(page)
             socket.close()

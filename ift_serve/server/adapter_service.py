@@ -70,9 +70,16 @@ class AdapterRoots:
 def adapter_message(info: AdapterInfo, users: dict[str, int]) -> pb.Adapter:
     """One version, for clients."""
     return pb.Adapter(
-        name=info.name, version=info.version, state=_STATES[info.state], path=info.path, components=info.components,
-        rank=info.rank, bytes=info.bytes, in_flight=users.get(f"{info.name}@{info.version}", 0), message=info.message,
-    )  # fmt: skip
+        name=info.name,
+        version=info.version,
+        state=_STATES[info.state],
+        path=info.path,
+        components=info.components,
+        rank=info.rank,
+        bytes=info.bytes,
+        in_flight=users.get(f"{info.name}@{info.version}", 0),
+        message=info.message,
+    )
 
 
 class AdapterService:

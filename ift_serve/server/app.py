@@ -46,9 +46,10 @@ class Server:
         self.metrics_port: int | None = None
         self._authenticator = Authenticator(config.tokens_file)
         self._guard = CallGuard(
-            self._authenticator, self.metrics,
+            self._authenticator,
+            self.metrics,
             {"generate": Places(config.max_calls), "admin": Places(2 * (config.max_admin_calls + config.max_watches))},
-        )  # fmt: skip
+        )
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=options(config), interceptors=(OpenStreamLimit(config.max_watches),))
         self._watchdog = LoopWatchdog(self.metrics.loop_blocked.inc)

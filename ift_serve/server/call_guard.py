@@ -73,9 +73,14 @@ class CallGuard:
             require(identity, role)
             with self._place(identity.name, role):
                 yield Call(
-                    method, request_id, f"{request_id}/{next(self._count)}", identity, arrival,
-                    _deadline(remaining, arrival), notes,
-                )  # fmt: skip
+                    method,
+                    request_id,
+                    f"{request_id}/{next(self._count)}",
+                    identity,
+                    arrival,
+                    _deadline(remaining, arrival),
+                    notes,
+                )
         except (asyncio.CancelledError, GeneratorExit):
             # gRPC cancels a call whose deadline has passed as it does one whose caller went away.
             late = remaining is not None and time.monotonic() - arrival >= remaining - _CLOCK_TOLERANCE

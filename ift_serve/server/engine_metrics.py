@@ -59,9 +59,10 @@ class EngineCollector(Collector):
 
     def _adapters(self) -> Metric:
         family = GaugeMetricFamily(
-            "ift_adapter_requests_in_flight", "Requests in flight by adapter version; the busiest by name",
+            "ift_adapter_requests_in_flight",
+            "Requests in flight by adapter version; the busiest by name",
             labels=["adapter"],
-        )  # fmt: skip
+        )
         users = sorted(self._engine.stats.adapter_users.items(), key=lambda item: (-item[1], item[0]))
         for name, count in users[:MOST_ADAPTERS]:
             family.add_metric([name], count)

@@ -74,5 +74,7 @@ def allow_descriptors(connections: int) -> None:
     if wanted < needed:
         _log.warning(
             "%d open files are allowed, but %d connections may need %d; raise `ulimit -n` or lower --max-connections",
-            wanted, connections, needed,
-        )  # fmt: skip
+            wanted,
+            connections,
+            needed,
+        )

@@ -12,11 +12,13 @@ import grpc
 from ift_serve.server.call_guard import host
 from ift_serve.server.errors import StatusError, details
 
-_STREAMS = frozenset({
-    "/grpc.health.v1.Health/Watch",
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-})  # fmt: skip
+_STREAMS = frozenset(
+    {
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    }
+)
 _RETRY_SECONDS = 5.0
 
 

@@ -22,25 +22,42 @@ def warn_of_settings_not_applied(defaults: SamplingDefaults) -> None:
     if defaults.not_applied:
         _log.warning(
             "the model's generation_config asks for what this server does not do, so answers differ from "
-            "transformers.generate in it: %s", "; ".join(defaults.not_applied),
-        )  # fmt: skip
+            "transformers.generate in it: %s",
+            "; ".join(defaults.not_applied),
+        )
 
 
 def applied_sampling(params: SamplingParams, stop: list[str]) -> pb.Sampling:
     """What a caller is told of how tokens are drawn."""
     return pb.Sampling(
-        temperature=params.temperature, top_p=params.top_p, top_k=params.top_k, min_p=params.min_p,
-        repetition_penalty=params.repetition_penalty, presence_penalty=params.presence_penalty,
-        frequency_penalty=params.frequency_penalty, logit_bias=params.logit_bias, seed=params.seed,
-        max_new_tokens=params.max_new_tokens, stop=stop, stop_token_ids=params.stop_ids, ignore_eos=params.ignore_eos,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=params.top_k,
+        min_p=params.min_p,
+        repetition_penalty=params.repetition_penalty,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        logit_bias=params.logit_bias,
+        seed=params.seed,
+        max_new_tokens=params.max_new_tokens,
+        stop=stop,
+        stop_token_ids=params.stop_ids,
+        ignore_eos=params.ignore_eos,
         n=params.candidates,
-    )  # fmt: skip
+    )
 
 
 def default_sampling(defaults: SamplingDefaults) -> pb.Sampling:
     """What a caller is told of what unset fields stand for."""
     return pb.Sampling(
-        temperature=defaults.temperature, top_p=defaults.top_p, top_k=defaults.top_k, min_p=defaults.min_p,
-        repetition_penalty=defaults.repetition_penalty, presence_penalty=0, frequency_penalty=0,
-        logit_bias=defaults.logit_bias, max_new_tokens=defaults.max_new_tokens, n=1,
-    )  # fmt: skip
+        temperature=defaults.temperature,
+        top_p=defaults.top_p,
+        top_k=defaults.top_k,
+        min_p=defaults.min_p,
+        repetition_penalty=defaults.repetition_penalty,
+        presence_penalty=0,
+        frequency_penalty=0,
+        logit_bias=defaults.logit_bias,
+        max_new_tokens=defaults.max_new_tokens,
+        n=1,
+    )

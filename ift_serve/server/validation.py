@@ -123,12 +123,14 @@ class Validator:
         top_k = s.top_k if s.HasField("top_k") else default.top_k
         return SamplingParams(
             temperature=number(f"{path}.temperature", s.temperature, 0, 10)
-            if s.HasField("temperature") else default.temperature,
+            if s.HasField("temperature")
+            else default.temperature,
             top_p=number(f"{path}.top_p", s.top_p, 0, 1, above=True) if s.HasField("top_p") else default.top_p,
             top_k=min(top_k, self._model.vocabulary_size),
             min_p=number(f"{path}.min_p", s.min_p, 0, 1) if s.HasField("min_p") else default.min_p,
             repetition_penalty=number(f"{path}.repetition_penalty", s.repetition_penalty, _LEAST_REPETITION, 10)
-            if s.HasField("repetition_penalty") else default.repetition_penalty,
+            if s.HasField("repetition_penalty")
+            else default.repetition_penalty,
             presence_penalty=number(f"{path}.presence_penalty", s.presence_penalty, -10, 10),
             frequency_penalty=number(f"{path}.frequency_penalty", s.frequency_penalty, -10, 10),
             logit_bias=self._bias(s),
@@ -138,7 +140,7 @@ class Validator:
             ignore_eos=s.ignore_eos,
             candidates=int(number(f"{path}.n", s.n, 1, self._candidates())) if s.HasField("n") else 1,
             top_logprobs=int(number("details.top_alternatives", details.top_alternatives, 0, MAX_ALTERNATIVES)),
-        )  # fmt: skip
+        )
 
     def answer_size(self, sampling: SamplingParams, *, whole: bool) -> None:
         """Raise StatusError where an answer may become too large; ``whole``: in one message."""

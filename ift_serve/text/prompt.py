@@ -265,6 +265,7 @@ def _check(messages: Sequence[Message], continue_final: bool) -> None:
     if continue_final != (messages[-1].role == "assistant"):
         raise PromptError(
             f"prompt.conversation.messages[{len(messages) - 1}].role",
-            "must be assistant to be continued" if continue_final else
-            "is assistant; end with a user message, or set continue_final_message",
-        )  # fmt: skip
+            "must be assistant to be continued"
+            if continue_final
+            else "is assistant; end with a user message, or set continue_final_message",
+        )

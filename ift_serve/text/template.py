@@ -130,9 +130,13 @@ class ChatTemplate:
         budget = RenderBudget(size)
         try:
             pieces = self._template.generate(
-                messages=messages, tools=None, documents=None, add_generation_prompt=not continue_final,
-                **self._variables, **budget.variables,
-            )  # fmt: skip
+                messages=messages,
+                tools=None,
+                documents=None,
+                add_generation_prompt=not continue_final,
+                **self._variables,
+                **budget.variables,
+            )
             return "".join(budget.pieces(pieces))
         except TemplateError as error:
             raise PromptError(_FIELD, f"the model's chat template refuses it: {error}") from error

@@ -20,9 +20,19 @@ from model_sweep import (
 )
 
 SERVED = (
-    "cohere", "cohere2", "phimoe", "granite", "gemma2", "gemma3_text", "mistral", "qwen2_moe", "olmo2", "afmoe",
-    "deepseek_v3", "gemma4_text",
-)  # fmt: skip
+    "cohere",
+    "cohere2",
+    "phimoe",
+    "granite",
+    "gemma2",
+    "gemma3_text",
+    "mistral",
+    "qwen2_moe",
+    "olmo2",
+    "afmoe",
+    "deepseek_v3",
+    "gemma4_text",
+)
 REFUSED = {
     "diffllama": "attends more than once",
     "gpt_oss": "sinks",

@@ -26,8 +26,10 @@ def test_a_built_model_has_its_shape_and_is_built_once(tmp_path: Path) -> None:
     directory = build("small", tmp_path / "small", "float32")
     config = AutoConfig.from_pretrained(directory)
     assert (config.hidden_size, config.num_hidden_layers, config.vocab_size) == (
-        shape.hidden, shape.layers, shape.vocabulary,
-    )  # fmt: skip
+        shape.hidden,
+        shape.layers,
+        shape.vocabulary,
+    )
     weights = directory / "model.safetensors"
     written = weights.stat().st_mtime_ns
     build("small", directory, "float32")

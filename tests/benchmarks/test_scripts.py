@@ -17,8 +17,11 @@ def _run(script: str, *arguments: str) -> dict[str, Any]:
     paths = os.pathsep.join(p for p in sys.path if p)
     done = subprocess.run(
         [sys.executable, str(SCRIPTS / script), *arguments, "--json"],
-        capture_output=True, text=True, timeout=160, env=os.environ | {"PYTHONPATH": paths},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=160,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report

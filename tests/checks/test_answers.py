@@ -89,12 +89,16 @@ def test_a_reason_may_be_a_word() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("cat, dog", ""), ("- Cat\n- DOG", ""), ("a cat and a dog", "'a' is not an animal"), ("cat and dog", ""),
-        ("cat", "1 items instead of 2"), ("cat, cat", "an item is repeated"),
+        ("cat, dog", ""),
+        ("- Cat\n- DOG", ""),
+        ("a cat and a dog", "'a' is not an animal"),
+        ("cat and dog", ""),
+        ("cat", "1 items instead of 2"),
+        ("cat, cat", "an item is repeated"),
         ("cat, hammer", "'hammer' is not an animal"),
         ("catdog, dog", "'catdog' is not an animal"),
     ],
-)  # fmt: skip
+)
 def test_things_of_a_kind(text: str, reason: str) -> None:
     assert verdict("list_items", text, category="animal", count=2).reason == reason
 
@@ -157,8 +161,11 @@ def test_answers_are_extracted(
     text: str, number: str | None, box: str | None, says: str | None, final: str | None
 ) -> None:
     for found, wanted in (
-        (last_number(text), number), (boxed(text), box), (stated(text), says), (final_answer(text), final),
-    ):  # fmt: skip
+        (last_number(text), number),
+        (boxed(text), box),
+        (stated(text), says),
+        (final_answer(text), final),
+    ):
         assert (found.text if found else None) == wanted
         assert found is None or text[slice(*found.span)] == found.text
 
@@ -166,10 +173,15 @@ def test_answers_are_extracted(
 @pytest.mark.parametrize(
     ("text", "letter"),
     [
-        ("The answer is (B).", "B"), ("A is wrong, so C", "C"), (r"A or \boxed{D}", "D"), ("I like it", None),
-        ("(b)", "B"), ("E", None), ("", None),
+        ("The answer is (B).", "B"),
+        ("A is wrong, so C", "C"),
+        (r"A or \boxed{D}", "D"),
+        ("I like it", None),
+        ("(b)", "B"),
+        ("E", None),
+        ("", None),
     ],
-)  # fmt: skip
+)
 def test_a_choice_is_extracted(text: str, letter: str | None) -> None:
     found = choice(text)
     assert (found.text if found else None) == letter

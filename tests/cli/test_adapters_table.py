@@ -12,9 +12,16 @@ from ift_serve.client import Adapter
 
 def adapter(path: str, components: tuple[str, ...]) -> Adapter:
     return Adapter(
-        name="support-assistant", version="3f6c0a9b12d4e5f60718293a4b5c6d7e", state="ready", rank=64, bytes=5 << 20,
-        components=components, in_flight=3, path=path, message="",
-    )  # fmt: skip
+        name="support-assistant",
+        version="3f6c0a9b12d4e5f60718293a4b5c6d7e",
+        state="ready",
+        rank=64,
+        bytes=5 << 20,
+        components=components,
+        in_flight=3,
+        path=path,
+        message="",
+    )
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120, 300])

@@ -83,9 +83,15 @@ def test_generate(address: str) -> None:
 
 def test_chat_in_a_pipe_remembers(address: str) -> None:
     shown = _ift(
-        "chat", "--server", address, "--max-new-tokens", "3", "--temperature", "0",
+        "chat",
+        "--server",
+        address,
+        "--max-new-tokens",
+        "3",
+        "--temperature",
+        "0",
         stdin="Say hello\n/history\n/reset\n/history\n/what\n",
-    )  # fmt: skip
+    )
     assert "user: Say hello" in shown and shown.count("assistant:") == 1 and "/reset forgets" in shown
 
 
@@ -101,8 +107,9 @@ def test_bench(address: str) -> None:
 
 def test_an_adapter_answers_by_name(address: str) -> None:
     options = ("--server", address, "--temperature", "0", "--max-new-tokens", "8")
-    plain, tuned = (json.loads(_ift("generate", "Say hello", *options, *more, "--json"))
-                    for more in ((), ("--adapter", "tone")))  # fmt: skip
+    plain, tuned = (
+        json.loads(_ift("generate", "Say hello", *options, *more, "--json")) for more in ((), ("--adapter", "tone"))
+    )
     assert plain["adapter"] == "" and tuned["adapter"].startswith("tone@")
     assert plain["candidates"][0]["text"] != tuned["candidates"][0]["text"]
     talk = _ift("chat", *options, "--adapter", "tone", stdin="Say hello\n")
@@ -118,10 +125,11 @@ def test_adapters_are_loaded_listed_and_unloaded(address: str) -> None:
     first = {a["version"] for a in json.loads(_ift("adapters", "list", *server)) if a["name"] == "tone"}
     watching = subprocess.Popen(
         [sys.executable, "-c", "from ift_serve.cli import main; main()", "adapters", "watch", *server],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        text=True,
         # A shell has what it runs in the background ignore SIGINT, and children inherit that.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     assert watching.stdout is not None
     assert json.loads(watching.stdout.readline())["name"] == "tone"
     loaded = json.loads(_ift("adapters", "load", "other", "v2", *server))

@@ -288,7 +288,9 @@ def test_of_several_processes_one_says_what_is_wrong(recipe: Path) -> None:
     runner.write_text(script)
     done = subprocess.run(
         [*launcher, str(runner), "train", str(recipe), "--dry-run", "--set", "max_lost=0"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode != 0
     assert (done.stdout + done.stderr).count("1 of 13 records of said are lost") == 1

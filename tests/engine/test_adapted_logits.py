@@ -41,7 +41,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "patterns": (
         "llama",
         {
-            "r": 4, "target_modules": [*ATTENTION, "down_proj"],
+            "r": 4,
+            "target_modules": [*ATTENTION, "down_proj"],
             "rank_pattern": {"q_proj": 8, "layers.1.mlp.down_proj": 2},
             "alpha_pattern": {"v_proj": 30, "layers.0.self_attn.k_proj": 1},
         },
@@ -58,7 +59,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tied-embeddings": ("llama-biased", {"r": 4, "target_modules": ["embed_tokens"]}),
     "tied-head": ("llama-biased", {"r": 4, "target_modules": ["lm_head"]}),
     "tied-both-saved": (
-        "llama-biased", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
+        "llama-biased",
+        {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]},
     ),
     "scaled-embeddings": ("gemma2", {"r": 4, "target_modules": ["q_proj", "embed_tokens"]}),
     "scaled-embeddings-saved": ("gemma2", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}),
@@ -70,28 +72,34 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "dora-biased": ("llama-biased", {"r": 4, "use_dora": True, "target_modules": "all-linear"}),
     "dora-one-part": ("qwen2", {"r": 3, "use_dora": True, "target_modules": ["v_proj", "gate_proj"]}),
     "dora-rslora": (
-        "qwen3", {"r": 9, "lora_alpha": 5, "use_rslora": True, "use_dora": True, "target_modules": ATTENTION},
+        "qwen3",
+        {"r": 9, "lora_alpha": 5, "use_rslora": True, "use_dora": True, "target_modules": ATTENTION},
     ),
     "dora-patterns": (
         "llama",
         {
-            "r": 4, "use_dora": True, "target_modules": [*ATTENTION, "down_proj"],
-            "rank_pattern": {"q_proj": 8, "layers.1.mlp.down_proj": 2}, "alpha_pattern": {"v_proj": 30},
+            "r": 4,
+            "use_dora": True,
+            "target_modules": [*ATTENTION, "down_proj"],
+            "rank_pattern": {"q_proj": 8, "layers.1.mlp.down_proj": 2},
+            "alpha_pattern": {"v_proj": 30},
         },
     ),
     "dora-routed": ("gemma2", {"r": 4, "use_dora": True, "target_modules": "all-linear"}),
     "dora-neox": ("gpt-neox", {"r": 4, "use_dora": True, "target_modules": ["query_key_value", "dense"]}),
     "dora-embeddings-and-head": (
-        "llama", {"r": 4, "use_dora": True, "target_modules": ["embed_tokens", "lm_head", "q_proj"]},
+        "llama",
+        {"r": 4, "use_dora": True, "target_modules": ["embed_tokens", "lm_head", "q_proj"]},
     ),
     "dora-scaled-embeddings": ("gemma2", {"r": 4, "use_dora": True, "target_modules": ["q_proj", "embed_tokens"]}),
     "dora-tied-head": ("llama-biased", {"r": 4, "use_dora": True, "target_modules": ["lm_head"]}),
     "dora-capped-head": ("gemma2", {"r": 4, "use_dora": True, "target_modules": ["q_proj", "lm_head"]}),
     "dora-and-saved-head": (
-        "qwen2", {"r": 4, "use_dora": True, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        "qwen2",
+        {"r": 4, "use_dora": True, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
     ),
     "divided-head-saved": ("granite", {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
-}  # fmt: skip
+}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "norms": ({"modules_to_save": ["norm"]}, "input_layernorm.weight: modules_to_save is served for the embeddings"),
 }
@@ -151,9 +159,13 @@ def test_decomposed_plain_and_no_adapters_share_a_batch(architecture: str, backe
     options: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"]}
     kinds = {"": None, "plain": {}, "dora": {"use_dora": True}, "other": {"use_dora": True, "lora_alpha": 20}}
     config = EngineConfig(
-        model=str(path), dtype="float32", total_blocks=24, max_batch_tokens=10, max_sequences=4,
+        model=str(path),
+        dtype="float32",
+        total_blocks=24,
+        max_batch_tokens=10,
+        max_sequences=4,
         attention_backend=backend,
-    )  # fmt: skip
+    )
     runner = ModelRunner(config)
     driver = Driver(EngineCore(runner, config, STRATEGIES, adapter_tensors=runner.adapters))
     expected = {}

@@ -15,9 +15,11 @@ TOKENS = st.lists(st.integers(0, 12), max_size=30)
 
 @settings(max_examples=300, deadline=None)
 @given(
-    prompt=TOKENS, grown=st.lists(TOKENS, max_size=6), penalty=st.sampled_from([1.0, 1.3]),
+    prompt=TOKENS,
+    grown=st.lists(TOKENS, max_size=6),
+    penalty=st.sampled_from([1.0, 1.3]),
     biases=st.dictionaries(st.integers(0, 300), st.floats(-5, 5, width=32), max_size=80),
-)  # fmt: skip
+)
 def test_the_entries_are_those_counted_anew(
     prompt: list[int], grown: list[list[int]], penalty: float, biases: dict[int, float]
 ) -> None:

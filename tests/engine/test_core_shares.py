@@ -167,10 +167,13 @@ def test_nobody_waits_longer_than_the_bound_whatever_others_send(
                 sent[caller] += 1
                 driver.add(
                     generate(
-                        name, prompt(count), client=str(caller), max_new_tokens=lengths[count % len(lengths)],
+                        name,
+                        prompt(count),
+                        client=str(caller),
+                        max_new_tokens=lengths[count % len(lengths)],
                         priority=priorities[count % len(priorities)],
                     )
-                )  # fmt: skip
+                )
 
     for _ in range(warm):
         flood()
@@ -192,11 +195,18 @@ def test_nobody_waits_longer_than_the_bound_whatever_others_send(
     rows=st.integers(1, 6),
     blocks=st.integers(16, 40),
     requests=st.lists(
-        st.tuples(st.sampled_from("abcd"), st.integers(-100, 100), st.integers(1, 25), st.integers(1, 25),
-                  st.sampled_from([1, 1, 3]), st.integers(0, 3)),
-        min_size=1, max_size=25,
+        st.tuples(
+            st.sampled_from("abcd"),
+            st.integers(-100, 100),
+            st.integers(1, 25),
+            st.integers(1, 25),
+            st.sampled_from([1, 1, 3]),
+            st.integers(0, 3),
+        ),
+        min_size=1,
+        max_size=25,
     ),
-)  # fmt: skip
+)
 def test_any_mix_of_callers_and_priorities_is_answered_in_full(
     rows: int, blocks: int, requests: list[tuple[str, int, int, int, int, int]]
 ) -> None:
@@ -205,10 +215,16 @@ def test_any_mix_of_callers_and_priorities_is_answered_in_full(
     for index, (client, priority, length, new_tokens, candidates, steps) in enumerate(requests):
         sent.append(
             generate(
-                f"r{index}", prompt(index, length), client=client, priority=priority, max_new_tokens=new_tokens,
-                candidates=candidates, temperature=1.0, seed=index,
+                f"r{index}",
+                prompt(index, length),
+                client=client,
+                priority=priority,
+                max_new_tokens=new_tokens,
+                candidates=candidates,
+                temperature=1.0,
+                seed=index,
             )
-        )  # fmt: skip
+        )
         driver.add(sent[-1])
         for _ in range(steps):
             driver.step()

@@ -143,13 +143,24 @@ def test_a_missing_model_is_refused_with_its_path(tmp_path: Path) -> None:
 def test_longrope_is_served_only_where_positions_cannot_change_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = transformers.Phi3Config(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=160, max_position_embeddings=256, pad_token_id=0, original_max_position_embeddings=64,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=160,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        original_max_position_embeddings=64,
         rope_parameters={
-            "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8,
-            "original_max_position_embeddings": 64, "factor": 4.0,
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 8,
+            "long_factor": [2.0] * 8,
+            "original_max_position_embeddings": 64,
+            "factor": 4.0,
         },
-    )  # fmt: skip
+    )
     transformers.Phi3ForCausalLM(config).save_pretrained(tmp_path)
     assert load_model(str(tmp_path)).context_length == 64
     with pytest.raises(UnsupportedModelError, match="context_length 100"):

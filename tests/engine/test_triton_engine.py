@@ -32,9 +32,14 @@ BIASED = ComponentsConfig(instruction_encoder=16, attention_bias=True)
 
 def _answers(path: Path, backend: str, *, adapters: bool, temperature: float = 0.0) -> list[list[int]]:
     config = EngineConfig(
-        model=str(path), dtype="float32", total_blocks=24, max_batch_tokens=24, max_sequences=4,
-        attention_backend=backend, prefix_caching=False,
-    )  # fmt: skip
+        model=str(path),
+        dtype="float32",
+        total_blocks=24,
+        max_batch_tokens=24,
+        max_sequences=4,
+        attention_backend=backend,
+        prefix_caching=False,
+    )
     runner = ModelRunner(config)
     metadata = BaseMetadata.of_directory(path)
     weights = {
@@ -49,11 +54,13 @@ def _answers(path: Path, backend: str, *, adapters: bool, temperature: float = 0
         segments = bytes([0, 1, 1, 1, 2, 2, 1, 0, 0] * number)
         driver.add(
             GenerateRequest(
-                request_id=str(number), token_ids=prompt, segment_ids=segments,
+                request_id=str(number),
+                token_ids=prompt,
+                segment_ids=segments,
                 adapter=f"a{number}" if adapters else "",
                 sampling=SamplingParams(temperature=temperature, top_p=0.9, seed=5, max_new_tokens=5, ignore_eos=True),
             )
-        )  # fmt: skip
+        )
     answers = driver.run()
     return [answers[str(number)].tokens[0] for number in range(1, 4)]
 
@@ -69,9 +76,14 @@ def test_three_adapters_with_biases_answer_as_on_the_reference(tmp_path: Path, t
 
 def _log_probs(path: Path, **options: str) -> list[float]:
     config = EngineConfig(
-        model=str(path), dtype="float32", total_blocks=8, max_batch_tokens=16, max_sequences=2,
-        attention_backend="triton", **options,
-    )  # fmt: skip
+        model=str(path),
+        dtype="float32",
+        total_blocks=8,
+        max_batch_tokens=16,
+        max_sequences=2,
+        attention_backend="triton",
+        **options,
+    )
     driver = Driver(EngineCore(ModelRunner(config), config, STRATEGIES))
     text = [(11 * i) % 290 + 6 for i in range(21)]
     driver.add(ScoreRequest(request_id="s", token_ids=text[:1], continuations=[text[1:]]))
@@ -118,8 +130,12 @@ def test_no_request_compiles_what_the_warm_up_did_not(tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.late_compilations", str(path)],
-        capture_output=True, text=True, env=environment, check=False, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["warm_up"] > 15 and found["late"] == []

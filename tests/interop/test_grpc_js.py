@@ -27,10 +27,20 @@ def node() -> str:
 
 def test_grpc_js_lists_generates_and_streams(node: str, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-c", "from ift_serve.cli import main; main()", "serve", str(tiny_llama(tmp_path)),
-        "--port", "0",
-        "--metrics-port", "-1", "--name", "tiny", "--threads", "1",
-    ]  # fmt: skip
+        sys.executable,
+        "-c",
+        "from ift_serve.cli import main; main()",
+        "serve",
+        str(tiny_llama(tmp_path)),
+        "--port",
+        "0",
+        "--metrics-port",
+        "-1",
+        "--name",
+        "tiny",
+        "--threads",
+        "1",
+    ]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert server.stdout is not None

@@ -65,9 +65,15 @@ def test_paged_decode_never_reads_past_the_length() -> None:
     keys, values = _cache(2, 1, 32, 16, torch.float32)
     keys[0, :, :, 5:], values[0, :, 5:] = float("nan"), float("nan")
     output = paged_decode(
-        torch.randn(1, 2, 32), keys, values, torch.zeros(1, 1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32),
-        torch.tensor([5], dtype=torch.int32), 5, 0.2,
-    )  # fmt: skip
+        torch.randn(1, 2, 32),
+        keys,
+        values,
+        torch.zeros(1, 1, dtype=torch.int32),
+        torch.zeros(1, dtype=torch.int32),
+        torch.tensor([5], dtype=torch.int32),
+        5,
+        0.2,
+    )
     assert torch.isfinite(output).all()
 
 
@@ -113,9 +119,18 @@ def test_paged_decode_with_an_instruction_bias(dtype: torch.dtype, window: int, 
     assert torch.equal(paged_decode(*given, 147, 0.125, window, softcap, tiles, bias), output)
     for row in range(8):
         alone = paged_decode(
-            query[row : row + 1], keys, values, tables, sequence[row : row + 1], lengths[row : row + 1], 150, 0.125,
-            window, softcap, instruction=bias,
-        )  # fmt: skip
+            query[row : row + 1],
+            keys,
+            values,
+            tables,
+            sequence[row : row + 1],
+            lengths[row : row + 1],
+            150,
+            0.125,
+            window,
+            softcap,
+            instruction=bias,
+        )
         assert torch.equal(alone[0], output[row])
 
 

@@ -33,9 +33,21 @@ def _run(
 ) -> torch.Tensor:
     with assume(DeviceProperties(multiprocessors, 90)):
         return paged_decode(
-            query, cached.key_cache, cached.value_cache, cached.block_tables, torch.tensor(rows, dtype=torch.int32),
-            torch.tensor(seen, dtype=torch.int32), max(seen), scale, window, softcap, None, bias, *scales, backend,
-        )  # fmt: skip
+            query,
+            cached.key_cache,
+            cached.value_cache,
+            cached.block_tables,
+            torch.tensor(rows, dtype=torch.int32),
+            torch.tensor(seen, dtype=torch.int32),
+            max(seen),
+            scale,
+            window,
+            softcap,
+            None,
+            bias,
+            *scales,
+            backend,
+        )
 
 
 @pytest.mark.parametrize(
@@ -54,9 +66,17 @@ def _run(
 )
 @pytest.mark.parametrize("backend", ["triton", "reference"])
 def test_equals_dense_attention(
-    backend: str, dtype: torch.dtype, cache_dtype: torch.dtype | None, heads: int, kv_heads: int, width: int,
-    block: int, window: int, softcap: float, biased: bool,
-) -> None:  # fmt: skip
+    backend: str,
+    dtype: torch.dtype,
+    cache_dtype: torch.dtype | None,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    block: int,
+    window: int,
+    softcap: float,
+    biased: bool,
+) -> None:
     torch.manual_seed(0)
     cached = make_sequences(LENGTHS, kv_heads, width, block, cache_dtype or dtype)
     query = torch.randn(len(LENGTHS), heads, width).to(dtype)
@@ -104,9 +124,16 @@ def test_rows_without_keys_are_zero_and_no_rows_are_no_output() -> None:
     with assume(DeviceProperties(2, 90)):
         none = torch.zeros(0, dtype=torch.int32)
         output = paged_decode(
-            torch.randn(0, 2, 16), cached.key_cache, cached.value_cache, cached.block_tables, none, none, 0, 0.2,
+            torch.randn(0, 2, 16),
+            cached.key_cache,
+            cached.value_cache,
+            cached.block_tables,
+            none,
+            none,
+            0,
+            0.2,
             backend="triton",
-        )  # fmt: skip
+        )
     assert output.shape == (0, 2, 16)
 
 

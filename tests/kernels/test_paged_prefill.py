@@ -31,9 +31,20 @@ def _run(
 ) -> torch.Tensor:
     bounds = torch.tensor([0, *chunks]).cumsum(0).int()
     return paged_prefill(
-        query, cached.key_cache, cached.value_cache, cached.block_tables, bounds, cached.lengths,
-        query.shape[2] ** -0.5, window, softcap, plan, bias, *scales, backend,
-    )  # fmt: skip
+        query,
+        cached.key_cache,
+        cached.value_cache,
+        cached.block_tables,
+        bounds,
+        cached.lengths,
+        query.shape[2] ** -0.5,
+        window,
+        softcap,
+        plan,
+        bias,
+        *scales,
+        backend,
+    )
 
 
 def _expected(
@@ -70,9 +81,17 @@ def _expected(
 )
 @pytest.mark.parametrize("backend", ["triton", "reference"])
 def test_equals_dense_attention(
-    backend: str, dtype: torch.dtype, cache_dtype: torch.dtype | None, heads: int, kv_heads: int, width: int,
-    block: int, window: int, softcap: float, biased: bool,
-) -> None:  # fmt: skip
+    backend: str,
+    dtype: torch.dtype,
+    cache_dtype: torch.dtype | None,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    block: int,
+    window: int,
+    softcap: float,
+    biased: bool,
+) -> None:
     torch.manual_seed(0)
     cached = make_sequences(LENGTHS, kv_heads, width, block, cache_dtype or dtype)
     query = torch.randn(sum(CHUNKS), heads + 1, width).to(dtype)[:, :heads]
@@ -145,9 +164,15 @@ def test_padding_tiles_of_a_plan_do_nothing() -> None:
     seed=st.integers(0, 1000),
 )
 def test_any_shape(
-    parts: list[tuple[int, int]], group: int, kv_heads: int, width: int, block: int, window: int, dtype: torch.dtype,
+    parts: list[tuple[int, int]],
+    group: int,
+    kv_heads: int,
+    width: int,
+    block: int,
+    window: int,
+    dtype: torch.dtype,
     seed: int,
-) -> None:  # fmt: skip
+) -> None:
     torch.manual_seed(seed)
     chunks = [chunk for chunk, _ in parts]
     cached = make_sequences([chunk + before for chunk, before in parts], kv_heads, width, block, dtype)

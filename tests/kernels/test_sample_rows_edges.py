@@ -45,9 +45,17 @@ def _logits(kind: str) -> Tensor:
 
 
 LOGITS = (
-    "ordinary", "large", "huge", "tiny", "few possible", "ends of float32", "all large alike", "all low", "equal",
+    "ordinary",
+    "large",
+    "huge",
+    "tiny",
+    "few possible",
+    "ends of float32",
+    "all large alike",
+    "all low",
+    "equal",
     "one far ahead",
-)  # fmt: skip
+)
 
 
 def _parameters(rows: int) -> RowParameters:
@@ -116,8 +124,11 @@ def test_penalties_and_biases(kind: str, temperature: float, backend: str) -> No
         torch.arange(0, len(entries) * rows + 1, len(entries), dtype=torch.int32),
         torch.tensor(entries * rows, dtype=torch.int32),
         torch.tensor([0, 1, -1, 100_000, 2] * rows, dtype=torch.int32),
-        torch.tensor(biases * rows), repetition, presence, frequency,
-    )  # fmt: skip
+        torch.tensor(biases * rows),
+        repetition,
+        presence,
+        frequency,
+    )
     found = _assert_as_defined(_logits(kind).repeat(rows, 1), parameters, backend)
     assert 3 not in found.tokens.tolist(), "a bias of minus infinity forbids the token"
 

@@ -107,9 +107,14 @@ def test_masks_come_after_biases_and_penalties(backend: str) -> None:
     parameters = _drawing(3, 1.0)
     ones = torch.ones(3)
     parameters.adjustments = SparseAdjustments(
-        torch.tensor([0, 1, 2, 3], dtype=torch.int32), torch.tensor([7, 8, 9], dtype=torch.int32),
-        torch.full((3,), -1, dtype=torch.int32), torch.full((3,), 50.0), ones, 0 * ones, 0 * ones,
-    )  # fmt: skip
+        torch.tensor([0, 1, 2, 3], dtype=torch.int32),
+        torch.tensor([7, 8, 9], dtype=torch.int32),
+        torch.full((3,), -1, dtype=torch.int32),
+        torch.full((3,), 50.0),
+        ones,
+        0 * ones,
+        0 * ones,
+    )
     allowed = torch.ones(1, 40, dtype=torch.bool)
     allowed[0, 7] = False
     parameters.masks = TokenMasks(_packed(allowed), torch.tensor([0, 0, -1], dtype=torch.int32))

@@ -48,8 +48,16 @@ def test_write_kv_equals_its_definition(
 def test_float8_holds_the_quotient_by_the_scale() -> None:
     for backend in ("triton", "reference"):
         keys, values = _caches(1, 16, 16, FP8, True)
-        write_kv(torch.full((1, 1, 16), 3.0), torch.full((1, 1, 16), 8.0), torch.tensor([20], dtype=torch.int32), keys,
-                 values, 2.0, 0.25, backend)  # fmt: skip
+        write_kv(
+            torch.full((1, 1, 16), 3.0),
+            torch.full((1, 1, 16), 8.0),
+            torch.tensor([20], dtype=torch.int32),
+            keys,
+            values,
+            2.0,
+            0.25,
+            backend,
+        )
         assert (keys[1, 0, :, 4].float() == 1.5).all() and (values[1, 0, 4].float() == 32).all()
 
 
@@ -66,9 +74,15 @@ def test_float8_holds_the_quotient_by_the_scale() -> None:
 )
 @pytest.mark.parametrize("token_major", [True, False])
 def test_rotate_and_write_kv_equals_its_definition(
-    dtype: torch.dtype, cache_dtype: torch.dtype | None, heads: int, kv_heads: int, width: int, rotary: int, norms: str,
+    dtype: torch.dtype,
+    cache_dtype: torch.dtype | None,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    rotary: int,
+    norms: str,
     token_major: bool,
-) -> None:  # fmt: skip
+) -> None:
     torch.manual_seed(0)
     tokens, block = 9, 16
     states = torch.randn(tokens, (heads + 2 * kv_heads) * width).to(dtype)
@@ -102,10 +116,20 @@ def test_marks_instruction_tokens_and_leaves_padding_alone(backend: str) -> None
     mask = torch.full((2, 32), 7, dtype=torch.uint8)
     slots = torch.tensor([3, 4, -1, 17, -1], dtype=torch.int32)
     rotate_and_write_kv(
-        states, 2, 1, torch.ones(32, 16), torch.zeros(32, 16), torch.tensor([0, 9, 1, 31, 2], dtype=torch.int32), slots,
-        keys, values, segments=torch.tensor([1, 2, 1, 1, 3], dtype=torch.uint8), mask=mask,
-        sequence=torch.tensor([0, 0, 0, 1, 1], dtype=torch.int32), backend=backend,
-    )  # fmt: skip
+        states,
+        2,
+        1,
+        torch.ones(32, 16),
+        torch.zeros(32, 16),
+        torch.tensor([0, 9, 1, 31, 2], dtype=torch.int32),
+        slots,
+        keys,
+        values,
+        segments=torch.tensor([1, 2, 1, 1, 3], dtype=torch.uint8),
+        mask=mask,
+        sequence=torch.tensor([0, 0, 0, 1, 1], dtype=torch.int32),
+        backend=backend,
+    )
     expected = torch.full((2, 32), 7, dtype=torch.uint8)
     expected[0, 0], expected[0, 9], expected[1, 31] = 1, 0, 1
     assert torch.equal(mask, expected)

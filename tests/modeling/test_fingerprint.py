@@ -158,9 +158,12 @@ def test_a_hub_id_is_the_model_that_it_names(model: Path, tmp_path: Path) -> Non
     (repository / "refs/main").write_text("0" * 40)
     shutil.copytree(model, repository / "snapshots" / ("0" * 40))
     found = subprocess.run(
-        [sys.executable, "-c", _BY_HUB_ID], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", _BY_HUB_ID],
+        capture_output=True,
+        text=True,
+        check=True,
         env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    )
     assert found.stdout.split() == [_fingerprint(model)] * 2
 
 

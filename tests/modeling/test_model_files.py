@@ -98,7 +98,8 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "no heads": (_config(num_attention_heads=0), "cannot be loaded"),
     "own code": (_config(model_type="own", auto_map=_MAP), "code of their own, which is never run"),
     "own code under a known type": (
-        _config(auto_map=_MAP, architectures=["OwnForCausalLM"]), "OwnForCausalLM is code that comes with the model"
+        _config(auto_map=_MAP, architectures=["OwnForCausalLM"]),
+        "OwnForCausalLM is code that comes with the model",
     ),
     "weights pickled": (_pickle, "pickled weights are never read"),
     "no weights": (lambda model: (model / "model.safetensors").unlink(), "the directory has no weights"),
@@ -116,9 +117,10 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a shard missing": (_shard, "weight files are missing (model-00002-of"),
     "index cut off": (_write("model.safetensors.index.json", b"{"), "does not say which files hold the weights"),
     "index that leads elsewhere": (
-        _write("model.safetensors.index.json", b'{"weight_map": {"a": "../model.safetensors"}}'), "is not beside it"
+        _write("model.safetensors.index.json", b'{"weight_map": {"a": "../model.safetensors"}}'),
+        "is not beside it",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -17,15 +17,20 @@ PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
 
 def _model(rope: dict[str, Any]) -> tuple[Any, Any]:
     config = transformers.LlamaConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, vocab_size=64,
-        max_position_embeddings=64, rope_parameters=dict(rope),
-    )  # fmt: skip
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=64,
+        max_position_embeddings=64,
+        rope_parameters=dict(rope),
+    )
     return transformers.LlamaForCausalLM(config), config
 
 
-@pytest.mark.parametrize(("rope", "length", "expected"), [
-    (PLAIN, 64, False), (YARN, 64, False), (DYNAMIC, 64, False), (DYNAMIC, 200, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rope", "length", "expected"), [(PLAIN, 64, False), (YARN, 64, False), (DYNAMIC, 64, False), (DYNAMIC, 200, True)]
+)
 def test_angles_that_depend_on_the_longest_sequence_are_found(
     rope: dict[str, Any], length: int, expected: bool
 ) -> None:
@@ -37,7 +42,8 @@ def test_layers_with_rotary_embeddings_of_their_own_bound_the_context() -> None:
     class Config:
         max_position_embeddings = 256
         rope_parameters = {  # noqa: RUF012
-            "full_attention": {"rope_type": "longrope", "original_max_position_embeddings": 48}, "none": None,
-        }  # fmt: skip
+            "full_attention": {"rope_type": "longrope", "original_max_position_embeddings": 48},
+            "none": None,
+        }
 
     assert _context_length(Config(), None, "model") == 48

@@ -14,19 +14,35 @@ from ift_training.losses.multi_task import TaskBalance
 from ift_training.model.instruction_model import InstructionModel
 
 SHAPE: dict[str, Any] = dict(  # noqa: C408
-    hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-    vocab_size=64, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-)  # fmt: skip
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    vocab_size=64,
+    max_position_embeddings=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
 TAILS = {
     "Llama": ({}, True, True),
     "Cohere": ({"logit_scale": 0.3}, False, True),
     "Granite": ({"logits_scaling": 3.0}, False, True),
     "Gemma2": ({"final_logit_softcapping": 2.0, "head_dim": 16}, False, True),
     "MiniCPM3": (
-        {"dim_model_base": 10, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
-         "v_head_dim": 16}, False, False,
+        {
+            "dim_model_base": 10,
+            "q_lora_rank": 8,
+            "kv_lora_rank": 8,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 16,
+        },
+        False,
+        False,
     ),
-}  # fmt: skip
+}
 
 
 def _model(name: str) -> Any:

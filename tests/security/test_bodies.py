@@ -23,9 +23,10 @@ BODIES = {
     "endless number in a prompt": b"\x0a\xa0\x8d\x06" + b"\xff" * 100_000,
     "bad text at the end": pb.GenerateRequest(
         prompt=pb.Prompt(text=pb.TextPrompt(text="x" * 500_000 + "!"))
-    ).SerializeToString()[:-1] + b"\xff",
+    ).SerializeToString()[:-1]
+    + b"\xff",
     "empty parts": b"\x0a\xa0\x8d\x06\x12\x9c\x8d\x06" + b"\x0a\x00" * 49_998,
-}  # fmt: skip
+}
 
 
 @pytest.fixture

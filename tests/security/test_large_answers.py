@@ -66,9 +66,10 @@ async def test_more_than_may_be_asked_is_refused_by_its_fields(server_config: Ma
 
         async def ask(tokens: int) -> None:
             options = {
-                "prompt": text_prompt(), "sampling": pb.Sampling(n=2, max_new_tokens=tokens, ignore_eos=True),
+                "prompt": text_prompt(),
+                "sampling": pb.Sampling(n=2, max_new_tokens=tokens, ignore_eos=True),
                 "details": pb.Details(top_alternatives=15),
-            }  # fmt: skip
+            }
             if streamed:
                 async for _ in stub.StreamGenerate(pb.StreamGenerateRequest(**options), timeout=60):
                     pass
@@ -85,8 +86,10 @@ async def test_more_than_may_be_asked_is_refused_by_its_fields(server_config: Ma
         status.ParseFromString(dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"])
         assert any(detail.Unpack(bad) for detail in status.details)
         assert [v.field for v in bad.field_violations] == [
-            "sampling.n", "sampling.max_new_tokens", "details.top_alternatives",
-        ]  # fmt: skip
+            "sampling.n",
+            "sampling.max_new_tokens",
+            "details.top_alternatives",
+        ]
 
 
 async def test_more_tokens_than_may_be_scored_are_refused(server_config: Make) -> None:
@@ -106,10 +109,15 @@ async def test_more_tokens_than_may_be_scored_are_refused(server_config: Make) -
 @given(tokens=st.integers(0, 900), alternatives=st.integers(0, 20), ends=st.booleans())
 def test_pieces_are_bounded_and_make_the_output(tokens: int, alternatives: int, ends: bool) -> None:
     output = CandidateOutput(
-        request_id="r", candidate=1, token_ids=list(range(tokens)), statistics=[STATISTICS] * tokens,
+        request_id="r",
+        candidate=1,
+        token_ids=list(range(tokens)),
+        statistics=[STATISTICS] * tokens,
         top_log_probs=[[(a, -1.0) for a in range(alternatives)]] * tokens if alternatives else [],
-        finish_reason=FinishReason.EOS if ends else None, request_finished=ends, usage=RequestUsage(prompt_tokens=3),
-    )  # fmt: skip
+        finish_reason=FinishReason.EOS if ends else None,
+        request_finished=ends,
+        usage=RequestUsage(prompt_tokens=3),
+    )
     cut = list(pieces(output))
     assert all(entries(piece) <= FREE_ENTRIES for piece in cut)
     assert [t for piece in cut for t in piece.token_ids] == output.token_ids
@@ -121,9 +129,11 @@ def test_pieces_are_bounded_and_make_the_output(tokens: int, alternatives: int, 
 
 
 @given(
-    texts=st.lists(st.text(max_size=200), max_size=8), index=st.integers(0, 2**31), tokens=st.integers(0, 200),
+    texts=st.lists(st.text(max_size=200), max_size=8),
+    index=st.integers(0, 2**31),
+    tokens=st.integers(0, 200),
     stop=st.none() | st.text(max_size=5),
-)  # fmt: skip
+)
 def test_a_candidate_serialised_in_parts_is_read_as_one(
     texts: list[str], index: int, tokens: int, stop: str | None
 ) -> None:

@@ -89,9 +89,7 @@ async def test_a_new_certificate_is_used_and_a_broken_one_is_not(
             os.replace(new, tmp_path / f"server.{end}")
 
     install("one")
-    config = server_config(
-        host="localhost", tls_certificate=tmp_path / "server.crt", tls_key=tmp_path / "server.key"
-    )  # fmt: skip
+    config = server_config(host="localhost", tls_certificate=tmp_path / "server.crt", tls_key=tmp_path / "server.key")
     async with serving(config) as (server, _):
 
         def channel(authority: str) -> grpc.aio.Channel:

@@ -43,9 +43,12 @@ def _start(tmp_path: Path, model: Path, kind: str) -> tuple[subprocess.Popen[str
     script = tmp_path / "blocked.py"
     script.write_text(textwrap.dedent(BLOCKED))
     process = subprocess.Popen(
-        [sys.executable, str(script), str(model), kind], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, str(script), str(model), kind],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )  # fmt: skip
+    )
     assert process.stdout is not None and process.stderr is not None
     ready = process.stdout.readline().split()
     assert ready and ready[0] == "ready", process.stderr.read()

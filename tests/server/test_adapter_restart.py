@@ -46,9 +46,12 @@ async def refusal(client: AsyncClient, adapter: str) -> ServerError:
 
 
 async def test_a_restart_loads_the_version_that_was_loaded_whatever_the_directory_holds_now(
-    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path, tmp_path: Path,
+    server_config: Callable[..., ServerConfig],
+    metadata: BaseMetadata,
+    root: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("IFT_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir(mode=0o700)
     start = write_random(tmp_path / "start", metadata, seed=5)

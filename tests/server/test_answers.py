@@ -29,9 +29,12 @@ def seen(ids: list[int], cuts: list[int], stop: list[str], reason: FinishReason)
     bounds = [0, *cuts, len(ids)]
     for first, last in pairwise(bounds):
         output = CandidateOutput(
-            request_id="r", candidate=0, token_ids=ids[first:last], statistics=[STATISTICS] * (last - first),
+            request_id="r",
+            candidate=0,
+            token_ids=ids[first:last],
+            statistics=[STATISTICS] * (last - first),
             finish_reason=reason if last == len(ids) else None,
-        )  # fmt: skip
+        )
         delta = candidate.add(output, metrics)
         if delta is not None:
             text += delta.text
@@ -78,9 +81,13 @@ def test_the_texts_of_tokens_join_to_the_text(
     answer, tokens = "", list[pb.Token]()
     for first, last in pairwise([0, *(c for c in cuts if c < len(ids)), len(ids)]):
         output = CandidateOutput(
-            request_id="r", candidate=0, token_ids=ids[first:last], statistics=[STATISTICS] * (last - first),
-            top_log_probs=[[(i, -1.0)] for i in ids[first:last]], finish_reason=reason if last == len(ids) else None,
-        )  # fmt: skip
+            request_id="r",
+            candidate=0,
+            token_ids=ids[first:last],
+            statistics=[STATISTICS] * (last - first),
+            top_log_probs=[[(i, -1.0)] for i in ids[first:last]],
+            finish_reason=reason if last == len(ids) else None,
+        )
         delta = candidate.add(output, Metrics())
         if delta is not None:
             answer += delta.text
@@ -99,9 +106,13 @@ def test_words_keep_their_spaces_and_characters_their_bytes() -> None:
     candidate = CandidateText(0, tokenizer, [], Wanted(tokens=True, statistics=False))
     other = tokenizer.encode("fox", add_special_tokens=False).ids[0]
     output = CandidateOutput(
-        request_id="r", candidate=0, token_ids=ids, statistics=[STATISTICS] * len(ids),
-        top_log_probs=[[(i, -1.0), (other, -2.0)] for i in ids], finish_reason=FinishReason.LENGTH,
-    )  # fmt: skip
+        request_id="r",
+        candidate=0,
+        token_ids=ids,
+        statistics=[STATISTICS] * len(ids),
+        top_log_probs=[[(i, -1.0), (other, -2.0)] for i in ids],
+        finish_reason=FinishReason.LENGTH,
+    )
     delta = candidate.add(output, Metrics())
     assert delta is not None
     assert delta.text == "the dog é"

@@ -82,15 +82,28 @@ async def test_biases(stub: Any) -> None:
 async def test_integers(stub: Any, server: Server) -> None:
     size, most = server.engine.model.vocabulary_size, server.engine.model.max_sequences
     allowed: list[dict[str, Any]] = [
-        {"seed": 0}, {"seed": 2**64 - 1}, {"seed": 2**63}, {"top_k": 0}, {"top_k": 1}, {"top_k": 2**32 - 1},
-        {"n": 1}, {"n": min(32, most)}, {"stop_token_ids": [0, size - 1]}, {"max_new_tokens": 1},
-    ]  # fmt: skip
+        {"seed": 0},
+        {"seed": 2**64 - 1},
+        {"seed": 2**63},
+        {"top_k": 0},
+        {"top_k": 1},
+        {"top_k": 2**32 - 1},
+        {"n": 1},
+        {"n": min(32, most)},
+        {"stop_token_ids": [0, size - 1]},
+        {"max_new_tokens": 1},
+    ]
     for sampling in allowed:
         assert await _code(stub.Generate(_request(**sampling))) == "OK", sampling
     refused: list[dict[str, Any]] = [
-        {"n": 0}, {"n": 33}, {"n": 2**32 - 1}, {"stop_token_ids": [size]}, {"max_new_tokens": 0},
-        {"max_new_tokens": 2**32 - 1}, {"logit_bias": {size: 1.0}},
-    ]  # fmt: skip
+        {"n": 0},
+        {"n": 33},
+        {"n": 2**32 - 1},
+        {"stop_token_ids": [size]},
+        {"max_new_tokens": 0},
+        {"max_new_tokens": 2**32 - 1},
+        {"logit_bias": {size: 1.0}},
+    ]
     for sampling in refused:
         assert await _code(stub.Generate(_request(**sampling))) == "INVALID_ARGUMENT", sampling
     for priority, code in ((-100, "OK"), (100, "OK"), (-101, "INVALID_ARGUMENT"), (2**31 - 1, "INVALID_ARGUMENT")):

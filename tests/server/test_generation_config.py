@@ -46,9 +46,7 @@ def _transformers_answer(directory: str, prompt: str, **arguments: Any) -> list[
 
 
 async def _greedy(client: AsyncClient, prompt: str, **sampling: Any) -> list[int]:
-    answer = await client.generate(
-        Prompt.from_text(prompt), temperature=0, max_new_tokens=24, tokens=True, **sampling
-    )  # fmt: skip
+    answer = await client.generate(Prompt.from_text(prompt), temperature=0, max_new_tokens=24, tokens=True, **sampling)
     return [token.token_id for token in answer.candidates[0].tokens]
 
 
@@ -88,14 +86,27 @@ async def test_a_request_overrides_and_the_answer_says_what_was_applied(
     async with serving(config) as (_, client):
         left_open = await client.generate(Prompt.from_text("the fox"), seed=3)
         assert left_open.sampling == {
-            "temperature": 0.5, "top_p": 1.0, "top_k": 7, "min_p": 0.0, "repetition_penalty": pytest.approx(1.3),
-            "presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": {90: -float("inf")}, "seed": 3,
-            "max_new_tokens": 5, "n": 1,
-        }  # fmt: skip
+            "temperature": 0.5,
+            "top_p": 1.0,
+            "top_k": 7,
+            "min_p": 0.0,
+            "repetition_penalty": pytest.approx(1.3),
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "logit_bias": {90: -float("inf")},
+            "seed": 3,
+            "max_new_tokens": 5,
+            "n": 1,
+        }
         said = await client.generate(
-            Prompt.from_text("the fox"), repetition_penalty=1.0, temperature=0, top_k=0, logit_bias={90: 1.0, 91: 2.0},
-            max_new_tokens=24, stop=["@@"],
-        )  # fmt: skip
+            Prompt.from_text("the fox"),
+            repetition_penalty=1.0,
+            temperature=0,
+            top_k=0,
+            logit_bias={90: 1.0, 91: 2.0},
+            max_new_tokens=24,
+            stop=["@@"],
+        )
         assert said.sampling["repetition_penalty"] == 1.0
         assert (said.sampling["temperature"], said.sampling["top_k"]) == (0.0, 0)
         assert said.sampling["logit_bias"] == {90: 1.0, 91: 2.0}
@@ -147,11 +158,19 @@ async def test_what_is_not_applied_is_named_at_start_and_to_callers(
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("temperature", 11.0), ("temperature", -1.0), ("temperature", float("nan")), ("top_p", 0.0), ("top_p", 1.5),
-        ("top_k", -1), ("min_p", 2.0), ("repetition_penalty", 0.0), ("repetition_penalty", 11.0),
-        ("max_new_tokens", 0), ("temperature", "hot"),
+        ("temperature", 11.0),
+        ("temperature", -1.0),
+        ("temperature", float("nan")),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("top_k", -1),
+        ("min_p", 2.0),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", 11.0),
+        ("max_new_tokens", 0),
+        ("temperature", "hot"),
     ],
-)  # fmt: skip
+)
 def test_values_that_no_request_may_have_are_named_and_not_applied(field: str, value: Any) -> None:
     defaults = sampling_defaults({field: value}, [2], 100)
     assert defaults.not_applied == [f"{field}: {value}"]

@@ -96,9 +96,10 @@ async def test_stop_ids_end_the_text_and_are_not_in_it(stub: Any) -> None:
 
 async def test_details_report_probabilities_of_the_raw_distribution(stub: Any, model_directory: Path) -> None:
     request = pb.GenerateRequest(
-        prompt=text_prompt(), sampling=pb.Sampling(temperature=0.3, seed=1, max_new_tokens=1, logit_bias={40: 5.0}),
+        prompt=text_prompt(),
+        sampling=pb.Sampling(temperature=0.3, seed=1, max_new_tokens=1, logit_bias={40: 5.0}),
         details=pb.Details(top_alternatives=4, statistics=True, prompt_token_ids=True),
-    )  # fmt: skip
+    )
     response = await stub.Generate(request)
     model = AutoModelForCausalLM.from_pretrained(model_directory)
     logits = model(torch.tensor([list(response.prompt_token_ids)])).logits[0, -1]

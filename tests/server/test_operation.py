@@ -111,9 +111,11 @@ def _credentials(folder: Path, name: str | None) -> grpc.ChannelCredentials:
 )
 async def test_tls(server_config: Make, certificates: Path, mutual: bool, name: str | None, welcome: bool) -> None:
     config = server_config(
-        host="localhost", tls_certificate=certificates / "server.crt", tls_key=certificates / "server.key",
+        host="localhost",
+        tls_certificate=certificates / "server.crt",
+        tls_key=certificates / "server.key",
         tls_client_authority=certificates / "authority.crt" if mutual else None,
-    )  # fmt: skip
+    )
     async with (
         _running(config) as server,
         grpc.aio.secure_channel(f"localhost:{server.port}", _credentials(certificates, name)) as channel,

@@ -57,8 +57,12 @@ def served(shell: str, prefix: tuple[str, ...], *options: str) -> Iterator[str]:
     command = shlex.join(("exec", *prefix, *serve, *options))
     process = subprocess.Popen(
         ["unshare", "-m", "sh", "-c", f"{_open_ways()}{shell}{command}"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd="/",
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd="/",
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -128,11 +128,13 @@ async def test_bad_text_is_named_by_its_field(server: Any) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         method = channel.unary_unary("/ift_serve.v1.InferenceService/Generate")
         assert await _refused(method(good.SerializeToString().replace(b"abc", b"a\xff\xfe"))) == (
-            "INVALID_ARGUMENT", ["prompt.text.text"],
-        )  # fmt: skip
+            "INVALID_ARGUMENT",
+            ["prompt.text.text"],
+        )
         assert await _refused(method(good.SerializeToString().replace(b"QQ", b"\xc3\x28"))) == (
-            "INVALID_ARGUMENT", ["sampling.stop[1]"],
-        )  # fmt: skip
+            "INVALID_ARGUMENT",
+            ["sampling.stop[1]"],
+        )
         assert await _refused(method(b"\x0a\xff\xff\xff")) == ("INVALID_ARGUMENT", ["request"])
 
 

@@ -18,9 +18,17 @@ from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
 from ift_serve.modeling.components.instruction_components import InstructionComponents
 
 EVERYTHING = ComponentsConfig(
-    segment_embedding=True, instruction_embedding=4, instruction_encoder=16, two_stream=8, attention_bias=True,
-    attention_gain=True, instruction_gate=4, reasoning_pathways=12, temperature_head=8, adherence_head=8,
-)  # fmt: skip
+    segment_embedding=True,
+    instruction_embedding=4,
+    instruction_encoder=16,
+    two_stream=8,
+    attention_bias=True,
+    attention_gain=True,
+    instruction_gate=4,
+    reasoning_pathways=12,
+    temperature_head=8,
+    adherence_head=8,
+)
 
 
 class MemoryHost:
@@ -84,9 +92,14 @@ def random_weights(
 
 
 def write_random(
-    directory: Path, metadata: BaseMetadata, config: ComponentsConfig | None = None, *, seed: int, rank: int = 4,
+    directory: Path,
+    metadata: BaseMetadata,
+    config: ComponentsConfig | None = None,
+    *,
+    seed: int,
+    rank: int = 4,
     targets: tuple[str, ...] = ("q_proj", "down_proj"),
-) -> Path:  # fmt: skip
+) -> Path:
     """The same as a directory."""
     weights = random_weights(metadata, config, seed=seed, rank=rank, targets=targets)
     tensors = {}
@@ -96,7 +109,11 @@ def write_random(
     fields = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets), task_type="CAUSAL_LM").to_dict()
     base = BaseReference(fingerprint=metadata.fingerprint, architecture=metadata.architecture, shape=shape_of(metadata))
     write_adapter(
-        directory, peft_fields=fields if tensors else None, peft_tensors=tensors,
-        config=IftConfig(base=base, components=weights.components), extras=weights.extras, card="# Random\n",
-    )  # fmt: skip
+        directory,
+        peft_fields=fields if tensors else None,
+        peft_tensors=tensors,
+        config=IftConfig(base=base, components=weights.components),
+        extras=weights.extras,
+        card="# Random\n",
+    )
     return directory

@@ -134,8 +134,9 @@ class Driver:
 
 def solo(request: GenerateRequest | ScoreRequest, strategies: Strategies = STRATEGIES, block_size: int = 4) -> Answer:
     """The answer on an engine with nothing else to do, ample memory and no prefix reuse."""
-    core = make_core(PagedOracle(4096, block_size), strategies, prefix_caching=False, max_batch_tokens=4096,
-                     max_sequences=64)  # fmt: skip
+    core = make_core(
+        PagedOracle(4096, block_size), strategies, prefix_caching=False, max_batch_tokens=4096, max_sequences=64
+    )
     driver = Driver(core)
     driver.add(request)
     return driver.run()[request.request_id]

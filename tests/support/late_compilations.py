@@ -23,9 +23,12 @@ from ift_serve.modeling.decoder.decoder import Decoder
 from tests.support.adapters import random_weights
 
 SAMPLING = [
-    SamplingParams(), SamplingParams(top_p=0.9), SamplingParams(repetition_penalty=1.1),
-    SamplingParams(logit_bias={3: 1.0}, top_k=4), SamplingParams(temperature=0.0),
-]  # fmt: skip
+    SamplingParams(),
+    SamplingParams(top_p=0.9),
+    SamplingParams(repetition_penalty=1.1),
+    SamplingParams(logit_bias={3: 1.0}, top_k=4),
+    SamplingParams(temperature=0.0),
+]
 SHAPES = [[1], [17], [1, 1, 1], [1, 300], [512]]
 
 
@@ -54,10 +57,14 @@ if __name__ == "__main__":
     with compile_only(90) as compiled:
         runner = ModelRunner(
             EngineConfig(
-                model=str(path), dtype="bfloat16", attention_backend="triton", total_blocks=300, max_sequences=8,
+                model=str(path),
+                dtype="bfloat16",
+                attention_backend="triton",
+                total_blocks=300,
+                max_sequences=8,
                 max_batch_tokens=512,
             )
-        )  # fmt: skip
+        )
         warm = len(compiled)
         components = ComponentsConfig(instruction_encoder=16, attention_bias=True)
         weights = random_weights(

@@ -108,9 +108,12 @@ class SpinningCore(EngineCore):
 
 
 RUNNERS: dict[str, type[PagedOracle]] = {
-    "slow": SlowOracle, "hung": HungOracle, "deadlocked": DeadlockedOracle, "layered": LayeredOracle,
+    "slow": SlowOracle,
+    "hung": HungOracle,
+    "deadlocked": DeadlockedOracle,
+    "layered": LayeredOracle,
     "compiling": CompilingOracle,
-}  # fmt: skip
+}
 
 
 def build(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:

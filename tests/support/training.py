@@ -39,10 +39,15 @@ def examples(count: int, seed: int = 0, *, vocabulary: int = 290) -> list[Encode
 def settings(**changes: Any) -> TrainerSettings:
     """Everything on, small."""
     given: dict[str, Any] = {
-        "lora": LoraSettings(rank=4), "components": EVERYTHING, "max_steps": 1, "batch_size": 8, "warmup": 0.0,
+        "lora": LoraSettings(rank=4),
+        "components": EVERYTHING,
+        "max_steps": 1,
+        "batch_size": 8,
+        "warmup": 0.0,
         "losses": LossSettings(instruction=0.5, representation=0.1, task_weights={"second": 2.0}),
-        "max_grad_norm": 1e9, "schedule": "constant",
-    }  # fmt: skip
+        "max_grad_norm": 1e9,
+        "schedule": "constant",
+    }
     return TrainerSettings(**{**given, **changes})
 
 
@@ -61,9 +66,12 @@ def grad_norm(found: InstructionTrainer) -> float:
 if __name__ == "__main__":
     model_path, output_path, batch, accumulation = sys.argv[1:5]
     run = trainer(
-        Path(model_path), settings(batch_size=int(batch), accumulation=int(accumulation), learning_rate=1e-3),
-        examples(8), Path(output_path), **json.loads(sys.argv[5] if len(sys.argv) > 5 else "{}"),
-    )  # fmt: skip
+        Path(model_path),
+        settings(batch_size=int(batch), accumulation=int(accumulation), learning_rate=1e-3),
+        examples(8),
+        Path(output_path),
+        **json.loads(sys.argv[5] if len(sys.argv) > 5 else "{}"),
+    )
     run.train()
     if run.args.process_index == 0:
         run.save_model(str(Path(output_path) / "saved"))

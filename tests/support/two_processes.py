@@ -15,9 +15,12 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[2] / part) for part in ("", "training", "kernels")]
 
 _SHARDING = {
-    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_RESHARD_AFTER_FORWARD": "true",
-}  # fmt: skip
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}
 
 
 def _shard_on_cpu() -> None:
@@ -71,11 +74,13 @@ def train(plan: dict[str, Any], output: Path) -> dict[str, Any]:
     torch.distributed.barrier()
     lines = [line for line in run.state.log_history if "loss" in line]
     return {
-        "grad_norms": [line["grad_norm"] for line in lines], "ewc": [line["loss_ewc"] for line in lines],
+        "grad_norms": [line["grad_norm"] for line in lines],
+        "ewc": [line["loss_ewc"] for line in lines],
         "parts": {key: value for key, value in lines[0].items() if key.startswith("loss")},
         "evaluated": {k: v for k, v in run.state.log_history[1].items() if k.startswith("eval_loss")},
-        "best": run.state.best_global_step, "sharded": sharded,
-    }  # fmt: skip
+        "best": run.state.best_global_step,
+        "sharded": sharded,
+    }
 
 
 def main(plan_path: Path, rank: int) -> None:

@@ -33,13 +33,17 @@ def test_version_2_with_nested_groups(tmp_path: Path) -> None:
     tree(
         tmp_path / "fs",
         {
-            "a/memory.max": str(900 * MIB), "a/memory.current": str(300 * MIB),
+            "a/memory.max": str(900 * MIB),
+            "a/memory.current": str(300 * MIB),
             "a/memory.stat": f"anon 5\ninactive_file {100 * MIB}",
-            "a/b/memory.max": "max", "a/b/memory.high": str(800 * MIB), "a/b/memory.current": str(10 * MIB),
+            "a/b/memory.max": "max",
+            "a/b/memory.high": str(800 * MIB),
+            "a/b/memory.current": str(10 * MIB),
             "a/b/memory.stat": "",
-            "a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000",
+            "a/cpu.max": "150000 100000",
+            "a/b/cpu.max": "max 100000",
         },
-    )  # fmt: skip
+    )
     where = proc(tmp_path, "0::/a/b", [f"30 20 0:26 / {tmp_path}/fs rw - cgroup2 cgroup2 rw"])
     assert sorted(_memory(*where)) == [(800 * MIB, 10 * MIB), (900 * MIB, 200 * MIB)]
     assert cpu_quotas(*where) == [1.5]
@@ -49,16 +53,20 @@ def test_version_1_and_a_container_that_sees_its_group_as_the_root(tmp_path: Pat
     tree(
         tmp_path / "memory",
         {
-            "memory.limit_in_bytes": str(512 * MIB), "memory.usage_in_bytes": str(64 * MIB),
+            "memory.limit_in_bytes": str(512 * MIB),
+            "memory.usage_in_bytes": str(64 * MIB),
             "memory.stat": "total_inactive_file 0",
         },
-    )  # fmt: skip
+    )
     tree(tmp_path / "cpu", {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"})
     where = proc(
-        tmp_path, "4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n0::/",
-        [f"31 20 0:27 /docker/abc {tmp_path}/memory rw - cgroup cgroup rw,memory",
-         f"32 20 0:28 /docker/abc {tmp_path}/cpu rw - cgroup cgroup rw,cpu,cpuacct"],
-    )  # fmt: skip
+        tmp_path,
+        "4:memory:/docker/abc\n2:cpu,cpuacct:/docker/abc\n0::/",
+        [
+            f"31 20 0:27 /docker/abc {tmp_path}/memory rw - cgroup cgroup rw,memory",
+            f"32 20 0:28 /docker/abc {tmp_path}/cpu rw - cgroup cgroup rw,cpu,cpuacct",
+        ],
+    )
     assert _memory(*where) == [(512 * MIB, 64 * MIB)]
     assert cpu_quotas(*where) == [0.5]
 

@@ -30,12 +30,18 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(model: Path, output: Path, evaluation: dict[str, Any], trainer: dict[str, Any]) -> Recipe:
-    return Recipe.parse({
-        "base": str(model), "output": str(output), "max_length": 200, "name": "tiny",
-        "sources": [{"procedural": ["frame", "repeat"], "count": 24}], "validation": {"share": 0.25},
-        "evaluation": {"every": 2, "examples": 2, "max_new_tokens": 4, "samples": 0, **evaluation},
-        "trainer": {"batch_size": 4, "max_steps": 6, "learning_rate": 1e-2, "lora": {"rank": 4}, **trainer},
-    })  # fmt: skip
+    return Recipe.parse(
+        {
+            "base": str(model),
+            "output": str(output),
+            "max_length": 200,
+            "name": "tiny",
+            "sources": [{"procedural": ["frame", "repeat"], "count": 24}],
+            "validation": {"share": 0.25},
+            "evaluation": {"every": 2, "examples": 2, "max_new_tokens": 4, "samples": 0, **evaluation},
+            "trainer": {"batch_size": 4, "max_steps": 6, "learning_rate": 1e-2, "lora": {"rank": 4}, **trainer},
+        }
+    )
 
 
 def loss_of_written(chosen: Recipe) -> float:

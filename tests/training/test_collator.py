@@ -93,8 +93,11 @@ def test_what_is_hidden_is_new_in_each_epoch_and_the_same_however_examples_are_b
     data = examples(6)
 
     def hidden(epoch: int, batches: Sequence[Sequence[EncodedExample]], seed: int = 0) -> list[list[int]]:
-        return [ids for batch in batches for ids in
-                _documents(collator(epoch=epoch, rate=0.5, seed=seed)(batch), "input_ids")]  # fmt: skip
+        return [
+            ids
+            for batch in batches
+            for ids in _documents(collator(epoch=epoch, rate=0.5, seed=seed)(batch), "input_ids")
+        ]
 
     together = hidden(0, [data])
     assert together == hidden(0, [data[:1], data[1:4], data[4:]])

@@ -23,9 +23,21 @@ def history(**changes: Any) -> list[dict[str, Any]]:
             "eval_loss": loss + 0.5,
             "eval_loss_next_token": loss + 0.5,
         }
-        found.append({"step": step, **losses, "eval_score": step / 25, "eval_score_a": step / 30, "learning_rate": 1e-4,
-                      "grad_norm": 2.0 / step, "task_loss_a": loss, "task_loss_b": 1.1 * loss, "task_weight_a": 1.0,
-                      "epoch": 0.1, **changes})  # fmt: skip
+        found.append(
+            {
+                "step": step,
+                **losses,
+                "eval_score": step / 25,
+                "eval_score_a": step / 30,
+                "learning_rate": 1e-4,
+                "grad_norm": 2.0 / step,
+                "task_loss_a": loss,
+                "task_loss_b": 1.1 * loss,
+                "task_weight_a": 1.0,
+                "epoch": 0.1,
+                **changes,
+            }
+        )
     return found
 
 
@@ -49,15 +61,20 @@ def test_panels_stand_in_rows_of_three(names: list[str] | None, rows: int, colum
 def test_four_panels_leave_the_rest_of_the_last_row_empty() -> None:
     found = [{k: v for k, v in entry.items() if not k.startswith("task_")} for entry in history()]
     assert [panel.get_title() for panel in panels(found)] == [
-        "loss", "share of answers that pass", "learning rate", "gradient norm",
-    ]  # fmt: skip
+        "loss",
+        "share of answers that pass",
+        "learning rate",
+        "gradient norm",
+    ]
 
 
 def test_curves_that_lie_on_one_another_are_one_with_both_names() -> None:
     (loss,) = (panel for panel in panels(history()) if panel.get_title() == "loss")
     assert [line.get_label() for line in loss.lines] == [
-        "loss = loss_next_token", "eval_loss = eval_loss_next_token", "written: step 8",
-    ]  # fmt: skip
+        "loss = loss_next_token",
+        "eval_loss = eval_loss_next_token",
+        "written: step 8",
+    ]
     (apart,) = (panel for panel in panels(history(loss_next_token=1.0)) if panel.get_title() == "loss")
     lines = apart.lines[:3]
     assert [line.get_label() for line in lines] == ["loss", "loss_next_token", "eval_loss = eval_loss_next_token"]

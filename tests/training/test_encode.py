@@ -177,8 +177,13 @@ def test_without_colours_every_run_of_tokens_is_a_line() -> None:
     encoder = Encoder(renderer(), 512)
     lines = to_plain(encoder.encode(RECORD, violating="fox, dog"), encoder.renderer.tokenizer).splitlines()
     assert [line.split(maxsplit=1)[0] for line in lines] == [
-        "template", "instruction", "context", "template", "response", "violating",
-    ]  # fmt: skip
+        "template",
+        "instruction",
+        "context",
+        "template",
+        "response",
+        "violating",
+    ]
     assert "* dog, fox</s>" in lines[4] and not any("*" in line for line in lines[:4])
 
 

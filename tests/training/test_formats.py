@@ -64,12 +64,21 @@ def parquet(path: Path, rows: Sequence[dict[str, Any]], **options: Any) -> Path:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=TABLES, delimiter=st.sampled_from(",;\t|"), quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
-       end=st.sampled_from(["\n", "\r\n"]), mark=st.booleans())  # fmt: skip
+@given(
+    rows=TABLES,
+    delimiter=st.sampled_from(",;\t|"),
+    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    end=st.sampled_from(["\n", "\r\n"]),
+    mark=st.booleans(),
+)
 def test_csv_round_trips(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]], delimiter: str, quoting: Any, end: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[dict[str, str]],
+    delimiter: str,
+    quoting: Any,
+    end: str,
     mark: bool,
-) -> None:  # fmt: skip
+) -> None:
     if quoting == csv.QUOTE_MINIMAL and end == "\n":
         # This writer leaves a carriage return bare then, and no reader could tell it from a line's end.
         rows = [{name: cell.replace("\r", " .") for name, cell in row.items()} for row in rows]
@@ -128,8 +137,11 @@ def test_a_directory_is_its_files_in_order_and_names_the_rest(tmp_path: Path) ->
     assert read(tmp_path, limit=4) == RECORDS[:4]
     source = FileSource(SourceSettings(file=tmp_path))
     assert [source.where(i) for i in (0, 2, 3, 6)] == [
-        "a.jsonl.gz:1", "a.jsonl.gz:3", "deep/b.parquet: row 1", "z.csv:4",
-    ]  # fmt: skip
+        "a.jsonl.gz:1",
+        "a.jsonl.gz:3",
+        "deep/b.parquet: row 1",
+        "z.csv:4",
+    ]
     assert any("not read: picture.png" in note for note in source.notes)
     assert any("a.jsonl.gz, deep/b.parquet, z.csv" in note for note in source.notes)
 
@@ -145,20 +157,33 @@ LAYOUTS: dict[str, tuple[dict[str, Any], list[tuple[str, str]], str]] = {
     "prompt": ({"prompt": "1+1?", "completion": "2"}, [("user", "1+1?")], "2"),
     "prompt-messages": ({"prompt": CHAT[:1], "completion": CHAT[1:]}, [("user", "Hello.")], "Hi."),
     "sharegpt": (
-        {"id": "x", "system": "Be brief.", "conversations": [
-            {"from": "human", "value": "Hello."}, {"from": "gpt", "value": "Hi."},
-            {"from": "human", "value": "And?"}, {"from": "gpt", "value": "Bye."},
-        ]},
-        [("system", "Be brief."), ("user", "Hello."), ("assistant", "Hi."), ("user", "And?")], "Bye.",
+        {
+            "id": "x",
+            "system": "Be brief.",
+            "conversations": [
+                {"from": "human", "value": "Hello."},
+                {"from": "gpt", "value": "Hi."},
+                {"from": "human", "value": "And?"},
+                {"from": "gpt", "value": "Bye."},
+            ],
+        },
+        [("system", "Be brief."), ("user", "Hello."), ("assistant", "Hi."), ("user", "And?")],
+        "Bye.",
     ),
     "sharegpt-system": (
-        {"conversations": [{"from": "system", "value": "S"}, {"from": "human", "value": "H"},
-                           {"from": "gpt", "value": "G"}]},
-        [("system", "S"), ("user", "H")], "G",
+        {
+            "conversations": [
+                {"from": "system", "value": "S"},
+                {"from": "human", "value": "H"},
+                {"from": "gpt", "value": "G"},
+            ]
+        },
+        [("system", "S"), ("user", "H")],
+        "G",
     ),
     "parts": ({"messages": PARTS}, [("system", "Be brief."), ("user", "Hello.")], "Hi."),
     "nulls": ({"messages": [{**CHAT[0], "name": None}, {**CHAT[1], "tool_calls": None}]}, [("user", "Hello.")], "Hi."),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["json", "parquet", "csv"])
@@ -219,8 +244,14 @@ def test_every_bad_row_is_named_and_the_others_stay(tmp_path: Path) -> None:
         except RecordError as error:
             found.append(f"{source.where(index)} {error}")
     assert [entry.split(":")[1].split(" ")[0] if ":" in entry else entry for entry in found] == [
-        "two\nlines", "4", "5", "6", "last", "8", "end",
-    ]  # fmt: skip
+        "two\nlines",
+        "4",
+        "5",
+        "6",
+        "last",
+        "8",
+        "end",
+    ]
     assert "1 cells, not 2" in found[1] and "not CSV" in found[2] and "UTF-8" in found[3] and "not CSV" in found[5]
 
 
@@ -238,10 +269,15 @@ def test_elements_that_are_no_records_are_named_by_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[", "does not end"), ('[{"a": 1}', "does not end"), ('[{"a": "x', "does not end"), ("[]", "no records"),
-        ('[{"a": 1}}', "closes nothing"), ("[{}] x", "goes on after"), ("[{},,{}]", "comma"),
+        ("[", "does not end"),
+        ('[{"a": 1}', "does not end"),
+        ('[{"a": "x', "does not end"),
+        ("[]", "no records"),
+        ('[{"a": 1}}', "closes nothing"),
+        ("[{}] x", "goes on after"),
+        ("[{},,{}]", "comma"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_list_is_an_error(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(SourceError, match=said):

@@ -49,9 +49,11 @@ def test_instruction_is_the_binary_cross_entropy_of_what_is_judged() -> None:
 def test_representation_is_the_mean_squared_distance_to_the_projected_mean_of_the_response() -> None:
     torch.manual_seed(1)
     tokens = TokenBatch(
-        torch.zeros(8, dtype=torch.long), torch.tensor([1, 3, 3, 3, 1, 3, 1, 0], dtype=torch.uint8),
-        torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]), 3,
-    )  # fmt: skip
+        torch.zeros(8, dtype=torch.long),
+        torch.tensor([1, 3, 3, 3, 1, 3, 1, 0], dtype=torch.uint8),
+        torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]),
+        3,
+    )
     hidden, vectors, counted = torch.randn(8, 6), torch.randn(3, 4), torch.tensor([True, True, False])
     projection = Projection(6, 4)
     weight, bias = projection.linear.weight.double(), projection.linear.bias.double()
@@ -223,9 +225,10 @@ def _attention(inputs: list[Tensor], learned: list[Tensor], tokens: TokenBatch, 
     for token in range(16):
         owner = int(tokens.sequence[token])
         seen = [
-            other for other in range(token // 8 * 8, token + 1)
+            other
+            for other in range(token // 8 * 8, token + 1)
             if int(tokens.sequence[other]) == owner and (not window or token - other < window)
-        ]  # fmt: skip
+        ]
         strength = 1 + torch.tanh(tokens.instruction[owner].double() @ direction)
         heads = []
         for head in range(4):

@@ -26,9 +26,13 @@ _PATIENCE = 900
 """Seconds after which two processes that wait for one another are ended; a busy machine takes some minutes."""
 pytestmark = pytest.mark.timeout(2 * _PATIENCE)
 OPTIONS = {
-    "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "load_best_model_at_end": True,
-    "metric_for_best_model": "eval_loss", "greater_is_better": False,
-}  # fmt: skip
+    "eval_strategy": "steps",
+    "eval_steps": 1,
+    "save_strategy": "steps",
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_loss",
+    "greater_is_better": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +56,14 @@ def fisher(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _settings(fisher: Path | None, batch: int) -> TrainerSettings:
     ewc = EwcSettings() if fisher is None else EwcSettings(weight=1e4, fisher=fisher)
     return settings(
-        batch_size=batch, max_steps=3, save_steps=1, learning_rate=1e-3, masking=MaskingSettings(rate=0.3),
-        losses=LossSettings(instruction=0.5, representation=0.1, task_weights="learned", ewc=ewc), accumulation=2,
-    )  # fmt: skip
+        batch_size=batch,
+        max_steps=3,
+        save_steps=1,
+        learning_rate=1e-3,
+        masking=MaskingSettings(rate=0.3),
+        losses=LossSettings(instruction=0.5, representation=0.1, task_weights="learned", ewc=ewc),
+        accumulation=2,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +75,14 @@ def outputs(model: Path, fisher: Path, tmp_path_factory: pytest.TempPathFactory)
     plan["options"] = OPTIONS
     path.write_text(json.dumps({**plan, "store": str(folder / "store"), "output": str(folder)}))
     workers = [
-        subprocess.Popen([sys.executable, str(WORKER), str(path), str(rank)], stderr=subprocess.PIPE, text=True,
-                         stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(path), str(rank)],
+            stderr=subprocess.PIPE,
+            text=True,
+            stdout=subprocess.DEVNULL,
+        )
         for rank in (0, 1)
-    ]  # fmt: skip
+    ]
     try:
         errors = [worker.communicate(timeout=_PATIENCE)[1] for worker in workers]
     finally:

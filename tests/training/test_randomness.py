@@ -13,9 +13,12 @@ from ift_training.randomness import load_random, save_random
 
 def _draw() -> list[float]:
     return [
-        random.random(), random.gauss(0, 1), float(np.random.random()), float(np.random.normal()),
+        random.random(),
+        random.gauss(0, 1),
+        float(np.random.random()),
+        float(np.random.normal()),
         *torch.rand(2).tolist(),
-    ]  # fmt: skip
+    ]
 
 
 def test_every_generator_goes_on_with_the_same_numbers(tmp_path: Path) -> None:

@@ -92,9 +92,11 @@ def test_what_may_not_be_meant_is_noted() -> None:
         minimal(trainer={"lora": {"rank": 8, "rank_pattern": {"q_proj": 128}, "dora": True}, "components": heads})
     )
     assert [note.split(":")[0] for note in odd.notes()] == [
-        "trainer.components.instruction_encoder", "trainer.components.temperature_head",
-        "trainer.components.adherence_head", "trainer.lora.rank",
-    ]  # fmt: skip
+        "trainer.components.instruction_encoder",
+        "trainer.components.temperature_head",
+        "trainer.components.adherence_head",
+        "trainer.lora.rank",
+    ]
 
 
 def test_procedural_validation_is_drawn_apart() -> None:
@@ -109,15 +111,17 @@ def test_procedural_validation_is_drawn_apart() -> None:
     [
         ([{"procedural": ["sort"], "split": "validation"}], {}, "sources.0.split: sort .* of the split validation"),
         (
-            [{"procedural": ["reverse"]}, {"procedural": ["sort", "reverse"], "split": "validation"}], {"share": 0.2},
+            [{"procedural": ["reverse"]}, {"procedural": ["sort", "reverse"], "split": "validation"}],
+            {"share": 0.2},
             "sources.0.split: reverse ",
         ),
         (
             [{"procedural": ["sort"]}],
-            {"sources": [{"procedural": ["reverse", "sort"], "split": "train"}]}, "validation.sources.0.split: sort ",
+            {"sources": [{"procedural": ["reverse", "sort"], "split": "train"}]},
+            "validation.sources.0.split: sort ",
         ),
     ],
-)  # fmt: skip
+)
 def test_families_are_not_validated_on_what_they_are_trained_on(
     sources: list[dict[str, Any]], validation: dict[str, Any], said: str
 ) -> None:
@@ -155,10 +159,15 @@ def test_overrides_are_typed(tmp_path: Path) -> None:
     recipe = Recipe.load(
         path,
         [
-            "trainer.learning_rate=3e-3", "trainer.lora.rank=4", "sources.0.count=7", "name=other", "template=null",
-            "trainer.lora.targets=[q_proj, v_proj]", "trainer.components.segment_embedding=true",
+            "trainer.learning_rate=3e-3",
+            "trainer.lora.rank=4",
+            "sources.0.count=7",
+            "name=other",
+            "template=null",
+            "trainer.lora.targets=[q_proj, v_proj]",
+            "trainer.components.segment_embedding=true",
         ],
-    )  # fmt: skip
+    )
     assert (recipe.trainer.learning_rate, recipe.trainer.lora.rank, recipe.sources[0].count) == (3e-3, 4, 7)
     assert recipe.name == "other" and recipe.trainer.lora.targets == ["q_proj", "v_proj"]
     assert recipe.trainer.components.names == ["segment_embedding"]
@@ -191,11 +200,13 @@ def test_files_are_looked_for_beside_the_recipe(tmp_path: Path) -> None:
         written(
             tmp_path / "recipe.yaml",
             {
-                "output": "out", "sources": [{"jsonl": "a.jsonl"}, {"jsonl": "/b.jsonl"}], "template": "t.jinja",
+                "output": "out",
+                "sources": [{"jsonl": "a.jsonl"}, {"jsonl": "/b.jsonl"}],
+                "template": "t.jinja",
                 "trainer": {"losses": {"ewc": {"weight": 1, "fisher": "f.safetensors"}}},
             },
         )
-    )  # fmt: skip
+    )
     assert [s.file for s in recipe.sources] == [tmp_path / "a.jsonl", Path("/b.jsonl")]
     assert recipe.template == "{{ messages }}" and recipe.output == Path("out")
     assert recipe.trainer.losses.ewc.fisher == tmp_path / "f.safetensors"

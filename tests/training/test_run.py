@@ -42,11 +42,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(model: Path, output: Path, **other: Any) -> Recipe:
     found: dict[str, Any] = {
-        "base": str(model), "output": str(output), "max_length": 200, "name": "tiny",
-        "sources": [{"procedural": ["frame", "repeat"], "count": 24}], "validation": {"share": 0.25},
+        "base": str(model),
+        "output": str(output),
+        "max_length": 200,
+        "name": "tiny",
+        "sources": [{"procedural": ["frame", "repeat"], "count": 24}],
+        "validation": {"share": 0.25},
         "evaluation": {"every": 2, "examples": 2, "max_new_tokens": 4},
         "trainer": {"batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "lora": {"rank": 4}},
-    }  # fmt: skip
+    }
     for path, value in other.items():
         part, _, name = path.partition("__")
         if name:
@@ -82,14 +86,24 @@ def test_a_run_leaves_an_adapter_with_its_card_curves_and_report(base: Path, tmp
 
 def test_everything_that_a_recipe_can_turn_on_works_together(base: Path, tmp_path: Path) -> None:
     whole = recipe(
-        base, tmp_path / "out", trainer__packing=True, trainer__masking={"rate": 0.2, "mode": "drop"},
+        base,
+        tmp_path / "out",
+        trainer__packing=True,
+        trainer__masking={"rate": 0.2, "mode": "drop"},
         trainer__losses={"instruction": 0.5, "representation": 0.1, "task_weights": "learned"},
         trainer__components={
-            "segment_embedding": True, "instruction_embedding": 2, "instruction_encoder": 8, "two_stream": 4,
-            "attention_bias": True, "attention_gain": True, "instruction_gate": 2, "reasoning_pathways": 6,
-            "temperature_head": 4, "adherence_head": 4,
+            "segment_embedding": True,
+            "instruction_embedding": 2,
+            "instruction_encoder": 8,
+            "two_stream": 4,
+            "attention_bias": True,
+            "attention_gain": True,
+            "instruction_gate": 2,
+            "reasoning_pathways": 6,
+            "temperature_head": 4,
+            "adherence_head": 4,
         },
-    )  # fmt: skip
+    )
     report = train(whole, progress=False)
     assert {"loss_next_token", "loss_instruction", "loss_representation"} <= set(report.losses)
     assert all(value == value for value in report.losses.values())
@@ -99,8 +113,10 @@ def test_everything_that_a_recipe_can_turn_on_works_together(base: Path, tmp_pat
 
 def test_a_resumed_run_ends_at_the_same_weights(base: Path, tmp_path: Path) -> None:
     chosen: dict[str, Any] = {
-        "evaluation__best": "last", "sources": [{"procedural": ["frame"], "count": 12}], "trainer__max_steps": 6,
-    }  # fmt: skip
+        "evaluation__best": "last",
+        "sources": [{"procedural": ["frame"], "count": 12}],
+        "trainer__max_steps": 6,
+    }
     whole = recipe(base, tmp_path / "whole", **chosen)
     train(whole, progress=False)
     broken = recipe(base, tmp_path / "broken", **chosen)
@@ -167,9 +183,13 @@ def test_a_run_that_diverges_writes_nothing_over_what_was_good(base: Path, tmp_p
     train(good, progress=False)
     before = weights(tmp_path / "out")
     wild = recipe(
-        base, tmp_path / "out", evaluation__every=0, trainer__learning_rate=1e30, trainer__max_grad_norm=0.0,
+        base,
+        tmp_path / "out",
+        evaluation__every=0,
+        trainer__learning_rate=1e30,
+        trainer__max_grad_norm=0.0,
         trainer__warmup=0.0,
-    )  # fmt: skip
+    )
     with pytest.raises(RecipeError, match="the training diverged"):
         train(wild, progress=False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(tmp_path / "out").items())
@@ -177,9 +197,16 @@ def test_a_run_that_diverges_writes_nothing_over_what_was_good(base: Path, tmp_p
 
 def test_the_best_weights_are_kept_and_a_run_that_gets_worse_stops(base: Path, tmp_path: Path) -> None:
     hopeless = recipe(
-        base, tmp_path / "out", evaluation__best="loss", evaluation__patience=1, evaluation__every=1,
-        trainer__learning_rate=5.0, trainer__max_steps=30, trainer__schedule="constant", trainer__warmup=0.0,
-    )  # fmt: skip
+        base,
+        tmp_path / "out",
+        evaluation__best="loss",
+        evaluation__patience=1,
+        evaluation__every=1,
+        trainer__learning_rate=5.0,
+        trainer__max_steps=30,
+        trainer__schedule="constant",
+        trainer__warmup=0.0,
+    )
     report = train(hopeless, progress=False)
     assert report.stopped_early and report.steps < 30
     assert report.best_step is not None and report.best_step < report.steps
@@ -196,10 +223,12 @@ def test_nothing_is_trained_in_a_dry_run(base: Path, tmp_path: Path) -> None:
 
 def test_the_estimate_counts_what_is_trained(base: Path, tmp_path: Path) -> None:
     with_components = recipe(
-        base, tmp_path / "out",
-        trainer__components={"segment_embedding": True, "instruction_encoder": 8}, trainer__max_steps=1,
+        base,
+        tmp_path / "out",
+        trainer__components={"segment_embedding": True, "instruction_encoder": 8},
+        trainer__max_steps=1,
         evaluation__every=0,
-    )  # fmt: skip
+    )
     estimated = train(with_components, dry_run=True, progress=False).trained_parameters
     train(with_components, progress=False)
     written = weights(tmp_path / "out"), load_file(tmp_path / "out" / "ift_extras.safetensors")
@@ -275,9 +304,11 @@ def test_fisher_information_is_of_the_trained_adapter(base: Path, tmp_path: Path
     assert found["examples"] == 3 and found["parameters"] == sum(t.numel() for t in fisher.values())
     assert all((t >= 0).all() for t in fisher.values()) and any(t.any() for t in fisher.values())
     protected = recipe(
-        base, tmp_path / "next", evaluation__every=0,
+        base,
+        tmp_path / "next",
+        evaluation__every=0,
         trainer__losses={"ewc": {"weight": 10.0, "fisher": str(tmp_path / "fisher.safetensors")}},
-    )  # fmt: skip
+    )
     assert "loss_ewc" in train(protected, progress=False).losses
 
 
@@ -294,16 +325,24 @@ def test_answers_are_those_of_generate(adapted: bool) -> None:
         attach(model)
         config = model.config
         shape = BaseShape(
-            hidden_size=config.hidden_size, layers=config.num_hidden_layers, heads=config.num_attention_heads,
+            hidden_size=config.hidden_size,
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
             vocabulary_size=config.vocab_size,
-        )  # fmt: skip
+        )
         components = InstructionComponents(
             ComponentsConfig(
-                segment_embedding=True, instruction_embedding=4, instruction_encoder=16, two_stream=8,
-                attention_bias=True, attention_gain=True, instruction_gate=4, reasoning_pathways=12,
+                segment_embedding=True,
+                instruction_embedding=4,
+                instruction_encoder=16,
+                two_stream=8,
+                attention_bias=True,
+                attention_gain=True,
+                instruction_gate=4,
+                reasoning_pathways=12,
             ),
             shape,
-        )  # fmt: skip
+        )
     examples = [held_out(name, 1, 3)[0] for name in families()]
     renderer = PromptRenderer(load_tokenizer(path))
     prompts = [renderer.instruction(e.instruction, e.context) for e in examples]

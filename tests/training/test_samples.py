@@ -48,12 +48,17 @@ def test_requests_come_from_each_task_in_turn_and_are_bounded(base: Path, tmp_pa
 
 
 def test_a_run_shows_and_keeps_its_samples(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = Recipe.parse({
-        "base": str(base), "output": str(tmp_path / "out"), "max_length": 200,
-        "sources": [{"procedural": ["frame", "repeat"], "count": 24}], "validation": {"share": 0.25},
-        "evaluation": {"every": 2, "examples": 2, "max_new_tokens": 4, "samples": 2},
-        "trainer": {"batch_size": 4, "max_steps": 4, "learning_rate": 5e-2, "lora": {"rank": 4}},
-    })  # fmt: skip
+    chosen = Recipe.parse(
+        {
+            "base": str(base),
+            "output": str(tmp_path / "out"),
+            "max_length": 200,
+            "sources": [{"procedural": ["frame", "repeat"], "count": 24}],
+            "validation": {"share": 0.25},
+            "evaluation": {"every": 2, "examples": 2, "max_new_tokens": 4, "samples": 2},
+            "trainer": {"batch_size": 4, "max_steps": 4, "learning_rate": 5e-2, "lora": {"rank": 4}},
+        }
+    )
     train(chosen)
     printed = capsys.readouterr().out
     report = json.loads((tmp_path / "out" / RUN_FOLDER / "report.json").read_text())

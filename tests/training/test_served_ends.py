@@ -27,9 +27,17 @@ def base_with_two_ends(directory: Path) -> tuple[Path, int]:
     tokenizer.chat_template = tokenizer.chat_template.replace("</s>", "<|im_end|>")
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=len(tokenizer), max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=256,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -47,11 +55,16 @@ async def test_an_answer_ends_where_the_trainer_taught_it_to(tmp_path: Path) -> 
     records.write_text("".join(json.dumps(record) + "\n" for _ in range(16)))
     recipe = Recipe.parse(
         {
-            "base": str(base), "output": str(tmp_path / "tuned"), "max_length": 128, "name": "tuned",
-            "sources": [{"jsonl": str(records)}], "validation": {"share": 0.25}, "evaluation": {"every": 0},
+            "base": str(base),
+            "output": str(tmp_path / "tuned"),
+            "max_length": 128,
+            "name": "tuned",
+            "sources": [{"jsonl": str(records)}],
+            "validation": {"share": 0.25},
+            "evaluation": {"every": 0},
             "trainer": {"batch_size": 4, "max_steps": 40, "learning_rate": 2e-2, "lora": {"rank": 8}},
         }
-    )  # fmt: skip
+    )
     train(recipe, progress=False)
     assert json.loads((tmp_path / "tuned" / "ift_config.json").read_text())["end_ids"] == [end, 2]
     engine = EngineConfig(model=str(base), dtype="float32", total_blocks=64, threads=1)

@@ -173,9 +173,11 @@ def test_what_is_dropped_is_reported_with_its_place(tmp_path: Path, encoder: Enc
     source = report.sources[0]
     assert (source.read, source.kept, report.dropped) == (6, 1, 5)
     assert {kind: found.count for kind, found in source.dropped.items()} == {
-        (Problem.UNREADABLE, "line"): 1, (Problem.TOO_LONG, "record"): 2, (Problem.MISSING, "output"): 1,
+        (Problem.UNREADABLE, "line"): 1,
+        (Problem.TOO_LONG, "record"): 2,
+        (Problem.MISSING, "output"): 1,
         (Problem.FAILS_CHECK, "output"): 1,
-    }  # fmt: skip
+    }
     told = json.loads(json.dumps(report.to_json()))["sources"][0]
     (long,) = (dropped for dropped in told["dropped"] if dropped["problem"] == "too long")
     assert long["count"] == 2 and long["places"] == ["mixed.jsonl:4", "mixed.jsonl:6"]

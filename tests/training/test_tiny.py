@@ -20,9 +20,18 @@ from ift_training.pretrain.recipe import FAMILY_WEIGHTS, Recipe
 from ift_training.tiny import make_tokenizer, save, train
 
 SMALL = Recipe(
-    steps=3, vocabulary=400, tokenizer_examples=300, hidden=32, layers=1, heads=2, kv_heads=1, intermediate=64,
-    batch_tokens=512, warmup=1, context=256,
-)  # fmt: skip
+    steps=3,
+    vocabulary=400,
+    tokenizer_examples=300,
+    hidden=32,
+    layers=1,
+    heads=2,
+    kv_heads=1,
+    intermediate=64,
+    batch_tokens=512,
+    warmup=1,
+    context=256,
+)
 
 
 def test_every_family_is_trained_on() -> None:

@@ -60,10 +60,16 @@ def test_gradient_checkpointing_changes_nothing(model: Path, tmp_path: Path) -> 
 def test_a_resumed_run_ends_with_the_same_bits(begun: int, model: Path, tmp_path: Path) -> None:
     data = examples(12)
     chosen = settings(
-        max_steps=7, save_steps=begun, batch_size=2, accumulation=2, schedule="cosine", learning_rate=1e-3,
-        lora=LoraSettings(rank=4, dropout=0.2), masking=MaskingSettings(rate=0.3),
+        max_steps=7,
+        save_steps=begun,
+        batch_size=2,
+        accumulation=2,
+        schedule="cosine",
+        learning_rate=1e-3,
+        lora=LoraSettings(rank=4, dropout=0.2),
+        masking=MaskingSettings(rate=0.3),
         losses=LossSettings(instruction=0.5, representation=0.1, task_weights="learned"),
-    )  # fmt: skip
+    )
     whole = trainer(model, chosen, data, tmp_path / "whole")
     whole.train()
     resumed = trainer(model, chosen, data, tmp_path / "resumed")
@@ -72,10 +78,13 @@ def test_a_resumed_run_ends_with_the_same_bits(begun: int, model: Path, tmp_path
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert set(first) >= {"components.attention_bias.heads", "balance.log_variances", "projection.linear.weight"}
     moments = [
-        {name: state["exp_avg_sq"] for name, parameter in trainable(run.model).items()
-         if (state := run.optimizer.state[parameter])}
+        {
+            name: state["exp_avg_sq"]
+            for name, parameter in trainable(run.model).items()
+            if (state := run.optimizer.state[parameter])
+        }
         for run in (whole, resumed)
-    ]  # fmt: skip
+    ]
     assert set(moments[0]) == set(moments[1]) and "components.two_stream.up.weight" in moments[0]
     assert all(torch.equal(moments[0][name], moments[1][name]) for name in moments[0])
 
@@ -93,13 +102,25 @@ def test_a_checkpoint_holds_an_adapter_and_no_pickled_weights(model: Path, tmp_p
 
 def test_the_best_weights_come_back_with_their_components(model: Path, tmp_path: Path) -> None:
     chosen = settings(
-        max_steps=4, save_steps=1, learning_rate=3e-3, component_learning_rate=0.3,
+        max_steps=4,
+        save_steps=1,
+        learning_rate=3e-3,
+        component_learning_rate=0.3,
         losses=LossSettings(instruction=0.5, representation=0.1, task_weights="learned"),
-    )  # fmt: skip
+    )
     run = trainer(
-        model, chosen, examples(32), tmp_path, validation=examples(6, seed=3), eval_strategy="steps", eval_steps=1,
-        save_strategy="steps", load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False,
-    )  # fmt: skip
+        model,
+        chosen,
+        examples(32),
+        tmp_path,
+        validation=examples(6, seed=3),
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+    )
     run.train()
     losses = {line["step"]: line["eval_loss"] for line in run.state.log_history if "eval_loss" in line}
     best = min(losses, key=lambda step: losses[step])
@@ -136,10 +157,11 @@ def test_parts_of_the_loss_add_up_to_what_is_logged(model: Path, tmp_path: Path)
 
 
 LORA: dict[str, dict[str, Any]] = {
-    "rslora": {"rslora": True}, "dora": {"dora": True},
+    "rslora": {"rslora": True},
+    "dora": {"dora": True},
     "ranks": {"rank_pattern": {"q_proj": 8, "layers.1.mlp.down_proj": 2}, "alpha_pattern": {"v_proj": 3.0}},
     "targets": {"targets": ["q_proj", "v_proj"]},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", LORA)
@@ -216,10 +238,13 @@ def test_what_was_trained_is_what_is_served(architecture: str, tmp_path: Path) -
     start = data[0].response_start
     driver.add(
         ScoreRequest(
-            request_id="s", token_ids=data[0].input_ids[:start], continuations=[data[0].input_ids[start:]],
-            segment_ids=data[0].segment_ids[:start], adapter="trained",
+            request_id="s",
+            token_ids=data[0].input_ids[:start],
+            continuations=[data[0].input_ids[start:]],
+            segment_ids=data[0].segment_ids[:start],
+            adapter="trained",
         )
-    )  # fmt: skip
+    )
     score = driver.run()["s"].score
     assert score is not None
     assert score.scores[0].token_log_probs == pytest.approx(expected, abs=1e-5)

@@ -32,19 +32,32 @@ def training_arguments(
 ) -> TrainingArguments:
     """The settings as transformers names them; ``options`` are more of its own."""
     given: dict[str, Any] = {
-        "output_dir": str(output), "per_device_train_batch_size": settings.batch_size,
-        "per_device_eval_batch_size": settings.batch_size, "gradient_accumulation_steps": settings.accumulation,
-        "learning_rate": settings.learning_rate, "num_train_epochs": settings.epochs,
-        "max_steps": settings.max_steps or -1, "warmup_steps": settings.warmup,
+        "output_dir": str(output),
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulation,
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps or -1,
+        "warmup_steps": settings.warmup,
         "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
-        "weight_decay": settings.weight_decay, "max_grad_norm": settings.max_grad_norm,
-        "bf16": settings.precision == "bfloat16", "seed": seed, "data_seed": seed, "report_to": "none",
-        "save_strategy": "steps" if settings.save_steps else "no", "save_steps": settings.save_steps or 500,
-        "logging_steps": 10, "logging_nan_inf_filter": False, "disable_tqdm": not progress,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "bf16": settings.precision == "bfloat16",
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": "none",
+        "save_strategy": "steps" if settings.save_steps else "no",
+        "save_steps": settings.save_steps or 500,
+        "logging_steps": 10,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": not progress,
         "remove_unused_columns": False,
-        "use_cpu": not torch.cuda.is_available(), "average_tokens_across_devices": True,
-        "ddp_find_unused_parameters": False, "dataloader_pin_memory": torch.cuda.is_available(),
-    }  # fmt: skip
+        "use_cpu": not torch.cuda.is_available(),
+        "average_tokens_across_devices": True,
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
     return TrainingArguments(**{**given, **options})
 
 
@@ -81,16 +94,25 @@ def make_trainer(
 
     def collator(masking: MaskingSettings) -> Collator:
         return Collator(
-            padding=int(padding), mask_token=int(padding if mask_token is None else mask_token), masking=masking,
-            packing=settings.packing, max_length=max_length, judges=judges, seed=seed,
-        )  # fmt: skip
+            padding=int(padding),
+            mask_token=int(padding if mask_token is None else mask_token),
+            masking=masking,
+            packing=settings.packing,
+            max_length=max_length,
+            judges=judges,
+            seed=seed,
+        )
 
     training = collator(settings.masking)
     arguments = training_arguments(settings, output, seed, progress=progress, **options)
     return InstructionTrainer(
-        built=built, settings=settings, args=arguments, evaluation_collator=collator(MaskingSettings()),
+        built=built,
+        settings=settings,
+        args=arguments,
+        evaluation_collator=collator(MaskingSettings()),
         tasks=tasks,
         train_dataset=WithOthers(dataset, max_length) if judges else dataset,
         eval_dataset=WithOthers(validation, max_length) if judges and validation is not None else validation,
-        data_collator=training, callbacks=[_TellEpoch(training), *callbacks],
-    )  # fmt: skip
+        data_collator=training,
+        callbacks=[_TellEpoch(training), *callbacks],
+    )

@@ -49,11 +49,17 @@ def _with_lora(model: Any, settings: TrainerSettings) -> Any:
     return get_peft_model(
         model,
         LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_rslora=lora.rslora, use_dora=lora.dora,  # type: ignore[arg-type]
-            target_modules=lora.targets, rank_pattern=dict(lora.rank_pattern), alpha_pattern=dict(lora.alpha_pattern),
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            use_rslora=lora.rslora,
+            use_dora=lora.dora,  # type: ignore[arg-type]
+            target_modules=lora.targets,
+            rank_pattern=dict(lora.rank_pattern),
+            alpha_pattern=dict(lora.alpha_pattern),
             task_type="CAUSAL_LM",
         ),
-    )  # fmt: skip
+    )
 
 
 def build_model(

@@ -22,9 +22,14 @@ from ift_training.settings import TrainerSettings
 TRAINING_STATE = "training_state.safetensors"
 """What is trained but is no part of the adapter: weights of tasks, the projection of the representation loss."""
 _LORA_FIELDS = {
-    "r": "rank", "lora_alpha": "alpha", "use_rslora": "rslora", "use_dora": "dora", "target_modules": "targets",
-    "rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern",
-}  # fmt: skip
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "use_rslora": "rslora",
+    "use_dora": "dora",
+    "target_modules": "targets",
+    "rank_pattern": "rank_pattern",
+    "alpha_pattern": "alpha_pattern",
+}
 """Fields of PEFT's configuration that decide what its tensors mean, and what recipes call them."""
 _COMPONENTS = "components."
 _SEPARATOR = "|"

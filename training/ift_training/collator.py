@@ -187,6 +187,11 @@ class Collator:
                 positions[number, first:] = torch.arange(length - first)
                 first += len(document.ids)
         return {
-            "input_ids": ids, "labels": labels, "segments": segments, "sequence": sequence, "positions": positions,
-            "tasks": torch.tensor([d.task for d in documents]), "judged": torch.tensor([d.judged for d in documents]),
-        }  # fmt: skip
+            "input_ids": ids,
+            "labels": labels,
+            "segments": segments,
+            "sequence": sequence,
+            "positions": positions,
+            "tasks": torch.tensor([d.task for d in documents]),
+            "judged": torch.tensor([d.judged for d in documents]),
+        }

@@ -60,6 +60,11 @@ def prepare_recipe(
     violations = recipe.trainer.losses.instruction > 0
     with dropped_records(dropped) as listed:
         return prepare(
-            recipe.sources, recipe.validation, encoder, recipe.seed, violations=violations, progress=progress,
+            recipe.sources,
+            recipe.validation,
+            encoder,
+            recipe.seed,
+            violations=violations,
+            progress=progress,
             dropped=listed,
-        )  # fmt: skip
+        )

@@ -22,10 +22,13 @@ def save_random(directory: Path, rank: int) -> None:
     kind, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
     assert version == 3 and kind == "MT19937", "generators of another kind"
     state: dict[str, Tensor] = {
-        "python": torch.tensor(words), "python_gauss": _optional(gauss), "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)), "numpy_place": torch.tensor([place, has_gauss]),
+        "python": torch.tensor(words),
+        "python_gauss": _optional(gauss),
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+        "numpy_place": torch.tensor([place, has_gauss]),
         "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
-    }  # fmt: skip
+    }
     if torch.cuda.is_available():
         state |= {f"cuda-{i}": found for i, found in enumerate(torch.cuda.get_rng_state_all())}
     save_file(state, _file(directory, rank))

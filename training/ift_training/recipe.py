@@ -37,9 +37,11 @@ class EvaluationSettings(BaseModel):
     max_new_tokens: int = Field(default=64, ge=1, le=4096, description="longest answer")
     batch_size: int = Field(default=64, ge=1, description="answers generated at once")
     samples: int = Field(
-        default=2, ge=0, le=32,
+        default=2,
+        ge=0,
+        le=32,
         description="answers shown at each evaluation beside the one before the training; 0: none",
-    )  # fmt: skip
+    )
     patience: int = Field(default=0, ge=0, description="stop after so many evaluations without a better one; 0: never")
     best: Literal["score", "loss", "last"] = Field(
         default="score", description="which weights are written: best by the checkers, by validation loss, or the last"
@@ -61,9 +63,10 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**32, description="of everything random")
     max_length: int = Field(default=512, ge=8, description="tokens of prompt and answer; longer records are dropped")
     template: str | None = Field(
-        default=None, min_length=1,
+        default=None,
+        min_length=1,
         description="chat template in place of the base model's: jinja text, a file, or the name of one of the base's",
-    )  # fmt: skip
+    )
     parse_special_tokens: bool = Field(
         default=False,
         description="make control tokens of those that are typed into records, as a server with --parse-special-tokens "

@@ -22,9 +22,14 @@ from ift_training.saved import incomplete, read_state, step_of, unfinished
 
 
 def train(
-    recipe: Recipe, *, dry_run: bool = False, resume: bool = False, overwrite: bool = False, progress: bool = True,
+    recipe: Recipe,
+    *,
+    dry_run: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
     dropped: Path | None = None,
-) -> TrainingReport:  # fmt: skip
+) -> TrainingReport:
     """Train the recipe's adapter and write it; with ``dry_run`` read the data and estimate the memory only.
 
     ``overwrite``: begin anew even where that deletes the checkpoints of a run that did not come to its end.

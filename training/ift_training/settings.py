@@ -99,9 +99,10 @@ class TrainerSettings(_Settings):
     gradient_checkpointing: bool = Field(default=False, description="recompute instead of keeping activations")
     packing: bool = Field(default=False, description="several examples in one row instead of padding")
     save_steps: int = Field(
-        default=0, ge=0,
+        default=0,
+        ge=0,
         description="steps between checkpoints, beside the best one, which is always saved; 0: at evaluations only",
-    )  # fmt: skip
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

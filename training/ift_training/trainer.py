@@ -204,15 +204,21 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         # A generator of its own: an evaluation must not change what training draws afterwards.
         return DataLoader(
-            dataset, batch_size=self.args.per_device_eval_batch_size, collate_fn=self.evaluation_collator,
+            dataset,
+            batch_size=self.args.per_device_eval_batch_size,
+            collate_fn=self.evaluation_collator,
             generator=torch.Generator(),
-        )  # fmt: skip
+        )
 
     @torch.no_grad()
     def evaluation_loop(
-        self, dataloader: DataLoader[Any], description: str, prediction_loss_only: bool | None = None,
-        ignore_keys: Any = None, metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:  # fmt: skip
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: Any = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """The parts of the loss over all examples, as if they were one batch; answers are judged elsewhere.
 
         Processes take batches in turn, and as many forward passes each, which sharded models need.
@@ -249,9 +255,11 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         losses, counts = total.chunk(2)
         variances = self.built.model.balance.log_variances
         output = TrainingOutput(
-            next_token=losses[:-2].float(), instruction=losses[-2].float(), representation=losses[-1].float(),
+            next_token=losses[:-2].float(),
+            instruction=losses[-2].float(),
+            representation=losses[-1].float(),
             log_variances=None if variances is None else whole(variances),
-        )  # fmt: skip
+        )
         parts = self.parts(output, counts, counts)
         found = {f"loss_{name}": float(value) for name, value in parts.items()}
         return {"loss": sum(found.values()), **found, **self._task_values(losses[:-2], counts[:-2])}
@@ -269,9 +277,10 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
                 {"params": others, "lr": self.settings.component_learning_rate, "weight_decay": 0.0},
             ]
             self.optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]], lr=self.settings.learning_rate,
+                [group for group in groups if group["params"]],
+                lr=self.settings.learning_rate,
                 weight_decay=self.settings.weight_decay,
-            )  # fmt: skip
+            )
         return self.optimizer
 
     def write(self, directory: Path, card: str = "", recipe: dict[str, Any] | None = None, **fields: Any) -> None:
@@ -282,18 +291,26 @@ class InstructionTrainer(Trainer):  # type: ignore[misc]
         self._write(directory, self._gathered or checkpoint.gather(self.instruction_model), card, recipe, **fields)
 
     def _write(
-        self, directory: Path, tensors: dict[str, Tensor], card: str = "", recipe: dict[str, Any] | None = None,
+        self,
+        directory: Path,
+        tensors: dict[str, Tensor],
+        card: str = "",
+        recipe: dict[str, Any] | None = None,
         **fields: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         model = self.instruction_model
         files = checkpoint.by_file(model, tensors)
         config = IftConfig(
             base=self.built.reference, components=self.settings.components, recipe=recipe or {}, **fields
-        )  # fmt: skip
+        )
         write_adapter(
-            directory, peft_fields=checkpoint.peft_fields(model), peft_tensors=files[PEFT_WEIGHTS], config=config,
-            extras=files[IFT_WEIGHTS], card=card,
-        )  # fmt: skip
+            directory,
+            peft_fields=checkpoint.peft_fields(model),
+            peft_tensors=files[PEFT_WEIGHTS],
+            config=config,
+            extras=files[IFT_WEIGHTS],
+            card=card,
+        )
 
     def is_finite(self) -> bool:
         """Whether every trained weight is a number."""

@@ -72,19 +72,29 @@ class Loop:
 
 
 def run_loop(
-    recipe: Recipe, encoder: Encoder, data: TrainingData, report: TrainingReport, checkpoint: Path | None,
+    recipe: Recipe,
+    encoder: Encoder,
+    data: TrainingData,
+    report: TrainingReport,
+    checkpoint: Path | None,
     console: Console | None,
-) -> None:  # fmt: skip
+) -> None:
     """Train from the beginning or from a checkpoint, write the adapter, and complete the report. Raises RecipeError."""
     begun = time.monotonic()
     scorer = Scorer(
-        data.validation, encoder, examples=recipe.evaluation.examples, batch_size=recipe.evaluation.batch_size,
+        data.validation,
+        encoder,
+        examples=recipe.evaluation.examples,
+        batch_size=recipe.evaluation.batch_size,
         max_new_tokens=recipe.evaluation.max_new_tokens,
-    )  # fmt: skip
+    )
     samples = Samples(
-        data.validation, encoder, count=recipe.evaluation.samples, batch_size=recipe.evaluation.batch_size,
+        data.validation,
+        encoder,
+        count=recipe.evaluation.samples,
+        batch_size=recipe.evaluation.batch_size,
         max_new_tokens=recipe.evaluation.max_new_tokens,
-    )  # fmt: skip
+    )
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         # Answers need the whole model on one process.
         scorer.requests.clear()
@@ -139,10 +149,20 @@ def _trainer(run: Loop, console: Console | None) -> InstructionTrainer:
         callbacks.append(ProgressCallback(console))
     try:
         trainer = make_trainer(
-            recipe.base_directory(), recipe.trainer, cast("Any", run.data.train), output=run.folder, seed=recipe.seed,
-            max_length=recipe.max_length, tasks=run.data.tasks, validation=run.data.validation or None,
-            callbacks=callbacks, progress=False, built=run.built, report_to=["tensorboard"], **options,
-        )  # fmt: skip
+            recipe.base_directory(),
+            recipe.trainer,
+            cast("Any", run.data.train),
+            output=run.folder,
+            seed=recipe.seed,
+            max_length=recipe.max_length,
+            tasks=run.data.tasks,
+            validation=run.data.validation or None,
+            callbacks=callbacks,
+            progress=False,
+            built=run.built,
+            report_to=["tensorboard"],
+            **options,
+        )
     except ValueError as error:
         raise RecipeError(f"trainer: {error}") from error
     trainer.remove_callback(PrinterCallback)
@@ -168,9 +188,10 @@ def _evaluation_options(run: Loop) -> dict[str, Any]:
     """When to evaluate and to save, as transformers names it."""
     chosen = run.recipe.evaluation
     options: dict[str, Any] = {
-        "save_total_limit": _CHECKPOINTS_KEPT, "per_device_eval_batch_size": _EVALUATION_BATCH,
+        "save_total_limit": _CHECKPOINTS_KEPT,
+        "per_device_eval_batch_size": _EVALUATION_BATCH,
         "logging_steps": max(1, min(_LOGGING_STEPS, _steps(run) // _LEAST_POINTS)),
-    }  # fmt: skip
+    }
     if not chosen.every or not run.data.validation:
         return options
     options |= {"eval_strategy": "steps", "eval_steps": chosen.every}
@@ -214,10 +235,13 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float, losses: dict[s
     report.seconds = time.monotonic() - begun
     report.output = recipe.output
     trainer.write(
-        recipe.output, card=model_card(recipe, report, answers), recipe=recipe.model_dump(mode="json"),
+        recipe.output,
+        card=model_card(recipe, report, answers),
+        recipe=recipe.model_dump(mode="json"),
         scores={"before": report.before, "after": report.after, **report.losses},
-        template_fingerprint=run.encoder.renderer.template_fingerprint, end_ids=answer_ends(run.encoder.renderer),
-    )  # fmt: skip
+        template_fingerprint=run.encoder.renderer.template_fingerprint,
+        end_ids=answer_ends(run.encoder.renderer),
+    )
     plot(history, run.folder / "curves.png", recipe.name, report.written_step)
     found = {**report.to_json(), "history": history}
     (run.folder / REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -111,9 +111,16 @@ class AdapterVersion:
         """For clients."""
         metadata = self.metadata
         return AdapterInfo(
-            name=self.name, version=metadata.version, state=self.state, path=self.path, components=metadata.components,
-            rank=metadata.rank, bytes=metadata.bytes, in_flight=self.users, message=message,
-        )  # fmt: skip
+            name=self.name,
+            version=metadata.version,
+            state=self.state,
+            path=self.path,
+            components=metadata.components,
+            rank=metadata.rank,
+            bytes=metadata.bytes,
+            in_flight=self.users,
+            message=message,
+        )
 
     def cache_root(self, token_ids: list[int], segment_ids: bytes) -> bytes:
         """The root of the prompt's block hashes: no two versions share a prefix; heads alone share the base's."""
@@ -163,9 +170,13 @@ class AdapterRegistry:
     """Loads, resolves and unloads. ``step`` must be called before each step of the engine; see ``busy``."""
 
     def __init__(
-        self, host: AdapterTensors, clock: Callable[[], float] = time.monotonic, *, limits: AdapterLimits | None = None,
+        self,
+        host: AdapterTensors,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        limits: AdapterLimits | None = None,
         patience: float = 60.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._host = host
         self._clock = clock
         self._limits = limits or AdapterLimits()
@@ -302,9 +313,11 @@ class AdapterRegistry:
                 self._finish(self._early.pop(key))
         now = self._clock()
         late = [
-            v for versions in self._versions.values() for v in versions
+            v
+            for versions in self._versions.values()
+            for v in versions
             if v.state is AdapterState.DRAINING and v.users and v.deadline is not None and v.deadline <= now
-        ]  # fmt: skip
+        ]
         return late
 
     def take_changes(self) -> tuple[list[AdapterReply | RequestFailed], list[AdapterInfo]]:

@@ -73,9 +73,14 @@ class DeviceAdapterTensors:
         self._head = head
         self._base_embedding: Tensor = embeddings.weight
         self.tables = AdapterTables(
-            self._adaptable, head, slots=slots, layers=len(geometry), heads=geometry[0].heads, max_rank=max_rank,
+            self._adaptable,
+            head,
+            slots=slots,
+            layers=len(geometry),
+            heads=geometry[0].heads,
+            max_rank=max_rank,
             device=str(self._device),
-        )  # fmt: skip
+        )
         self._resident: dict[str, PreparedAdapter] = {}
         self._placed: dict[int, PreparedAdapter] = {}
         self._scales: dict[int, dict[int, OutputScale]] = {}
@@ -92,10 +97,17 @@ class DeviceAdapterTensors:
     def take(self, weights: AdapterWeights) -> ReadAdapter:
         """Lay out what was read. Raises AdapterError for what batches cannot do."""
         prepared = prepare(
-            weights, self._adaptable, self._shape, embedding_path=self._metadata.embedding_path,
-            head=self._head, base_linear=self._decoder.base_linear, base_embedding=lambda: self._base_embedding,
-            dtype=self._dtype, device=str(self._device), embedding_scale=self._embedding_scale,
-        )  # fmt: skip
+            weights,
+            self._adaptable,
+            self._shape,
+            embedding_path=self._metadata.embedding_path,
+            head=self._head,
+            base_linear=self._decoder.base_linear,
+            base_embedding=lambda: self._base_embedding,
+            dtype=self._dtype,
+            device=str(self._device),
+            embedding_scale=self._embedding_scale,
+        )
         if prepared.changes_head and not self._decoder.head_adaptable:
             raise AdapterError(
                 f"{self._metadata.head_path}: {self._metadata.architecture} changes hidden states before its head "

@@ -86,9 +86,11 @@ class EngineCore:
         self._places = Places(2 * config.max_waiting)
         self._tables = BlockTables(runner.total_blocks, runner.block_size, config.prefix_caching)
         self._adapters = AdapterRegistry(
-            adapter_tensors or NoAdapters(), clock, patience=config.patience,
+            adapter_tensors or NoAdapters(),
+            clock,
+            patience=config.patience,
             limits=AdapterLimits(config.max_adapters, config.max_adapter_bytes or available_memory() // 2),
-        )  # fmt: skip
+        )
         self._admission = AdapterAdmission(self._adapters)
         self._scheduler = Scheduler(
             self._tables, config.max_batch_tokens, config.max_sequences, self._admission, self._places
@@ -112,9 +114,12 @@ class EngineCore:
             self._add(message)
         except RefusedError as error:
             failed = RequestFailed(
-                request_id=message.request_id, kind=error.kind, message=error.message, field=error.field,
+                request_id=message.request_id,
+                kind=error.kind,
+                message=error.message,
+                field=error.field,
                 retry_after=error.retry_after,
-            )  # fmt: skip
+            )
             self._outputs.append(failed)
 
     def _add(self, message: GenerateRequest | ScoreRequest) -> None:

@@ -165,13 +165,23 @@ class DecodeGraphs:
         whole = self._buffers
         batch = replace(
             whole,
-            **{name: getattr(whole, name)[:size] for name in (
-                "input_ids", "positions", "slots", "sequence", "lengths", "block_tables", "segments",
-            )},
+            **{
+                name: getattr(whole, name)[:size]
+                for name in (
+                    "input_ids",
+                    "positions",
+                    "slots",
+                    "sequence",
+                    "lengths",
+                    "block_tables",
+                    "segments",
+                )
+            },
             bias=BatchBias(self._mask[:size], self._head_bias, self._integers[4, :size], self._strength[:size])
-            if bias else None,
+            if bias
+            else None,
             lora=BatchLora(LoraRows(*self._integers[6:10, :size]), self._tables, whole.backend) if lora else None,
-        )  # fmt: skip
+        )
 
         def compute() -> tuple[Tensor, Tensor]:
             hidden = self._decoder.forward(batch, None)

@@ -90,9 +90,12 @@ class ModelRunner:
         torch.manual_seed(config.seed)
         device = _device(config)
         model = load_model(
-            config.model, name=config.model_name, dtype=config.dtype, device=device,
+            config.model,
+            name=config.model_name,
+            dtype=config.dtype,
+            device=device,
             context_length=config.context_length,
-        )  # fmt: skip
+        )
         backend = _backend(config, device)
         dtype = _cache_dtype(config, backend, model.dtype)
         # A GPU's tile of keys lies within one block of 64, which halves the registers of the decode kernel.
@@ -108,9 +111,14 @@ class ModelRunner:
         self._build_batch = BatchBuilder(self._cache.layers, model.geometry, self.block_size, backend, split=split)
         self.compile_monitor = CompileMonitor()
         self.adapters = DeviceAdapterTensors(
-            model, metadata, self._decoder, slots=config.adapter_slots, max_rank=config.max_lora_rank, backend=backend,
+            model,
+            metadata,
+            self._decoder,
+            slots=config.adapter_slots,
+            max_rank=config.max_lora_rank,
+            backend=backend,
             device=device,
-        )  # fmt: skip
+        )
         self._graphs = self._make_graphs(config, model, backend, device) if split else None
         self.description = ModelDescription(
             name=model.name,

@@ -127,8 +127,8 @@ class ServingCheck:
         loaded.geometry = layer_geometry(loaded.model, loaded.config, loaded.name)
 
     def _first_difference(
-        self, config: Any, prompts: list[list[int]], expected: list[Tensor], windows: list[int] | None = None,
-    ) -> tuple[int, float] | None:  # fmt: skip
+        self, config: Any, prompts: list[list[int]], expected: list[Tensor], windows: list[int] | None = None
+    ) -> tuple[int, float] | None:
         """The first position at which a served miniature differs, and by how much at most; None where none does."""
         loaded = self._loaded
         model = random_model(type(loaded.model), config, ATTENTION_NAME).to(_device(loaded))

@@ -17,9 +17,15 @@ from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeigh
 from ift_serve.modeling.gguf_export.writer import GgufFile, check_gguf_installed
 
 _COPIED = (
-    "tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "special_tokens_map.json", "added_tokens.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "special_tokens_map.json",
+    "added_tokens.json",
     "chat_template*",
-)  # fmt: skip
+)
 """Files of the base that the merged model keeps; the weights and configurations are written anew."""
 _SPARE = 1 << 26
 GGUF_NAME = "model.gguf"
@@ -42,9 +48,15 @@ class MergedModel:
 
 
 def export_merged(
-    adapter: Path, base: Path, output: Path, *, file_format: Format = "safetensors", drop_components: bool = False,
-    overwrite: bool = False, report: Report | None = None,
-) -> MergedModel:  # fmt: skip
+    adapter: Path,
+    base: Path,
+    output: Path,
+    *,
+    file_format: Format = "safetensors",
+    drop_components: bool = False,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> MergedModel:
     """Merge an adapter directory into its base and write the model; ``output`` appears complete or not at all.
 
     report: called with each stage and each merged module. Raises AdapterError for what does not fit or cannot be

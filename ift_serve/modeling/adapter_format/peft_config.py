@@ -18,10 +18,21 @@ _MOST_PATTERNS = 1024
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
 _FIRST_NUMBER = re.compile(r".*?\.[^.]*\.(?P<index>\d+)\.")
 _LARGEST_ALPHA = 1e6
-_WITHOUT_EFFECT = frozenset({
-    "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-    "lora_dropout", "megatron_core", "qalora_group_size", "eva_config", "runtime_config",
-})  # fmt: skip
+_WITHOUT_EFFECT = frozenset(
+    {
+        "task_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "lora_dropout",
+        "megatron_core",
+        "qalora_group_size",
+        "eva_config",
+        "runtime_config",
+    }
+)
 """Fields of no consequence when an adapter is applied: provenance, training, and settings of methods that are off."""
 _REASONS = {
     "lora_bias": "biases of LoRA B are not served",

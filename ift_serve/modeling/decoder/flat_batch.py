@@ -171,9 +171,15 @@ class FlatBatch:
         layer = int(module.layer_idx)  # type: ignore[arg-type]
         cache = self.layers[layer]
         write_kv(
-            key, value, self.slots, cache.keys, cache.values,
-            key_scale=cache.key_scale, value_scale=cache.value_scale, backend=self.backend,
-        )  # fmt: skip
+            key,
+            value,
+            self.slots,
+            cache.keys,
+            cache.values,
+            key_scale=cache.key_scale,
+            value_scale=cache.value_scale,
+            backend=self.backend,
+        )
         return self.attend_cached(layer, query, scale, window, softcap)
 
     def attend_cached(self, layer: int, query: Tensor, scale: float, window: int, softcap: float) -> Tensor:
@@ -184,10 +190,12 @@ class FlatBatch:
             output = self._prefill(layer, query, self.prefill, scale, window, softcap)
         else:
             count = self.prefill.token
-            output = torch.cat((
-                self._decode(layer, query[:count], count, scale, window, softcap),
-                self._prefill(layer, query[count:], self.prefill, scale, window, softcap),
-            ))  # fmt: skip
+            output = torch.cat(
+                (
+                    self._decode(layer, query[:count], count, scale, window, softcap),
+                    self._prefill(layer, query[count:], self.prefill, scale, window, softcap),
+                )
+            )
         if self.on_layer is not None:
             self.on_layer()
         return output if self.adaptation is None else self.adaptation.gain(layer, output)
@@ -196,9 +204,22 @@ class FlatBatch:
         cache = self.layers[layer]
         bias = None if self.bias is None else self.bias.of_layer(layer)
         return paged_decode(
-            query, cache.keys, cache.values, self.block_tables, self.sequence[:count], self.lengths[:count],
-            self.longest, scale, window, softcap, self.tiles, bias, cache.key_scale, cache.value_scale, self.backend,
-        )  # fmt: skip
+            query,
+            cache.keys,
+            cache.values,
+            self.block_tables,
+            self.sequence[:count],
+            self.lengths[:count],
+            self.longest,
+            scale,
+            window,
+            softcap,
+            self.tiles,
+            bias,
+            cache.key_scale,
+            cache.value_scale,
+            self.backend,
+        )
 
     def _prefill(
         self, layer: int, query: Tensor, part: PrefillPart, scale: float, window: int, softcap: float
@@ -207,9 +228,21 @@ class FlatBatch:
         bias = None if self.bias is None else self.bias.of_layer(layer, part.first)
         plan = part.plans.get((query.shape[1], cache.keys.shape[1], query.shape[2]))
         return paged_prefill(
-            query, cache.keys, cache.values, self.block_tables[part.first :], part.cu_query, part.lengths,
-            scale, window, softcap, plan, bias, cache.key_scale, cache.value_scale, self.backend,
-        )  # fmt: skip
+            query,
+            cache.keys,
+            cache.values,
+            self.block_tables[part.first :],
+            part.cu_query,
+            part.lengths,
+            scale,
+            window,
+            softcap,
+            plan,
+            bias,
+            cache.key_scale,
+            cache.value_scale,
+            self.backend,
+        )
 
 
 class GeometryProbe:

@@ -161,10 +161,22 @@ class FusedDecoder:
             if lora is not None:
                 lora.add(4 * index, normal, states)
             rotate_and_write_kv(
-                states, shape.heads, shape.kv_heads, self._cosine, self._sine, batch.positions, batch.slots,
-                cache.keys, cache.values, layer.query_norm, layer.key_norm, self._epsilon,
-                key_scale=cache.key_scale, value_scale=cache.value_scale, backend=backend,
-            )  # fmt: skip
+                states,
+                shape.heads,
+                shape.kv_heads,
+                self._cosine,
+                self._sine,
+                batch.positions,
+                batch.slots,
+                cache.keys,
+                cache.values,
+                layer.query_norm,
+                layer.key_norm,
+                self._epsilon,
+                key_scale=cache.key_scale,
+                value_scale=cache.value_scale,
+                backend=backend,
+            )
             query = states.view(tokens, -1, shape.width)[:, : shape.heads]
             mixed = batch.attend_cached(index, query, layer.scale, layer.window, 0.0).view(tokens, -1)
             last = layer is self._layers[-1]

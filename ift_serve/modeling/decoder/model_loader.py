@@ -174,9 +174,15 @@ def load_whole(
         kind = ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
         computed = choose(config)
         model, told = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=computed, attn_implementation=ATTENTION_NAME, trust_remote_code=False,
-            use_safetensors=True, output_loading_info=True, **options,
-        )  # fmt: skip
+            path,
+            config=config,
+            dtype=computed,
+            attn_implementation=ATTENTION_NAME,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
     except Exception as error:  # whatever a library does with files that it does not expect
         raise UnsupportedModelError(f"{shown}: {_unloadable(error, kind)}") from error
     _check_complete(told, shown, kind)

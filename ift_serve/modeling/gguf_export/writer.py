@@ -58,25 +58,36 @@ class GgufFile:
         config = self._model.config
         size = head_size(config)
         return [
-            ("vocab_size", config.vocab_size), ("context_length", config.max_position_embeddings),
-            ("embedding_length", config.hidden_size), ("block_count", config.num_hidden_layers),
-            ("feed_forward_length", config.intermediate_size), ("head_count", config.num_attention_heads),
-            ("head_count_kv", config.num_key_value_heads), ("key_length", size), ("value_length", size),
-            ("rope_dimension_count", size), ("rope_freq_base", config.rope_parameters["rope_theta"]),
+            ("vocab_size", config.vocab_size),
+            ("context_length", config.max_position_embeddings),
+            ("embedding_length", config.hidden_size),
+            ("block_count", config.num_hidden_layers),
+            ("feed_forward_length", config.intermediate_size),
+            ("head_count", config.num_attention_heads),
+            ("head_count_kv", config.num_key_value_heads),
+            ("key_length", size),
+            ("value_length", size),
+            ("rope_dimension_count", size),
+            ("rope_freq_base", config.rope_parameters["rope_theta"]),
             ("layer_norm_rms_eps", config.rms_norm_eps),
-        ]  # fmt: skip
+        ]
 
     def _text(self) -> Fields:
         """How text is cut into tokens, and what a conversation looks like."""
         vocabulary = self._vocabulary
         rules = vocabulary.rules
         return [
-            ("tokenizer_model", rules.kind), ("tokenizer_pre", rules.splits), ("token_list", vocabulary.tokens),
-            ("token_types", vocabulary.kinds), ("token_merges", rules.merges or None),
-            ("token_scores", vocabulary.scores), ("add_space_prefix", rules.adds_space),
-            ("add_bos_token", vocabulary.adds_bos), ("add_eos_token", vocabulary.adds_eos),
+            ("tokenizer_model", rules.kind),
+            ("tokenizer_pre", rules.splits),
+            ("token_list", vocabulary.tokens),
+            ("token_types", vocabulary.kinds),
+            ("token_merges", rules.merges or None),
+            ("token_scores", vocabulary.scores),
+            ("add_space_prefix", rules.adds_space),
+            ("add_bos_token", vocabulary.adds_bos),
+            ("add_eos_token", vocabulary.adds_eos),
             ("chat_template", self._template or None),
-        ]  # fmt: skip
+        ]
 
     def _special_tokens(self) -> Fields:
         ends = zip(("eos_token_id", "eot_token_id", "eom_token_id"), self._ends, strict=False)

@@ -88,9 +88,15 @@ class PreparedAdapter:
             if scale.shift is not None:
                 yield f"linear layer {index}, magnitude of the bias", scale.shift
         for name in (
-            "embedding_ratio", "head_weight", "embedding_table", "token_ids", "token_rows", "head_ids", "head_rows",
+            "embedding_ratio",
+            "head_weight",
+            "embedding_table",
+            "token_ids",
+            "token_rows",
+            "head_ids",
+            "head_rows",
             "head_bias",
-        ):  # fmt: skip
+        ):
             if (tensor := getattr(self, name)) is not None:
                 yield name, tensor
         if self.components is not None:
@@ -109,9 +115,14 @@ def _factors(module: LoraModule, dtype: torch.dtype, device: str, ratio: Tensor 
 
 
 def _take_linear(
-    prepared: PreparedAdapter, index: int, modules: list[LoraModule | None], linear: AdaptableLinear,
-    weights: BaseLinear, dtype: torch.dtype, device: str,
-) -> list[Factors | None]:  # fmt: skip
+    prepared: PreparedAdapter,
+    index: int,
+    modules: list[LoraModule | None],
+    linear: AdaptableLinear,
+    weights: BaseLinear,
+    dtype: torch.dtype,
+    device: str,
+) -> list[Factors | None]:
     """The factors of a linear's parts; what DoRA does to the base's products goes into the adapter's scales."""
     if all(module is None or module.magnitude is None for module in modules):
         return [None if module is None else _factors(module, dtype, device) for module in modules]
@@ -195,9 +206,14 @@ def _scaled(rows: Tensor, scale: float, dtype: torch.dtype, device: str) -> Tens
 
 
 def _take_tokens(
-    prepared: PreparedAdapter, weights: AdapterWeights, embedding: str, head: str, dtype: torch.dtype, device: str,
+    prepared: PreparedAdapter,
+    weights: AdapterWeights,
+    embedding: str,
+    head: str,
+    dtype: torch.dtype,
+    device: str,
     scale: float,
-) -> None:  # fmt: skip
+) -> None:
     for path, (ids, rows) in weights.token_rows.items():
         if path == embedding:
             prepared.token_ids, prepared.token_rows = ids.to(device), _scaled(rows, scale, dtype, device)
@@ -208,9 +224,14 @@ def _take_tokens(
 
 
 def _take_replaced(
-    prepared: PreparedAdapter, replaced: dict[str, Tensor], embedding: str, head: str, dtype: torch.dtype, device: str,
+    prepared: PreparedAdapter,
+    replaced: dict[str, Tensor],
+    embedding: str,
+    head: str,
+    dtype: torch.dtype,
+    device: str,
     scale: float,
-) -> None:  # fmt: skip
+) -> None:
     if (table := replaced.pop(f"{embedding}.weight", None)) is not None:
         prepared.embedding_table = _scaled(table, scale, dtype, device)
     if (weight := replaced.pop(f"{head}.weight", None)) is not None:

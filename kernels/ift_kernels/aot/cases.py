@@ -49,10 +49,17 @@ def decode(
     """One decode step's attention in one layer."""
     keys, values = _caches(kv_heads, width, torch.float8_e4m3fn if float8 else _BF16)
     paged_decode(
-        _empty(rows, heads, width), keys, values, _integers(rows, blocks), _integers(rows), _integers(rows),
-        blocks * BLOCK, width**-0.5, instruction=_bias(rows, heads, blocks * BLOCK) if bias else None,
+        _empty(rows, heads, width),
+        keys,
+        values,
+        _integers(rows, blocks),
+        _integers(rows),
+        _integers(rows),
+        blocks * BLOCK,
+        width**-0.5,
+        instruction=_bias(rows, heads, blocks * BLOCK) if bias else None,
         backend="triton",
-    )  # fmt: skip
+    )
 
 
 def prefill(
@@ -62,10 +69,17 @@ def prefill(
     keys, values = _caches(kv_heads, width, torch.float8_e4m3fn if float8 else _BF16)
     count = len(lengths)
     paged_prefill(
-        _empty(sum(lengths), heads, width), keys, values, _integers(count, blocks), _integers(count + 1),
-        _integers(count), width**-0.5, plan=prefill_plan(lengths, heads, kv_heads, width, "cpu"),
-        instruction=_bias(count, heads, blocks * BLOCK) if bias else None, backend="triton",
-    )  # fmt: skip
+        _empty(sum(lengths), heads, width),
+        keys,
+        values,
+        _integers(count, blocks),
+        _integers(count + 1),
+        _integers(count),
+        width**-0.5,
+        plan=prefill_plan(lengths, heads, kv_heads, width, "cpu"),
+        instruction=_bias(count, heads, blocks * BLOCK) if bias else None,
+        backend="triton",
+    )
 
 
 def write(tokens: int, heads: int, kv_heads: int, width: int, *, norms: bool = False) -> None:
@@ -73,10 +87,20 @@ def write(tokens: int, heads: int, kv_heads: int, width: int, *, norms: bool = F
     keys, values = _caches(kv_heads, width, _BF16)
     norm = _empty(width) if norms else None
     rotate_and_write_kv(
-        _empty(tokens, (heads + 2 * kv_heads) * width), heads, kv_heads, torch.zeros(64, width),
-        torch.zeros(64, width), _integers(tokens), _integers(tokens), keys, values, norm, norm, 1e-6,
+        _empty(tokens, (heads + 2 * kv_heads) * width),
+        heads,
+        kv_heads,
+        torch.zeros(64, width),
+        torch.zeros(64, width),
+        _integers(tokens),
+        _integers(tokens),
+        keys,
+        values,
+        norm,
+        norm,
+        1e-6,
         backend="triton",
-    )  # fmt: skip
+    )
     if not norms:
         states = _empty(tokens, kv_heads, width)
         write_kv(states, states.clone(), _integers(tokens), keys, values, backend="triton")
@@ -87,9 +111,14 @@ def lora(tokens: int, tiles: int, width: int, parts: tuple[int, ...], rank: int 
     bounds = [sum(parts[:i]) for i in range(len(parts) + 1)]
     shape = (9, len(parts))
     table = LoraTable(
-        torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64), _integers(*shape),
-        torch.zeros(shape), torch.tensor(bounds), tuple(bounds), rank,
-    )  # fmt: skip
+        torch.zeros(shape, dtype=torch.int64),
+        torch.zeros(shape, dtype=torch.int64),
+        _integers(*shape),
+        torch.zeros(shape),
+        torch.tensor(bounds),
+        tuple(bounds),
+        rank,
+    )
     rows = LoraRows(_integers(tokens), _integers(tiles), _integers(tiles), _integers(tiles))
     lora_add(_empty(tokens, width), table, rows, _empty(tokens, bounds[-1]), backend="triton")
 

@@ -202,8 +202,9 @@ def store_sums(typing, address, stride, sums):
             pointer = element_pointer(builder, args[0], offset, _I16)
             builder.store(
                 builder.extract_element(rows, ir.Constant(INTEGER, row)),
-                builder.bitcast(pointer, _I64.as_pointer()), align=2,
-            )  # fmt: skip
+                builder.bitcast(pointer, _I64.as_pointer()),
+                align=2,
+            )
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.UniTuple(vector, LANES)), codegen

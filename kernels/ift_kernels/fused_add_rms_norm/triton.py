@@ -12,9 +12,8 @@ from torch import Tensor
 
 @triton.jit
 def _fused_add_rms_norm_kernel(
-    hidden_ptr, delta_ptr, weight_ptr, out_ptr, epsilon,
-    D: tl.constexpr, BLOCK: tl.constexpr, HAS_DELTA: tl.constexpr,
-):  # fmt: skip
+    hidden_ptr, delta_ptr, weight_ptr, out_ptr, epsilon, D: tl.constexpr, BLOCK: tl.constexpr, HAS_DELTA: tl.constexpr
+):
     """hidden += delta; out = weight * round(hidden / sqrt(mean(hidden^2) + epsilon))."""
     row = tl.program_id(0).to(tl.int64) * D
     offs = tl.arange(0, BLOCK)
@@ -38,7 +37,14 @@ def fused_add_rms_norm_triton(hidden: Tensor, delta: Tensor | None, weight: Tens
     block = triton.next_power_of_2(width)
     warps = 4 if block <= 2048 else 8 if block <= 8192 else 16
     _fused_add_rms_norm_kernel[(rows,)](
-        hidden, hidden if delta is None else delta, weight, output, epsilon,
-        D=width, BLOCK=block, HAS_DELTA=delta is not None, num_warps=warps,
-    )  # fmt: skip
+        hidden,
+        hidden if delta is None else delta,
+        weight,
+        output,
+        epsilon,
+        D=width,
+        BLOCK=block,
+        HAS_DELTA=delta is not None,
+        num_warps=warps,
+    )
     return output

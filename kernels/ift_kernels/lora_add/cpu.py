@@ -75,9 +75,19 @@ def _tile(kind, size, args, tile, part, shrunk):
         for i in range(count):
             row = load_i32(order, i)
             _one_row(
-                kind, x + row * x_stride, factor_a, factor_b, rank, width, columns, shrunk, stride, scale,
-                y + row * y_stride, fresh and i == 0,
-            )  # fmt: skip
+                kind,
+                x + row * x_stride,
+                factor_a,
+                factor_b,
+                rank,
+                width,
+                columns,
+                shrunk,
+                stride,
+                scale,
+                y + row * y_stride,
+                fresh and i == 0,
+            )
         return
     r0, r1, r2, r3 = load_i32(order, 0), load_i32(order, 1), load_i32(order, 2), load_i32(order, 3)
     _four_rows(

@@ -126,9 +126,7 @@ def _shrink_four(x0, x1, x2, x3, factor, after, rank, width, columns, shrunk, st
             c0, c1, c2, c3 = dot(v0, x, c0), dot(v1, x, c1), dot(v2, x, c2), dot(v3, x, c3)
             x = load_pairs(x3, k)
             d0, d1, d2, d3 = dot(v0, x, d0), dot(v1, x, d1), dot(v2, x, d2), dot(v3, x, d3)
-        store_sums(
-            shrunk + 2 * first, stride, (a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3)
-        )  # fmt: skip
+        store_sums(shrunk + 2 * first, stride, (a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3))
 
 
 @njit(inline="always")

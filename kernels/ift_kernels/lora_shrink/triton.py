@@ -23,11 +23,24 @@ TILE_ROWS = 16
     do_not_specialize_on_alignment=["order_ptr", "tile_adapter_ptr", "tile_start_ptr", "tile_count_ptr"],
 )
 def _lora_shrink_kernel(
-    x_ptr, a_ptr, rank_ptr, order_ptr, tile_adapter_ptr, tile_start_ptr, tile_count_ptr, t_ptr,
-    stride_x, rows,
-    K: tl.constexpr, PARTS: tl.constexpr, R: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, SPAN: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    a_ptr,
+    rank_ptr,
+    order_ptr,
+    tile_adapter_ptr,
+    tile_start_ptr,
+    tile_count_ptr,
+    t_ptr,
+    stride_x,
+    rows,
+    K: tl.constexpr,
+    PARTS: tl.constexpr,
+    R: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    SPAN: tl.constexpr,
+):
     """t[split, part, start + m, r] = sum over the split's k of x[order[start + m], k] A[r, k]."""
     tile = tl.program_id(0)
     part = tl.program_id(1) % PARTS

@@ -51,14 +51,34 @@ def paged_decode(
         from ift_kernels.paged_decode.cpu import paged_decode_cpu
 
         return paged_decode_cpu(
-            query, key_cache, value_cache, block_tables, row_sequence, lengths, longest, scale, window, softcap, tiles,
+            query,
+            key_cache,
+            value_cache,
+            block_tables,
+            row_sequence,
+            lengths,
+            longest,
+            scale,
+            window,
+            softcap,
+            tiles,
             instruction,
-        )  # fmt: skip
+        )
     if uses_triton(query, backend):
         from ift_kernels.paged_decode.triton import paged_decode_triton as run
     else:
         from ift_kernels.paged_decode.reference import paged_decode_reference as run
     return run(
-        query, key_cache, value_cache, block_tables, row_sequence, lengths, scale, window, softcap, instruction,
-        key_scale, value_scale,
-    )  # fmt: skip
+        query,
+        key_cache,
+        value_cache,
+        block_tables,
+        row_sequence,
+        lengths,
+        scale,
+        window,
+        softcap,
+        instruction,
+        key_scale,
+        value_scale,
+    )

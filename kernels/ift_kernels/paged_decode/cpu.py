@@ -176,9 +176,18 @@ def _mix_values(kind, values, table, kv_stride, weights, stride, heads, start, e
             else:
                 for extra in range(3 if wide else 1):
                     _mix_one(
-                        kind, values, table, kv_stride, own + 4 * extra * stride, start, end, block, padded, column,
+                        kind,
+                        values,
+                        table,
+                        kv_stride,
+                        own + 4 * extra * stride,
+                        start,
+                        end,
+                        block,
+                        padded,
+                        column,
                         result + 4 * extra * padded,
-                    )  # fmt: skip
+                    )
                 column += 16
         head += 3 if wide else 1
 

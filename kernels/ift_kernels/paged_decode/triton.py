@@ -36,9 +36,16 @@ def _first_tile(length, window, BLOCK_N: tl.constexpr, HAS_WINDOW: tl.constexpr)
 
 @triton.jit
 def _place_of_item(
-    item, lengths_ptr, rows, window, one_wave, extra,
-    BLOCK_N: tl.constexpr, ROWS: tl.constexpr, HAS_WINDOW: tl.constexpr,
-):  # fmt: skip
+    item,
+    lengths_ptr,
+    rows,
+    window,
+    one_wave,
+    extra,
+    BLOCK_N: tl.constexpr,
+    ROWS: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
+):
     """Row of a work item (not below ``rows``: none), its split of that row, and the row's number of splits."""
     offs = tl.arange(0, ROWS)
     lengths = tl.load(lengths_ptr + offs, mask=offs < rows, other=0)
@@ -59,9 +66,15 @@ def _place_of_item(
 @triton.jit(
     do_not_specialize=["window", "rows", "one_wave", "extra", "stride_table", "stride_mask"],
     do_not_specialize_on_alignment=[
-        "tables_ptr", "sequence_ptr", "lengths_ptr", "mask_ptr", "bias_ptr", "adapter_ptr", "strength_ptr"
+        "tables_ptr",
+        "sequence_ptr",
+        "lengths_ptr",
+        "mask_ptr",
+        "bias_ptr",
+        "adapter_ptr",
+        "strength_ptr",
     ],
-)  # fmt: skip
+)
 def _paged_decode_split_kernel(
     query_ptr, key_ptr, value_ptr, tables_ptr, sequence_ptr, lengths_ptr,
     mask_ptr, bias_ptr, adapter_ptr, strength_ptr,
@@ -79,9 +92,7 @@ def _paged_decode_split_kernel(
     item = tl.program_id(0) // kv_heads
     kv_head = tl.program_id(0) % kv_heads
     if SPLIT:
-        row, split, count = _place_of_item(
-            item, lengths_ptr, rows, window, one_wave, extra, BLOCK_N, ROWS, HAS_WINDOW
-        )  # fmt: skip
+        row, split, count = _place_of_item(item, lengths_ptr, rows, window, one_wave, extra, BLOCK_N, ROWS, HAS_WINDOW)
         if row >= rows:
             return
         if (split == 0) & (kv_head == 0):
@@ -167,9 +178,17 @@ def _paged_decode_split_kernel(
 
 @triton.jit(do_not_specialize_on_alignment=["lengths_ptr"])
 def _paged_decode_merge_kernel(
-    output_ptr, partial_ptr, statistics_ptr, items_ptr, lengths_ptr, value_scale,
-    HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr,
-):  # fmt: skip
+    output_ptr,
+    partial_ptr,
+    statistics_ptr,
+    items_ptr,
+    lengths_ptr,
+    value_scale,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PARTS: tl.constexpr,
+):
     """Merge the splits of one row and head; rows with one split are in place already, rows without keys get zeros."""
     own = tl.program_id(0).to(tl.int64)
     row = own // HEADS
@@ -259,7 +278,17 @@ def paged_decode_triton(
     )  # fmt: skip
     if split:
         _paged_decode_merge_kernel[(rows * heads,)](
-            output, partial, statistics, places, lengths, value_scale,
-            HEADS=heads, WIDTH=width, BLOCK_D=padded, PARTS=_MERGED_AT_ONCE, num_warps=4, enable_fp_fusion=True,
-        )  # fmt: skip
+            output,
+            partial,
+            statistics,
+            places,
+            lengths,
+            value_scale,
+            HEADS=heads,
+            WIDTH=width,
+            BLOCK_D=padded,
+            PARTS=_MERGED_AT_ONCE,
+            num_warps=4,
+            enable_fp_fusion=True,
+        )
     return output

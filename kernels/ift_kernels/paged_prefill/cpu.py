@@ -33,7 +33,16 @@ def paged_prefill_cpu(
     starts = [np.arange(first, end, TILE_ROWS) for first, end in itertools.pairwise(bounds)]
     tiles = np.concatenate([*starts, bounds[-1:]]).astype(np.int32)
     return paged_decode_cpu(
-        query, key_cache, value_cache, block_tables, torch.from_numpy(sequence),
-        torch.from_numpy(seen.astype(np.int32)), int(totals.max(initial=0)), scale, window, softcap,
-        torch.from_numpy(tiles), instruction,
-    )  # fmt: skip
+        query,
+        key_cache,
+        value_cache,
+        block_tables,
+        torch.from_numpy(sequence),
+        torch.from_numpy(seen.astype(np.int32)),
+        int(totals.max(initial=0)),
+        scale,
+        window,
+        softcap,
+        torch.from_numpy(tiles),
+        instruction,
+    )

@@ -92,9 +92,16 @@ def _attend_tile(
 @triton.jit(
     do_not_specialize=["window", "stride_table", "stride_mask"],
     do_not_specialize_on_alignment=[
-        "tables_ptr", "tiles_ptr", "bounds_ptr", "lengths_ptr", "mask_ptr", "bias_ptr", "adapter_ptr", "strength_ptr"
+        "tables_ptr",
+        "tiles_ptr",
+        "bounds_ptr",
+        "lengths_ptr",
+        "mask_ptr",
+        "bias_ptr",
+        "adapter_ptr",
+        "strength_ptr",
     ],
-)  # fmt: skip
+)
 def _paged_prefill_kernel(
     query_ptr, key_ptr, value_ptr, tables_ptr, tiles_ptr, bounds_ptr, lengths_ptr,
     mask_ptr, bias_ptr, adapter_ptr, strength_ptr, output_ptr,

@@ -75,9 +75,16 @@ def _row_statistics_kernel(
 
 @triton.jit(do_not_specialize=["stride"])
 def _tile_top_kernel(
-    logits_ptr, stride, parts_ptr, floors_ptr, keys_ptr,
-    V: tl.constexpr, TILES: tl.constexpr, TILE: tl.constexpr, TOP: tl.constexpr,
-):  # fmt: skip
+    logits_ptr,
+    stride,
+    parts_ptr,
+    floors_ptr,
+    keys_ptr,
+    V: tl.constexpr,
+    TILES: tl.constexpr,
+    TILE: tl.constexpr,
+    TOP: tl.constexpr,
+):
     """keys[row, tile] = the tile's largest logits that are at least the row's floor, then the lowest key."""
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     floor = tl.load(floors_ptr + row)
@@ -97,9 +104,8 @@ def _tile_top_kernel(
 
 @triton.jit(do_not_specialize=["rows"])
 def _row_top_kernel(
-    measures_ptr, rows, keys_ptr, ids_ptr, log_probs_ptr,
-    ENTRIES: tl.constexpr, PADDED: tl.constexpr, TOP: tl.constexpr,
-):  # fmt: skip
+    measures_ptr, rows, keys_ptr, ids_ptr, log_probs_ptr, ENTRIES: tl.constexpr, PADDED: tl.constexpr, TOP: tl.constexpr
+):
     """The TOP largest of the row's candidates with their log-probabilities, and the measures of them."""
     row = tl.program_id(0).to(tl.int64)
     entry = tl.arange(0, PADDED)
@@ -142,7 +148,14 @@ def row_statistics_triton(logits: Tensor) -> RowStatistics:
     _row_statistics_kernel[(rows,)](parts, measures, rows, floors, TILES=tiles, PADDED=padded, TOP=TOP, num_warps=1)
     _tile_top_kernel[(rows, tiles)](logits, logits.stride(0), parts, floors, keys, **shape, TOP=TOP, num_warps=4)
     _row_top_kernel[(rows,)](
-        measures, rows, keys, ids, log_probs, ENTRIES=tiles * TOP, PADDED=entries, TOP=TOP,
+        measures,
+        rows,
+        keys,
+        ids,
+        log_probs,
+        ENTRIES=tiles * TOP,
+        PADDED=entries,
+        TOP=TOP,
         num_warps=8 if entries > 512 else 4,
-    )  # fmt: skip
+    )
     return RowStatistics(measures, ids, log_probs)

@@ -71,8 +71,19 @@ def rotate_and_write_kv(
     16) runs as the reference there.
     """
     arguments = (
-        states, heads, kv_heads, cosine, sine, positions, slots, key_cache, value_cache, query_norm, key_norm, epsilon
-    )  # fmt: skip
+        states,
+        heads,
+        kv_heads,
+        cosine,
+        sine,
+        positions,
+        slots,
+        key_cache,
+        value_cache,
+        query_norm,
+        key_norm,
+        epsilon,
+    )
     marks = None if segments is None or mask is None or sequence is None else (segments, mask, sequence)
     if uses_triton(states, backend):
         from ift_kernels.write_kv.triton import rotate_and_write_kv_triton

@@ -18,9 +18,13 @@ def test_a_whole_adapter(metadata: BaseMetadata, original: Path) -> None:
     assert json.loads(json.dumps(summary)) == summary
     assert summary["version"] == weights.version
     assert summary["lora"] == {
-        "modules": 6, "kinds": ["down_proj", "q_proj"], "ranks": [4], "scales": [2.0], "dora": False,
+        "modules": 6,
+        "kinds": ["down_proj", "q_proj"],
+        "ranks": [4],
+        "scales": [2.0],
+        "dora": False,
         "dtypes": ["float32"],
-    }  # fmt: skip
+    }
     assert summary["components"] == {"segment_embedding": True, "attention_bias": True, "adherence_head": 8}
     assert set(summary["component_tensors"]) == set(weights.extras)
     shown = dict(rows(summary))

@@ -39,7 +39,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "saved": ("qwen2", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     "tied-head": ("llama-biased", {"target_modules": ["lm_head"]}),
     "tied-embeddings": ("llama-biased", {"target_modules": ["embed_tokens", "q_proj"]}),
-}  # fmt: skip
+}
 
 
 def _adapter(base: Path, output: Path, dtype: torch.dtype = torch.float32, **options: Any) -> PeftModel:

@@ -28,22 +28,32 @@ gguf = pytest.importorskip("gguf", reason="needs the extra gguf")
 
 IDS = torch.tensor([[(17 * i + 5) % 150 + 6 for i in range(19)]])
 TEXTS = [
-    "the quick brown fox isn't it?", "héllo  wörld 日本語 🙂\n\n\tb ", "a 12345 1 ½", "",
-    " <|im_start|>user\nHi<|im_end|>", "x<think> y</think>",
-]  # fmt: skip
+    "the quick brown fox isn't it?",
+    "héllo  wörld 日本語 🙂\n\n\tb ",
+    "a 12345 1 ½",
+    "",
+    " <|im_start|>user\nHi<|im_end|>",
+    "x<think> y</think>",
+]
 LLAMA3 = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"""
 LLAMA3 += r"|\s+(?!\S)|\s+"
 
 
 def _base(
-    place: Path, architecture: str = "llama", tokenizer: Tokenizer | None = None, dtype: torch.dtype = torch.float32,
+    place: Path,
+    architecture: str = "llama",
+    tokenizer: Tokenizer | None = None,
+    dtype: torch.dtype = torch.float32,
     **options: Any,
-) -> Path:  # fmt: skip
+) -> Path:
     build(architecture, place, dtype=dtype, **{"vocab_size": 384, **options})
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer or tokenizers.byte_level(), unk_token="<unk>", bos_token="<s>", eos_token="</s>",
+        tokenizer_object=tokenizer or tokenizers.byte_level(),
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
         chat_template="{% for m in messages %}{{ m.content }}{% endfor %}",
-    ).save_pretrained(place)  # fmt: skip
+    ).save_pretrained(place)
     return place
 
 
@@ -134,16 +144,24 @@ def _beginning() -> Tokenizer:
     [
         ("gpt-2", tokenizers.byte_level()),
         ("gpt-2", _beginning()),
-        ("llama-bpe", _split(
-            pre_tokenizers.Split(Regex(LLAMA3), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False),
-            ignore_merges=True,
-        )),
-        ("qwen2", _split(
-            pre_tokenizers.Split(Regex(LLAMA3.replace("{1,3}", "")), "isolated"),
-            pre_tokenizers.ByteLevel(False, use_regex=False), composed=True,
-        )),
+        (
+            "llama-bpe",
+            _split(
+                pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
+                pre_tokenizers.ByteLevel(False, use_regex=False),
+                ignore_merges=True,
+            ),
+        ),
+        (
+            "qwen2",
+            _split(
+                pre_tokenizers.Split(Regex(LLAMA3.replace("{1,3}", "")), "isolated"),
+                pre_tokenizers.ByteLevel(False, use_regex=False),
+                composed=True,
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_tokenizer_gives_the_same_ids(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     base = _base(tmp_path / "b", tokenizer=tokenizer)
     written = export_merged(_adapter(base, tmp_path / "a"), base, tmp_path / "gguf", file_format="gguf")
@@ -163,19 +181,29 @@ def test_the_tokenizer_gives_the_same_ids(name: str, tokenizer: Tokenizer, tmp_p
 
 
 def _pieces(
-    *, prefix: bool = True, metaspace: bool = False, split: bool = False, lacking: str = "", forgotten: bool = False,
-    shuffled: bool = False, ignore_merges: bool = False,
-) -> Tokenizer:  # fmt: skip
+    *,
+    prefix: bool = True,
+    metaspace: bool = False,
+    split: bool = False,
+    lacking: str = "",
+    forgotten: bool = False,
+    shuffled: bool = False,
+    ignore_merges: bool = False,
+) -> Tokenizer:
     """A SentencePiece-like BPE with every pair of tokens that makes a token among its merges, or damaged."""
     fields = json.loads(tokenizers.byte_fallback().to_str())
     model = fields["model"]
     # A token with two splits, which the corpus has none of.
     model["vocab"] |= {token: 370 + number for number, token in enumerate(("xy", "yz", "xyz", "do", "fo"))}
     model["merges"] = sorted(
-        ((token[:end], token[end:]) for token in model["vocab"] for end in range(1, len(token))
-         if token[:end] in model["vocab"] and token[end:] in model["vocab"] and not token.startswith("<")),
+        (
+            (token[:end], token[end:])
+            for token in model["vocab"]
+            for end in range(1, len(token))
+            if token[:end] in model["vocab"] and token[end:] in model["vocab"] and not token.startswith("<")
+        ),
         key=lambda pair: model["vocab"]["".join(pair)],
-    )  # fmt: skip
+    )
     if lacking:
         model["vocab"]["other"] = model["vocab"].pop(lacking)
     if forgotten:
@@ -211,9 +239,10 @@ def _sentencepiece_ids(text: str, fields: Any) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("options", "noted"), [({}, False), ({"prefix": False}, False), ({"metaspace": True}, True)],
+    ("options", "noted"),
+    [({}, False), ({"prefix": False}, False), ({"metaspace": True}, True)],
     ids=["before every text", "never", "before the first word"],
-)  # fmt: skip
+)
 def test_scores_cut_text_as_the_merges_of_a_sentencepiece_tokenizer_do(
     options: dict[str, bool], noted: bool, tmp_path: Path
 ) -> None:
@@ -226,9 +255,7 @@ def test_scores_cut_text_as_the_merges_of_a_sentencepiece_tokenizer_do(
     tokens, kinds = fields["tokenizer.ggml.tokens"].contents(), fields["tokenizer.ggml.token_type"].contents()
     named = {token: kinds[tokens.index(token)] for token in ("<unk>", "<s>", "<0x41>", "<think>", "▁the", "[PAD383]")}
     kind = gguf.TokenType
-    assert list(named.values()) == [
-        kind.UNKNOWN, kind.CONTROL, kind.BYTE, kind.USER_DEFINED, kind.NORMAL, kind.UNUSED,
-    ]  # fmt: skip
+    assert list(named.values()) == [kind.UNKNOWN, kind.CONTROL, kind.BYTE, kind.USER_DEFINED, kind.NORMAL, kind.UNUSED]
     spaces = st.sampled_from(
         ["the", " the", " quick", "  ", "brown", "dog", "xyz", "xxyzz", "é", "日", "🙂", "\n", "<"]
     )

@@ -45,11 +45,22 @@ def test_keys_of_pattern_dictionaries_match_as_peft_matches_them(pattern: str, t
 @pytest.mark.parametrize(
     "pattern",
     [
-        "q_proj", "layers.1.mlp.down_proj", "^model.layers.0.norm", "^lm_head$", "self.attn.q.proj", r"layers\.1\..*",
-        r"^model\.layers.1\.norm$", r"self\.attn\.q_proj",
-        r".*\.(?:0|11)\..*(?:q_proj|down_proj)", r"model\.layers\.[0-9]+\.mlp\.\w+", r"\bq_proj", "proj", ".*", "",
+        "q_proj",
+        "layers.1.mlp.down_proj",
+        "^model.layers.0.norm",
+        "^lm_head$",
+        "self.attn.q.proj",
+        r"layers\.1\..*",
+        r"^model\.layers.1\.norm$",
+        r"self\.attn\.q_proj",
+        r".*\.(?:0|11)\..*(?:q_proj|down_proj)",
+        r"model\.layers\.[0-9]+\.mlp\.\w+",
+        r"\bq_proj",
+        "proj",
+        ".*",
+        "",
     ],
-)  # fmt: skip
+)
 def test_patterns_of_real_configurations(pattern: str) -> None:
     budget = Budget()
     found = SuffixPattern(pattern, budget) if pattern else Pattern(pattern, budget)

@@ -25,9 +25,11 @@ from tests.support.adapters import random_components
 
 FIVE = {"adapter_config.json", "adapter_model.safetensors", "ift_config.json", "ift_extras.safetensors", "README.md"}
 OPTIONS: dict[str, Any] = {
-    "r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"], "use_rslora": True,
+    "r": 4,
+    "target_modules": ["q_proj", "v_proj", "down_proj"],
+    "use_rslora": True,
     "rank_pattern": {"v_proj": 2, "layers.1.self_attn.v_proj": 6, "^model.layers.0.mlp.down_proj": 5},
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -95,9 +95,11 @@ def test_each_component_alone_changes_nothing_at_first_and_something_later(name:
         own = tokens.with_instruction(components.instruction_vector(hidden, tokens))
         heads = hidden.view(22, 2, 8)
         return {
-            "embed": components.embed(hidden, own), "gain": components.gain(1, heads, own).reshape(22, 16),
-            "after_layer": components.after_layer(1, hidden, own), "before_head": components.before_head(hidden, own),
-        }  # fmt: skip
+            "embed": components.embed(hidden, own),
+            "gain": components.gain(1, heads, own).reshape(22, 16),
+            "after_layer": components.after_layer(1, hidden, own),
+            "before_head": components.before_head(hidden, own),
+        }
 
     for states in apply(fresh).values():
         assert states.dtype == dtype and torch.equal(states, hidden)
@@ -106,9 +108,13 @@ def test_each_component_alone_changes_nothing_at_first_and_something_later(name:
     statistics = torch.rand(22, 2)
     assert torch.equal(fresh.temperature(hidden, None, statistics), torch.ones(22))
     where = {
-        "segment_embedding": "embed", "instruction_embedding": "embed", "two_stream": "embed", "attention_gain": "gain",
-        "instruction_gate": "after_layer", "reasoning_pathways": "before_head",
-    }  # fmt: skip
+        "segment_embedding": "embed",
+        "instruction_embedding": "embed",
+        "two_stream": "embed",
+        "attention_gain": "gain",
+        "instruction_gate": "after_layer",
+        "reasoning_pathways": "before_head",
+    }
     for place, states in apply(changed).items():
         assert torch.equal(states, hidden) == (place != where.get(name)), place
 

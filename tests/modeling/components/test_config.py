@@ -60,17 +60,31 @@ def test_a_cached_prefix_depends_on_what_changes_keys_and_values(
 
 def test_shapes_are_those_of_the_design() -> None:
     config = ComponentsConfig(
-        segment_embedding=True, instruction_embedding=4, instruction_encoder=8, two_stream=6, attention_bias=True,
-        attention_gain=True, instruction_gate=2, reasoning_pathways=9, temperature_head=5, adherence_head=7,
-    )  # fmt: skip
+        segment_embedding=True,
+        instruction_embedding=4,
+        instruction_encoder=8,
+        two_stream=6,
+        attention_bias=True,
+        attention_gain=True,
+        instruction_gate=2,
+        reasoning_pathways=9,
+        temperature_head=5,
+        adherence_head=7,
+    )
     shapes = {name: tuple(t.shape) for name, t in InstructionComponents(config, SHAPE).state_dict().items()}
     expected = {
-        "segment_embedding.weight": (4, 12), "instruction_embedding.rows": (20, 4),
-        "instruction_embedding.columns": (4, 12), "two_stream.up.weight": (12, 6), "two_stream.down.weight": (6, 20),
-        "attention_bias.heads": (2, 3), "attention_bias.strength_weight": (8,), "attention_gain.weight": (2, 3),
-        "instruction_gate.value": (2, 12, 8), "reasoning_pathways.output.weight": (12, 9),
+        "segment_embedding.weight": (4, 12),
+        "instruction_embedding.rows": (20, 4),
+        "instruction_embedding.columns": (4, 12),
+        "two_stream.up.weight": (12, 6),
+        "two_stream.down.weight": (6, 20),
+        "attention_bias.heads": (2, 3),
+        "attention_bias.strength_weight": (8,),
+        "attention_gain.weight": (2, 3),
+        "instruction_gate.value": (2, 12, 8),
+        "reasoning_pathways.output.weight": (12, 9),
         "temperature_head.output.weight": (1, 5),
-    }  # fmt: skip
+    }
     assert {name: shapes[name] for name in expected} == expected
     assert {name.split(".")[0] for name in shapes} == set(config.names)
 

@@ -21,20 +21,30 @@ from typing import Any
 from ift_training.data.record_error import Problem, RecordError
 
 _SINGLE = {
-    "instruction": "instruction", "question": "instruction", "prompt": "instruction",
-    "context": "context", "input": "context",
-    "output": "output", "response": "output", "answer": "output", "completion": "output",
-    "system": "system", "checks": "checks",
-}  # fmt: skip
-_CONVERSATION = {
-    "messages": "messages", "conversations": "messages", "conversation": "messages", "system": "system",
+    "instruction": "instruction",
+    "question": "instruction",
+    "prompt": "instruction",
+    "context": "context",
+    "input": "context",
+    "output": "output",
+    "response": "output",
+    "answer": "output",
+    "completion": "output",
+    "system": "system",
     "checks": "checks",
-}  # fmt: skip
+}
+_CONVERSATION = {
+    "messages": "messages",
+    "conversations": "messages",
+    "conversation": "messages",
+    "system": "system",
+    "checks": "checks",
+}
 _OWN_SINGLE = ("checks", "context", "instruction", "output", "system")
 _OWN_CONVERSATION = ("checks", "messages", "system")
-_IDENTIFIERS = frozenset({
-    "id", "_id", "idx", "index", "uuid", "conversation_id", "message_id", "prompt_id", "question_id",
-})  # fmt: skip
+_IDENTIFIERS = frozenset(
+    {"id", "_id", "idx", "index", "uuid", "conversation_id", "message_id", "prompt_id", "question_id"}
+)
 """Fields that only number the records."""
 
 
@@ -53,14 +63,16 @@ def named_fields(found: Mapping[str, Any], rename: Mapping[str, str], ignore: Se
             continue
         if target is None:
             raise RecordError(
-                name, f"is not one of {', '.join(own)}; map it with the source's `rename` or name it in its `ignore`",
+                name,
+                f"is not one of {', '.join(own)}; map it with the source's `rename` or name it in its `ignore`",
                 Problem.UNKNOWN_FIELD,
-            )  # fmt: skip
+            )
         if target in fields:
             raise RecordError(
-                name, f"means the same as {origins[target]}; name one of them in the source's `ignore`",
+                name,
+                f"means the same as {origins[target]}; name one of them in the source's `ignore`",
                 Problem.FIELD_TWICE,
-            )  # fmt: skip
+            )
         fields[target], origins[target] = value, name
     return fields
 

@@ -10,9 +10,14 @@ from ift_serve.text.prompt import Message, Part, Role
 from ift_training.data.record_error import Problem, RecordError
 
 _ROLES: dict[str, Role] = {
-    "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
-    "gpt": "assistant", "chatgpt": "assistant",
-}  # fmt: skip
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+}
 """Names of roles in files: OpenAI's, and ShareGPT's."""
 _KEYS = {"role": "role", "from": "role", "content": "content", "value": "content"}
 

@@ -38,9 +38,15 @@ class ExampleDataset:
     """
 
     def __init__(
-        self, pools: Sequence[Pool], encoder: Encoder, tasks: Sequence[str], seed: int, *, training: bool = True,
+        self,
+        pools: Sequence[Pool],
+        encoder: Encoder,
+        tasks: Sequence[str],
+        seed: int,
+        *,
+        training: bool = True,
         violations: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.pools = [pool for pool in pools if len(pool)]
         self.encoder = encoder
         self.tasks = list(tasks)

@@ -150,12 +150,14 @@ class SourceReport:
             found = ", ".join(f"{content} {count}" for content, count in self.markers.most_common(4))
             more = ", ..." if len(self.markers) > 4 else ""
             lines.append(
-                f"{self.name}: {self.typed} with control tokens typed in them ({found}{more}); " + (
-                    "they are parsed: serve the adapter with --parse-special-tokens" if self.parsed else
-                    "they are trained on as plain text, as a server reads them. `parse_special_tokens: true` in the "
-                    "recipe makes control tokens of them, as a server with --parse-special-tokens does"
+                f"{self.name}: {self.typed} with control tokens typed in them ({found}{more}); "
+                + (
+                    "they are parsed: serve the adapter with --parse-special-tokens"
+                    if self.parsed
+                    else "they are trained on as plain text, as a server reads them. `parse_special_tokens: true` in "
+                    "the recipe makes control tokens of them, as a server with --parse-special-tokens does"
                 )
-            )  # fmt: skip
+            )
         if self.unpaired:
             longer = f"; max_length {self.length_to_pair} would give each of them one" if self.length_to_pair else ""
             lines.append(
@@ -172,20 +174,39 @@ class SourceReport:
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``json.dumps``."""
         names = (
-            "name", "origin", "weight", "path", "read", "kept", "validation", "tokens", "target_tokens", "longest",
-            "sampled", "notes", "typed", "judged", "contrasted", "unpaired",
-        )  # fmt: skip
+            "name",
+            "origin",
+            "weight",
+            "path",
+            "read",
+            "kept",
+            "validation",
+            "tokens",
+            "target_tokens",
+            "longest",
+            "sampled",
+            "notes",
+            "typed",
+            "judged",
+            "contrasted",
+            "unpaired",
+        )
         return {
             **{name: getattr(self, name) for name in names},
             "lost": self.lost,
             "markers": dict(self.markers),
             "max_length_for_95_percent": self.max_length_for(_GOOD_SHARE),
             "dropped": [
-                {"problem": kind.problem, "field": kind.field, "count": found.count, "message": found.message,
-                 "places": found.places}
+                {
+                    "problem": kind.problem,
+                    "field": kind.field,
+                    "count": found.count,
+                    "message": found.message,
+                    "places": found.places,
+                }
                 for kind, found in self.dropped.items()
             ],
-        }  # fmt: skip
+        }
 
 
 @dataclass
@@ -242,10 +263,15 @@ class DataReport:
             lost = f"{s.lost} ({percent(s.lost_share)})" if s.lost else "0"
             colour = "" if not s.lost else "yellow" if s.lost_share < _MUCH else "bold red"
             table.add_row(
-                Text(origin, no_wrap=True, overflow="ellipsis"), f"{s.weight:g}",
-                f"{s.read}{'+' if s.sampled else ''}", str(s.kept), str(s.validation),
-                f"{s.tokens:,}", str(s.longest), Text(lost, style=colour),
-            )  # fmt: skip
+                Text(origin, no_wrap=True, overflow="ellipsis"),
+                f"{s.weight:g}",
+                f"{s.read}{'+' if s.sampled else ''}",
+                str(s.kept),
+                str(s.validation),
+                f"{s.tokens:,}",
+                str(s.longest),
+                Text(lost, style=colour),
+            )
             lines += [Text(line) for line in s.notes]
             lines += [Text(line, style=colour) for line in s.reasons()]
             lines += [Text(line, style="yellow") for line in s.advice()]

@@ -44,9 +44,15 @@ class TrainingData:
 
 
 def prepare(
-    sources: Sequence[SourceSettings], validation: ValidationSettings, encoder: Encoder, seed: int, *,
-    violations: bool = False, progress: Progress | None = None, dropped: DroppedRecords | None = None,
-) -> TrainingData:  # fmt: skip
+    sources: Sequence[SourceSettings],
+    validation: ValidationSettings,
+    encoder: Encoder,
+    seed: int,
+    *,
+    violations: bool = False,
+    progress: Progress | None = None,
+    dropped: DroppedRecords | None = None,
+) -> TrainingData:
     """Read every source once, keep what fits, set validation apart. Raises SourceError where nothing is left of one.
 
     ``progress`` is called with the number of records looked at since the last call; ``dropped`` gets every record that

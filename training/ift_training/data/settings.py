@@ -18,10 +18,11 @@ class SourceSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     file: Path | None = Field(
-        default=None, validation_alias=AliasChoices("file", "jsonl"),
+        default=None,
+        validation_alias=AliasChoices("file", "jsonl"),
         description="records: JSON Lines, a JSON list, CSV, Parquet, .gz of these, or a directory of such files; "
         "`jsonl` means the same",
-    )  # fmt: skip
+    )
     procedural: list[str] | None = Field(
         default=None, description="names of families; `constraints` and `all` stand for groups of them"
     )
@@ -90,9 +91,11 @@ class ValidationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     share: float = Field(
-        default=0.1, ge=0, le=0.5,
+        default=0.1,
+        ge=0,
+        le=0.5,
         description="of every file, equal prompts together; procedural sources draw as many of the validation split",
-    )  # fmt: skip
+    )
     sources: list[SourceSettings] = Field(
         default_factory=list, description="instead of a share; procedural ones draw from the validation split"
     )

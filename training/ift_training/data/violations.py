@@ -84,9 +84,16 @@ def _too_long(check: MaxWords, response: str, rng: random.Random) -> str:
 
 
 _BREAKERS: dict[str, Breaker] = {
-    "begin": _no_phrase, "end": _no_phrase, "include": _no_word, "avoid": _with_word, "bullets": _other_form,
-    "json": _other_form, "commas": _other_form, "upper": _small_letters, "max_words": _too_long,
-}  # fmt: skip
+    "begin": _no_phrase,
+    "end": _no_phrase,
+    "include": _no_word,
+    "avoid": _with_word,
+    "bullets": _other_form,
+    "json": _other_form,
+    "commas": _other_form,
+    "upper": _small_letters,
+    "max_words": _too_long,
+}
 
 
 def _other_number(response: str, rng: random.Random) -> str:

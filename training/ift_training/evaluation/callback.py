@@ -25,9 +25,8 @@ class ScoreCallback(TrainerCallback):  # type: ignore[misc]
         self.log: Callable[[dict[str, float]], None] = lambda scores: None
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, Any],
-        **_: Any,
-    ) -> None:  # fmt: skip
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, Any], **_: Any
+    ) -> None:
         """Ask, judge, and write the result where the losses are."""
         scores = score_metrics(self._score())
         metrics.update(scores)
@@ -43,9 +42,13 @@ class EdgesCallback(TrainerCallback):  # type: ignore[misc]
     """Logs what was measured before the training as step 0, and has the last step evaluated, whatever its number."""
 
     def __init__(
-        self, before: dict[str, float], log: Callable[[dict[str, float]], None], recall: Callable[[], None], *,
+        self,
+        before: dict[str, float],
+        log: Callable[[dict[str, float]], None],
+        recall: Callable[[], None],
+        *,
         evaluates: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._before = before
         self._log = log
         self._recall = recall

@@ -90,9 +90,10 @@ class SampleCallback(TrainerCallback):  # type: ignore[misc]
 def _lines(sample: Sample, answer: str, step: int) -> Text:
     text = Text()
     for name, value, style in (
-        (f"step {step}, {sample.task}", sample.request, "dim"), ("before", sample.before, "yellow"),
+        (f"step {step}, {sample.task}", sample.request, "dim"),
+        ("before", sample.before, "yellow"),
         ("now", answer, "green"),
-    ):  # fmt: skip
+    ):
         text.append(f"{name}: ", style="bold").append(f"{_one_line(value)}\n", style=style)
     text.rstrip()
     return text

@@ -59,9 +59,14 @@ def _rows(states: Tensor, rows: int) -> Tensor:
 
 
 def _plain(
-    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, bias: tuple[Tensor, Tensor] | None, scale: float,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor,
+    bias: tuple[Tensor, Tensor] | None,
+    scale: float,
     rows: int,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     width = query.shape[-1]
     if bias is not None:
         added, marks = bias
@@ -78,9 +83,15 @@ def _plain(
 
 
 def _capped(
-    query: Tensor, key: Tensor, value: Tensor, visible: Tensor, bias: tuple[Tensor, Tensor] | None, scale: float,
-    softcap: float, rows: int,
-) -> Tensor:  # fmt: skip
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor,
+    bias: tuple[Tensor, Tensor] | None,
+    scale: float,
+    softcap: float,
+    rows: int,
+) -> Tensor:
     """Soft-capped scores, with the bias after the cap, as :class:`ift_kernels.instruction.InstructionBias` says."""
     group = query.shape[1] // key.shape[1]
     k, v = _rows(key, rows).repeat_interleave(group, 1), _rows(value, rows).repeat_interleave(group, 1)

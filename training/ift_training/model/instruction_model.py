@@ -63,9 +63,9 @@ class InstructionModel(nn.Module):
         """The flat description of a ``[B, L]`` batch."""
         return TokenBatch(input_ids.flatten(), segments.flatten(), sequence.flatten(), sequences)
 
-    def hidden_states(self, input_ids: Tensor, positions: Tensor, sequence: Tensor, tokens: TokenBatch) -> tuple[
-        Tensor, TokenBatch
-    ]:  # fmt: skip
+    def hidden_states(
+        self, input_ids: Tensor, positions: Tensor, sequence: Tensor, tokens: TokenBatch
+    ) -> tuple[Tensor, TokenBatch]:
         """Hidden states ``[T, d]`` before the head, and the tokens with their instruction vectors."""
         adaptation = None if self.components is None else SoloAdaptation(self.components, tokens)
         batch = TrainingBatch(visible_pairs(sequence), adaptation)
@@ -80,17 +80,25 @@ class InstructionModel(nn.Module):
         return self._tail.logits(hidden)
 
     def forward(
-        self, input_ids: Tensor, labels: Tensor, segments: Tensor, sequence: Tensor, positions: Tensor, tasks: Tensor,
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        segments: Tensor,
+        sequence: Tensor,
+        positions: Tensor,
+        tasks: Tensor,
         judged: Tensor,
-    ) -> TrainingOutput:  # fmt: skip
+    ) -> TrainingOutput:
         """input_ids, labels, segments, sequence, positions: ``[B, L]``; tasks, judged: ``[S]``."""
         tokens = self.tokens(input_ids, segments, sequence, tasks.shape[0])
         hidden, tokens = self.hidden_states(input_ids, positions, sequence, tokens)
         places = targets_of(labels)
         sums = next_token_sums(
-            self.logits(hidden[places]), labels.flatten()[places + 1], tasks[tokens.sequence[places]],
+            self.logits(hidden[places]),
+            labels.flatten()[places + 1],
+            tasks[tokens.sequence[places]],
             self.balance.get_buffer("weights").shape[0],
-        )  # fmt: skip
+        )
         instruction = representation = None
         components = self.components
         if components is not None and components.adherence_head is not None:

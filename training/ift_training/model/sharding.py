@@ -33,8 +33,9 @@ def into(target: Tensor, full: Tensor) -> Tensor:
     Every process holds the full tensor, so nothing is sent.
     """
     if isinstance(target, DTensor):
-        source = distribute_tensor(full.to(target.device, target.dtype), target.device_mesh, target.placements,
-                                   src_data_rank=None)  # fmt: skip
+        source = distribute_tensor(
+            full.to(target.device, target.dtype), target.device_mesh, target.placements, src_data_rank=None
+        )
         target.copy_(source)
     else:
         target.copy_(full)

@@ -18,12 +18,20 @@ def build_model(recipe: Recipe, vocabulary: int, end_id: int, begin_id: int, pad
     torch.manual_seed(recipe.seed)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocabulary, hidden_size=recipe.hidden, intermediate_size=recipe.intermediate,
-            num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads,
-            max_position_embeddings=recipe.context, tie_word_embeddings=True, rms_norm_eps=1e-5,
-            eos_token_id=end_id, bos_token_id=begin_id, pad_token_id=pad_id,
+            vocab_size=vocabulary,
+            hidden_size=recipe.hidden,
+            intermediate_size=recipe.intermediate,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.kv_heads,
+            max_position_embeddings=recipe.context,
+            tie_word_embeddings=True,
+            rms_norm_eps=1e-5,
+            eos_token_id=end_id,
+            bos_token_id=begin_id,
+            pad_token_id=pad_id,
         )
-    )  # fmt: skip
+    )
 
 
 def _optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:

@@ -38,9 +38,13 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int, context: int) -> PreT
     )
     tokenizer.train_from_iterator(texts, trainer)
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BEGIN, eos_token=END,
-        additional_special_tokens=[USER, ASSISTANT, SYSTEM], model_max_length=context,
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BEGIN,
+        eos_token=END,
+        additional_special_tokens=[USER, ASSISTANT, SYSTEM],
+        model_max_length=context,
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped

@@ -31,9 +31,11 @@ def model_card(recipe: Recipe, report: TrainingReport, answers: Sequence[Judged]
     """Markdown: scores, data, how it was trained, some answers, how to use it."""
     on = recipe.trainer.components.names
     head = _HEAD.format(
-        base=recipe.base, name=recipe.name, kind="lora" if recipe.trainer.lora.rank else "components",
+        base=recipe.base,
+        name=recipe.name,
+        kind="lora" if recipe.trainer.lora.rank else "components",
         components=f", with {', '.join(name.replace('_', ' ') for name in on)}" if on else "",
-    )  # fmt: skip
+    )
     parts = [head, _scores(report), _answers(answers), _data(report), _training(recipe, report), _use(recipe)]
     return "\n".join(part for part in parts if part)
 
@@ -83,8 +85,9 @@ def _data(report: TrainingReport) -> str:
     return (
         f"## Data\n\n{report.data.examples} examples an epoch, {report.data.validation} for validation.\n\n"
         "| source | origin | weight | kept | validation | dropped |\n| --- | --- | --- | --- | --- | --- |\n"
-        + "\n".join(rows) + "\n"
-    )  # fmt: skip
+        + "\n".join(rows)
+        + "\n"
+    )
 
 
 def _training(recipe: Recipe, report: TrainingReport) -> str:

@@ -11,8 +11,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NOT_CURVES = {
-    "epoch", "step", "total_flos", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss",
-}  # fmt: skip
+    "epoch",
+    "step",
+    "total_flos",
+    "train_runtime",
+    "train_samples_per_second",
+    "train_steps_per_second",
+    "train_loss",
+}
 
 _SCORES = "share of answers that pass"
 _DASHES = ("-", "--", "-.", ":")
@@ -74,10 +80,14 @@ def _draw_panel(panel: Any, group: str, curves: Curves, written: int | None) -> 
     for number, (name, points) in enumerate(curves.items()):
         # Lines that come close to one another are told apart by dash, marker and width, the first ones the widest.
         panel.plot(
-            *zip(*points, strict=True), label=name, linestyle=_DASHES[number % len(_DASHES)],
-            marker=_MARKERS[number % len(_MARKERS)] if len(points) < 20 else "", markersize=max(3, 7 - number),
-            fillstyle="none", linewidth=max(1.0, 2.5 - number / 2),
-        )  # fmt: skip
+            *zip(*points, strict=True),
+            label=name,
+            linestyle=_DASHES[number % len(_DASHES)],
+            marker=_MARKERS[number % len(_MARKERS)] if len(points) < 20 else "",
+            markersize=max(3, 7 - number),
+            fillstyle="none",
+            linewidth=max(1.0, 2.5 - number / 2),
+        )
     if written is not None:
         label = f"written: step {written}"
         panel.axvline(written, color="black", linewidth=0.8, linestyle=(0, (1, 3)), label=label)

@@ -109,8 +109,10 @@ def _components(config: Any, settings: ComponentsConfig) -> int:
     from ift_serve.modeling.components.instruction_components import InstructionComponents
 
     shape = BaseShape(
-        hidden_size=config.hidden_size, layers=config.num_hidden_layers, heads=config.num_attention_heads,
+        hidden_size=config.hidden_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
         vocabulary_size=config.vocab_size,
-    )  # fmt: skip
+    )
     with torch.device("meta"):
         return sum(p.numel() for p in InstructionComponents(settings, shape).parameters())

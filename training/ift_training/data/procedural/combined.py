@@ -34,8 +34,10 @@ class Combined(Family):
             form = rng.choice((Bullets, Json, Upper))()
             items = output.split(", ")
             output = {
-                "bullets": "\n".join(f"- {item}" for item in items), "json": json.dumps(items), "upper": output.upper()
-            }[form.type]  # fmt: skip
+                "bullets": "\n".join(f"- {item}" for item in items),
+                "json": json.dumps(items),
+                "upper": output.upper(),
+            }[form.type]
             chosen.append(form)
         if not chosen or (chosen[0].type == "upper" and rng.random() < 0.3):
             frame = random_frame(rng)
@@ -48,6 +50,11 @@ class Combined(Family):
         key = f"{self.name}|{plain.key}|{json.dumps([c.model_dump() for c in chosen], sort_keys=True)}"
         content = Content.model_validate({"forms": chosen, "reference": plain.output, "plain": plain.checks[0]})
         return dataclasses.replace(
-            plain, family=self.name, kind=self.kind, instruction=instruction, output=output, key=key,
+            plain,
+            family=self.name,
+            kind=self.kind,
+            instruction=instruction,
+            output=output,
+            key=key,
             checks=(*chosen, content),
-        )  # fmt: skip
+        )

@@ -54,9 +54,12 @@ class ListShape(Family):
             output = ", ".join(words).upper()
         sentences = " ".join(wording(c, rng) for c in asked)
         return self.make(
-            f"Name {_COUNTS[count]} {PLURALS[group]}. {sentences}", output, (group, count, form, *words[:1]),
-            *asked, ListItems(category=group, count=count, joiners=()),
-        )  # fmt: skip
+            f"Name {_COUNTS[count]} {PLURALS[group]}. {sentences}",
+            output,
+            (group, count, form, *words[:1]),
+            *asked,
+            ListItems(category=group, count=count, joiners=()),
+        )
 
 
 class WordsInAndOut(Family):

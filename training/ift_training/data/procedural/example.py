@@ -51,6 +51,5 @@ class Family(ABC):
     def make(self, instruction: str, output: str, key: object, *checks: Check, context: str = "") -> Example:
         """An example of this family; ``key`` is prefixed by the family's name. Without checks, one answer is right."""
         return Example(
-            self.name, self.kind, instruction, context, output, f"{self.name}|{key}",
-            checks or (Exact(answer=output),),
-        )  # fmt: skip
+            self.name, self.kind, instruction, context, output, f"{self.name}|{key}", checks or (Exact(answer=output),)
+        )

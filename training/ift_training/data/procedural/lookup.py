@@ -20,10 +20,13 @@ class Extract(Family):
         details = [
             {"city": c, "profession": p, "age": str(a), "food": f}
             for c, p, a, f in zip(
-                rng.sample(CITIES, 2), rng.sample(PROFESSIONS, 2), rng.sample(range(18, 80), 2), rng.sample(FOODS, 2),
+                rng.sample(CITIES, 2),
+                rng.sample(PROFESSIONS, 2),
+                rng.sample(range(18, 80), 2),
+                rng.sample(FOODS, 2),
                 strict=True,
             )
-        ]  # fmt: skip
+        ]
         asked = rng.choice(("city", "profession", "age", "food"))
         sentences = []
         for person, detail in zip(people, details, strict=True):

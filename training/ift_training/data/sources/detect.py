@@ -30,21 +30,26 @@ _SIGNATURES: dict[bytes, str] = {
 }  # fmt: skip
 """What files that hold no records begin with; a longer beginning stands before one that it begins with."""
 _ADVICE = {
-    "a PDF document": "extract its text first", "a GGUF model": "name it as the base model's file, not as data",
-    "an old Office document": "save the sheet as CSV (UTF-8)", "an Excel workbook": "save the sheet as CSV (UTF-8)",
+    "a PDF document": "extract its text first",
+    "a GGUF model": "name it as the base model's file, not as data",
+    "an old Office document": "save the sheet as CSV (UTF-8)",
+    "an Excel workbook": "save the sheet as CSV (UTF-8)",
     **dict.fromkeys(
         ("an Arrow file", "an Arrow stream"),
         "write it as Parquet: Dataset.to_parquet or pyarrow.parquet.write_table",
     ),
-    "an ORC file": "write it as Parquet", "an SQLite database": "export the table as CSV",
-    "a Zstandard archive": "unpack it: zstd -d", "a bzip2 archive": "unpack it: bunzip2",
+    "an ORC file": "write it as Parquet",
+    "an SQLite database": "export the table as CSV",
+    "a Zstandard archive": "unpack it: zstd -d",
+    "a bzip2 archive": "unpack it: bunzip2",
     "an xz archive": "unpack it: unxz",
     **dict.fromkeys(("a 7-Zip archive", "a RAR archive", "a tar archive"), "unpack it"),
     "a zip archive": "unpack it, and name the file or the directory inside",
     "a damaged zip archive": "get it again, and unpack it",
     "a pointer of Git LFS, not the file itself": "run: git lfs pull",
-    "text in UTF-32": "save it as UTF-8", _UTF16: "save it as UTF-8: iconv -f UTF-16 -t UTF-8",
-}  # fmt: skip
+    "text in UTF-32": "save it as UTF-8",
+    _UTF16: "save it as UTF-8: iconv -f UTF-16 -t UTF-8",
+}
 """What to do about them; about all others, :data:`_READ`."""
 _ZIPPED: tuple[tuple[Callable[[str], bool], str], ...] = (
     (lambda name: name.startswith("xl/"), "an Excel workbook"),

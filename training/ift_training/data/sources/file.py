@@ -23,8 +23,11 @@ from ift_training.data.sources.parquet import ParquetReader
 from ift_training.data.sources.spool import Spool
 
 _READERS: dict[str, type[JsonLinesReader | JsonArrayReader | CsvReader | ParquetReader]] = {
-    "json lines": JsonLinesReader, "json array": JsonArrayReader, "csv": CsvReader, "parquet": ParquetReader,
-}  # fmt: skip
+    "json lines": JsonLinesReader,
+    "json array": JsonArrayReader,
+    "csv": CsvReader,
+    "parquet": ParquetReader,
+}
 _NAMED = 5
 """Files of a directory that a note names."""
 
