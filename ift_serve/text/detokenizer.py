@@ -51,7 +51,7 @@ class PieceStream:
     def push(self, token_ids: Iterable[int]) -> list[Piece]:
         """The pieces that have become known, in order."""
         if self._decoder.kind is DecoderKind.BYTES:
-            return [piece for token_id in token_ids for piece in self._push_bytes(token_id)]
+            return [piece for i in token_ids for piece in self._push_raw(i, self._decoder.raw(i))]
         pieces: list[Piece] = []
         for token_id in token_ids:
             if self._decoder.kind is DecoderKind.WHOLE or self._decoder.is_byte(token_id):
@@ -61,8 +61,14 @@ class PieceStream:
                 pieces.append(self._token_piece(token_id))
         return pieces
 
+    def push_part(self, token_id: int, data: bytes) -> list[Piece]:
+        """As ``push`` of a token of which only some bytes belong to the text."""
+        if self._decoder.kind is DecoderKind.BYTES:
+            return self._push_raw(token_id, data)
+        return [*self._end_run(), Piece(token_id, data.decode(errors="replace"), data)]
+
     def flush(self) -> list[Piece]:
-        """The pieces that are left at the end."""
+        """The pieces that are left at the end, or where a text ends and another begins."""
         if self._decoder.kind is DecoderKind.BYTES:
             rest, last = self._utf8.decode(b"", final=True), self._incomplete
             self._incomplete = None
@@ -83,7 +89,8 @@ class PieceStream:
         state = self._utf8.getstate()
         known: Piece | None = None if state[0] else self._decoder.alone.get(token_id)
         if known is None:
-            known = self._byte_piece(token_id)
+            raw = self._decoder.raw(token_id)
+            known = Piece(token_id, self._utf8.decode(raw), raw)
             self._utf8.setstate(state)
             if not state[0]:
                 self._decoder.alone[token_id] = known
@@ -100,17 +107,13 @@ class PieceStream:
             known[token_id] = self._added(self._window, self._shown, token_id)
         return known[token_id]
 
-    def _push_bytes(self, token_id: int) -> list[Piece]:
+    def _push_raw(self, token_id: int, raw: bytes) -> list[Piece]:
         known = [] if self._incomplete is None else [self._incomplete]
-        piece, self._incomplete = self._byte_piece(token_id), None
+        piece, self._incomplete = Piece(token_id, self._utf8.decode(raw), raw), None
         if self._utf8.getstate()[0]:
             self._incomplete = piece
             return known
         return [*known, piece]
-
-    def _byte_piece(self, token_id: int) -> Piece:
-        raw = self._decoder.raw(token_id)
-        return Piece(token_id, self._utf8.decode(raw), raw)
 
     def _added(self, context: list[int], shown: str, token_id: int) -> str:
         return self._decoder.decode([*context, token_id])[len(shown) :]

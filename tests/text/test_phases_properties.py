@@ -1,0 +1,163 @@
+"""What holds of the phase machine for any tokens, however they come."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ift_serve.text.decoding import TokenDecoder
+from ift_serve.text.phases import Channel, ChannelPiece, ChannelRouter, Phase, PhaseState, ThoughtStart
+from tests.support.phases import BLANK, CLOSE, OPEN, TYPED, begin, builder, merging, texts, unary, write
+
+FRAGMENTS = [
+    "<reason>", "</reason>", "<reason", "</rea", "<", ">", "/", "<<", "\n\n", " ", ".", "reason", "q.</reason>\n\n",
+    "日", "well", "<b>",
+]  # fmt: skip
+TEXTS = st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join)
+BUDGETS = st.none() | st.integers(0, 12)
+CUTS = st.lists(st.integers(1, 5), max_size=60)
+
+
+def spelled_out(text: str, phase: Phase) -> dict[Channel, str]:
+    """The channels of a text, by the rule for typed markers: a thought closes at its marker, any other marker counts
+    only where its phase has nothing but white space."""
+    shown, own, place = {Channel.REASONING: "", Channel.ANSWER: ""}, "", 0
+    while place < len(text):
+        is_thought = phase is Phase.THOUGHT
+        if text.startswith(TYPED.closing, place) and (is_thought or not own.strip()):
+            place += len(TYPED.closing)
+            # A marker that closes nothing leaves the answer as blank as it was.
+            phase, own = Phase.ANSWER, ""
+        elif text.startswith(TYPED.opening, place) and not own.strip():
+            place += len(TYPED.opening)
+            phase, own = Phase.THOUGHT, ""
+        else:
+            own += text[place]
+            shown[Channel.REASONING if is_thought else Channel.ANSWER] += text[place]
+            place += 1
+    return shown
+
+
+@st.composite
+def tokenised(draw: st.DrawFn, texts: st.SearchStrategy[str] = TEXTS) -> tuple[str, list[int]]:
+    """A text, and one of all the ways in which the vocabulary can write it."""
+    text = draw(texts)
+    by_bytes = builder(merging())
+    by_bytes.settings(pair=TYPED)
+    assert by_bytes._bytes is not None
+    vocabulary = by_bytes._bytes.by_id
+    rest, ids = text.encode(), []
+    while rest:
+        fitting = sorted(index for index, data in vocabulary.items() if data and rest.startswith(data))
+        ids.append(draw(st.sampled_from(fitting)))
+        rest = rest[len(vocabulary[ids[-1]]) :]
+    return text, ids
+
+
+@settings(max_examples=300, deadline=None)
+@given(written=tokenised(), start=st.sampled_from([ThoughtStart.FREE, ThoughtStart.IMPLICIT]))
+def test_channels_depend_on_the_text_and_not_on_its_tokens(written: tuple[str, list[int]], start: ThoughtStart) -> None:
+    text, ids = written
+    state = PhaseState.begin(builder(merging()).settings(pair=TYPED, start=start))
+    assert unary(state, merging(), ids) == spelled_out(text, state.phase)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    ids=st.lists(st.integers(0, 279), max_size=60) | tokenised().map(lambda pair: pair[1]), cuts=CUTS, budget=BUDGETS
+)
+def test_a_stream_is_the_whole_answer_channel_by_channel(ids: list[int], cuts: list[int], budget: int | None) -> None:
+    state = PhaseState.begin(builder(merging()).settings(pair=TYPED, budget=budget))
+    router, pieces, place = ChannelRouter(state.copy(), TokenDecoder(merging())), list[ChannelPiece](), 0
+    for cut in [*cuts, 10**6]:
+        pieces += router.push(ids[place : place + cut])
+        place += cut
+    pieces += router.flush()
+    assert texts(pieces) == unary(state, merging(), ids)
+    assert b"".join(piece.raw for piece in pieces) == b"".join(TokenDecoder(merging()).raw(i) for i in ids)
+    assert all(a.position <= b.position for a, b in pairwise(pieces))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    ids=st.lists(st.integers(0, 279), max_size=40) | tokenised().map(lambda pair: pair[1]),
+    budget=BUDGETS,
+    place=st.integers(0, 40),
+)
+def test_a_copy_equals_a_replay_and_leaves_the_original_alone(ids: list[int], budget: int | None, place: int) -> None:
+    def at(count: int) -> PhaseState:
+        state = PhaseState.begin(builder(merging()).settings(pair=TYPED, budget=budget))
+        state.observe_all(ids[:count])
+        return state
+
+    original = at(place)
+    fork = original.copy()
+    rest = [fork.observe(i) for i in ids[place:]]
+    assert fork == at(len(ids))
+    assert original == at(place)
+    assert [original.observe(i) for i in ids[place:]] == rest
+
+
+@settings(max_examples=200, deadline=None)
+@given(ids=st.lists(st.integers(0, 279), max_size=40) | tokenised().map(lambda pair: pair[1]), budget=BUDGETS)
+def test_every_token_counts_once(ids: list[int], budget: int | None) -> None:
+    state = PhaseState.begin(builder(merging()).settings(pair=TYPED, budget=budget))
+    parts = [*state.observe_all(ids), *state.finish()]
+    assert [part.position for part in parts if part.counts] == list(range(len(ids)))
+    assert state.reasoning_tokens + state.answer_tokens + state.marker_tokens == len(ids)
+    counted = [part for part in parts if part.counts]
+    assert sum(part.channel is Channel.REASONING for part in counted) == state.reasoning_tokens
+    assert sum(part.channel is Channel.ANSWER for part in counted) == state.answer_tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(prompt=tokenised(), rest=tokenised())
+def test_a_resumed_thought_goes_on_as_if_it_had_not_been_cut(
+    prompt: tuple[str, list[int]], rest: tuple[str, list[int]]
+) -> None:
+    before, after = "<reason>so" + prompt[0].replace("</reason>", ""), rest[0]
+    ids = [*merging().encode("<reason>so").ids, *merging().encode(prompt[0].replace("</reason>", "")).ids]
+    resumed = PhaseState.begin(builder(merging()).settings(pair=TYPED), ids)
+    whole = spelled_out(before + after, Phase.ANSWER)
+    shown = unary(resumed, merging(), rest[1])
+    thought = before[len("<reason>") :]
+    if whole[Channel.REASONING].startswith(thought):
+        assert shown == {**whole, Channel.REASONING: whole[Channel.REASONING][len(thought) :]}
+    else:
+        # The prompt ended in the beginning of a marker that the generated text completes.
+        assert thought.startswith(whole[Channel.REASONING]) and shown == {**whole, Channel.REASONING: ""}
+
+
+def _by_ids(ids: list[int], phase: Phase) -> list[Channel]:
+    """Channels of tokens where each marker is one control token."""
+    channels, blank = [], True
+    for token in ids:
+        is_thought = phase is Phase.THOUGHT
+        if token == CLOSE or (token == OPEN and (blank or not is_thought)):
+            channels.append(Channel.MARKER)
+            turned = Phase.THOUGHT if token == OPEN else Phase.ANSWER
+            blank = blank if turned is phase and token == CLOSE else True
+            phase = turned
+        else:
+            channels.append(Channel.REASONING if is_thought else Channel.ANSWER)
+            blank = blank and token == BLANK
+    return channels
+
+
+@given(ids=st.lists(st.sampled_from([OPEN, CLOSE, BLANK, 100, 101]), max_size=40), opened=st.booleans(), budget=BUDGETS)
+def test_control_tokens_part_the_channels(ids: list[int], opened: bool, budget: int | None) -> None:
+    written = write(begin([OPEN] if opened else [], budget=budget), ids)
+    expected = _by_ids(written.token_ids, Phase.THOUGHT if opened else Phase.ANSWER)
+    assert [part.channel for part in written.routed] == expected
+
+
+@given(ids=st.lists(st.sampled_from([OPEN, CLOSE, BLANK, 100, 101]), max_size=30), budget=BUDGETS)
+def test_both_sides_come_to_the_same(ids: list[int], budget: int | None) -> None:
+    """The engine forces; whoever reads its tokens knows nothing but them."""
+    engine = begin([OPEN], budget=budget)
+    written = write(engine, ids)
+    front = begin([OPEN], budget=budget)
+    routed = [*front.observe_all(written.token_ids), *front.finish()]
+    assert routed == written.routed and front == engine
