@@ -9,7 +9,6 @@ from itertools import count
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from ift_serve.text.decoding import TokenDecoder
 from ift_serve.text.encoder import TextEncoder
 from ift_serve.text.phases import (
     Channel,
@@ -23,6 +22,7 @@ from ift_serve.text.phases import (
     Routed,
     ThoughtMarkers,
 )
+from ift_serve.text.token_texts import TokenDecoder
 
 OPEN, CLOSE, BLANK, END = 1, 2, 3, 0
 """Control tokens of the models that are only numbers; every other number is a word."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
-from ift_serve.text.decoding import TokenDecoder
 from ift_serve.text.phases import (
     KNOWN_MARKERS,
     Channel,
@@ -17,6 +16,7 @@ from ift_serve.text.phases import (
     ThoughtMarkers,
 )
 from ift_serve.text.phases.matcher import PatternMatcher
+from ift_serve.text.token_texts import TokenDecoder
 from tests.support.phases import TYPED, builder, merging, unary, write
 from tests.support.tiny_tokenizers import byte_level, tokenizer_of
 

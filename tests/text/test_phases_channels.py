@@ -11,7 +11,6 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from ift_serve.text import StopMatcher
-from ift_serve.text.decoding import TokenDecoder
 from ift_serve.text.message import Message, Part, Segment
 from ift_serve.text.phases import (
     Channel,
@@ -26,6 +25,7 @@ from ift_serve.text.phases import (
     ThoughtStart,
 )
 from ift_serve.text.prompt import PromptRenderer
+from ift_serve.text.token_texts import TokenDecoder
 from tests.support.phases import (
     CLOSE,
     IDS,

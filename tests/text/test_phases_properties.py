@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ift_serve.text.decoding import TokenDecoder
 from ift_serve.text.phases import Channel, ChannelPiece, ChannelRouter, Phase, PhaseState, ThoughtStart
+from ift_serve.text.token_texts import TokenDecoder
 from tests.support.phases import BLANK, CLOSE, OPEN, TYPED, begin, builder, merging, texts, unary, write
 
 FRAGMENTS = [

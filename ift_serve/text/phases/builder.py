@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ift_serve.text.decoding import TokenDecoder
 from ift_serve.text.encoder import TextEncoder
 from ift_serve.text.message import PromptError
 from ift_serve.text.phases.settings import PhaseError, PhaseSettings, ThoughtStart
 from ift_serve.text.phases.thought_markers import ThoughtMarker, ThoughtMarkers
 from ift_serve.text.phases.vocabulary import TokenBytes
 from ift_serve.text.prompt import PromptRenderer
+from ift_serve.text.token_texts import TokenDecoder
 
 _LONGEST_MARKER = 64
 _LONGEST_MESSAGE = 4096

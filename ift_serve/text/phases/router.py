@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ift_serve.text.decoding import TokenDecoder
 from ift_serve.text.detokenizer import Piece, PieceStream
 from ift_serve.text.phases.settings import Channel
 from ift_serve.text.phases.state import PhaseState, Routed
+from ift_serve.text.token_texts import TokenDecoder
 
 
 @dataclass(frozen=True, slots=True)

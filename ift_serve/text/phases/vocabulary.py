@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ift_serve.text.bounds import byte_characters
-from ift_serve.text.decoding import DecoderKind, TokenDecoder
+from ift_serve.text.token_texts import DecoderKind, TokenDecoder
 
 
 class TokenBytes:
