@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ift_serve.engine.protocol.reasoning import Reasoning, RequestLimits
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 
 
@@ -43,6 +44,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """Continue ``token_ids``. ``segment_ids`` holds one byte per prompt token (empty: all template).
 
     ``end_ids``: tokens that end an answer by tokenizer and chat template, beside those that the model names.
+    ``strategy``: the registered name of what drives it, "sample" leaves each candidate to itself; ``reasoning``: its
+    settings. ``stop``: strings that end an
+    answer, for strategies whose sequences the front does not see. ``limits``: what it may take.
     With ``whole`` little is sent before the request is done, and in large messages: a caller who waits for the whole
     answer should not cost the front a wake-up a token.
     """
@@ -53,6 +57,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     sampling: SamplingParams = SamplingParams()
     end_ids: list[int] = []
     strategy: str = "sample"
+    reasoning: Reasoning | None = None
+    stop: list[str] = []
+    limits: RequestLimits = RequestLimits()
     whole: bool = False
     priority: int = 0
     client: str = ""
@@ -69,7 +76,10 @@ class StopCandidate(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class TokenStatistics(msgspec.Struct, frozen=True, array_like=True):
-    """What every sampled token carries, from the raw logits at temperature 1 (natural logarithms)."""
+    """What every sampled token carries, from the raw logits at temperature 1 (natural logarithms).
+
+    A ``forced`` token was not drawn: it has no statistics, and zeros stand for them.
+    """
 
     log_prob: float
     p1: float
@@ -77,6 +87,30 @@ class TokenStatistics(msgspec.Struct, frozen=True, array_like=True):
     entropy: float
     mean_top20_log_prob: float
     temperature: float
+    forced: bool = False
+
+
+class BranchSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of the sequences that a strategy compared: its answer (empty: none was found), why it ended, its tokens.
+
+    ``confidence``: what the strategy ranks by; ``votes``: the weight it gave its answer.
+    """
+
+    answer: str
+    confidence: float = 0.0
+    votes: float = 0.0
+    tokens: int = 0
+    ended: FinishReason | None = None
+    chosen: bool = False
+
+
+class Conclusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a strategy decided and on what grounds. ``mode``: what ``auto`` chose, or the strategy's own name."""
+
+    mode: str
+    answer: str = ""
+    confidence: float = 0.0
+    branches: list[BranchSummary] = []
 
 
 class CandidateOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="tokens"):
@@ -90,3 +124,4 @@ class CandidateOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     finish_reason: FinishReason | None = None
     request_finished: bool = False
     usage: RequestUsage | None = None
+    conclusion: Conclusion | None = None

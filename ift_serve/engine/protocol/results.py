@@ -43,7 +43,8 @@ class RequestFailed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counts in tokens, times in seconds since arrival. Sent with a request's first and last outputs.
 
-    ``adapter`` is the version that answers, ``name@version``; empty for the base model.
+    ``adapter`` is the version that answers, ``name@version``; empty for the base model. ``drawn_tokens`` and
+    ``forced_tokens`` are of all sequences, those that nobody was sent included; ``sequences``: how many there were.
     """
 
     prompt_tokens: int
@@ -52,3 +53,6 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     first_token_seconds: float = 0.0
     preemptions: int = 0
     adapter: str = ""
+    drawn_tokens: int = 0
+    forced_tokens: int = 0
+    sequences: int = 0
