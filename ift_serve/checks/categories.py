@@ -5,35 +5,33 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
+from ift_serve.checks.words import listed
+
 Category = Literal["animal", "food", "tool", "colour", "city", "profession"]
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
 CATEGORIES: dict[Category, tuple[str, ...]] = {
-    "animal": _words(
+    "animal": listed(
         """cat dog horse cow sheep goat pig lion tiger bear wolf fox deer rabbit mouse rat bird eagle owl duck goose
         swan crow parrot snake frog turtle fish shark whale dolphin seal crab bee ant spider camel zebra monkey
         elephant"""
     ),
-    "food": _words(
+    "food": listed(
         """apple pear plum peach cherry grape lemon orange banana melon mango bread cheese butter rice pasta soup salad
         carrot potato onion tomato bean pea corn cabbage garlic honey sugar salt pepper cake pie cookie egg milk tea
         coffee juice nut"""
     ),
-    "tool": _words(
+    "tool": listed(
         """hammer saw drill knife spoon fork pen pencil brush broom shovel rake axe rope ladder needle scissors wrench
         bucket key lamp clock compass ruler"""
     ),
-    "colour": _words("red blue green yellow black white brown pink purple grey gold silver orange violet"),
-    "city": _words(
+    "colour": listed("red blue green yellow black white brown pink purple grey gold silver orange violet"),
+    "city": listed(
         """Paris London Rome Berlin Madrid Vienna Oslo Dublin Athens Lisbon Prague Warsaw Cairo Lagos Nairobi Tokyo
         Seoul Delhi Mumbai Lima Quito Boston Denver Austin Toronto Sydney Perth Geneva Milan Naples Porto Riga Tunis
         Dakar Havana Bogota Helsinki Krakow Munich Zurich"""
     ),
-    "profession": _words(
+    "profession": listed(
         """baker doctor teacher farmer painter singer pilot nurse lawyer writer driver dancer judge tailor sailor miner
         plumber waiter butcher gardener engineer chemist librarian soldier"""
     ),

@@ -10,13 +10,14 @@ from ift_serve.checks.answers import Exact, LastNumber, Steps, YesNo
 from ift_serve.checks.check import Check
 from ift_serve.checks.content import Content
 from ift_serve.checks.forms import Bullets, Commas, Json, JsonItems
+from ift_serve.checks.ifeval import IFEval
 from ift_serve.checks.listing import ListItems, NamesOne
 from ift_serve.checks.phrases import Avoid, Begin, End, Include, MaxWords, MinSentences, MinWords, Upper
 from ift_serve.checks.verdict import PASSED, Verdict
 
 _TYPES: tuple[type[Check], ...] = (
     Begin, End, Include, Avoid, Bullets, Json, Commas, Upper, MaxWords, MinWords, MinSentences, Exact, LastNumber,
-    Steps, YesNo, JsonItems, ListItems, NamesOne, Content,
+    Steps, YesNo, JsonItems, ListItems, NamesOne, Content, IFEval,
 )  # fmt: skip
 CHECKS: dict[str, type[Check]] = {kind.model_fields["type"].default: kind for kind in _TYPES}
 """The class of each type of check."""
@@ -73,8 +74,10 @@ def _explained(error: ValidationError, name: str, where: str) -> str:
             return f"{field}: is not part of a check of type {name!r}"
         case "int_type" | "greater_than_equal":
             return f"{field}: give a number above 0"
-        case "string_type" | "value_error":
+        case "string_type":
             return f"{field}: give a string"
+        case "value_error":
+            return f"{field}: {found['msg'].removeprefix('Value error, ')}"
         case "missing":
             # What a missing field should be is what pydantic says of a wrong one.
             return f"{field}: give {_wanted(CHECKS[name], str(found['loc'][-1]))}"

@@ -23,6 +23,11 @@ def _fold_letter(letter: str) -> str:
     return letter
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """Words that are written down with spaces between them."""
+    return tuple(text.split())
+
+
 def fold(text: str) -> str:
     """The text without its case. Each character stays one, so offsets stay what they are."""
     if text.isascii():

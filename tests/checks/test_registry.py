@@ -35,6 +35,9 @@ EVERY: list[dict[str, Any]] = [
     {
         "type": "content", "forms": [{"type": "json"}], "reference": "a, b", "plain": {"type": "exact", "answer": "a"},
     },
+    {
+        "type": "ifeval", "instruction_id": "punctuation:no_comma", "kwargs": {}, "column": "repaired", "loose": True,
+    },
 ]  # fmt: skip
 
 
