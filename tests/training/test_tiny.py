@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ift_serve.checks import judge_all
 from ift_serve.embedded import model_path
-from ift_training.data.procedural import families
+from ift_serve.text.phases import PhaseBuilder, PhaseState, ThoughtStart
+from ift_serve.text.prompt import PromptRenderer
+from ift_training.data.procedural import draw, families
 from ift_training.pretrain.batches import batches
 from ift_training.pretrain.card import factual_mean
+from ift_training.pretrain.corpus import Turn, conversations, pieces
 from ift_training.pretrain.evaluate import score_families, transformers_answers
 from ift_training.pretrain.optimise import rate
 from ift_training.pretrain.recipe import FAMILY_WEIGHTS, Recipe
+from ift_training.pretrain.tokenizer import END_THINK, THINK
 from ift_training.tiny import make_tokenizer, save, train
 
 SMALL = Recipe(
@@ -65,6 +72,95 @@ def test_batches_weigh_answers_fully_and_stay_in_bounds() -> None:
         ids, weights = next(stream)
         assert ids.shape == weights.shape and ids.numel() <= SMALL.batch_tokens
         assert (weights == 1.0).any(dim=1).all()
+
+
+def test_markers_of_thoughts_are_tokens_that_are_not_special() -> None:
+    tokenizer = make_tokenizer(SMALL)
+    assert len(tokenizer) == SMALL.vocabulary
+    ids = tokenizer(f"a{THINK}b{END_THINK}c", add_special_tokens=False)["input_ids"]
+    assert [tokenizer.decode([i]) for i in ids] == ["a", THINK, "b", END_THINK, "c"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == f"a{THINK}b{END_THINK}c"
+
+
+def test_the_template_writes_what_the_corpus_teaches() -> None:
+    tokenizer, seen = make_tokenizer(SMALL), 0
+    for system, turns in itertools.islice(conversations(3, thought_share=0.5), 300):
+        messages = [{"role": "system", "content": system}] if system else []
+        for turn in turns:
+            messages.append({"role": "user", "content": turn.prompt})
+            messages.append({"role": "assistant", "content": turn.answer, "reasoning_content": turn.thought})
+        written = tokenizer.apply_chat_template(messages, tokenize=False)
+        assert written == "".join(text for text, _ in pieces(system, turns))
+        seen += bool(turns[-1].thought)
+    assert seen > 10
+
+
+def test_a_thought_is_asked_for_by_the_prompt_and_written_by_the_model() -> None:
+    parts = pieces("", [Turn("1 + 2 =", "3", "1 + 2 = 3.")])
+    assert parts[1:] == [("<|user|>1 + 2 =<|end|><|assistant|><think>", False), ("1 + 2 = 3.</think>3<|end|>", True)]
+
+
+def test_thoughts_of_earlier_turns_are_left_out() -> None:
+    tokenizer = make_tokenizer(SMALL)
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "reasoning_content": "t"},
+        {"role": "user", "content": "c"},
+    ]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=True)
+    assert text == "<|bos|><|user|>a<|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|><think>"
+
+
+def test_without_thoughts_the_corpus_is_as_it_was() -> None:
+    plain = [turns for _, turns in itertools.islice(conversations(5), 200)]
+    mixed = [turns for _, turns in itertools.islice(conversations(5, thought_share=0.5), 200)]
+    assert not any(turn.thought for turns in plain for turn in turns)
+    assert [t[-1].prompt for t in plain] == [t[-1].prompt for t in mixed] and plain != mixed
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "word_problem"])
+def test_steps_are_right_and_lead_to_the_answer(name: str) -> None:
+    rng = random.Random(2)
+    for _ in range(200):
+        example = draw(families()[name], "train", rng)
+        steps = [part.split(" = ") for part in example.thought.removesuffix(".").split(". ")]
+        assert len(steps) >= 2
+        for left, right in steps:
+            a, sign, b = left.split()
+            assert int(a) + (int(b) if sign == "+" else -int(b)) == int(right)
+        assert steps[-1][1] in example.conclusion
+        assert judge_all(example.checks, example.conclusion) and judge_all(example.checks, example.output)
+
+
+def test_the_server_finds_the_markers_and_closes_a_thought_by_them() -> None:
+    renderer = PromptRenderer(make_tokenizer(SMALL))
+    phases = PhaseBuilder.of(renderer)
+    prompt = renderer.instruction("1 + 2 =")
+    state = PhaseState.begin(phases.settings(budget=2, start=ThoughtStart.FORCED), prompt.token_ids, prompt.segment_ids)
+    assert renderer.tokenizer.decode(state.expected) == THINK
+    state.observe_all(state.expected)
+    state.observe_all(renderer.tokenizer("1 +", add_special_tokens=False)["input_ids"])
+    assert renderer.tokenizer.decode(state.expected) == END_THINK
+
+
+class _Scripted(torch.nn.Module):
+    """A model that writes the same tokens whatever it is asked; a row that is too short is padded."""
+
+    def __init__(self, written: list[list[int]], pad: int) -> None:
+        super().__init__()
+        width = max(map(len, written))
+        self.register_buffer("written", torch.tensor([row + [pad] * (width - len(row)) for row in written]))
+
+    def generate(self, input_ids: torch.Tensor, **options: object) -> torch.Tensor:
+        return torch.cat([input_ids, self.written], dim=1)  # type: ignore[list-item]
+
+
+def test_what_is_scored_behind_a_thought_is_the_answer_alone() -> None:
+    tokenizer = make_tokenizer(SMALL)
+    written = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("1.</think>3<|end|>", "1. 2. 3")]
+    model = _Scripted(written, tokenizer.pad_token_id)
+    assert transformers_answers(model, tokenizer, thinking=True)(["a", "b"]) == ["3", ""]
+    assert transformers_answers(model, tokenizer)(["a", "b"]) == ["1.</think>3", "1. 2. 3"]
 
 
 def test_rate_warms_up_and_decays() -> None:

@@ -22,7 +22,7 @@ from ift_training.pretrain.tokenizer import build_tokenizer
 
 def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     """The tokenizer of the recipe, trained on its corpus."""
-    sample = itertools.islice(conversations(recipe.seed), recipe.tokenizer_examples)
+    sample = itertools.islice(conversations(recipe.seed, recipe.thought_share), recipe.tokenizer_examples)
     texts = (text for item in sample for text, _ in pieces(*item))
     return build_tokenizer(texts, recipe.vocabulary, recipe.context)
 

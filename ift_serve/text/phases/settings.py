@@ -66,10 +66,10 @@ class PhaseSettings:
     """The phases of one request. Immutable; shared by all its sequences.
 
     ``budget``: thought tokens of one turn, over all its thoughts; None: any number. ``total_budget``: thought tokens of
-    all turns in the sequence, those in its prompt too. ``minimum``: thought tokens before a thought may be closed.
-    ``closing``: ids that close a thought by force, with a closing marker in them (empty: the marker alone).
-    ``markers_anywhere``: whether a marker counts in the middle of an answer, or is text there; None: it counts if no
-    typed text can be mistaken for it.
+    all turns in the sequence, those in its prompt too, as far as its segments tell turns apart. ``minimum``: thought
+    tokens before a thought may be closed. ``closing``: ids that close a thought by force, with a closing marker in
+    them (empty: the marker alone). ``markers_anywhere``: whether a marker counts in the middle of an answer, or is
+    text there; None: it counts if no typed text can be mistaken for it.
 
     Raises PhaseError.
     """

@@ -155,7 +155,7 @@ class PhaseState:
 
     @property
     def stops_are_dormant(self) -> bool:
-        """Whether stop strings are not to be looked for."""
+        """Whether the request's stop strings and stop tokens mean nothing now; ends of the model still do."""
         return self.phase is Phase.THOUGHT
 
     @property

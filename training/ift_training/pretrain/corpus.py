@@ -1,15 +1,23 @@
-"""The stream of training conversations: procedural examples, some chained, some with a system message."""
+"""The stream of training conversations: procedural examples, some chained, some with a system message or a thought."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from ift_training.data.procedural import draw, families
 from ift_training.pretrain.recipe import FAMILY_WEIGHTS
-from ift_training.pretrain.tokenizer import ASSISTANT, BEGIN, END, SYSTEM, USER
+from ift_training.pretrain.tokenizer import ASSISTANT, BEGIN, END, END_THINK, SYSTEM, THINK, USER
 
-Turn = tuple[str, str]
+
+class Turn(NamedTuple):
+    """A message and what the model is to write: an answer, behind a thought if there is one."""
+
+    prompt: str
+    answer: str
+    thought: str = ""
+
 
 _SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
@@ -37,9 +45,12 @@ _SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def conversations(seed: int) -> Iterator[tuple[str, list[Turn]]]:
-    """Endless conversations as (system message or "", turns of prompt and answer), of the train split only."""
-    rng = random.Random(seed)
+def conversations(seed: int, thought_share: float = 0.0) -> Iterator[tuple[str, list[Turn]]]:
+    """Endless conversations as (system message or "", turns), of the train split only.
+
+    ``thought_share``: of the last turns whose steps are known, how many are answered behind a thought.
+    """
+    rng, thoughts = random.Random(seed), random.Random(f"{seed}|thoughts")
     table = families()
     names = list(FAMILY_WEIGHTS)
     weights = [FAMILY_WEIGHTS[name] for name in names]
@@ -48,18 +59,25 @@ def conversations(seed: int) -> Iterator[tuple[str, list[Turn]]]:
         for _ in range(2 if rng.random() < 0.08 else 1):
             if rng.random() < 0.015:
                 questions, answer = rng.choice(_SMALL_TALK)
-                turns.append((rng.choice(questions), answer))
+                turns.append(Turn(rng.choice(questions), answer))
+                reasoned = None
             else:
                 example = draw(table[rng.choices(names, weights)[0]], "train", rng)
-                turns.append((example.prompt, example.output))
+                turns.append(Turn(example.prompt, example.output))
+                reasoned = Turn(example.prompt, example.conclusion, example.thought) if example.thought else None
+        if reasoned is not None and thoughts.random() < thought_share:
+            turns[-1] = reasoned
         system = rng.choice(_SYSTEM_MESSAGES) if rng.random() < 0.06 else ""
         yield system, turns
 
 
 def pieces(system: str, turns: list[Turn]) -> list[tuple[str, bool]]:
-    """The conversation as the chat template writes it, in parts: (text, whether the model is to learn to write it)."""
+    """The conversation as the chat template writes it, in parts: (text, whether the model is to learn to write it).
+
+    That a thought begins is the prompt's to say, so the model answers directly unless it is asked to think.
+    """
     parts = [(BEGIN + (f"{SYSTEM}{system}{END}" if system else ""), False)]
-    for prompt, answer in turns:
-        parts.append((f"{USER}{prompt}{END}{ASSISTANT}", False))
-        parts.append((f"{answer}{END}", True))
+    for prompt, answer, thought in turns:
+        parts.append((f"{USER}{prompt}{END}{ASSISTANT}{THINK if thought else ''}", False))
+        parts.append((f"{thought}{END_THINK}{answer}{END}" if thought else f"{answer}{END}", True))
     return parts

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from ift_serve.checks import judge_all, pass_rates
 from ift_training.data.procedural import Example, draw, families
 from ift_training.data.procedural.splits import Split
+from ift_training.pretrain.tokenizer import END_THINK
 
 Answer = Callable[[list[str]], list[str]]
 
@@ -22,13 +23,18 @@ def held_out(name: str, count: int, seed: int, split: Split = "test") -> list[Ex
     return [draw(families()[name], split, rng) for _ in range(count)]
 
 
-def transformers_answers(model: nn.Module, tokenizer: PreTrainedTokenizerFast) -> Answer:
-    """Answer prompts greedily with ``transformers.generate``, in one padded batch."""
+def transformers_answers(model: nn.Module, tokenizer: PreTrainedTokenizerFast, *, thinking: bool = False) -> Answer:
+    """Answer prompts greedily with ``transformers.generate``, in one padded batch.
+
+    ``thinking``: behind a thought, which is no part of the answer; where it does not end there is no answer.
+    """
 
     def answer(prompts: list[str]) -> list[str]:
         tokenizer.padding_side = "left"
         texts = [
-            tokenizer.apply_chat_template([{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True)
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+            )
             for p in prompts
         ]
         batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
@@ -37,7 +43,8 @@ def transformers_answers(model: nn.Module, tokenizer: PreTrainedTokenizerFast) -
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=96, do_sample=False
             )
         new = output[:, batch["input_ids"].shape[1] :]
-        return [str(text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        answers = [str(text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return [text.partition(END_THINK)[2] for text in answers] if thinking else answers
 
     return answer
 

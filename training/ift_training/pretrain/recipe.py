@@ -20,7 +20,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 1
-    vocabulary: int = Field(default=3072, ge=300, description="tokens, 256 bytes and 6 special ones included")
+    vocabulary: int = Field(
+        default=3072, ge=300, description="tokens, 256 bytes, 6 special ones and 2 markers included"
+    )
     tokenizer_examples: int = Field(default=40_000, ge=100)
     hidden: int = 192
     layers: int = 7
@@ -36,4 +38,7 @@ class Recipe(BaseModel):
     final_rate: float = Field(default=0.02, description="share of the peak at the end")
     weight_decay: float = 0.05
     prompt_weight: float = Field(default=0.1, ge=0, description="loss weight of prompt tokens; answers have 1")
+    thought_share: float = Field(
+        default=0.3, ge=0, le=1, description="of the answers whose steps are known, with thought"
+    )
     evaluated: int = Field(default=100, ge=1, description="test examples a family")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ift_serve.checks import Check
@@ -20,6 +20,7 @@ class Example:
 
     ``key`` names the combination asked for: two examples with one key ask the same thing in other words, and
     splits are made over keys. ``checks`` judge any answer by what was asked, whether or not it resembles the reference.
+    ``thought``: steps that lead to the answer, empty where none are known; ``conclusion`` is the answer behind them.
     """
 
     family: str
@@ -29,11 +30,17 @@ class Example:
     output: str
     key: str
     checks: tuple[Check, ...]
+    thought: str = ""
+    conclusion: str = ""
 
     @property
     def prompt(self) -> str:
         """Instruction and context as one user message."""
         return f"{self.instruction}\n\n{self.context}" if self.context else self.instruction
+
+    def reasoned(self, thought: str, conclusion: str = "") -> Example:
+        """The example with the steps to its answer, which is the same behind them unless a ``conclusion`` is given."""
+        return replace(self, thought=thought, conclusion=conclusion or self.output)
 
 
 class Family(ABC):

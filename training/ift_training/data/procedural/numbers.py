@@ -19,12 +19,14 @@ class Arithmetic(Family):
         """Numbers below 50."""
         a, b = rng.randint(0, 49), rng.randint(0, 49)
         if rng.random() < 0.5:
-            sign, result = "+", a + b
+            sign, result, steps = "+", a + b, _sum_by_digits(a, b)
         else:
             a, b = max(a, b), min(a, b)
+            middle = a - b // 10 * 10
             sign, result = "-", a - b
+            steps = f"{a} - {b // 10 * 10} = {middle}. {middle} - {b % 10} = {a - b}."
         instruction = rng.choice((f"What is {a} {sign} {b}?", f"Calculate {a} {sign} {b}.", f"{a} {sign} {b} ="))
-        return self.make(instruction, str(result), (a, sign, b))
+        return self.make(instruction, str(result), (a, sign, b)).reasoned(steps)
 
 
 class ArithmeticSteps(Family):
@@ -35,9 +37,8 @@ class ArithmeticSteps(Family):
     def generate(self, rng: random.Random) -> Example:
         """Two-digit numbers, tens and ones added apart."""
         a, b = rng.randint(10, 99), rng.randint(10, 99)
-        tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
-        steps = f"{a // 10 * 10} + {b // 10 * 10} = {tens}. {a % 10} + {b % 10} = {ones}. {tens} + {ones} = {a + b}."
         instruction = rng.choice((f"Add {a} and {b} step by step.", f"What is {a} + {b}? Show your steps."))
+        steps = _sum_by_digits(a, b)
         return self.make(instruction, f"{steps} The answer is {a + b}.", (a, b), Steps(), LastNumber(value=a + b))
 
 
@@ -60,8 +61,9 @@ class WordProblem(Family):
             )
         )
         instruction = f"{story} How many {food}s does {who} have now?"
-        answer = f"{start} + {gain} = {middle}. {middle} - {loss} = {end}. The answer is {end}."
-        return self.make(instruction, answer, (start, gain, loss, food), LastNumber(value=end))
+        steps, conclusion = f"{start} + {gain} = {middle}. {middle} - {loss} = {end}.", f"The answer is {end}."
+        example = self.make(instruction, f"{steps} {conclusion}", (start, gain, loss, food), LastNumber(value=end))
+        return example.reasoned(steps, conclusion)
 
 
 class Compare(Family):
@@ -109,3 +111,9 @@ class YesNo(Family):
         return self.make(
             f"Is {n} {parity}? Give a reason.", answer, (n, parity), YesNoCheck(yes=parity == actual, reason=(actual,))
         )
+
+
+def _sum_by_digits(a: int, b: int) -> str:
+    """Tens and ones of two numbers below 100, added apart."""
+    tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
+    return f"{a // 10 * 10} + {b // 10 * 10} = {tens}. {a % 10} + {b % 10} = {ones}. {tens} + {ones} = {a + b}."
