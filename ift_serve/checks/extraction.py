@@ -1,4 +1,4 @@
-"""The answer inside a response: its last number, what stands in a box, what it says that the answer is."""
+"""The answer inside a response: its last number, option or line, what stands in a box, what it says the answer is."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ class Answer:
 def last_number(response: str) -> Answer | None:
     """The last whole or decimal number, written with digits and a point."""
     last = _last(_NUMBER, response)
+    return Answer(last.group(), last.span()) if last is not None else None
+
+
+def last_written_number(response: str) -> Answer | None:
+    """The last number as people write it: with a sign, a dollar, commas between thousands, a point."""
+    last = _last(_WRITTEN, response)
     return Answer(last.group(), last.span()) if last is not None else None
 
 
@@ -67,11 +73,38 @@ def final_answer(response: str) -> Answer | None:
 
     None where there is neither; nothing of a response without an answer is taken for one.
     """
-    found = boxed(response) or stated(response)
-    if found is not None:
-        return found
-    last = _last(_WRITTEN, response)
-    return Answer(last.group(), last.span()) if last is not None else None
+    return boxed(response) or stated(response) or last_written_number(response)
+
+
+def last_line(response: str) -> Answer | None:
+    """The last line that is not blank, without the space around it."""
+    text = response.rstrip()
+    begin = text.rfind("\n") + 1
+    line = text[begin:].lstrip()
+    return Answer(line, (len(text) - len(line), len(text))) if line else None
+
+
+def last_mention(response: str, phrase: str) -> Answer | None:
+    """The last place where a phrase stands letter for letter and is not a part of a longer word or number."""
+    end = len(response)
+    while phrase and (begin := response.rfind(phrase, 0, end)) >= 0:
+        if not _goes_on(response, begin, begin + len(phrase)):
+            return Answer(phrase, (begin, begin + len(phrase)))
+        end = begin + len(phrase) - 1
+    return None
+
+
+def _goes_on(text: str, begin: int, end: int) -> bool:
+    """Whether the word or number that begins or ends a part of a text goes on outside it."""
+    before, after = text[max(0, begin - 2) : begin], text[end : end + 2]
+    if text[begin].isalnum() and before and (before[-1].isalnum() or _is_fraction(before[::-1], text[begin])):
+        return True
+    return text[end - 1].isalnum() and bool(after) and (after[0].isalnum() or _is_fraction(after, text[end - 1]))
+
+
+def _is_fraction(outside: str, inside: str) -> bool:
+    """Whether a point or comma parts digits of one number."""
+    return inside.isdigit() and len(outside) == 2 and outside[0] in ".," and outside[1].isdigit()
 
 
 def choice(response: str, letters: str = "ABCD") -> Answer | None:
