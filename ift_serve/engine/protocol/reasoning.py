@@ -19,13 +19,17 @@ class AnswerKind(StrEnum):
 
 
 class AnswerSpan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an answer is found. ``pattern``: RE2 syntax, its first group or the whole match is the answer.
+    """How an answer is found.
 
-    ``prompt``: for ``CONTINUATION``, what is appended so that the model states its answer.
+    ``pattern``: RE2 syntax, the first group of its last match, or all of the match, is the answer. ``options``: the
+    letters that are options. ``prompt``: for ``CONTINUATION``, what is appended so that the model states its answer,
+    in at most ``continuation_tokens``.
     """
 
     kind: AnswerKind = AnswerKind.NUMBER
     pattern: str = ""
+    options: str = "ABCDE"
+    continuation_tokens: int = 32
     prompt: str = "So the answer is"
 
 
