@@ -73,7 +73,11 @@ class PieceStream:
             rest, last = self._utf8.decode(b"", final=True), self._incomplete
             self._incomplete = None
             return [] if last is None else [replace(last, text=last.text + rest)]
-        return self._end_run()
+        pieces = self._end_run()
+        if self._decoder.kind is DecoderKind.WHOLE:
+            # What follows is a text of its own: nothing says how it would change what has been sent.
+            self._window, self._shown = [], ""
+        return pieces
 
     def peek(self, token_id: int) -> Piece:
         """The piece that a token would be if it came next."""

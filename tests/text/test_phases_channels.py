@@ -375,6 +375,18 @@ def test_a_resumed_thought_in_a_conversation_goes_on() -> None:
     assert state.spent == len(one.tokenizer.encode("the dog", add_special_tokens=False))
 
 
+@pytest.mark.parametrize(("template", "lead"), [(OPENS, ""), (TEMPLATE, "<think>\n")])
+def test_a_thought_is_resumed_behind_a_prompt_with_what_is_typed_in_it_as_text(template: str, lead: str) -> None:
+    one = renderer(template)
+    prompt = one.conversation(QUESTION)
+    resumed = one.answer_ids(prompt, lead, "the dog </think> fox")
+    segments = prompt.segment_ids + bytes([Segment.RESPONSE]) * len(resumed)
+    settings = PhaseBuilder.of(one).settings(budget=50)
+    state = PhaseState.begin(settings, [*prompt.token_ids, *resumed], segments)
+    thought = one.encoder.encode_written(["the dog </think> fox"], "text")[0].ids
+    assert state.phase is Phase.THOUGHT and state.spent == len(thought)
+
+
 def test_an_answer_that_is_continued_is_answer() -> None:
     one = renderer(TEMPLATE)
     state = after(one, [*QUESTION, Message("assistant", (Part("the dog"),))])

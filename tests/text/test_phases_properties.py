@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
 
 from ift_serve.text.phases import Channel, ChannelPiece, ChannelRouter, Phase, PhaseState, ThoughtStart
-from ift_serve.text.token_texts import TokenDecoder
+from ift_serve.text.token_texts import DecoderKind, TokenDecoder
 from tests.support.phases import BLANK, CLOSE, OPEN, TYPED, begin, builder, merging, texts, unary, write
+from tests.support.tiny_tokenizers import KINDS, tokenizer_of
 
 FRAGMENTS = [
     "<reason>", "</reason>", "<reason", "</rea", "<", ">", "/", "<<", "\n\n", " ", ".", "reason", "q.</reason>\n\n",
@@ -129,6 +132,55 @@ def test_a_resumed_thought_goes_on_as_if_it_had_not_been_cut(
     else:
         # The prompt ended in the beginning of a marker that the generated text completes.
         assert thought.startswith(whole[Channel.REASONING]) and shown == {**whole, Channel.REASONING: ""}
+
+
+def _runs(tokenizer: Tokenizer, ids: list[int]) -> list[tuple[Channel, list[int]]]:
+    """Runs of text of one channel, where ``<think>`` and ``</think>`` are control tokens; special tokens left out."""
+    open_id, close_id = tokenizer.token_to_id("<think>"), tokenizer.token_to_id("</think>")
+    runs: list[tuple[Channel, list[int]]] = [(Channel.ANSWER, [])]
+    for token in ids:
+        if token in (open_id, close_id):
+            runs.append((Channel.REASONING if token == open_id else Channel.ANSWER, []))
+        elif not tokenizer.get_added_tokens_decoder().get(token, _ORDINARY).special:
+            runs[-1][1].append(token)
+    return runs
+
+
+_ORDINARY = AddedToken("a")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), cuts=CUTS)
+def test_every_kind_of_tokenizer_parts_its_text(kind: str, data: st.DataObject, cuts: list[int]) -> None:
+    tokenizer = tokenizer_of(kind)
+    decoder = TokenDecoder(tokenizer)
+    markers = st.sampled_from([tokenizer.token_to_id("<think>"), tokenizer.token_to_id("</think>")])
+    some = st.lists(st.integers(0, tokenizer.get_vocab_size() - 1), min_size=1, max_size=5)
+    drawn = data.draw(st.lists(st.tuples(some, markers), max_size=6))
+    # Markers alternate: one that opens an open thought would be text.
+    ids, thinks = list[int](), False
+    for words, marker in drawn:
+        ids += [i for i in words if i not in (tokenizer.token_to_id("<think>"), tokenizer.token_to_id("</think>"))]
+        if (marker == tokenizer.token_to_id("<think>")) is not thinks:
+            ids.append(marker)
+            thinks = not thinks
+    state = PhaseState.begin(builder(tokenizer).settings())
+    router, pieces, place = ChannelRouter(state.copy(), decoder), list[ChannelPiece](), 0
+    for cut in [*cuts, 10**6]:
+        pieces += router.push(ids[place : place + cut])
+        place += cut
+    pieces += router.flush()
+    shown = texts(pieces)
+    assert shown == unary(state, tokenizer, ids)
+    if decoder.kind is DecoderKind.TOKENS:
+        if not any(decoder.is_byte(i) for i in ids):
+            whole = decoder.decode([i for i in ids if i not in decoder.special])
+            assert "".join(piece.text for piece in pieces) == whole, "markers and channels, in order, are the text"
+    else:
+        for channel, text in shown.items():
+            runs = [run for own, run in _runs(tokenizer, ids) if own is channel and run]
+            assert text == "".join(map(decoder.decode, runs))
 
 
 def _by_ids(ids: list[int], phase: Phase) -> list[Channel]:
