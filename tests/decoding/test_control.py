@@ -10,7 +10,7 @@ import pytest
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.core.control import FORCED
 from ift_serve.engine.core.step import SampledToken
-from ift_serve.engine.core.strategy import Branch, Control
+from ift_serve.engine.core.strategy import Branch, Control, LimitError, Strategy
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from tests.support.engine_driver import Answer, Driver, generate, make_core, solo
@@ -26,10 +26,12 @@ def strategy(
 ) -> Callable[[GenerateRequest], Any]:
     """A factory of strategies that do just that."""
 
-    class Doing:
+    class Doing(Strategy):
         width = traits.get("width", 1)
         streams = traits.get("streams", True)
         records = traits.get("records", True)
+        alternatives = traits.get("alternatives", 0)
+        extra_tokens = traits.get("extra_tokens", 0)
 
         def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:
             if on_token is not None:
@@ -44,7 +46,7 @@ def strategy(
 
 def run(factory: Callable[[GenerateRequest], Any], blocks: int = 64, rows: int = 8, **options: Any) -> Answer:
     driver = Driver(make_core(PagedOracle(blocks), {"doing": factory}, max_sequences=rows))
-    driver.add(generate("a", PROMPT, strategy="doing", **options))
+    driver.add(generate("a", PROMPT, strategy="doing", **({"candidates": 8} | options)))
     return driver.run()["a"]
 
 
@@ -130,13 +132,31 @@ def test_an_end_can_be_taken_back() -> None:
     assert len(answer.tokens[0]) > place + 2
 
 
-def test_forcing_ends_at_the_length_limit() -> None:
+def test_tokens_are_forced_whole_or_not_at_all() -> None:
+    """A marker that is cut in two would be none."""
+    refused: list[str] = []
+
+    def force_much(control: Control, branch: Branch, token: SampledToken, _: object) -> None:
+        if branch.generated_count == 1:
+            assert control.room(branch) == 7
+            control.force(branch, [50] * 4)
+            return
+        with pytest.raises(LimitError) as error:
+            control.force(branch, [50] * 3)
+        refused.append(error.value.limit)
+
+    answer = run(strategy(force_much), max_new_tokens=8)
+    assert answer.tokens[0][1:5] == [50] * 4 and 50 not in answer.tokens[0][5:]
+    assert refused[0] == "length" and answer.reasons == {0: FinishReason.LENGTH}
+
+
+def test_a_limit_that_a_strategy_runs_into_concludes_its_request() -> None:
     def force_much(control: Control, branch: Branch, token: SampledToken, _: object) -> None:
         control.force(branch, [50] * 20)
 
     answer = run(strategy(force_much), max_new_tokens=8)
-    assert answer.tokens[0] == [greedy(PROMPT, 1)[0], *[50] * 7]
-    assert answer.reasons == {0: FinishReason.LENGTH}
+    assert answer.tokens[0] == greedy(PROMPT, 1)
+    assert answer.reasons == {0: FinishReason.LENGTH} and answer.failure is None
 
 
 def test_a_stopped_sequence_says_what_it_had() -> None:
@@ -241,7 +261,7 @@ def test_parked_forks_give_up_their_blocks_when_the_first_in_line_needs_them() -
                 control.stop(branch)
 
     driver = Driver(make_core(PagedOracle(4), {"doing": strategy(fork_twice)}, max_sequences=1))
-    driver.add(generate("a", PROMPT[:4], strategy="doing", max_new_tokens=12))
+    driver.add(generate("a", PROMPT[:4], strategy="doing", max_new_tokens=12, candidates=3))
     answer = driver.run()["a"]
     first = greedy(PROMPT[:4], 12)
     assert answer.tokens[0] == first[:11]
@@ -263,7 +283,7 @@ def test_forking_a_sibling_that_this_step_computes_spoils_no_cached_block(count:
 
     strategies = {**STRATEGIES, "doing": strategy(fork_sibling, width=2)}
     driver = Driver(make_core(PagedOracle(64), strategies, max_sequences=2))
-    driver.add(generate("a", PROMPT, strategy="doing", temperature=1.0, max_new_tokens=16))
+    driver.add(generate("a", PROMPT, strategy="doing", temperature=1.0, max_new_tokens=16, candidates=3))
     answer = driver.run()["a"]
     alone = solo(generate("b", PROMPT, temperature=1.0, candidates=2, max_new_tokens=16)).tokens
     assert answer.tokens[0] == alone[0]

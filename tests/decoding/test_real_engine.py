@@ -60,7 +60,7 @@ def test_company_cache_and_preemption_change_no_answer(model: Path) -> None:
     requests = make_requests()
     driver.add(*requests)
     answers = driver.run()
-    load = crowded.load()
+    load = crowded.stats()
     assert load.preemptions > 0 and load.cached_tokens > 0
     for request in requests:
         reference.add(request)

@@ -8,7 +8,7 @@ import pytest
 
 from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.core.step import SampledToken
-from ift_serve.engine.core.strategy import Branch, Control
+from ift_serve.engine.core.strategy import Branch, Control, Strategy
 from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
 from ift_serve.engine.protocol.results import FailureKind, FinishReason, RequestFailed
 from ift_serve.engine.protocol.score import ScoreRequest
@@ -245,7 +245,7 @@ def test_an_engine_that_keeps_failing_gives_up() -> None:
         fail("third")
 
 
-class Clumsy:
+class Clumsy(Strategy):
     """Fails on its third token."""
 
     width = 2

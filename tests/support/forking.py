@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ift_serve.engine.core.step import SampledToken
-from ift_serve.engine.core.strategy import Branch, Control
+from ift_serve.engine.core.strategy import Branch, Control, Strategy
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.results import FinishReason
 
 
-class Tree:
+class Tree(Strategy):
     """The first sequence forks, forces and reheats itself; when all have ended the longest is revealed."""
 
     width = 1

@@ -86,15 +86,21 @@ class BlockTables:
         sequence.may_share_tail = False
 
     def share(self, parent: Sequence, child: Sequence) -> None:
-        """Give ``child``, which has none, the blocks of what is computed of ``parent``."""
-        used = -(-parent.computed // self._block_size)
+        """Give ``child``, which has none, the blocks of what is computed of ``parent`` and need not be computed again.
+
+        What it must compute again is what its next draw or score follows from: ``first_required`` and on.
+        """
+        computed = min(parent.computed, child.first_required)
+        used = -(-computed // self._block_size)
         child.table += parent.table[:used]
         for block in child.table:
             self.blocks.share(block)
-        child.computed = parent.computed
-        child.published = parent.published
+        full = computed // self._block_size
+        child.computed = computed
+        child.published = min(parent.published, full)
+        del child.digests[full:]
         child.capacity = used * self._block_size
-        if parent.computed % self._block_size:
+        if computed % self._block_size:
             parent.may_share_tail = child.may_share_tail = True
 
     def advance(self, sequence: Sequence, computed: int) -> None:

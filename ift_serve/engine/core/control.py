@@ -9,13 +9,14 @@ import msgspec
 from ift_serve.engine.core.request import Generation
 from ift_serve.engine.core.sequence import Sequence
 from ift_serve.engine.core.step import SampledToken
-from ift_serve.engine.core.strategy import HIDDEN, Branch
-from ift_serve.engine.protocol.generate import SamplingParams, TokenStatistics
+from ift_serve.engine.core.strategy import HIDDEN, Branch, LimitError
+from ift_serve.engine.protocol.generate import Conclusion, SamplingParams, TokenStatistics
+from ift_serve.engine.protocol.reasoning import RequestLimits
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.scheduling.scheduler import Scheduler
 
-FORCED = TokenStatistics(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-"""Statistics of a forced token: no drawn token has p1 = 0."""
+FORCED = TokenStatistics(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, True)
+"""Statistics of a forced token."""
 
 
 class RequestControl:
@@ -30,27 +31,59 @@ class RequestControl:
         return self._request.sampling
 
     @property
+    def limits(self) -> RequestLimits:
+        return self._request.limits
+
+    @property
     def live(self) -> list[Branch]:
         return list(self._request.live)
+
+    def room(self, branch: Branch) -> int:
+        return self._request.length_limit - len(cast(Sequence, branch).tokens)
 
     def fork(self, branch: Branch, *, candidate: int = HIDDEN, replace_last: int | None = None) -> Branch:
         parent = cast(Sequence, branch)
         request = self._request
-        if request.done:
-            raise ValueError("fork: the request has ended")
+        self._require_open("fork")
         if parent.generated_count and not request.strategy.records:
             raise ValueError("fork: only a strategy that records may fork after the first token")
+        if replace_last is not None and not parent.generated_count:
+            raise ValueError("fork: no generated token to replace")
+        self._require_candidate("fork", candidate)
+        if len(parent.tokens) >= request.length_limit:
+            raise LimitError("length", f"a fork of {len(parent.tokens)} tokens has no room for another one")
+        self._require_sequence()
         child = request.branch(parent, self._scheduler.next_number())
         child.candidate = candidate
         if replace_last is not None:
-            if not child.generated_count:
-                raise ValueError("fork: no generated token to replace")
             child.tokens[-1] = replace_last
             self._replace_record(child, replace_last)
         if candidate != HIDDEN:
             request.unsent.append(child)
         self._scheduler.fork(parent, child)
         return child
+
+    def _require_open(self, what: str) -> None:
+        if self._request.concluded:
+            raise ValueError(f"{what}: the request ends")
+
+    def _require_candidate(self, what: str, candidate: int) -> None:
+        request = self._request
+        if candidate == HIDDEN:
+            return
+        if not 0 <= candidate < request.sampling.candidates:
+            raise ValueError(f"{what}: candidate {candidate} of a request for {request.sampling.candidates}")
+        if candidate in request.candidates:
+            raise ValueError(f"{what}: candidate {candidate} is another sequence's")
+        request.candidates.add(candidate)
+
+    def _require_sequence(self) -> None:
+        request, limits = self._request, self._request.limits
+        if len(request.live) >= limits.sequences:
+            raise LimitError("sequences", f"the request may have {limits.sequences} sequences at once")
+        if request.forks >= limits.forks:
+            raise LimitError("forks", f"the request may fork {limits.forks} times")
+        request.forks += 1
 
     def _replace_record(self, child: Sequence, token_id: int) -> None:
         """The last token's statistics, with the log-probability of the token that took its place if known."""
@@ -65,19 +98,46 @@ class RequestControl:
     def force(self, branch: Branch, token_ids: list[int], *, replace_last: bool = False) -> None:
         sequence = cast(Sequence, branch)
         request = self._request
+        self._require_open("force")
         if sequence.ended is not None:
             raise ValueError("force: the sequence has ended")
         if not token_ids:
             raise ValueError("force: no tokens given")
-        if replace_last and sequence.pending:
-            raise ValueError("force: a sibling's last token cannot be replaced while the step that uses it ends")
+        if replace_last and sequence in request.drawn:
+            raise ValueError("force: a token that a sibling has drawn after cannot be replaced")
+        if replace_last and not sequence.generated_count:
+            raise ValueError("force: no generated token to replace")
+        length = len(sequence.tokens) - replace_last + len(token_ids)
+        if length > request.length_limit:
+            raise LimitError("length", f"{len(token_ids)} forced tokens have no room")
+        if request.spent + len(token_ids) > request.limits.total_tokens:
+            raise LimitError("total_tokens", f"the request may take {request.limits.total_tokens} tokens")
+        if request.drawn.pop(sequence, None) is not None:
+            self._scheduler.resume(sequence)
         if replace_last:
             sequence.take_back_last(request.strategy.records)
             sequence.overridden = True
-        for token_id in token_ids[: request.length_limit - len(sequence.tokens)]:
+        for token_id in token_ids:
             sequence.append(SampledToken(token_id, FORCED, []), request.strategy.records)
+        request.forced_tokens += len(token_ids)
         if sequence.candidate != HIDDEN and sequence not in request.unsent:
             request.unsent.append(sequence)
+
+    def score(self, branch: Branch, token_ids: list[int]) -> Branch:
+        parent = cast(Sequence, branch)
+        request = self._request
+        self._require_open("score")
+        if not token_ids:
+            raise ValueError("score: no tokens given")
+        if len(parent.tokens) + len(token_ids) > request.length_limit:
+            raise LimitError("length", f"{len(token_ids)} tokens to score have no room")
+        if request.spent + len(token_ids) > request.limits.total_tokens:
+            raise LimitError("total_tokens", f"the request may take {request.limits.total_tokens} tokens")
+        self._require_sequence()
+        probe = request.probe(parent, self._scheduler.next_number(), token_ids)
+        request.forced_tokens += len(token_ids)
+        self._scheduler.fork(parent, probe)
+        return probe
 
     def stop(self, branch: Branch, reason: FinishReason = FinishReason.STOP) -> None:
         sequence = cast(Sequence, branch)
@@ -89,6 +149,7 @@ class RequestControl:
         request = self._request
         sequence.ended = reason
         request.live.remove(sequence)
+        request.drawn.pop(sequence, None)
         self._scheduler.remove(sequence)
         if sequence.candidate != HIDDEN and sequence not in request.unsent:
             request.unsent.append(sequence)
@@ -102,8 +163,16 @@ class RequestControl:
         sequence = cast(Sequence, branch)
         if sequence.candidate != HIDDEN:
             raise ValueError("reveal: the sequence is a candidate already")
+        if sequence.is_probe:
+            raise ValueError("reveal: a sequence that is scored cannot be shown")
+        if candidate == HIDDEN:
+            raise ValueError("reveal: which candidate?")
+        self._require_candidate("reveal", candidate)
         sequence.candidate = candidate
         self._request.unsent.append(sequence)
+
+    def report(self, conclusion: Conclusion) -> None:
+        self._request.conclusion = conclusion
 
     def set_temperature(self, branch: Branch, temperature: float) -> None:
         row = cast(Sequence, branch).row

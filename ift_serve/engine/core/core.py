@@ -23,9 +23,10 @@ from ift_serve.engine.core.control import RequestControl
 from ift_serve.engine.core.limits import RefusedError, RequestValidator
 from ift_serve.engine.core.outputs import candidate_outputs, score_output
 from ift_serve.engine.core.request import Generation, Request, Scoring
+from ift_serve.engine.core.rounds import Rounds
 from ift_serve.engine.core.sequence import Sequence
-from ift_serve.engine.core.step import SampledToken, StepBatch, StepResult
-from ift_serve.engine.core.strategy import HIDDEN, Strategies, Strategy
+from ift_serve.engine.core.step import SampledToken, ScoredTokens, StepBatch, StepResult
+from ift_serve.engine.core.strategy import Strategies, Strategy
 from ift_serve.engine.protocol.adapter import AdapterReply, LoadAdapter, UnloadAdapter
 from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest
 from ift_serve.engine.protocol.model import ModelDescription
@@ -101,6 +102,7 @@ class EngineCore:
         self._numbers = count()
         self._outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed] = []
         self._with_new_tokens: list[Generation] = []
+        self._rounds = Rounds(self._scheduler, self._close, self._fail, clock)
         self._progress = Progress()
         self._failures = 0
         self._woken = False
@@ -150,6 +152,7 @@ class EngineCore:
         request: Generation | Scoring
         if isinstance(message, GenerateRequest):
             strategy = self._make_strategy(message)
+            self._validator.check_strategy(message, strategy.width, strategy.extra_tokens)
             request = Generation(
                 message, number, accounts.open(message.client, is_owed=is_owed), now, strategy, adapter
             )
@@ -207,20 +210,29 @@ class EngineCore:
             raise RefusedError(FailureKind.INTERNAL, "the decoding strategy failed", "strategy") from None
 
     def stop(self, request_id: str, candidate: int) -> None:
-        """End one candidate without a word; the request ends with its last one. Unknown ones are ignored."""
+        """Drop one candidate: its blocks are freed, nothing more of it is sent. Unknown ones are ignored.
+
+        The request ends with its last one, which its strategy is told.
+        """
         request = self._requests.get(request_id)
-        if request is None:
+        if not isinstance(request, Generation):
             return
         for sequence in [s for s in request.live if s.candidate == candidate]:
             self._drop(sequence, FinishReason.STOP)
-        if not request.live:
-            self._close(request)
+            self._rounds.stopped(sequence)
 
     def abort(self, request_id: str) -> None:
-        """End a request without a word. Unknown ones are ignored."""
+        """Drop a request: its blocks are freed, nothing more is sent. Unknown ones are ignored."""
         request = self._requests.get(request_id)
-        if request is not None:
+        if request is None:
+            return
+        if isinstance(request, Generation) and request.first_token:
+            self._rounds.conclude(request, FinishReason.CANCELLED)
+        if not request.done:
             self._discard(request)
+        elif isinstance(request, Generation):
+            request.suppress_output = True
+            request.unsent.clear()
 
     @property
     def loading(self) -> bool:
@@ -264,7 +276,7 @@ class EngineCore:
         blocks, scheduler = self._tables.blocks, self._scheduler
         return EngineStats(
             waiting=scheduler.waiting_requests,
-            running=len(scheduler.running) + len(scheduler.preempted),
+            running=len(scheduler.running) + len(scheduler.preempted) + len(scheduler.paused),
             free_blocks=blocks.free,
             total_blocks=blocks.total,
             cached_blocks=blocks.cached,
@@ -277,12 +289,14 @@ class EngineCore:
             batch_tokens=self._batch_tokens,
             adapter_bytes=self._adapters.bytes,
             adapter_users=dict(self._adapters.in_flight),
+            strategy_seconds=self._rounds.seconds,
+            slow_callbacks=self._rounds.slow_callbacks,
         )
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless every block and sequence is accounted for. For tests."""
         self._scheduler.check_integrity()
-        placed = {id(s) for s in (*self._scheduler.running, *self._scheduler.preempted)}
+        placed = {id(s) for s in (*self._scheduler.running, *self._scheduler.preempted, *self._scheduler.paused)}
         live = {id(s) for request in self._requests.values() if request.admitted for s in request.live}
         assert placed == live, "a live sequence has no place, or an ended one has"
 
@@ -301,10 +315,11 @@ class EngineCore:
         self._process(batch, result)
 
     def _process(self, batch: StepBatch, result: StepResult) -> None:
-        """Take in what the step computed, sequence by sequence."""
+        """Take in what the step computed, sequence by sequence; then tell the strategies whose rounds are complete."""
         now = self._clock()
         advance = self._tables.advance
         total = 0
+        rounds: dict[Generation, None] = {}
         for sequence, step, sampled, scored in zip(
             self._scheduler.scheduled, batch.sequences, result.sampled, result.scored, strict=True
         ):
@@ -317,9 +332,7 @@ class EngineCore:
             request.account.served += computed
             advance(sequence, step.start + computed)
             if sampled is not None:
-                # A sibling's callback may have forced tokens meanwhile, which this draw does not know of.
-                if sequence.computed == len(sequence.tokens):
-                    self._accept(sequence, sampled, now)
+                self._take_draw(sequence, sampled, now, rounds)
                 continue
             if scored is not None:
                 if any(map(isnan, scored.log_probs)):
@@ -327,43 +340,32 @@ class EngineCore:
                     continue
                 sequence.take_scores(scored)
             if sequence.deferred and sequence.computed == sequence.goal and sequence.ended is None:
-                self._reach_goal(sequence)
+                self._reach_goal(sequence, rounds)
+        for request in rounds:
+            self._rounds.advance(request)
         self._batch_tokens = total
         self._scheduler.accounts.advance(total)
 
-    def _accept(self, sequence: Sequence, token: SampledToken, now: float) -> None:
-        """One drawn token: append it, see whether it ends the sequence, let the strategy decide."""
+    def _take_draw(self, sequence: Sequence, token: SampledToken, now: float, rounds: dict[Generation, None]) -> None:
+        """One drawn token: it goes on at once, or waits for its siblings' where a strategy decides."""
         request = sequence.request
         assert isinstance(request, Generation)
         if isnan(token.statistics.log_prob):
             self._fail_unsound(request)
             return
-        strategy, control = request.strategy, request.control
         if not request.has_new_tokens:
             request.has_new_tokens = True
             self._with_new_tokens.append(request)
             if not request.first_token:
                 request.first_token = now
                 self._prompt_tokens += request.prompt_length
-        sequence.append(token, strategy.records)
         self._generated_tokens += 1
-        if sequence.candidate != HIDDEN and sequence not in request.unsent:
-            request.unsent.append(sequence)
-        reason = request.end_reason(token.token_id, len(sequence.tokens))
-        try:
-            strategy.on_token(control, sequence, token, reason)
-            if sequence.overridden or reason is None:
-                sequence.overridden = False
-                reason = FinishReason.LENGTH if len(sequence.tokens) >= request.length_limit else None
-            if reason is not None and sequence.ended is None:
-                control.end(sequence, reason)
-                strategy.on_end(control, sequence, reason)
-        except Exception:
-            _log.exception("strategy %s failed", type(strategy).__name__)
-            self._fail(request, FailureKind.INTERNAL, "the decoding strategy failed")
-            return
-        if not request.live:
-            self._close(request)
+        request.drawn_tokens += 1
+        if request.strategy.passive:
+            self._rounds.accept(sequence, token)
+        else:
+            request.drawn[sequence] = token
+            rounds[request] = None
 
     def _fail_unsound(self, request: Request) -> None:
         """The logits are not numbers: an adapter's values overflow, or the model itself is broken."""
@@ -371,19 +373,22 @@ class EngineCore:
         _log.error("%s gives logits that are not finite", whose)
         self._fail(request, FailureKind.INTERNAL, f"{whose} gives logits that are not finite")
 
-    def _reach_goal(self, sequence: Sequence) -> None:
-        """A prompt that several sequences share is computed, or a continuation is scored."""
+    def _reach_goal(self, sequence: Sequence, rounds: dict[Generation, None]) -> None:
+        """A prompt that several sequences share is computed, or tokens are scored."""
         request = sequence.request
         if request.split_pending:
             self._scheduler.split(sequence)
-            return
-        assert isinstance(request, Scoring)
-        request.finish_sequence(sequence)
-        self._drop(sequence, FinishReason.LENGTH)
-        if not request.live:
-            self._prompt_tokens += request.prompt_length
-            self._outputs.append(score_output(request))
-            self._close(request)
+        elif isinstance(request, Generation):
+            request.drawn[sequence] = ScoredTokens(sequence.scored_log_probs, [])
+            rounds[request] = None
+        else:
+            assert isinstance(request, Scoring)
+            request.finish_sequence(sequence)
+            self._drop(sequence, FinishReason.LENGTH)
+            if not request.live:
+                self._prompt_tokens += request.prompt_length
+                self._outputs.append(score_output(request))
+                self._close(request)
 
     def _expire(self, now: float) -> None:
         """End the requests whose deadline has passed; what was generated is kept."""
@@ -391,14 +396,19 @@ class EngineCore:
             if not isinstance(request, Generation) or not request.first_token:
                 self._fail(request, FailureKind.DEADLINE, "the deadline passed before there was an answer")
                 continue
-            request.control.finish(FinishReason.DEADLINE)
-            self._close(request)
-            self._outputs += candidate_outputs(request)
+            self._rounds.conclude(request, FinishReason.DEADLINE)
+            if not request.suppress_output:
+                self._outputs += candidate_outputs(request)
 
     def _drop(self, sequence: Sequence, reason: FinishReason) -> None:
         """End a sequence that sends nothing more."""
+        request = sequence.request
         sequence.ended = reason
-        sequence.request.live.remove(sequence)
+        request.live.remove(sequence)
+        if isinstance(request, Generation):
+            request.drawn.pop(sequence, None)
+            if sequence in request.unsent:
+                request.unsent.remove(sequence)
         self._scheduler.remove(sequence)
 
     def _discard(self, request: Request) -> None:
@@ -407,7 +417,8 @@ class EngineCore:
             self._drop(sequence, FinishReason.CANCELLED)
         request.unsent.clear()
         request.suppress_output = True
-        self._close(request)
+        if not request.done:
+            self._close(request)
 
     def _fail(self, request: Request, kind: FailureKind, message: str) -> None:
         self._discard(request)

@@ -44,6 +44,14 @@ class RequestValidator:
         else:
             self._check_continuations(request)
 
+    def check_strategy(self, request: GenerateRequest, width: int, extra_tokens: int) -> None:
+        """Raise ``RefusedError`` unless what a strategy needs beside the request's own tokens can be had."""
+        if width > request.limits.sequences:
+            raise _invalid("limits.sequences", f"{request.limits.sequences}; the strategy starts with {width}")
+        if extra_tokens:
+            most = len(request.token_ids) + request.sampling.max_new_tokens + extra_tokens
+            self._check_fit("reasoning", "tokens of prompt, thought and answer", min(most, self._context) - 1)
+
     def _check_generation(self, request: GenerateRequest) -> None:
         sampling = request.sampling
         prompt = len(request.token_ids)

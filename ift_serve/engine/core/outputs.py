@@ -38,13 +38,19 @@ def candidate_outputs(request: Generation) -> list[CandidateOutput]:
                 candidate=sequence.candidate,
                 token_ids=token_ids,
                 statistics=statistics,
-                top_log_probs=top_log_probs if request.sampling.top_logprobs else [],
+                top_log_probs=_asked_for(top_log_probs, request.sampling.top_logprobs),
                 finish_reason=sequence.ended,
                 request_finished=finished and index == last,
                 usage=usage if carries else None,
+                conclusion=request.conclusion if finished and index == last else None,
             )
         )
     return outputs
+
+
+def _asked_for(alternatives: list[list[tuple[int, float]]], count: int) -> list[list[tuple[int, float]]]:
+    """As many as the caller wants; a strategy may have wanted more."""
+    return [entry[:count] for entry in alternatives] if count else []
 
 
 def _unsent(
@@ -69,6 +75,7 @@ def _closing(request: Generation) -> CandidateOutput:
         finish_reason=request.finish_reason or FinishReason.STOP,
         request_finished=True,
         usage=request.usage(),
+        conclusion=request.conclusion,
     )
 
 

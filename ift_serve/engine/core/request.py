@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ift_serve.engine.cache.prefix_hash import root_digest
 from ift_serve.engine.core.seeds import candidate_seed
 from ift_serve.engine.core.sequence import Sequence
-from ift_serve.engine.core.step import AdaptedPrompt, SamplingRow
-from ift_serve.engine.core.strategy import Strategy
-from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.core.step import AdaptedPrompt, SampledToken, SamplingRow, ScoredTokens
+from ift_serve.engine.core.strategy import HIDDEN, Strategy
+from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.engine.protocol.score import ContinuationScore, ScoreRequest
 from ift_serve.engine.scheduling.accounts import Account
@@ -124,6 +126,15 @@ class Generation(Request):
         self.length_limit = 0
         self.counted_first = False
         self.finish_reason: FinishReason | None = None
+        self.limits = message.limits
+        self.drawn: dict[Sequence, SampledToken | ScoredTokens] = {}
+        """What sequences have drawn, or been given as scores, in the round that is not told of yet."""
+        self.candidates: set[int] = set(range(strategy.width)) if strategy.streams else set()
+        self.drawn_tokens = self.forced_tokens = self.forks = 0
+        self.concluded = False
+        self.conclusion: Conclusion | None = None
+        wanted = max(message.sampling.top_logprobs, strategy.alternatives)
+        self._params = msgspec.structs.replace(message.sampling, top_logprobs=wanted)
         self._split = strategy.width == 1
 
     def set_limits(self, eos_ids: list[int], context_length: int) -> None:
@@ -131,7 +142,27 @@ class Generation(Request):
         sampling = self.sampling
         self.eos_ids = frozenset() if sampling.ignore_eos else frozenset(eos_ids)
         self.end_ids = self.eos_ids.union(sampling.stop_ids)
-        self.length_limit = min(self.prompt_length + sampling.max_new_tokens, context_length)
+        longest = self.prompt_length + sampling.max_new_tokens + self.strategy.extra_tokens
+        self.length_limit = min(longest, context_length)
+
+    @property
+    def spent(self) -> int:
+        """Tokens drawn and forced so far, in all sequences."""
+        return self.drawn_tokens + self.forced_tokens
+
+    @property
+    def round_complete(self) -> bool:
+        """Whether every live sequence has drawn, so that the strategy can be told."""
+        return len(self.drawn) == len(self.live)
+
+    def usage(self) -> RequestUsage:
+        """Counts and times so far, hidden sequences' tokens included."""
+        return msgspec.structs.replace(
+            super().usage(),
+            drawn_tokens=self.drawn_tokens,
+            forced_tokens=self.forced_tokens,
+            sequences=self.strategy.width + self.forks,
+        )
 
     def end_reason(self, token_id: int, length: int) -> FinishReason | None:
         """Why a sequence of ``length`` tokens ends with this token, if it does."""
@@ -147,9 +178,9 @@ class Generation(Request):
         return root
 
     def _prepare(self, sequence: Sequence, seed: int, temperature: float) -> None:
-        sequence.set_row(SamplingRow(self.sampling, seed, 0, temperature, sequence.tokens, self.prompt_length))
+        sequence.set_row(SamplingRow(self._params, seed, 0, temperature, sequence.tokens, self.prompt_length))
         if not self.strategy.streams:
-            sequence.candidate = -1
+            sequence.candidate = HIDDEN
 
     def branch(self, parent: Sequence, number: int) -> Sequence:
         """A sequence with the parent's tokens, record and temperature, without blocks.
@@ -166,6 +197,16 @@ class Generation(Request):
         child.statistics = [entry.statistics for entry in parent.record]
         child.top_log_probs = [entry.top_log_probs for entry in parent.record]
         return child
+
+    def probe(self, parent: Sequence, number: int, token_ids: list[int]) -> Sequence:
+        """A hidden sequence with the parent's tokens, after which these are scored."""
+        probe = self._copy(parent, number)
+        probe.candidate = HIDDEN
+        probe.is_probe = True
+        probe.tokens += token_ids
+        probe.deferred = 1
+        probe.score_start = len(parent.tokens) - 1
+        return probe
 
     @property
     def split_pending(self) -> bool:

@@ -21,7 +21,8 @@ class Sequence:
     ``tokens[:computed]`` have keys and values in the blocks of ``table``. ``deferred`` is 1 where the last
     token is not to be computed: a prompt that several sequences will share, or a text that is only scored.
     ``row_start`` is how many tokens it had when it last got a row (``has_row``).
-    ``pending`` is set while a step computes it, until its result is taken in.
+    ``pending`` is set while a step computes it, until its result is taken in. ``is_probe``: its last tokens are scored
+    for a strategy, and it draws none. ``is_paused``: it has drawn, and waits for its siblings to have.
     """
 
     __slots__ = (
@@ -34,6 +35,8 @@ class Sequence:
         "digests",
         "ended",
         "has_row",
+        "is_paused",
+        "is_probe",
         "key",
         "last_token",
         "may_share_tail",
@@ -82,6 +85,8 @@ class Sequence:
         self.ended: FinishReason | None = None
         self.overridden = False
         self.pending = False
+        self.is_probe = False
+        self.is_paused = False
         self.branches = 0
         self.candidate = ordinal
         self.sent = 0

@@ -2,6 +2,12 @@
 
 A request is a set of sequences driven by one strategy. A strategy decides with tokens and their
 statistics; it never sees a tensor, a block or a batch.
+
+Callbacks come in rounds. In one round every live sequence draws one token (or, where ``score`` asked for it, is
+scored); once all have, they are told of in order of creation. So the order depends on the request alone, not on how
+many rows were free or who else was served, and the same seed gives the same answer on any engine. A sequence that has
+drawn waits for its siblings; until it is told of, its token is not there: a fork does not have it, and forcing tokens
+discards it.
 """
 
 from __future__ import annotations
@@ -10,11 +16,23 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ift_serve.engine.core.step import SampledToken
-from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
+from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest, SamplingParams
+from ift_serve.engine.protocol.reasoning import RequestLimits
 from ift_serve.engine.protocol.results import FinishReason
 
 HIDDEN = -1
 """The candidate of a sequence whose tokens are kept back until ``Control.reveal``."""
+
+
+class LimitError(Exception):
+    """What was asked for exceeds what the request may take. Where a strategy lets it pass, the request concludes.
+
+    ``limit``: the name of the limit in ``RequestLimits``, or "length".
+    """
+
+    def __init__(self, limit: str, message: str) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class Branch(Protocol):
@@ -48,8 +66,7 @@ class Branch(Protocol):
 class Control(Protocol):
     """What a strategy may do to the sequences of its request, from within its callbacks.
 
-    Sequences advance together. A sibling may have drawn a token that the strategy will be told of later in the
-    same step; until then it is not there: a fork does not have it, and forcing tokens discards it.
+    Misuse raises ValueError, and the request fails; what exceeds the request's limits raises ``LimitError``.
     """
 
     @property
@@ -57,8 +74,15 @@ class Control(Protocol):
         """The request's parameters."""
 
     @property
+    def limits(self) -> RequestLimits:
+        """What the request may take."""
+
+    @property
     def live(self) -> list[Branch]:
         """Sequences that have not ended, in order of creation."""
+
+    def room(self, branch: Branch) -> int:
+        """Tokens that a sequence may still get before its length limit."""
 
     def fork(self, branch: Branch, *, candidate: int = HIDDEN, replace_last: int | None = None) -> Branch:
         """A new sequence with the same tokens, sharing their cache blocks; the last token may be another one.
@@ -68,12 +92,15 @@ class Control(Protocol):
         """
 
     def force(self, branch: Branch, token_ids: list[int], *, replace_last: bool = False) -> None:
-        """Append tokens as if they had been drawn, computed in one go before the next draw.
+        """Append tokens as if they had been drawn, computed in one go before the next draw; all of them or none.
 
         With ``replace_last`` the token just drawn is taken back first, and with it the end it may have meant;
         that is for the branch whose ``on_token`` is running.
-        Forced tokens carry statistics of zeros.
+        Forced tokens are marked as such in their statistics.
         """
+
+    def score(self, branch: Branch, token_ids: list[int]) -> Branch:
+        """A hidden sequence whose ``token_ids`` after those of ``branch`` are scored, not drawn: see ``on_score``."""
 
     def stop(self, branch: Branch, reason: FinishReason = FinishReason.STOP) -> None:
         """End one sequence now and free its blocks."""
@@ -82,32 +109,52 @@ class Control(Protocol):
         """End every live sequence and the request."""
 
     def reveal(self, branch: Branch, candidate: int) -> None:
-        """Send a hidden sequence's tokens, those so far and those to come, as this candidate."""
+        """Send a hidden sequence's tokens, those so far and those to come, as this candidate, which no other has."""
+
+    def report(self, conclusion: Conclusion) -> None:
+        """Send this with the request's last output; the last report counts."""
 
     def set_temperature(self, branch: Branch, temperature: float) -> None:
         """Draw this sequence's next tokens at ``temperature`` (0: greedy)."""
 
 
-class Strategy(Protocol):
-    """Drives one request. Created for it alone, so it may keep state."""
+class Strategy:
+    """Drives one request. Created for it alone, so it may keep state. What is not overridden decides nothing.
 
-    @property
-    def width(self) -> int:
-        """Sequences that start from the prompt, which is computed once for all of them."""
+    A class, or an object in its constructor, declares what it needs:
+    """
 
-    @property
-    def streams(self) -> bool:
-        """Whether the first sequences are candidates 0, 1, ...; else they start hidden."""
-
-    @property
-    def records(self) -> bool:
-        """Whether sequences keep all their tokens' statistics; needed to fork after the first token."""
+    width: int = 1
+    """Sequences that start from the prompt, which is computed once for all of them."""
+    streams: bool = True
+    """Whether the first sequences are candidates 0, 1, ...; else they start hidden."""
+    records: bool = False
+    """Whether sequences keep all their tokens' statistics; needed to fork after the first token."""
+    alternatives: int = 0
+    """The most likely tokens that it wants with every drawn one, whatever the caller asked for."""
+    extra_tokens: int = 0
+    """Tokens that a sequence may have beyond ``max_new_tokens``, such as a thought before its answer."""
+    passive: bool = False
+    """Whether it only lets its first sequences run: it is never called, and its sequences never wait for siblings."""
 
     def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:
         """``token`` was drawn and appended; ``reason`` is set when it ends the sequence unless replaced."""
 
     def on_end(self, control: Control, branch: Branch, reason: FinishReason) -> None:
-        """``branch`` ended by itself (not through ``Control``). When no sequence is left the request ends."""
+        """``branch`` ended, but not through ``Control``: an end token, its length, a stop string that the front found.
+
+        When no sequence is left the request ends.
+        """
+
+    def on_score(self, control: Control, branch: Branch, log_probs: list[float]) -> None:
+        """The tokens that ``score`` was given have these log-probabilities; ``branch`` has ended."""
+
+    def conclude(self, control: Control, reason: FinishReason) -> None:
+        """The request ends now: its deadline, its caller's leaving, or its limits.
+
+        Called once. What is revealed and reported here is still sent (unless the caller is gone); nothing can be forked
+        or forced any more.
+        """
 
 
 StrategyFactory = Callable[[GenerateRequest], Strategy]

@@ -8,7 +8,8 @@ import msgspec
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A snapshot of the engine after a step; counters grow from the start of the process.
 
-    ``adapter_users``: requests in flight by ``name@version``.
+    ``adapter_users``: requests in flight by ``name@version``. ``strategy_seconds``: spent in strategies' callbacks, of
+    which ``slow_callbacks`` took over 50 ms.
     """
 
     waiting: int = 0
@@ -25,3 +26,5 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     batch_tokens: int = 0
     adapter_bytes: int = 0
     adapter_users: dict[str, int] = {}
+    strategy_seconds: float = 0.0
+    slow_callbacks: int = 0

@@ -26,7 +26,8 @@ class Scheduler:
 
     ``running`` sequences have a row and all blocks for the tokens they have; each goes forward in every
     step in which the budget reaches it. ``preempted`` ones wait for a row or for blocks: forks may hold shared
-    blocks meanwhile, preempted ones hold none and compute their tokens again. ``waiting`` holds requests
+    blocks meanwhile, preempted ones hold none and compute their tokens again. ``paused`` ones have drawn, wait for
+    their siblings, and gave their rows to others. ``waiting`` holds requests
     that have not started, ``slotless`` those of them whose adapter found no slot, until that may have changed.
 
     Blocks run out only while sequences grow. Then those of least precedence lose theirs, of callers above their
@@ -54,6 +55,7 @@ class Scheduler:
         self.slotless: dict[Request, None] = {}
         self.running: list[Sequence] = []
         self.preempted: list[Sequence] = []
+        self.paused: dict[Sequence, None] = {}
         self.scheduled: list[Sequence] = []
         self.preemptions = 0
         self.cached_tokens = 0
@@ -117,9 +119,25 @@ class Scheduler:
         """Free the row and the blocks of a sequence that ended. A waiting request's root has neither."""
         if sequence.has_row:
             self._take_row(sequence)
+        elif sequence in self.paused:
+            del self.paused[sequence]
         elif sequence in self.preempted:
             self.preempted.remove(sequence)
         self._tables.release(sequence)
+
+    def pause(self, sequence: Sequence) -> None:
+        """A sequence waits for its siblings. If others want its row they get it; its blocks it keeps while they can."""
+        sequence.is_paused = True
+        if sequence.has_row and (self.preempted or len(self.waiting)):
+            self._take_row(sequence)
+            self.paused[sequence] = None
+
+    def resume(self, sequence: Sequence) -> None:
+        """A sequence that was paused, if it was, goes on when there is a row for it."""
+        sequence.is_paused = False
+        if sequence in self.paused:
+            del self.paused[sequence]
+            insort(self.preempted, sequence, key=_KEY)
 
     def _give_row(self, sequence: Sequence) -> None:
         insort(self.running, sequence, key=_KEY)
@@ -165,7 +183,7 @@ class Scheduler:
         for sequence in tuple(self.running):
             if budget == 0:
                 break
-            if sequence.has_row and id(sequence) not in done:
+            if sequence.has_row and id(sequence) not in done and sequence.computed < sequence.goal:
                 budget -= self._schedule_chunk(sequence, budget)
         return budget
 
@@ -232,7 +250,7 @@ class Scheduler:
 
     def _make_room(self) -> Sequence | Request | None:
         """Preempt running sequences that give way to what comes first, as far as it needs. Returns that."""
-        self._shares.measure(chain(self.running, self.preempted))
+        self._shares.measure(chain(self.running, self.preempted, self.paused))
         head = self._next()
         if head is None:
             return None
@@ -300,7 +318,7 @@ class Scheduler:
 
     def _strip_preempted(self, sequence: Sequence, hits: list[int]) -> bool:
         """Take blocks from preempted sequences, last first, until ``sequence`` fits."""
-        for other in reversed(self.preempted):
+        for other in chain(tuple(self.paused), reversed(self.preempted)):
             if self._fits(sequence, hits):
                 break
             if other is not sequence:
@@ -326,11 +344,12 @@ class Scheduler:
     def _reclaim(self, sequence: Sequence) -> bool:
         """Make a block available at the cost of the last in order; False when that is ``sequence``."""
         while not self._tables.blocks.available:
-            preempted = next((other for other in reversed(self.preempted) if other.table), None)
+            without_row = chain(reversed(self.preempted), self.paused)
+            preempted = next((other for other in without_row if other.table), None)
             if preempted is not None:
                 self._strip(preempted)
                 continue
-            self._shares.measure(chain(self.running, self.preempted))
+            self._shares.measure(chain(self.running, self.preempted, self.paused))
             victim = self._shares.last_to_spare(self.running) or self.running[-1]
             self._preempt(victim)
             if victim is sequence:
@@ -346,7 +365,10 @@ class Scheduler:
         self._take_row(sequence)
         self._shares.preempted(sequence)
         self._strip(sequence)
-        insort(self.preempted, sequence, key=_KEY)
+        if sequence.is_paused:
+            self.paused[sequence] = None
+        else:
+            insort(self.preempted, sequence, key=_KEY)
         sequence.request.preemptions += 1
         self.preemptions += 1
 
@@ -359,7 +381,7 @@ class Scheduler:
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless blocks, rows and order are consistent. For tests."""
-        resident = [*self.running, *self.preempted]
+        resident = [*self.running, *self.preempted, *self.paused]
         self._tables.check_integrity(resident)
         assert len(self.running) <= self._max_sequences, "more sequences than rows"
         for group in (self.running, self.preempted):
