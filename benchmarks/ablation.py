@@ -104,7 +104,7 @@ def run(chosen: Any) -> dict[str, Any]:
 
 def mean_of(result: dict[str, Any], families: list[str]) -> float:
     """Percent over some families."""
-    return statistics.mean(result["scores"][f] for f in families)
+    return statistics.mean(float(result["scores"][f]) for f in families)
 
 
 def interval(values: list[float]) -> tuple[float, float]:

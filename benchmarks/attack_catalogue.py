@@ -53,7 +53,7 @@ async def _all(calls: Iterable[Any]) -> None:
 def _raw(body: bytes, count: int, *, known: bool = True) -> Attack:
     async def attack(attacker: Attacker) -> None:
         async with attacker.channel() as channel:
-            method = channel.unary_unary(_GENERATE)
+            method = channel.unary_unary(_GENERATE)  # type: ignore[call-arg]
             metadata = attacker.metadata if known else ()
             await _all(method(body, metadata=metadata, timeout=_PATIENCE) for _ in range(count))
 
@@ -158,7 +158,7 @@ async def _reflection(attacker: Attacker) -> None:
             yield _nested([4], b"ift_serve.v1.InferenceService")
 
     async def read(channel: grpc.aio.Channel) -> None:
-        call = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")(
+        call = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")(  # type: ignore[call-arg]
             symbols(), timeout=_PATIENCE
         )
         async for _ in call:

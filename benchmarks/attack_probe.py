@@ -73,7 +73,7 @@ async def ask(stub: Any, token: str, felt: Felt) -> None:
     while True:
         call = stub.StreamGenerate(request, metadata=metadata, timeout=_PATIENCE)
         with felt.call():
-            if await call.read() is grpc.aio.EOF:
+            if await call.read() is grpc.aio.EOF:  # type: ignore[attr-defined]
                 await call.code()
         call.cancel()
         await asyncio.sleep(_PAUSE)

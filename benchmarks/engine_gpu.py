@@ -41,7 +41,7 @@ def plan(given: argparse.Namespace, vocabulary: int) -> list[tuple[list[int], in
     return [(random.integers(3, vocabulary, n).tolist(), int(m)) for n, m in zip(lengths, outputs, strict=True)]
 
 
-async def ours(path: Path, device: str, requests: list[tuple[list[int], int]]) -> tuple[float, dict[str, Any]]:
+async def ours(path: Path, device: Any, requests: list[tuple[list[int], int]]) -> tuple[float, dict[str, Any]]:
     """Output tokens a second, and time per token at fixed batch sizes."""
     from ift_serve.engine.config import EngineConfig
     from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
@@ -103,7 +103,7 @@ def continuous_batching(path: Path, device: str, requests: list[tuple[list[int],
     from ift_serve.cli.bench import Request
 
     peer = ContinuousBatches(load(path, "bfloat16").to(device))
-    timing = peer.run([Request(prompt, count) for prompt, count in requests], 256)
+    timing = peer.run([Request(tuple(prompt), count) for prompt, count in requests], 256)
     return timing.tokens / timing.seconds
 
 
@@ -117,7 +117,7 @@ def measure(name: str, given: argparse.Namespace, copy_gb: float) -> dict[str, A
     with tempfile.TemporaryDirectory() as folder:
         path = build(name, Path(folder) / "model", "bfloat16")
         weights = sum(f.stat().st_size for f in path.glob("*.safetensors"))
-        rates, steps = [], {}
+        rates, steps = list[float](), dict[str, float]()
         for _ in range(3):
             rate, steps = asyncio.run(ours(path, given.device, requests))
             rates.append(rate)

@@ -30,7 +30,7 @@ def microseconds(work: Callable[[], object], *, launches: int = 20, rounds: int 
         work()
         return 1e6 * (time.perf_counter() - begun)
     torch.cuda.synchronize()
-    found = []
+    found = list[float]()
     for _ in range(rounds):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda._sleep(_BURN_CYCLES)

@@ -121,7 +121,7 @@ def _flashinfer_decode(query: Tensor, keys: Tensor, values: Tensor, tables: Tens
     wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(space, "NHD")
     bounds = torch.arange(0, rows * blocks + 1, blocks, dtype=torch.int32, device=query.device)
     last = torch.full((rows,), (length - 1) % BLOCK + 1, dtype=torch.int32, device=query.device)
-    wrapper.plan(bounds, tables.build_batch(), last, heads, keys.shape[1], width, BLOCK, q_data_type=query.dtype)
+    wrapper.plan(bounds, tables.flatten(), last, heads, keys.shape[1], width, BLOCK, q_data_type=query.dtype)
     return lambda: wrapper.run(query, cache)
 
 
@@ -136,10 +136,10 @@ def decode(
     keys, values, tables = _cache(device, rows, length, kv_heads, width)
     query, lengths, own = device.randn(rows, heads, width), device.ints([length] * rows), device.ints(range(rows))
     bias = _bias(device, rows, heads, length)
-    dense = [
+    dense_keys, dense_values = (
         cache[tables.long()].transpose(1, 2).reshape(rows, kv_heads, -1, width)[:, :, :length]
         for cache in (keys.transpose(2, 3), values)
-    ]
+    )
     added = (bias.bias[1][None, :, None, None] * bias.mask[:, None, None, :length]).to(query.dtype)
     amount = 2 * rows * length * kv_heads * width * query.element_size()
     for name, instruction in (("", None), (" +bias", bias)):
@@ -159,10 +159,12 @@ def decode(
             )
 
         peers = _kept(
-            cudnn_dense=_sdpa(query[:, :, None], *dense, None if instruction is None else added, causal=False),
+            cudnn_dense=_sdpa(
+                query[:, :, None], dense_keys, dense_values, None if instruction is None else added, causal=False
+            ),
             flex_dense=None
             if instruction is None
-            else _flex(query[:, :, None], *dense, bias.mask, bias.bias[1], causal=False),
+            else _flex(query[:, :, None], dense_keys, dense_values, bias.mask, bias.bias[1], causal=False),
             flashinfer=_flashinfer_decode(query, keys, values, tables, length) if instruction is None else None,
         )
         yield Case(
@@ -181,10 +183,10 @@ def prefill(device: Device, length: int, heads: int, kv_heads: int, width: int) 
     query, bounds, total = device.randn(length, heads, width), device.ints([0, length]), device.ints([length])
     plan = prefill_plan([length], heads, kv_heads, width, device.name)
     bias = _bias(device, 1, heads, length)
-    dense = [
+    dense_keys, dense_values = (
         cache[tables[0].long()].transpose(0, 1).reshape(1, kv_heads, -1, width)[:, :, :length]
         for cache in (keys.transpose(2, 3), values)
-    ]
+    )
     rows = query.transpose(0, 1)[None].contiguous()
     amount = 2 * 2 * heads * width * length * length / 2
     for name, instruction in (("", None), (" +bias", bias)):
@@ -204,8 +206,10 @@ def prefill(device: Device, length: int, heads: int, kv_heads: int, width: int) 
             )
 
         peers = _kept(
-            cudnn_dense=_sdpa(rows, *dense, None, causal=True) if instruction is None else None,
-            flex_dense=None if instruction is None else _flex(rows, *dense, bias.mask, bias.bias[1], causal=True),
+            cudnn_dense=_sdpa(rows, dense_keys, dense_values, None, causal=True) if instruction is None else None,
+            flex_dense=None
+            if instruction is None
+            else _flex(rows, dense_keys, dense_values, bias.mask, bias.bias[1], causal=True),
         )
         yield Case(
             "paged_prefill",

@@ -65,7 +65,7 @@ def tuned(device: Any) -> dict[str, list[dict[str, Any]]]:
     ):
         chosen = getattr(module, name)
         for case in kernel_cases.cases(device, {operation}):
-            results = []
+            results = list[dict[str, Any]]()
             for block_n, warps, stages in itertools.product((32, 64, 128), (4, 8), (2, 3, 4, 5)):
                 setattr(
                     module,

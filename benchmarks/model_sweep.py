@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def variants(model_type: str) -> dict[str, Callable[[], Any]]:
         **{name: {**window, "rope_parameters": rope} for name, rope in _ROPES.items()},
     }
     return {
-        name: lambda changes=changes: small_config(model_type, changes)
+        name: partial(small_config, model_type, changes)
         for name, changes in chosen.items()
         if name in ("plain", "scaled") or _knows(model_type, changes, name)
     }

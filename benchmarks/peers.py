@@ -100,7 +100,7 @@ class AdapterBatches(StaticBatches):
         """All requests, each with the adapter of the same index."""
         begun = time.perf_counter()
         for first in range(0, len(requests), concurrency):
-            batch, names = (part[first : first + concurrency] for part in (requests, adapters))
+            batch, names = requests[first : first + concurrency], adapters[first : first + concurrency]
             self.generate([r.token_ids for r in batch], max(r.new_tokens for r in batch), adapter_names=names)
         return Timing(time.perf_counter() - begun, sum(r.new_tokens for r in requests))
 

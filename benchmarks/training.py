@@ -87,7 +87,7 @@ class Stopwatch:
 
         watch = self
 
-        class Watch(TrainerCallback):
+        class Watch(TrainerCallback):  # type: ignore[misc]
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 watch.times.append(time.perf_counter())
 

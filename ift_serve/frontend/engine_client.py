@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal
+from typing import Literal, Self
 
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterReply, LoadAdapter, UnloadAdapter
@@ -224,7 +224,7 @@ class BaseEngineClient(ABC):
             self._send(Abort(request_id))
             call.fail(EngineError(FailureKind.CANCELLED, "the call was aborted"))
 
-    async def __aenter__(self) -> BaseEngineClient:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

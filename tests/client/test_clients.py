@@ -144,6 +144,11 @@ class _Flaky(inference_pb2_grpc.InferenceServiceServicer):
         await self._maybe_fail(context)
         yield pb.StreamGenerateResponse(deltas=[pb.CandidateDelta(text="fine")])
 
+    async def Score(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    Tokenize = Score
+
 
 Flaky = Callable[[_Flaky], Any]
 

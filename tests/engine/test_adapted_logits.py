@@ -154,7 +154,7 @@ def test_pefts_adapters_give_pefts_logits(variant: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
 @pytest.mark.parametrize("architecture", ["llama-biased", "gemma2"])
-def test_decomposed_plain_and_no_adapters_share_a_batch(architecture: str, backend: str, tmp_path: Path) -> None:
+def test_decomposed_plain_and_no_adapters_share_a_batch(architecture: str, backend: Any, tmp_path: Path) -> None:
     path = build(architecture, tmp_path / "base")
     options: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"]}
     kinds = {"": None, "plain": {}, "dora": {"use_dora": True}, "other": {"use_dora": True, "lora_alpha": 20}}

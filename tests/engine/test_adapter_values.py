@@ -27,7 +27,7 @@ from tests.support.models import tiny_llama
 PROMPT = [1, 10, 11, 12]
 
 
-def driver_of(model: Path, dtype: str, **weights: AdapterWeights) -> Driver:
+def driver_of(model: Path, dtype: Any, **weights: AdapterWeights) -> Driver:
     config = EngineConfig(model=str(model), dtype=dtype, total_blocks=64, threads=1)
     runner = ModelRunner(config)
     host: Any = MemoryHost(runner.adapters, weights)

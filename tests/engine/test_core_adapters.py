@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from tests.support.oracle_host import OracleHost
 from tests.support.paged_oracle import PagedOracle
 
 
-def make(slots: int = 4, clock: Clock | None = None, **options: object) -> tuple[Driver, OracleHost]:
+def make(slots: int = 4, clock: Clock | None = None, **options: Any) -> tuple[Driver, OracleHost]:
     host = OracleHost(slots)
     config = EngineConfig(model="oracle", max_batch_tokens=64, max_sequences=8, **options)
     timing = {} if clock is None else {"clock": clock}
@@ -155,7 +156,7 @@ def test_the_same_files_load_under_two_names_at_once() -> None:
         assert not host.resident
     waiting = threading.Event()
     done = iter(range(2))
-    driver.core.on_wake(lambda: next(done) and waiting.set())
+    driver.core.on_wake(lambda: waiting.set() if next(done) else None)
     host.gate.set()
     assert waiting.wait(10), "both are read before the engine steps"
     driver.step()

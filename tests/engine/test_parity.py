@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_bfloat16_logits_are_close_to_transformers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_row_does_not_depend_on_the_batch_bit_for_bit(dtype: str, tmp_path: Path) -> None:
+def test_a_row_does_not_depend_on_the_batch_bit_for_bit(dtype: Any, tmp_path: Path) -> None:
     path = build("llama", tmp_path)
     runner = ModelRunner(EngineConfig(model=str(path), dtype=dtype, total_blocks=80))
     prompts = _prompts()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ pytest.importorskip("triton", reason="Triton is there on Linux only")
 BIASED = ComponentsConfig(instruction_encoder=16, attention_bias=True)
 
 
-def _answers(path: Path, backend: str, *, adapters: bool, temperature: float = 0.0) -> list[list[int]]:
+def _answers(path: Path, backend: Any, *, adapters: bool, temperature: float = 0.0) -> list[list[int]]:
     config = EngineConfig(
         model=str(path),
         dtype="float32",
@@ -74,7 +75,7 @@ def test_three_adapters_with_biases_answer_as_on_the_reference(tmp_path: Path, t
     assert triton != _answers(path, "cpu", adapters=False, temperature=temperature), "the adapters change nothing"
 
 
-def _log_probs(path: Path, **options: str) -> list[float]:
+def _log_probs(path: Path, **options: Any) -> list[float]:
     config = EngineConfig(
         model=str(path),
         dtype="float32",

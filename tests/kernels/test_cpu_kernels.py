@@ -183,14 +183,14 @@ def test_rotate_and_write_kv(dtype: torch.dtype, tokens: int, rotary: int, norme
     positions = torch.randint(0, 300, (tokens,), dtype=torch.int32)
     slots = torch.randperm(6 * block)[:tokens].int()
     norms = (torch.randn(width).to(dtype), torch.randn(width).to(dtype)) if normed else (None, None)
-    found, expected = [], []
+    found, expected = list[torch.Tensor](), list[torch.Tensor]()
     for function, out in ((rotate_and_write_kv, found), (rotate_and_write_kv_reference, expected)):
         own = states.clone()
         keys, values = (
             torch.zeros(6, kv_heads, width, block, dtype=dtype),
             torch.zeros(6, kv_heads, block, width, dtype=dtype),
         )
-        function(own, heads, kv_heads, cosine, sine, positions, slots, keys, values, *norms, 1e-6)
+        function(own, heads, kv_heads, cosine, sine, positions, slots, keys, values, norms[0], norms[1], 1e-6)
         out += [own, keys, values]
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])

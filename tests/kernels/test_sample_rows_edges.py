@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,7 @@ def test_temperatures(kind: str, truncated: bool, backend: str) -> None:
 @BACKENDS
 @pytest.mark.parametrize("kind", LOGITS)
 def test_truncation(kind: str, backend: str) -> None:
-    cases = [
+    cases: list[dict[str, Any]] = [
         *({"top_p": value} for value in (_SMALLEST, _NORMAL, 1e-7, _BELOW_ONE)),
         *({"min_p": value} for value in (_SMALLEST, _NORMAL, _BELOW_ONE, 1.0)),
         *({"top_k": value} for value in (1, 2, _SIZE - 1, _SIZE, 2**31 - 1)),

@@ -44,8 +44,8 @@ def test_draws_the_tokens_that_the_cpu_draws() -> None:
     assert torch.equal(sample_rows(logits, parameters, "triton").tokens, sample_rows(logits, parameters, "cpu").tokens)
 
 
-@triton.jit
-def _many_draws_kernel(logits_ptr, seed, tokens_ptr, V: tl.constexpr, ROWS: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def _many_draws_kernel(logits_ptr, seed, tokens_ptr, V: tl.constexpr, ROWS: tl.constexpr):  # type: ignore[no-untyped-def]
     token = tl.arange(0, V)[None, :] + tl.zeros([ROWS, V], tl.int32)
     step = tl.arange(0, ROWS)[:, None] + tl.zeros([ROWS, V], tl.int32)
     score = tl.load(logits_ptr + token) + gumbel(token, seed, step)

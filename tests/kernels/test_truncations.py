@@ -170,7 +170,7 @@ def test_a_row_draws_the_same_token_alone_and_in_any_batch(seed: int, rows: int,
     assert shapes.top_h is not None
     assert parameters.near is not None
     names = ("temperature", "top_p", "min_p", "top_k", "seeds", "steps", "targets")
-    alone = RowParameters(*(getattr(parameters, name)[own] for name in names), near=parameters.near[own])
+    alone = RowParameters(*(getattr(parameters, name)[own] for name in names), near=parameters.near[own])  # type: ignore[misc]
     alone.truncations = Truncations(shapes.top_n_sigma[own], shapes.p_less[own], shapes.top_h[own])
     assert sample_rows(logits, parameters).tokens[place] == sample_rows(logits[own], alone).tokens[0]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -96,9 +98,8 @@ def test_rotate_and_write_kv_equals_its_definition(
     found = []
     for backend in ("triton", "reference"):
         own, caches = states.clone(), _caches(kv_heads, width, block, cache_dtype or dtype, token_major)
-        rotate_and_write_kv(
-            own, heads, kv_heads, cosine, sine, positions, slots, *caches, *weights, 1e-6, *scales, backend=backend
-        )
+        write: Any = rotate_and_write_kv
+        write(own, heads, kv_heads, cosine, sine, positions, slots, *caches, *weights, 1e-6, *scales, backend=backend)
         # A padding token's own states are nobody's.
         found.append([own[slots >= 0], *(c.float() for c in caches)])
     for place, (ours, theirs) in enumerate(zip(*found, strict=True)):

@@ -34,6 +34,14 @@ def _config(**changes: Any) -> Change:
     return change
 
 
+def _without(pattern: str) -> Change:
+    def change(model: Path) -> None:
+        for file in model.glob(pattern):
+            file.unlink()
+
+    return change
+
+
 def _cut(name: str, keep: int | float) -> Change:
     def change(model: Path) -> None:
         content = (model / name).read_bytes()
@@ -147,7 +155,7 @@ def test_a_known_class_beside_code_of_its_own_is_served_without_that_code(model:
 
 
 TOKENIZER_FAULTS: dict[str, Callable[[Path], object]] = {
-    "none": lambda model: [file.unlink() for file in model.glob("tokenizer*")],
+    "none": _without("tokenizer*"),
     "cut off": _cut("tokenizer.json", 0.5),
     "config cut off": _cut("tokenizer_config.json", 0.5),
     "own code": _write(

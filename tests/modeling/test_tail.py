@@ -25,7 +25,7 @@ SHAPE: dict[str, Any] = dict(  # noqa: C408
     bos_token_id=1,
     eos_token_id=2,
 )
-TAILS = {
+TAILS: dict[str, tuple[dict[str, Any], bool, bool]] = {
     "Llama": ({}, True, True),
     "Cohere": ({"logit_scale": 0.3}, False, True),
     "Granite": ({"logits_scaling": 3.0}, False, True),

@@ -70,7 +70,7 @@ async def test_who_is_refused_need_not_send_a_body(
         serving(server_config(tokens_file=tokens)) as (server, _),
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        call = channel.stream_unary(method)(nothing(), metadata=metadata, timeout=60)
+        call = channel.stream_unary(method)(nothing(), metadata=metadata, timeout=60)  # type: ignore[call-arg]
         assert await code(call) == expected
 
 
@@ -85,7 +85,7 @@ async def test_hostile_bodies_are_refused_and_hold_up_nobody(
     ):
         health = health_pb2_grpc.HealthStub(other)
         for metadata, expected in (((), "UNAUTHENTICATED"), (bearer(), "INVALID_ARGUMENT")):
-            calls = [attacker.unary_unary(GENERATE)(BODIES[kind], metadata=metadata, timeout=60) for _ in range(3)]
+            calls = [attacker.unary_unary(GENERATE)(BODIES[kind], metadata=metadata, timeout=60) for _ in range(3)]  # type: ignore[call-arg]
             # Before the repair each such body held the loop for seconds to minutes.
             assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=20)).status == 1
             assert {await code(call) for call in calls} == {expected}
@@ -101,4 +101,4 @@ async def test_a_call_without_a_message_is_told_so(server_config: Callable[..., 
         serving(server_config()) as (server, _),
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        assert await code(channel.stream_unary(GENERATE)(no_message(), timeout=60)) == "INVALID_ARGUMENT"
+        assert await code(channel.stream_unary(GENERATE)(no_message(), timeout=60)) == "INVALID_ARGUMENT"  # type: ignore[call-arg]

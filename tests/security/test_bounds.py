@@ -44,7 +44,7 @@ async def test_streams_of_a_connection_are_bounded(server_config: Make) -> None:
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=OWN) as greedy,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=OWN) as modest,
     ):
-        held = [greedy.stream_unary("/ift_serve.v1.ModelService/GetModel")(nothing()) for _ in range(20)]
+        held = [greedy.stream_unary("/ift_serve.v1.ModelService/GetModel")(nothing()) for _ in range(20)]  # type: ignore[call-arg]
         await model_pb2_grpc.ModelServiceStub(modest).GetModel(model_pb2.GetModelRequest(), timeout=60)
         for call in held:
             call.cancel()
@@ -80,4 +80,4 @@ async def test_watches_are_bounded_and_single_checks_pass(server_config: Make) -
 
 
 def _reflection(channel: grpc.aio.Channel) -> Any:
-    return channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")(timeout=60)
+    return channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")(timeout=60)  # type: ignore[call-arg]

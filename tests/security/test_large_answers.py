@@ -21,7 +21,7 @@ from ift_serve.server.pieces import WholeCandidate, entries, pieces
 from ift_serve.server.turns import FREE_ENTRIES, Turns
 from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc
-from tests.server.conftest import text_prompt
+from tests.server.conftest import text_prompt, trailing
 from tests.support.serving import serving
 
 Make = Callable[..., ServerConfig]
@@ -65,7 +65,7 @@ async def test_more_than_may_be_asked_is_refused_by_its_fields(server_config: Ma
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
 
         async def ask(tokens: int) -> None:
-            options = {
+            options: dict[str, Any] = {
                 "prompt": text_prompt(),
                 "sampling": pb.Sampling(n=2, max_new_tokens=tokens, ignore_eos=True),
                 "details": pb.Details(top_alternatives=15),
@@ -83,7 +83,7 @@ async def test_more_than_may_be_asked_is_refused_by_its_fields(server_config: Ma
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert ("stream the answer" in (caught.value.details() or "")) is not streamed
         status, bad = status_pb2.Status(), error_details_pb2.BadRequest()
-        status.ParseFromString(dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"])
+        status.ParseFromString(trailing(caught.value)["grpc-status-details-bin"])
         assert any(detail.Unpack(bad) for detail in status.details)
         assert [v.field for v in bad.field_violations] == [
             "sampling.n",

@@ -135,7 +135,7 @@ async def test_running_answers_of_one_caller_make_room(server_config: Make, toke
 
 async def _last(stream: Any) -> pb.StreamGenerateResponse:
     last = pb.StreamGenerateResponse()
-    while (message := await stream.read()) is not grpc.aio.EOF:
+    while (message := await stream.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
         last = message
     return last
 

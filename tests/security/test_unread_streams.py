@@ -50,7 +50,7 @@ async def test_an_unread_stream_ends_and_others_go_on(server_config: Make) -> No
 
 
 async def _read_to_the_end(stream: Any) -> None:
-    while await stream.read() is not grpc.aio.EOF:
+    while await stream.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
         pass
 
 

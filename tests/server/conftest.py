@@ -55,6 +55,12 @@ def text_prompt(text: str = "the fox") -> pb.Prompt:
     return pb.Prompt(text=pb.TextPrompt(text=text))
 
 
+def trailing(error: grpc.aio.AioRpcError) -> dict[str, bytes]:
+    """The metadata behind an error; the details of google.rpc among them."""
+    pairs: Any = error.trailing_metadata()
+    return dict(pairs or ())
+
+
 def greedy(new_tokens: int = 8, **options: Any) -> pb.Sampling:
     return pb.Sampling(temperature=0, max_new_tokens=new_tokens, ignore_eos=True, **options)
 

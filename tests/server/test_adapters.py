@@ -273,7 +273,7 @@ async def test_no_caller_can_take_an_id_that_loads_use(
             assert (await client.load_adapter("tuned", "one")).state == "ready"
         for call in calls:
             call.cancel()
-        await channel.close()
+        await channel.close(None)
 
 
 async def test_a_directory_swapped_for_a_link_after_the_check_is_refused(

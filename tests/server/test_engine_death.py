@@ -46,7 +46,7 @@ async def _kill_under_load(server: Server, stub: Any) -> None:
 
 
 async def _read_to_the_end(stream: Any) -> None:
-    while await stream.read() is not grpc.aio.EOF:
+    while await stream.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
         pass
 
 

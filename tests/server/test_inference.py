@@ -197,6 +197,7 @@ async def test_cancelling_frees_what_the_call_held(stub: Any, server: Server) ->
 async def test_a_deadline_returns_what_there_is(stub: Any) -> None:
     sampling = pb.Sampling(max_new_tokens=250, ignore_eos=True, n=8)
     request = pb.GenerateRequest(prompt=text_prompt(), sampling=sampling)
+    response: Any
     (response,) = await asyncio.gather(stub.Generate(request, timeout=0.25), return_exceptions=True)
     if isinstance(response, grpc.aio.AioRpcError):
         # On a busy machine not even the margin suffices; the status must say why.

@@ -28,7 +28,7 @@ from ift_serve.server.config import ServerConfig
 from ift_serve.system.logs import JsonFormatter
 from ift_serve.v1 import adapter_pb2, adapter_pb2_grpc, inference_pb2_grpc, model_pb2, model_pb2_grpc
 from ift_serve.v1 import inference_pb2 as pb
-from tests.server.conftest import greedy, text_prompt
+from tests.server.conftest import greedy, text_prompt, trailing
 from tests.support.certificates import certificate
 
 Make = Callable[..., ServerConfig]
@@ -220,8 +220,7 @@ async def test_overload_is_refused_with_a_delay_and_those_inside_are_answered(se
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         delay = error_details_pb2.RetryInfo()
         assert any(
-            d.Unpack(delay)
-            for d in status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"]).details
+            d.Unpack(delay) for d in status_pb2.Status.FromString(trailing(error)["grpc-status-details-bin"]).details
         )
         assert delay.retry_delay.ToNanoseconds() > 0
 

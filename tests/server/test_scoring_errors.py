@@ -21,7 +21,7 @@ from ift_serve.server.config import ServerConfig
 from ift_serve.server.side_by_side import side_by_side
 from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc
-from tests.server.conftest import greedy, text_prompt
+from tests.server.conftest import greedy, text_prompt, trailing
 from tests.support.serving import serving
 
 Make = Callable[..., ServerConfig]
@@ -41,7 +41,7 @@ async def _refusal(call: Any) -> tuple[grpc.StatusCode, list[str], float]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     status = status_pb2.Status()
-    status.ParseFromString(dict(caught.value.trailing_metadata() or ())["grpc-status-details-bin"])
+    status.ParseFromString(trailing(caught.value)["grpc-status-details-bin"])
     fields, delay = list[str](), 0.0
     for detail in status.details:
         bad, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()

@@ -9,13 +9,13 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from ift_serve.v1 import inference_pb2 as pb
-from tests.server.conftest import greedy, text_prompt
+from tests.server.conftest import greedy, text_prompt, trailing
 
 NAN, INFINITY = float("nan"), float("inf")
 
 
 def _violated(error: grpc.aio.AioRpcError) -> list[str]:
-    packed = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    packed = trailing(error)["grpc-status-details-bin"]
     bad = error_details_pb2.BadRequest()
     for detail in status_pb2.Status.FromString(packed).details:
         detail.Unpack(bad)
@@ -25,7 +25,7 @@ def _violated(error: grpc.aio.AioRpcError) -> list[str]:
 async def _refused(call: Any) -> tuple[str, list[str]]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    assert dict(caught.value.trailing_metadata())["x-request-id"]
+    assert trailing(caught.value)["x-request-id"]
     return caught.value.code().name, _violated(caught.value)
 
 
@@ -74,7 +74,10 @@ async def test_sampling(stub: Any, field: str, sampling: dict[str, Any]) -> None
         ),
         ("prompt.tokens.token_ids", pb.Prompt(tokens=pb.TokensPrompt())),
         ("prompt.tokens.token_ids[1]", pb.Prompt(tokens=pb.TokensPrompt(token_ids=[1, 9999]))),
-        ("prompt.tokens.segments", pb.Prompt(tokens=pb.TokensPrompt(token_ids=[1, 2], segments=[1]))),
+        (
+            "prompt.tokens.segments",
+            pb.Prompt(tokens=pb.TokensPrompt(token_ids=[1, 2], segments=[pb.SEGMENT_INSTRUCTION])),
+        ),
         ("prompt.tokens.segments[0]", pb.Prompt(tokens=pb.TokensPrompt(token_ids=[1], segments=[99]))),  # type: ignore[list-item]
         ("prompt.text.text", pb.Prompt(text=pb.TextPrompt(without_special_tokens=True))),
         ("prompt", text_prompt("the fox " * 400)),
@@ -126,7 +129,7 @@ async def test_other_fields(stub: Any) -> None:
 async def test_bad_text_is_named_by_its_field(server: Any) -> None:
     good = pb.GenerateRequest(prompt=text_prompt("abc"), sampling=pb.Sampling(stop=["x", "QQ"]))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        method = channel.unary_unary("/ift_serve.v1.InferenceService/Generate")
+        method = channel.unary_unary("/ift_serve.v1.InferenceService/Generate")  # type: ignore[call-arg]
         assert await _refused(method(good.SerializeToString().replace(b"abc", b"a\xff\xfe"))) == (
             "INVALID_ARGUMENT",
             ["prompt.text.text"],

@@ -101,6 +101,7 @@ class Driver:
         self.changes += said.adapters
         for output in said.outputs:
             if isinstance(output, AdapterReply) or output.request_id in self.replies:
+                assert isinstance(output, AdapterReply | RequestFailed)
                 self.replies[output.request_id] = output
                 continue
             answer = self.answers[output.request_id]

@@ -88,7 +88,7 @@ def compile_for(seconds: float) -> None:
     def slow() -> int:
         return 1
 
-    @overload(slow)
+    @overload(slow)  # type: ignore[untyped-decorator]
     def typed() -> Callable[[], int]:
         end = time.process_time() + seconds
         while time.process_time() < end:

@@ -74,7 +74,7 @@ def check_numbers(chosen: Recipe) -> dict[str, Any]:
         assert logged[found["written_step"]] == pytest.approx(truth, rel=1e-4)
         score = dict(series(found["history"])["eval_score"])[found["written_step"]]
         assert score == pytest.approx(sum(scores["after"].values()) / len(scores["after"]))
-        board = {}
+        board = dict[int, float]()
         for run in sorted((folder / "runs").iterdir()):
             events = EventAccumulator(str(run))
             events.Reload()

@@ -203,9 +203,9 @@ def test_biased_attention_and_all_its_gradients_are_the_formulas(window: int, so
     tokens = TokenBatch(torch.zeros(16, dtype=torch.long), segments.flatten(), documents.flatten(), count, vectors)
     q, k, v = torch.randn(16, 4, 6), torch.randn(16, 2, 6), torch.randn(16, 2, 6)
     inputs = [q.requires_grad_(), k.requires_grad_(), v.requires_grad_()]
-    learned = [components.attention_bias.heads, components.attention_bias.strength_weight]
+    learned: list[torch.Tensor] = [components.attention_bias.heads, components.attention_bias.strength_weight]
     batch = TrainingBatch(visible_pairs(documents), SoloAdaptation(components, tokens))
-    found = batch.attend(_Layer(), *inputs, 0.4, window, softcap)
+    found = batch.attend(_Layer(), q, k, v, 0.4, window, softcap)
     expected = _attention(inputs, learned, tokens, window, softcap)
     assert torch.allclose(found.double(), expected, atol=1e-5)
     direction = torch.randn(16, 4, 6)

@@ -74,7 +74,7 @@ def test_permutations_of_other_keys_differ_and_mix() -> None:
 def test_weights_are_respected_over_epochs(tmp_path: Path, encoder: Encoder) -> None:
     often = SourceSettings(file=numbered(tmp_path / "often.jsonl", 10), weight=2.5)
     rare = SourceSettings(
-        jsonl=write(tmp_path / "rare.jsonl", [{"instruction": f"Shout {i}.", "output": f"r{i}"} for i in range(8)]),
+        file=write(tmp_path / "rare.jsonl", [{"instruction": f"Shout {i}.", "output": f"r{i}"} for i in range(8)]),
         weight=0.25,
     )
     dataset = data(encoder, often, rare).train

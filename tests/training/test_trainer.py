@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -275,9 +276,10 @@ def test_fisher_is_the_mean_square_of_single_gradients_and_the_penalty_its_quadr
                 parameter.normal_(0, 0.1)
 
     def loss(index: int) -> torch.Tensor:
-        return network(**collate([data[index]])).next_token.sum()
+        taken: torch.Tensor = network(**collate([data[index]])).next_token
+        return taken.sum()
 
-    fisher = fisher_information(network, [lambda i=i: loss(i) for i in range(4)])
+    fisher = fisher_information(network, [partial(loss, i) for i in range(4)])
     name = next(n for n in fisher if "lora_B" in n)
     parameter = dict(network.named_parameters())[name]
     expected = torch.stack([torch.autograd.grad(loss(i), parameter)[0].double() ** 2 for i in range(4)]).mean(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.explain import explain, rows
@@ -36,7 +37,11 @@ def test_a_whole_adapter(metadata: BaseMetadata, original: Path) -> None:
 
 def test_an_adapter_of_pefts(base_of: Callable[[str], Path], tmp_path: Path) -> None:
     path = base_of("llama")
-    options = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"], "trainable_token_indices": [9, 4]}
+    options: dict[str, Any] = {
+        "target_modules": ["q_proj"],
+        "modules_to_save": ["lm_head"],
+        "trainable_token_indices": [9, 4],
+    }
     adapter = save_with_peft(path, tmp_path / "adapter", r=4, use_dora=True, **options)
     summary = explain(read_adapter(adapter, BaseMetadata.of_directory(path)))
     assert summary["replaced"] == {"lm_head.weight": [160, 64]}

@@ -28,6 +28,11 @@ def _tensors(change: Callable[[dict[str, Any]], dict[str, Any]], name: str = WEI
     return lambda adapter: save_file(change(load_file(adapter / name)), adapter / name)
 
 
+def _empty(adapter: Path) -> None:
+    for file in adapter.iterdir():
+        file.unlink()
+
+
 def _fields(name: str, **fields: Any) -> Damage:
     return lambda a: (a / name).write_text(json.dumps(json.loads((a / name).read_text()) | fields))
 
@@ -234,7 +239,7 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "extras of another shape": (
         _fields(OWN, components={**COMPONENTS.model_dump(), "adherence_head": 16}), f"{EXTRAS}: .*: shape",
     ),
-    "nothing": (lambda a: [f.unlink() for f in a.iterdir()], "not an adapter directory"),
+    "nothing": (_empty, "not an adapter directory"),
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import math
@@ -19,7 +20,6 @@ from typer.testing import CliRunner
 
 from ift_serve.cli import app
 from ift_serve.modeling.adapter_format.export import export_merged
-from ift_serve.modeling.gguf_export import writer
 from ift_serve.modeling.gguf_export.errors import GgufError
 from tests.support import tiny_tokenizers as tokenizers
 from tests.support.architectures import build
@@ -244,7 +244,7 @@ def _sentencepiece_ids(text: str, fields: Any) -> list[int]:
     ids=["before every text", "never", "before the first word"],
 )
 def test_scores_cut_text_as_the_merges_of_a_sentencepiece_tokenizer_do(
-    options: dict[str, bool], noted: bool, tmp_path: Path
+    options: dict[str, Any], noted: bool, tmp_path: Path
 ) -> None:
     base = _base(tmp_path / "b", tokenizer=_pieces(**options))
     written = export_merged(_adapter(base, tmp_path / "a"), base, tmp_path / "gguf", file_format="gguf")
@@ -373,6 +373,6 @@ def test_the_command_replaces_a_gguf_when_told_to(tmp_path: Path) -> None:
 
 
 def test_without_the_package_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(GgufError, match=r"pip install 'ift-serve\[gguf\]'"):
         export_merged(tmp_path / "a", tmp_path / "b", tmp_path / "m", file_format="gguf")
