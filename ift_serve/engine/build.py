@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ift_serve.decoding.registry import STRATEGIES
+from ift_serve.decoding.context import StrategyContext
+from ift_serve.decoding.registry import strategies
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.protocol.model import ModelDescription
@@ -18,4 +19,6 @@ def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
         runner = ModelRunner(config)
     except UnsupportedModelError as error:
         raise ValueError(str(error)) from error
-    return EngineCore(runner, config, STRATEGIES, adapter_tensors=runner.adapters), runner.description
+    description = runner.description
+    context = StrategyContext.of_model(config.model, description.eos_ids)
+    return EngineCore(runner, config, strategies(context), adapter_tensors=runner.adapters), description

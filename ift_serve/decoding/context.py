@@ -1,0 +1,43 @@
+"""What strategies know of the model beside tokens: its tokenizer, its markers, where its text ends."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from ift_serve.text.message import PromptError
+from ift_serve.text.phases import PhaseBuilder
+from ift_serve.text.prompt import PromptRenderer
+from ift_serve.text.token_texts import TokenDecoder
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StrategyContext:
+    """One model's; shared by all requests, safe to use from several threads.
+
+    ``renderer``: None where the model has no tokenizer that tells tokens' texts; what needs text is refused then.
+    ``special_ids``: tokens that are no text. ``end_ids``: those that end an answer.
+    """
+
+    renderer: PromptRenderer | None
+    phases: PhaseBuilder | None
+    special_ids: frozenset[int] = frozenset()
+    end_ids: frozenset[int] = frozenset()
+
+    @classmethod
+    def of_model(cls, path: str, end_ids: list[int]) -> StrategyContext:
+        """For the model in a directory, or of a hub id."""
+        try:
+            renderer = PromptRenderer.from_pretrained(path)
+        except PromptError as error:
+            _log.info("strategies that read text are not served: %s", error)
+            return cls(None, None, frozenset(end_ids), frozenset(end_ids))
+        special = frozenset(renderer.encoder.markers.ids) | frozenset(end_ids)
+        return cls(renderer, PhaseBuilder.of(renderer), special, frozenset(end_ids))
+
+    @property
+    def decoder(self) -> TokenDecoder | None:
+        """Turns tokens into text."""
+        return None if self.renderer is None else self.renderer.decoder
