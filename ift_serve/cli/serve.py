@@ -92,6 +92,10 @@ def serve(
     engine_patience: Annotated[
         float | None, typer.Option(help="seconds without progress after which the engine is replaced", min=0.1)
     ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="write a trace of some steps into it at each SIGUSR2", file_okay=False)
+    ] = None,
+    profile_steps: Annotated[int | None, typer.Option(help="steps in a trace", min=1)] = None,
     drain_timeout: Annotated[float, typer.Option(help="seconds for calls in flight on SIGTERM", min=0)] = 30.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning, error")] = "info",
     log_prompts: Annotated[bool, typer.Option(help="write prompt texts into the log")] = False,
@@ -127,6 +131,8 @@ def serve(
             patience=engine_patience,
             max_adapters=max_adapters,
             max_adapter_bytes=max_adapter_bytes,
+            profile=None if profile is None else str(profile.absolute()),
+            profile_steps=profile_steps,
         )
         config = ServerConfig.model_validate(
             {

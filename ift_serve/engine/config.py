@@ -48,6 +48,8 @@ class EngineConfig(BaseModel):
     patience: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=15.0, description="seconds without progress after which an engine, or an adapter's loading, is ended"
     )
+    profile: str | None = Field(default=None, description="directory for traces of steps, written when asked for")
+    profile_steps: Count = Field(default=20, description="steps in a trace")
     seed: int = 0
 
     @model_validator(mode="after")

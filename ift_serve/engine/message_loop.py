@@ -20,7 +20,7 @@ from ift_serve.engine.protocol.generate import GenerateRequest, StopCandidate
 from ift_serve.engine.protocol.model import Failed, ModelDescription, Ready
 from ift_serve.engine.protocol.progress import Progress
 from ift_serve.engine.protocol.score import ScoreRequest
-from ift_serve.engine.protocol.wire import Abort, EngineInput, StepOutputs, decode_input, encode
+from ift_serve.engine.protocol.wire import Abort, EngineInput, Profile, StepOutputs, decode_input, encode
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ def handle(core: EngineCore, message: EngineInput) -> bool:
             core.load_adapter(message)
         case UnloadAdapter():
             core.unload_adapter(message)
+        case Profile():
+            core.profile()
         case _:
             return False
     return True

@@ -19,7 +19,7 @@ from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.engine.protocol.score import ScoreOutput, ScoreRequest
 from ift_serve.engine.protocol.stats import EngineStats
-from ift_serve.engine.protocol.wire import Abort, EngineInput, StepOutputs
+from ift_serve.engine.protocol.wire import Abort, EngineInput, Profile, StepOutputs
 from ift_serve.frontend.adapter_copies import AdapterCopies
 from ift_serve.frontend.adapter_index import AdapterIndex
 from ift_serve.frontend.engine_totals import EngineTotals
@@ -223,6 +223,11 @@ class BaseEngineClient(ABC):
         if call is not None and not call.finished:
             self._send(Abort(request_id))
             call.fail(EngineError(FailureKind.CANCELLED, "the call was aborted"))
+
+    def profile(self) -> None:
+        """Have the engine write a trace of its next steps; while there is no engine, nothing happens."""
+        if self.state == "ready":
+            self._send(Profile())
 
     async def __aenter__(self) -> Self:
         await self.start()

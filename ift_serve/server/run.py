@@ -48,6 +48,7 @@ async def _run(
     server = Server(config, open_engine(config.engine))
     signals.on_stop = lambda: loop.call_soon_threadsafe(asked.set)
     signals.on_hangup = server.reload
+    signals.on_profile = lambda: loop.call_soon_threadsafe(server.engine.profile)
     await _until_stopped(server, asked, ready)
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, heard even while the event loop is blocked."""
+"""The signals that a server takes, heard even while the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 _log = logging.getLogger(__name__)
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
+_PROFILE = getattr(signal, "SIGUSR2", None)
 
 
 class StopSignals:
@@ -22,13 +23,15 @@ class StopSignals:
     The interpreter also writes the signal's number to a socket, which a thread of its own reads here. The engine's
     process ends by itself when this one does. Use it in the main thread.
 
-    patience: seconds from the first signal to the end of the process. ``on_stop`` is called once and ``on_hangup`` at
-    each SIGHUP, in that thread. Native code that keeps the interpreter's lock is not interrupted.
+    patience: seconds from the first signal to the end of the process. ``on_stop`` is called once, ``on_hangup`` at each
+    SIGHUP and ``on_profile`` at each SIGUSR2, in that thread. Native code that keeps the interpreter's lock is not
+    interrupted.
     """
 
     def __init__(self, patience: float) -> None:
         self.on_stop: Callable[[], object] = lambda: None
         self.on_hangup: Callable[[], object] = lambda: None
+        self.on_profile: Callable[[], object] = lambda: None
         self._patience = patience
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
@@ -38,7 +41,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        for number in (*_STOP, *([_HANGUP] if _HANGUP else [])):
+        for number in (*_STOP, *filter(None, (_HANGUP, _PROFILE))):
             self._previous[number] = signal.signal(number, _ignore)
         self._thread.start()
         return self
@@ -58,6 +61,8 @@ class StopSignals:
             for number in heard:
                 if number == _HANGUP:
                     self.on_hangup()
+                elif number == _PROFILE:
+                    self.on_profile()
                 elif number in _STOP and self._asked:
                     _end("a second signal")
                 elif number in _STOP:

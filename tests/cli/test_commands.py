@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ift_serve.cli.bench import percentile, plan
+from ift_serve.client import Client
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.components.config import ComponentsConfig
 from tests.support.adapters import write_random
@@ -37,9 +40,19 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("adapters")
 
 
+@dataclass(frozen=True)
+class Running:
+    """A server in a process of its own."""
+
+    address: str
+    pid: int
+    traces: Path
+
+
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, adapters: Path) -> Iterator[str]:
+def running(tmp_path_factory: pytest.TempPathFactory, adapters: Path) -> Iterator[Running]:
     model = tiny_llama(tmp_path_factory.mktemp("model"))
+    traces = tmp_path_factory.mktemp("traces")
     metadata = BaseMetadata.of_directory(model)
     for seed in (1, 2):
         write_random(adapters / f"v{seed}", metadata, ComponentsConfig(segment_embedding=True), seed=seed)
@@ -47,14 +60,20 @@ def address(tmp_path_factory: pytest.TempPathFactory, adapters: Path) -> Iterato
         sys.executable, "-c", "from ift_serve.cli import main; main()", "serve", str(model), "--port", "0",
         "--metrics-port", "0", "--threads", "1", "--name", "tiny", "--dtype", "float32",
         "--adapter", f"tone={adapters / 'v1'}", "--adapter-root", str(adapters),
+        "--profile", str(traces), "--profile-steps", "3",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("ift-serve ready on 127.0.0.1:"), line
-    yield line.split("ready on ")[1].split(",")[0]
+    yield Running(line.split("ready on ")[1].split(",")[0], process.pid, traces)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
+
+
+@pytest.fixture(scope="module")
+def address(running: Running) -> str:
+    return running.address
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -143,6 +162,15 @@ def test_adapters_are_loaded_listed_and_unloaded(address: str) -> None:
     assert watching.wait(timeout=30) == 0
     shown = _ift("adapters", "load", "other", "../v2", "--server", address, code=1)
     assert "path" in shown and "Traceback" not in shown
+
+
+def test_a_signal_has_a_trace_of_some_steps_written(running: Running) -> None:
+    os.kill(running.pid, signal.SIGUSR2)
+    with Client(running.address) as client:
+        while not (written := list(running.traces.glob("steps-*.json.gz"))):
+            client.generate("Say hello", temperature=0, max_new_tokens=8, ignore_eos=True)
+    events = json.loads(gzip.decompress(written[0].read_bytes()))["traceEvents"]
+    assert sum(event.get("name") == "step" and event.get("cat") == "user_annotation" for event in events) == 3
 
 
 def test_plans_are_seeded_and_fit_the_context() -> None:

@@ -60,6 +60,9 @@ class PagedOracle:
             attention_backend="oracle",
         )
 
+    def profile(self) -> None:
+        """It computes nothing that a trace could show."""
+
     def execute(self, batch: StepBatch) -> StepResult:
         if self.fail_next:
             self.fail_next = False

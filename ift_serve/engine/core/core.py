@@ -63,6 +63,8 @@ class Runner(Protocol):
     @progress.setter
     def progress(self, progress: Progress) -> None: ...
     def execute(self, batch: StepBatch) -> StepResult: ...
+    def profile(self) -> None:
+        """Write a trace of the next steps."""
 
 
 class EngineCore:
@@ -179,6 +181,10 @@ class EngineCore:
     def unload_adapter(self, message: UnloadAdapter) -> None:
         """Refuse new requests for an adapter and free it when it is no longer used."""
         self._adapters.unload(message)
+
+    def profile(self) -> None:
+        """Have a trace of the next steps written."""
+        self._runner.profile()
 
     def report_to(self, progress: Progress) -> None:
         """Note there from now on what is done."""

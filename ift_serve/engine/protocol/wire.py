@@ -22,6 +22,10 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
     request_id: str
 
 
+class Profile(msgspec.Struct, frozen=True, tag="profile"):
+    """Write a trace of the next steps into the directory that the configuration names."""
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """End the engine process once this message is read."""
 
@@ -34,7 +38,7 @@ class StepOutputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     adapters: list[AdapterInfo] = []
 
 
-EngineInput = GenerateRequest | ScoreRequest | StopCandidate | Abort | LoadAdapter | UnloadAdapter | Shutdown
+EngineInput = GenerateRequest | ScoreRequest | StopCandidate | Abort | LoadAdapter | UnloadAdapter | Profile | Shutdown
 EngineOutput = Ready | Failed | StepOutputs
 
 encode = msgspec.msgpack.Encoder().encode

@@ -20,6 +20,7 @@ from ift_serve.engine.runner.compile_monitor import CompileMonitor, report_compi
 from ift_serve.engine.runner.cuda_graphs import CudaCapture, DecodeGraphs, bucket_sizes, eager_capture
 from ift_serve.engine.runner.kv_cache import KVCache, bytes_per_block
 from ift_serve.engine.runner.serving_check import ServingCheck
+from ift_serve.engine.runner.step_profiler import StepProfiler
 from ift_serve.engine.runner.warm_up import warm_up_batches
 from ift_serve.engine.sampling.model_defaults import sampling_defaults
 from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens, scored_tokens
@@ -89,6 +90,7 @@ class ModelRunner:
         report_compilations(lambda: self.progress)
         torch.manual_seed(config.seed)
         device = _device(config)
+        self._profiler = StepProfiler(config.profile, config.profile_steps, gpu=device == "cuda")
         model = load_model(
             config.model,
             name=config.model_name,
@@ -184,9 +186,17 @@ class ModelRunner:
             steps = [SequenceStep(-1, [0], 0, [0]), SequenceStep(-2, [0] * 8, 0, [0])]
             self.adapters.warm_up(self._build_batch(steps), tiles)
 
-    @torch.inference_mode()
+    def profile(self) -> None:
+        """Write a trace of the next steps, where the configuration names a directory for it."""
+        self._profiler.ask()
+
     def execute(self, batch: StepBatch) -> StepResult:
         """Compute every sequence's tokens; results come in the order of ``batch.sequences``."""
+        with self._profiler.step(self.progress):
+            return self._execute(batch)
+
+    @torch.inference_mode()
+    def _execute(self, batch: StepBatch) -> StepResult:
         if batch.block_copies:
             self._cache.copy_blocks(batch.block_copies)
         indices, rows, targets = _output_rows(batch.sequences)
