@@ -27,6 +27,7 @@ EVERYTHING = ComponentsConfig(
     instruction_gate=4,
     reasoning_pathways=12,
     temperature_head=8,
+    sequence_temperature=8,
     adherence_head=8,
 )
 

@@ -29,8 +29,9 @@ class IftConfig(BaseModel):
     """``ift_config.json``.
 
     ``template_fingerprint``: of the chat template that it was trained with; ``template``: its text (jinja) where it is
-    not the base model's own. ``end_ids``: tokens that end an answer, beside those of the base model. ``recipe`` and
-    ``scores`` are for people; nothing reads them back.
+    not the base model's own. ``calibration_temperature``: what logits are divided by before confidences are read off
+    them (Guo et al. 2017), and nothing else; None where none was fitted. ``end_ids``: tokens that end an answer, beside
+    those of the base model. ``recipe`` and ``scores`` are for people; nothing reads them back.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +41,7 @@ class IftConfig(BaseModel):
     components: ComponentsConfig = ComponentsConfig()
     template_fingerprint: str = Field(default="", max_length=128)
     template: str = Field(default="", max_length=1 << 16)
+    calibration_temperature: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
     end_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]] = Field(default=[], max_length=64)
     recipe: dict[str, Any] = {}
     scores: dict[str, Any] = {}

@@ -24,6 +24,7 @@ def explain(weights: AdapterWeights) -> dict[str, Any]:
         "base": None if own is None else own.base.model_dump(mode="json"),
         "template": "" if own is None else own.template,
         "template_fingerprint": "" if own is None else own.template_fingerprint,
+        "calibration_temperature": None if own is None else own.calibration_temperature,
         "recipe": {} if own is None else own.recipe,
         "scores": {} if own is None else own.scores,
     }
@@ -67,6 +68,7 @@ def rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         )
     shown += [
         ("template", "its own" if summary["template"] else ""),
+        ("calibration", f"T = {summary['calibration_temperature']:.4g}" if summary["calibration_temperature"] else ""),
         ("scores", _list(f"{name} {value}" for name, value in summary["scores"].items())),
     ]
     return [(name, value) for name, value in shown if value]

@@ -1,1 +1,1 @@
-"""The ten components of the instruction-aware model, shared by training and serving."""
+"""The eleven components of the instruction-aware model, shared by training and serving."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Width = Annotated[int, Field(ge=0, le=65536)]
 ENCODER_HEADS = 4
+_HEADS = ("temperature_head", "sequence_temperature", "adherence_head")
 
 
 class BaseShape(BaseModel):
@@ -35,11 +36,14 @@ class ComponentsConfig(BaseModel):
     instruction_gate: Width = Field(default=0, description="rank of the gate that lets c in after each layer")
     reasoning_pathways: Width = Field(default=0, description="width of three parallel paths before the head")
     temperature_head: Width = Field(default=0, description="width of the head that predicts the temperature")
+    sequence_temperature: Width = Field(
+        default=0, description="width of the head that chooses one temperature for a request, from its instruction"
+    )
     adherence_head: Width = Field(default=0, description="width of the head that judges a response")
 
     @model_validator(mode="after")
     def _check(self) -> ComponentsConfig:
-        for name in ("two_stream", "instruction_gate"):
+        for name in ("two_stream", "instruction_gate", "sequence_temperature"):
             if getattr(self, name) and not self.instruction_encoder:
                 raise ValueError(f"{name}: needs the pooled instruction; set instruction_encoder (128 is usual)")
         if self.instruction_encoder % ENCODER_HEADS:
@@ -56,7 +60,7 @@ class ComponentsConfig(BaseModel):
     @property
     def changes_cache(self) -> bool:
         """Whether keys and values differ from the base model's."""
-        after_the_cache = {"instruction_encoder", "reasoning_pathways", "temperature_head", "adherence_head"}
+        after_the_cache = {"instruction_encoder", "reasoning_pathways", *_HEADS}
         return bool(set(self.names) - after_the_cache)
 
     @property

@@ -1,4 +1,4 @@
-"""Heads beside the logits: the temperature, and the judgement of a response."""
+"""Heads beside the logits: the temperature of a token or of a whole answer, and the judgement of a response."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch.nn.functional import gelu
 
 from ift_serve.modeling.components.tokens import TokenBatch, pool
 
-_LARGEST_FACTOR = 3.0
+LARGEST_FACTOR = 3.0
+"""A temperature head multiplies by at most this, and divides by at most this."""
 
 
 class TemperatureHead(nn.Module):
@@ -31,7 +32,23 @@ class TemperatureHead(nn.Module):
         features = self.hidden(hidden.to(kind)) + self.statistics(statistics.to(kind))
         if self.instruction is not None and instruction is not None:
             features = features + self.instruction(instruction.to(kind))
-        return torch.exp(math.log(_LARGEST_FACTOR) * torch.tanh(self.output(gelu(features))[:, 0].float()))
+        return torch.exp(math.log(LARGEST_FACTOR) * torch.tanh(self.output(gelu(features))[:, 0].float()))
+
+
+class SequenceTemperature(nn.Module):
+    """One temperature for a whole answer: ``T / T_0 = exp(ln 3 tanh(w . gelu(W_c c + b_c) + b))``; w, b zero."""
+
+    def __init__(self, instruction: int, width: int) -> None:
+        super().__init__()
+        self.instruction = nn.Linear(instruction, width)
+        self.output = nn.Linear(width, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, instruction: Tensor) -> Tensor:
+        """c ``[S, d_c]`` -> ``[S]`` float32 in [1/3, 3]."""
+        features = self.instruction(instruction.to(self.instruction.weight.dtype))
+        return torch.exp(math.log(LARGEST_FACTOR) * torch.tanh(self.output(gelu(features))[:, 0].float()))
 
 
 class AdherenceHead(nn.Module):

@@ -9,7 +9,7 @@ from ift_serve.modeling.components.attention import AttentionBias, AttentionGain
 from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
 from ift_serve.modeling.components.embeddings import InstructionEmbedding, SegmentEmbedding, TwoStreamFusion
 from ift_serve.modeling.components.encoder import InstructionEncoder
-from ift_serve.modeling.components.heads import AdherenceHead, TemperatureHead
+from ift_serve.modeling.components.heads import AdherenceHead, SequenceTemperature, TemperatureHead
 from ift_serve.modeling.components.states import InstructionGate, ReasoningPathways
 from ift_serve.modeling.components.tokens import TokenBatch
 
@@ -41,6 +41,9 @@ class InstructionComponents(nn.Module):
         )
         self.reasoning_pathways = ReasoningPathways(d, config.reasoning_pathways) if config.reasoning_pathways else None
         self.temperature_head = TemperatureHead(d, c, config.temperature_head) if config.temperature_head else None
+        self.sequence_temperature = (
+            SequenceTemperature(c, config.sequence_temperature) if config.sequence_temperature else None
+        )
         self.adherence_head = AdherenceHead(d, c, config.adherence_head) if config.adherence_head else None
 
     def instruction_vector(self, embeddings: Tensor, tokens: TokenBatch) -> Tensor | None:
@@ -84,6 +87,13 @@ class InstructionComponents(nn.Module):
         if self.temperature_head is None:
             return torch.ones(hidden.shape[0], device=hidden.device)
         factor: Tensor = self.temperature_head(hidden, instruction, statistics)
+        return factor
+
+    def initial_temperature(self, instruction: Tensor) -> Tensor:
+        """What T_0 of each request is multiplied with, ``[S]`` float32 from c ``[S, d_c]``; ones without its head."""
+        if self.sequence_temperature is None:
+            return torch.ones(instruction.shape[0], device=instruction.device)
+        factor: Tensor = self.sequence_temperature(instruction)
         return factor
 
     def adherence(self, hidden: Tensor, tokens: TokenBatch) -> Tensor:

@@ -85,7 +85,8 @@ def test_fresh_components_leave_the_base_model_as_it_is_bit_for_bit(
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("name", EVERYTHING.names)
 def test_each_component_alone_changes_nothing_at_first_and_something_later(name: str, dtype: torch.dtype) -> None:
-    needed = {"instruction_encoder": 16} if name in ("two_stream", "instruction_gate") else {}
+    on_c = ("two_stream", "instruction_gate", "sequence_temperature")
+    needed = {"instruction_encoder": 16} if name in on_c else {}
     config = ComponentsConfig.model_validate({**needed, name: getattr(EVERYTHING, name)})
     tokens, hidden = _tokens(), torch.randn(22, 16, generator=torch.Generator().manual_seed(3)).to(dtype)
     fresh, changed = InstructionComponents(config, SHAPE), _random(config)
@@ -107,6 +108,7 @@ def test_each_component_alone_changes_nothing_at_first_and_something_later(name:
     assert torch.equal(fresh.strength(None, 3), torch.ones(3))
     statistics = torch.rand(22, 2)
     assert torch.equal(fresh.temperature(hidden, None, statistics), torch.ones(22))
+    assert torch.equal(fresh.initial_temperature(torch.rand(3, 16)), torch.ones(3))
     where = {
         "segment_embedding": "embed",
         "instruction_embedding": "embed",
@@ -137,6 +139,9 @@ def test_every_parameter_has_a_gradient_after_two_steps() -> None:
         loss = loss + ((biased - torch.arange(12.0).view(3, 2, 2) / 9) ** 2).sum()
         factors = components.temperature(embeddings, own.own_instruction(), torch.rand(22, 2))
         loss = loss + ((factors - torch.linspace(0.5, 2, 22)) ** 2).sum()
+        assert own.instruction is not None
+        whole = components.initial_temperature(own.instruction)
+        loss = loss + ((whole - torch.linspace(0.5, 2, 3)) ** 2).sum()
         loss = loss + nn.functional.binary_cross_entropy_with_logits(
             components.adherence(embeddings, own), torch.tensor([1.0, 0.0, 1.0])
         )

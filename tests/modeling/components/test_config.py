@@ -17,6 +17,7 @@ SHAPE = BaseShape(hidden_size=12, layers=2, heads=3, vocabulary_size=20)
     [
         ({"two_stream": 8}, ["two_stream", "set instruction_encoder"]),
         ({"instruction_gate": 4}, ["instruction_gate", "set instruction_encoder"]),
+        ({"sequence_temperature": 8}, ["sequence_temperature", "set instruction_encoder"]),
         ({"instruction_encoder": 30}, ["instruction_encoder", "multiple of 4"]),
         ({"reasoning_pathways": 10}, ["reasoning_pathways", "three"]),
         ({"adherence_head": -1}, ["adherence_head"]),
@@ -43,6 +44,7 @@ def test_nothing_is_on_by_default_and_nothing_is_stored() -> None:
     [
         ({"adherence_head": 8, "temperature_head": 8, "reasoning_pathways": 6}, False, False),
         ({"instruction_encoder": 16, "adherence_head": 8}, False, False),
+        ({"instruction_encoder": 16, "sequence_temperature": 8}, False, False),
         ({"segment_embedding": True}, True, False),
         ({"attention_gain": True}, True, False),
         ({"attention_bias": True}, True, False),
@@ -69,6 +71,7 @@ def test_shapes_are_those_of_the_design() -> None:
         instruction_gate=2,
         reasoning_pathways=9,
         temperature_head=5,
+        sequence_temperature=3,
         adherence_head=7,
     )
     shapes = {name: tuple(t.shape) for name, t in InstructionComponents(config, SHAPE).state_dict().items()}
@@ -84,6 +87,7 @@ def test_shapes_are_those_of_the_design() -> None:
         "instruction_gate.value": (2, 12, 8),
         "reasoning_pathways.output.weight": (12, 9),
         "temperature_head.output.weight": (1, 5),
+        "sequence_temperature.instruction.weight": (3, 8),
     }
     assert {name: shapes[name] for name in expected} == expected
     assert {name.split(".")[0] for name in shapes} == set(config.names)
