@@ -7,16 +7,17 @@ from typing import Any
 
 from ift_serve.text.prompt import PromptError, PromptRenderer
 from ift_serve.text.tokenizer import load_tokenizer
+from ift_training.base_recipe import BaseRecipe, RecipeError
 from ift_training.data.dropped import dropped_records
 from ift_training.data.encode import Encoder
 from ift_training.data.selection import Progress, TrainingData, prepare
-from ift_training.recipe import Recipe, RecipeError
+from ift_training.recipe import Recipe
 
 RUN_FOLDER, REPORT = "training", "report.json"
 """Inside the adapter's directory: checkpoints, tensorboard's files, curves.png, report.json."""
 
 
-def open_encoder(recipe: Recipe) -> Encoder:
+def open_encoder(recipe: BaseRecipe) -> Encoder:
     """The encoder for the recipe's base and template. Raises RecipeError, TemplateError."""
     directory = recipe.base_directory()
     try:
