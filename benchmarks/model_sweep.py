@@ -284,8 +284,8 @@ def expected_log_probs(directory: Path, tokens: list[int]) -> list[float]:
 def served_log_probs(directory: Path, tokens: list[int]) -> list[float]:
     """The same by the engine's runner: chunks, then single tokens, beside another sequence."""
     from ift_serve.engine.config import EngineConfig
-    from ift_serve.engine.core.step import SequenceStep, StepBatch
     from ift_serve.engine.runner.model_runner import ModelRunner
+    from ift_serve.engine.sequences.step import SequenceStep, StepBatch
 
     runner = ModelRunner(EngineConfig(model=str(directory), dtype="float32", total_blocks=16))
     if runner.description.context_length < len(tokens):

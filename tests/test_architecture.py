@@ -29,32 +29,35 @@ ALLOWED: dict[str, set[str]] = {
     "ift_serve.modeling.decoder": {"ift_serve.modeling.decoder", "ift_serve.modeling.checkpoint", "ift_kernels"},
     "ift_serve.engine.config": set(),
     "ift_serve.engine.protocol": {"ift_serve.engine.protocol"},
-    "ift_serve.engine.cache": {"ift_serve.engine.cache", "ift_serve.engine.core.sequence"},
+    "ift_serve.engine.sequences": {
+        "ift_serve.engine.sequences", "ift_serve.engine.cache.prefix_hash", "ift_serve.engine.adapters.version",
+        "ift_serve.engine.protocol", "ift_serve.sharing",
+    },
+    "ift_serve.engine.cache": {"ift_serve.engine.cache", "ift_serve.engine.sequences"},
     "ift_serve.engine.scheduling": {
         "ift_serve.engine.scheduling", "ift_serve.engine.cache", "ift_serve.engine.adapters.admission",
-        "ift_serve.engine.core.request", "ift_serve.engine.core.sequence", "ift_serve.engine.core.step",
-        "ift_serve.sharing",
+        "ift_serve.engine.sequences", "ift_serve.sharing",
     },
     "ift_serve.engine.core": {
         "ift_serve.engine.core", "ift_serve.engine.scheduling", "ift_serve.engine.cache", "ift_serve.engine.adapters",
-        "ift_serve.engine.protocol", "ift_serve.engine.config", "ift_serve.sharing", "ift_serve.system",
+        "ift_serve.engine.sequences", "ift_serve.engine.protocol", "ift_serve.engine.config", "ift_serve.sharing",
+        "ift_serve.system",
     },
     "ift_serve.engine.adapters": {
         "ift_serve.engine.adapters", "ift_serve.engine.cache.prefix_hash", "ift_serve.engine.protocol",
-        "ift_serve.engine.core", "ift_serve.modeling", "ift_serve.system", "ift_kernels",
+        "ift_serve.engine.sequences", "ift_serve.modeling", "ift_serve.system", "ift_kernels",
     },
     "ift_serve.engine.sampling": {
-        "ift_serve.engine.sampling", "ift_serve.engine.protocol", "ift_serve.engine.core.step",
-        "ift_serve.engine.core.adjusted_tokens", "ift_kernels",
+        "ift_serve.engine.sampling", "ift_serve.engine.protocol", "ift_serve.engine.sequences", "ift_kernels",
     },
     "ift_serve.engine.runner": {
         "ift_serve.engine.runner", "ift_serve.engine.sampling", "ift_serve.engine.adapters.tensors",
-        "ift_serve.engine.core.step", "ift_serve.engine.protocol", "ift_serve.engine.config", "ift_serve.modeling",
+        "ift_serve.engine.sequences.step", "ift_serve.engine.protocol", "ift_serve.engine.config", "ift_serve.modeling",
         "ift_serve.system", "ift_kernels",
     },
     "ift_serve.decoding": {
-        "ift_serve.decoding", "ift_serve.engine.core", "ift_serve.engine.protocol", "ift_serve.checks",
-        "ift_serve.text",
+        "ift_serve.decoding", "ift_serve.engine.core", "ift_serve.engine.sequences", "ift_serve.engine.protocol",
+        "ift_serve.checks", "ift_serve.text",
     },
     "ift_serve.engine": {
         "ift_serve.engine", "ift_serve.decoding", "ift_serve.modeling", "ift_serve.text", "ift_serve.system",
@@ -167,14 +170,16 @@ def test_imports_go_one_way(module: str, path: Path) -> None:
         ("ift_serve.engine.core.core", "from ift_serve.engine.runner import model_runner"),
         ("ift_serve.engine.core.core", "from ift_serve.decoding.registry import STRATEGIES"),
         ("ift_serve.engine.scheduling.scheduler", "from ift_serve.engine.core.core import EngineCore"),
+        ("ift_serve.engine.sequences.sequence", "from ift_serve.engine.core.request import Request"),
+        ("ift_serve.engine.scheduling.scheduler", "from ift_serve.engine.core.request import Request"),
         ("ift_serve.engine.cache.block_manager", "from ift_serve.engine.scheduling.scheduler import Scheduler"),
-        ("ift_serve.engine.protocol.wire", "from ift_serve.engine.core.step import StepBatch"),
+        ("ift_serve.engine.protocol.wire", "from ift_serve.engine.sequences.step import StepBatch"),
         ("ift_serve.engine.runner.model_runner", "from ift_serve.engine.scheduling.scheduler import Scheduler"),
         ("ift_serve.engine.worker", "from ift_serve.frontend.engine_client import EngineClient"),
         ("ift_serve.decoding.sample", "from ift_serve.engine.scheduling.scheduler import Scheduler"),
         ("ift_serve.frontend.supervisor", "from ift_serve.engine.worker import main"),
         ("ift_serve.frontend.supervisor", "import grpc"),
-        ("ift_serve.modeling.decoder.flat_batch", "from ift_serve.engine.core.step import StepBatch"),
+        ("ift_serve.modeling.decoder.flat_batch", "from ift_serve.engine.sequences.step import StepBatch"),
         ("ift_serve.modeling.decoder.decoder", "from ift_serve.modeling.multi_adapter import prepared"),
         ("ift_serve.server.app", "import torch"),
         ("ift_serve.server.app", "from ift_serve.engine.core.core import EngineCore"),
@@ -201,3 +206,45 @@ def test_the_core_runs_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(', '.join({{'torch', 'grpc', 'zmq', 'numba'}} & set(sys.modules)) or 0)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import one another, by Tarjan's algorithm."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        order[module] = low[module] = len(order)
+        stack.append(module)
+        for other in imports[module]:
+            if other not in order:
+                visit(other)
+            if other in stack:
+                low[module] = min(low[module], low[other])
+        if low[module] == order[module]:
+            group = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in imports:
+        if module not in order:
+            visit(module)
+    return found
+
+
+def test_no_modules_import_one_another() -> None:
+    """Not even for types alone, or from within a function."""
+    modules = dict(_modules())
+    imports: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        names = _imports(ast.parse(path.read_text(encoding="utf-8")))
+        known = {name if name in modules else name.rpartition(".")[0] for name in names}
+        imports[module] = (known & modules.keys()) - {module}
+    assert circles(imports) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]

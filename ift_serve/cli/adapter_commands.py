@@ -151,9 +151,9 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Check a directory against its base model, and say what is in it; exit code 1 if it would be refused."""
+    from ift_serve.modeling.adapter_format.errors import AdapterError
     from ift_serve.modeling.adapter_format.explain import explain, rows
     from ift_serve.modeling.adapter_format.reader import read_adapter
-    from ift_serve.modeling.adapter_format.weights import AdapterError
 
     metadata, name = _base_facts(directory, base)
     try:
@@ -176,8 +176,8 @@ def _base_facts(directory: Path, base: str) -> tuple[BaseMetadata, str]:
     from ift_serve.embedded import EMBEDDED_NAME
     from ift_serve.modeling.adapter_format.base import BaseMetadata
     from ift_serve.modeling.adapter_format.config import PEFT_CONFIG
+    from ift_serve.modeling.adapter_format.errors import AdapterError
     from ift_serve.modeling.adapter_format.safe_file import SafeDirectory, parse_object
-    from ift_serve.modeling.adapter_format.weights import AdapterError
     from ift_serve.modeling.checkpoint.location import NoModelError
 
     if not base:

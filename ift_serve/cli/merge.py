@@ -30,8 +30,8 @@ def merge(
     """Add an adapter into its base model's weights, and write it for transformers and `ift-serve serve`, or as GGUF."""
     from rich.console import Console
 
+    from ift_serve.modeling.adapter_format.errors import AdapterError
     from ift_serve.modeling.adapter_format.export import export_merged
-    from ift_serve.modeling.adapter_format.weights import AdapterError
     from ift_serve.modeling.checkpoint.files import ModelFilesError, check_model_files
     from ift_serve.modeling.checkpoint.location import NoModelError
 

@@ -166,7 +166,7 @@ def readable_training_errors() -> Iterator[None]:
     """Show what the recipe or the data were unhappy about, without a traceback; of several processes once."""
     from safetensors import SafetensorError
 
-    from ift_serve.modeling.adapter_format.weights import AdapterError
+    from ift_serve.modeling.adapter_format.errors import AdapterError
     from ift_training.data.encode import EncodingError, TemplateError
     from ift_training.data.records import RecordError
     from ift_training.data.sources import SourceError

@@ -9,10 +9,10 @@ import pytest
 
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.core.control import FORCED
-from ift_serve.engine.core.step import SampledToken
 from ift_serve.engine.core.strategy import Branch, Control, LimitError, Strategy
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
+from ift_serve.engine.sequences.step import SampledToken
 from tests.support.engine_driver import Answer, Driver, generate, make_core, solo
 from tests.support.paged_oracle import EOS, PagedOracle
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ift_serve.decoding.registry import STRATEGIES
-from ift_serve.engine.core.step import SampledToken
 from ift_serve.engine.core.strategy import Branch, Control, LimitError, Strategy
 from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest
 from ift_serve.engine.protocol.reasoning import RequestLimits
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from ift_serve.engine.protocol.score import ScoreRequest
+from ift_serve.engine.sequences.step import SampledToken
 from tests.support.engine_driver import Answer, Clock, Driver, generate, make_core, solo
 from tests.support.paged_oracle import PagedOracle
 

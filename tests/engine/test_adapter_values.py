@@ -18,7 +18,8 @@ from ift_serve.engine.protocol.score import ScoreRequest
 from ift_serve.engine.runner.model_runner import ModelRunner
 from ift_serve.modeling.adapter_format.apply import merged_reference
 from ift_serve.modeling.adapter_format.base import BaseMetadata
-from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights, LoraModule
+from ift_serve.modeling.adapter_format.errors import AdapterError
+from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
 from ift_serve.modeling.components.config import ComponentsConfig
 from tests.support.adapters import EVERYTHING, MemoryHost, random_weights
 from tests.support.engine_driver import Driver, generate

@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ift_serve.engine.core.adjusted_tokens import AdjustedTokens
 from ift_serve.engine.protocol.generate import SamplingParams
+from ift_serve.engine.sequences.adjusted_tokens import AdjustedTokens
 
 TOKENS = st.lists(st.integers(0, 12), max_size=30)
 

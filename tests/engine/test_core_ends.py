@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from ift_serve.engine.core.core import EngineCore
-from ift_serve.engine.core.step import SampledToken
 from ift_serve.engine.core.strategy import Branch, Control, Strategy
 from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
 from ift_serve.engine.protocol.results import FailureKind, FinishReason, RequestFailed
 from ift_serve.engine.protocol.score import ScoreRequest
+from ift_serve.engine.sequences.step import SampledToken
 from tests.support.engine_driver import Clock, Driver, generate, make_core, solo
 from tests.support.paged_oracle import PagedOracle
 

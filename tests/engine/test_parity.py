@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core.step import SamplingRow, SequenceStep, StepBatch
 from ift_serve.engine.protocol.generate import SamplingParams
 from ift_serve.engine.runner.model_runner import ModelRunner
+from ift_serve.engine.sequences.step import SamplingRow, SequenceStep, StepBatch
 from ift_serve.modeling.decoder.model_loader import UnsupportedModelError, load_model
 from tests.support.architectures import ARCHITECTURES, build
 

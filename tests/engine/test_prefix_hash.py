@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ift_serve.engine.cache.prefix_hash import extend_digests, root_digest
-from ift_serve.engine.core.seeds import candidate_seed
+from ift_serve.engine.sequences.seeds import candidate_seed
 
 TOKENS = st.lists(st.integers(0, 1 << 30), min_size=8, max_size=40)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ift_serve.engine.core.step import SampledToken
 from ift_serve.engine.core.strategy import Branch, Control, Strategy
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.results import FinishReason
+from ift_serve.engine.sequences.step import SampledToken
 
 
 class Tree(Strategy):

@@ -13,10 +13,10 @@ from torch import Tensor
 import ift_serve.engine.runner.model_runner
 from ift_kernels.aot.compile_only import compile_only
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core.step import AdaptedPrompt, SamplingRow, SequenceStep, StepBatch
 from ift_serve.engine.protocol.generate import SamplingParams
 from ift_serve.engine.runner.model_runner import ModelRunner
 from ift_serve.engine.runner.serving_check import ServingCheck
+from ift_serve.engine.sequences.step import AdaptedPrompt, SamplingRow, SequenceStep, StepBatch
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.components.config import ComponentsConfig
 from ift_serve.modeling.decoder.decoder import Decoder

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from zlib import crc32
 
-from ift_serve.engine.adapters.registry import AdapterMetadata, ReadAdapter
+from ift_serve.engine.adapters.registry import ReadAdapter
+from ift_serve.engine.adapters.version import AdapterMetadata
 
 
 class OracleHost:

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.core import EngineCore
-from ift_serve.engine.core.step import StepBatch, StepResult
 from ift_serve.engine.message_loop import worker_main
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.wire import StepOutputs
 from ift_serve.engine.runner.compile_monitor import report_compilations
+from ift_serve.engine.sequences.step import StepBatch, StepResult
 from tests.support.oracle_host import OracleHost
 from tests.support.paged_oracle import PagedOracle
 

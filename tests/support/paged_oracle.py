@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from ift_serve.engine.core.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep, StepBatch, StepResult
 from ift_serve.engine.protocol.generate import TokenStatistics
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.progress import Progress
+from ift_serve.engine.sequences.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep, StepBatch, StepResult
 
 VOCABULARY = 97
 EOS = 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from ift_serve.engine.adapters.registry import AdapterVersion
-    from ift_serve.engine.core.request import Request
+from ift_serve.engine.adapters.version import AdapterVersion
+from ift_serve.engine.sequences.sequence import Owner
 
 _PATIENCE = 64
 
@@ -30,14 +29,14 @@ class AdapterAdmission:
 
     def __init__(self, residency: Residency | None = None) -> None:
         self._residency = residency
-        self._entered: set[Request] = set()
-        self._turned_away: dict[Request, None] = {}
-        self._first: Request | None = None
+        self._entered: set[Owner] = set()
+        self._turned_away: dict[Owner, None] = {}
+        self._first: Owner | None = None
         self._passed = 0
         self.changed = False
         """Whether requests that were turned away might be admitted now. Whoever asks them again resets it."""
 
-    def admits(self, request: Request) -> bool:
+    def admits(self, request: Owner) -> bool:
         """Whether a request may start in this step."""
         adapter = request.adapter
         if adapter is None or request in self._entered:
@@ -53,7 +52,7 @@ class AdapterAdmission:
             self._first = request
         return False
 
-    def start(self, request: Request) -> int:
+    def start(self, request: Owner) -> int:
         """The slot of a request that starts now, or goes on."""
         adapter = request.adapter
         if adapter is None:
@@ -67,7 +66,7 @@ class AdapterAdmission:
                 self._passed += 1
         return adapter.slot
 
-    def suspend(self, request: Request) -> None:
+    def suspend(self, request: Owner) -> None:
         """A request has lost all of its blocks: others may have the slot until it starts again."""
         if request in self._entered:
             assert request.adapter is not None and self._residency is not None
@@ -75,12 +74,12 @@ class AdapterAdmission:
             self._residency.exit(request.adapter)
             self.changed = True
 
-    def end(self, request: Request) -> None:
+    def end(self, request: Owner) -> None:
         """A request is over, started or not."""
         self._forget(request)
         self.suspend(request)
 
-    def _forget(self, request: Request) -> None:
+    def _forget(self, request: Owner) -> None:
         """It waits no more; whoever was behind it may ask again."""
         if request not in self._turned_away:
             return

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,34 +13,15 @@ from typing import Any, Protocol
 from ift_serve.engine.adapters.kept_copies import keep
 from ift_serve.engine.adapters.loader import Loaded, Loader
 from ift_serve.engine.adapters.slots import SlotPool
-from ift_serve.engine.cache.prefix_hash import root_digest
-from ift_serve.engine.core.limits import RefusedError
+from ift_serve.engine.adapters.version import AdapterMetadata, AdapterVersion
 from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterReply, AdapterState, LoadAdapter, UnloadAdapter
+from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind, RequestFailed
 from ift_serve.modeling.adapter_format.config import IFT_WEIGHTS, PEFT_WEIGHTS
 
 _log = logging.getLogger(__name__)
-_INSTRUCTION = 1
 _LARGEST_CONVERSION = 4
 """Weights may be kept in a smaller type than they are stored in."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterMetadata:
-    """What the engine must know of an adapter that was read.
-
-    ``shares_cache``: keys and values are the base model's. ``uses_segments``: they depend on the prompt's segments;
-    ``uses_instruction``: on its whole instruction. ``end_ids``: tokens that end its answers, beside the base model's.
-    """
-
-    version: str
-    rank: int
-    components: list[str]
-    bytes: int
-    shares_cache: bool
-    uses_segments: bool
-    uses_instruction: bool
-    end_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,49 +68,6 @@ class NoAdapters:
 
     def forget(self, key: str, slot: int | None) -> None:
         """Never asked."""
-
-
-@dataclass(slots=True, eq=False)
-class AdapterVersion:
-    """One version of an adapter. ``users`` counts requests that were accepted and have not ended."""
-
-    name: str
-    path: str
-    metadata: AdapterMetadata
-    state: AdapterState = AdapterState.READY
-    users: int = 0
-    slot: int = 0
-    deadline: float | None = None
-
-    @property
-    def key(self) -> str:
-        """``name@version``."""
-        return f"{self.name}@{self.metadata.version}"
-
-    def info(self, message: str = "") -> AdapterInfo:
-        """For clients."""
-        metadata = self.metadata
-        return AdapterInfo(
-            name=self.name,
-            version=metadata.version,
-            state=self.state,
-            path=self.path,
-            components=metadata.components,
-            rank=metadata.rank,
-            bytes=metadata.bytes,
-            in_flight=self.users,
-            message=message,
-        )
-
-    def cache_root(self, token_ids: list[int], segment_ids: bytes) -> bytes:
-        """The root of the prompt's block hashes: no two versions share a prefix; heads alone share the base's."""
-        if self.metadata.shares_cache:
-            return root_digest("")
-        instruction = b""
-        if self.metadata.uses_instruction:
-            ids = [t for t, segment in zip(token_ids, segment_ids, strict=False) if segment == _INSTRUCTION]
-            instruction = blake2b(repr(ids).encode(), digest_size=16).digest()
-        return root_digest(f"{self.key}/{instruction.hex()}")
 
 
 @dataclass(frozen=True, slots=True)

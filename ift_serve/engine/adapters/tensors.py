@@ -13,10 +13,12 @@ from torch.nn.functional import linear
 
 from ift_kernels.lora import LoraRows, group_rows
 from ift_kernels.lora_add import lora_add
-from ift_serve.engine.adapters.registry import AdapterMetadata, ReadAdapter
-from ift_serve.engine.core.step import AdaptedPrompt, SequenceStep
+from ift_serve.engine.adapters.registry import ReadAdapter
+from ift_serve.engine.adapters.version import AdapterMetadata
+from ift_serve.engine.sequences.step import AdaptedPrompt, SequenceStep
 from ift_serve.modeling.adapter_format.base import BaseMetadata
-from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights
+from ift_serve.modeling.adapter_format.errors import AdapterError
+from ift_serve.modeling.adapter_format.weights import AdapterWeights
 from ift_serve.modeling.components.config import BaseShape
 from ift_serve.modeling.components.instruction_components import InstructionComponents
 from ift_serve.modeling.components.tokens import TokenBatch

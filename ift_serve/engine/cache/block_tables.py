@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ift_serve.engine.cache.block_manager import BlockManager
-from ift_serve.engine.core.sequence import Sequence
+from ift_serve.engine.sequences.sequence import Sequence
 
 
 class BlockTables:

@@ -7,13 +7,13 @@ from typing import cast
 import msgspec
 
 from ift_serve.engine.core.request import Generation
-from ift_serve.engine.core.sequence import Sequence
-from ift_serve.engine.core.step import SampledToken
 from ift_serve.engine.core.strategy import HIDDEN, Branch, LimitError
 from ift_serve.engine.protocol.generate import Conclusion, SamplingParams, TokenStatistics
 from ift_serve.engine.protocol.reasoning import RequestLimits
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.scheduling.scheduler import Scheduler
+from ift_serve.engine.sequences.sequence import Sequence
+from ift_serve.engine.sequences.step import SampledToken
 
 FORCED = TokenStatistics(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, True)
 """Statistics of a forced token."""

@@ -14,23 +14,21 @@ from ift_serve.engine.adapters.registry import (
     AdapterLimits,
     AdapterRegistry,
     AdapterTensors,
-    AdapterVersion,
     NoAdapters,
 )
+from ift_serve.engine.adapters.version import AdapterVersion
 from ift_serve.engine.cache.block_tables import BlockTables
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core.control import RequestControl
-from ift_serve.engine.core.limits import RefusedError, RequestValidator
+from ift_serve.engine.core.limits import RequestValidator
 from ift_serve.engine.core.outputs import candidate_outputs, score_output
 from ift_serve.engine.core.request import Generation, Request, Scoring
 from ift_serve.engine.core.rounds import Rounds
-from ift_serve.engine.core.sequence import Sequence
-from ift_serve.engine.core.step import SampledToken, ScoredTokens, StepBatch, StepResult
 from ift_serve.engine.core.strategy import Strategies, Strategy
 from ift_serve.engine.protocol.adapter import AdapterReply, LoadAdapter, UnloadAdapter
 from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.progress import WARM_UP_TOKENS, Progress
+from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind, FinishReason, RequestFailed
 from ift_serve.engine.protocol.score import ScoreOutput, ScoreRequest
 from ift_serve.engine.protocol.stats import EngineStats
@@ -38,6 +36,8 @@ from ift_serve.engine.protocol.wire import StepOutputs
 from ift_serve.engine.scheduling.completion_rate import CompletionRate
 from ift_serve.engine.scheduling.deadlines import Deadlines
 from ift_serve.engine.scheduling.scheduler import Scheduler
+from ift_serve.engine.sequences.sequence import Sequence
+from ift_serve.engine.sequences.step import SampledToken, ScoredTokens, StepBatch, StepResult
 from ift_serve.sharing.places import Places
 from ift_serve.system.machine import available_memory
 
@@ -100,7 +100,7 @@ class EngineCore:
         )
         self._validator = RequestValidator(self._model, runner.block_size, runner.total_blocks)
         self._requests: dict[str, Request] = {}
-        self._deadlines = Deadlines()
+        self._deadlines: Deadlines[Request] = Deadlines()
         self._numbers = count()
         self._outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed] = []
         self._with_new_tokens: list[Generation] = []
@@ -160,7 +160,6 @@ class EngineCore:
             )
             ends = [*self._model.eos_ids, *message.end_ids, *(adapter.metadata.end_ids if adapter is not None else ())]
             request.set_limits(ends, self._model.context_length)
-            request.control = RequestControl(request, self._scheduler)
         else:
             request = Scoring(message, number, accounts.open(message.client, is_owed=is_owed), now, adapter)
             if not request.width:
@@ -334,7 +333,7 @@ class EngineCore:
             sequence.pending = False
             if sequence.ended is not None:
                 continue
-            request = sequence.request
+            request = sequence.owner
             request.account.served += computed
             advance(sequence, step.start + computed)
             if sampled is not None:
@@ -342,7 +341,7 @@ class EngineCore:
                 continue
             if scored is not None:
                 if any(map(isnan, scored.log_probs)):
-                    self._fail_unsound(request)
+                    self._fail_unsound(sequence)
                     continue
                 sequence.take_scores(scored)
             if sequence.deferred and sequence.computed == sequence.goal and sequence.ended is None:
@@ -354,17 +353,17 @@ class EngineCore:
 
     def _take_draw(self, sequence: Sequence, token: SampledToken, now: float, rounds: dict[Generation, None]) -> None:
         """One drawn token: it goes on at once, or waits for its siblings' where a strategy decides."""
-        request = sequence.request
+        request = sequence.owner
         assert isinstance(request, Generation)
         if isnan(token.statistics.log_prob):
-            self._fail_unsound(request)
+            self._fail_unsound(sequence)
             return
         if not request.has_new_tokens:
             request.has_new_tokens = True
             self._with_new_tokens.append(request)
             if not request.first_token:
                 request.first_token = now
-                self._prompt_tokens += request.prompt_length
+                self._prompt_tokens += request.prompt.length
         self._generated_tokens += 1
         request.drawn_tokens += 1
         if request.strategy.passive:
@@ -373,15 +372,17 @@ class EngineCore:
             request.drawn[sequence] = token
             rounds[request] = None
 
-    def _fail_unsound(self, request: Request) -> None:
+    def _fail_unsound(self, sequence: Sequence) -> None:
         """The logits are not numbers: an adapter's values overflow, or the model itself is broken."""
+        request = sequence.owner
+        assert isinstance(request, Request)
         whose = "the model" if request.adapter is None else f"adapter {request.adapter.key}"
         _log.error("%s gives logits that are not finite", whose)
         self._fail(request, FailureKind.INTERNAL, f"{whose} gives logits that are not finite")
 
     def _reach_goal(self, sequence: Sequence, rounds: dict[Generation, None]) -> None:
         """A prompt that several sequences share is computed, or tokens are scored."""
-        request = sequence.request
+        request = sequence.owner
         if request.split_pending:
             self._scheduler.split(sequence)
         elif isinstance(request, Generation):
@@ -392,7 +393,7 @@ class EngineCore:
             request.finish_sequence(sequence)
             self._drop(sequence, FinishReason.LENGTH)
             if not request.live:
-                self._prompt_tokens += request.prompt_length
+                self._prompt_tokens += request.prompt.length
                 self._outputs.append(score_output(request))
                 self._close(request)
 
@@ -408,7 +409,7 @@ class EngineCore:
 
     def _drop(self, sequence: Sequence, reason: FinishReason) -> None:
         """End a sequence that sends nothing more."""
-        request = sequence.request
+        request = sequence.owner
         sequence.ended = reason
         request.live.remove(sequence)
         if isinstance(request, Generation):

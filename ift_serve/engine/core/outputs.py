@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ift_serve.engine.core.request import Generation, Scoring
-from ift_serve.engine.core.sequence import Sequence
 from ift_serve.engine.protocol.generate import CandidateOutput, TokenStatistics
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.protocol.score import ScoreOutput
+from ift_serve.engine.sequences.sequence import Sequence
 
 _LARGE = 2048
 """Tokens and alternatives of a request after which they go out although their reader waits for the whole answer: one

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from ift_serve.engine.adapters.version import AdapterVersion
 from ift_serve.engine.cache.prefix_hash import root_digest
-from ift_serve.engine.core.seeds import candidate_seed
-from ift_serve.engine.core.sequence import Sequence
-from ift_serve.engine.core.step import AdaptedPrompt, SampledToken, SamplingRow, ScoredTokens
 from ift_serve.engine.core.strategy import HIDDEN, Strategy
 from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.engine.protocol.score import ContinuationScore, ScoreRequest
-from ift_serve.engine.scheduling.accounts import Account
 from ift_serve.engine.scheduling.fair_share import rank
-
-if TYPE_CHECKING:
-    from ift_serve.engine.adapters.registry import AdapterVersion
-    from ift_serve.engine.core.control import RequestControl
+from ift_serve.engine.sequences.prompt import Prompt
+from ift_serve.engine.sequences.seeds import candidate_seed
+from ift_serve.engine.sequences.sequence import Sequence
+from ift_serve.engine.sequences.step import AdaptedPrompt, SampledToken, SamplingRow, ScoredTokens
+from ift_serve.sharing.accounts import Account
 
 
 class Request(ABC):
@@ -43,21 +40,9 @@ class Request(ABC):
         self.rank = rank(number, message.priority)
         self.account = account
         self.deadline = message.deadline
-        self.prompt = message.token_ids
-        self.prompt_length = len(message.token_ids)
-        self.segment_ids = message.segment_ids if any(message.segment_ids) else b""
         self.adapter = adapter
         self.slot = 0
-        self.hashed_segments = b""
-        self.root = root_digest("")
-        self.adapted_prompt: AdaptedPrompt | None = None
-        if adapter is not None:
-            if adapter.metadata.uses_segments and not self.segment_ids:
-                # A prompt without segments is template; what follows is response, and adapters tell them apart.
-                self.segment_ids = bytes(self.prompt_length)
-            self.root = adapter.cache_root(self.prompt, self.segment_ids)
-            self.hashed_segments = self.segment_ids if adapter.metadata.uses_segments else b""
-            self.adapted_prompt = AdaptedPrompt(number, self.prompt, self.segment_ids)
+        self.prompt = _prompt(message, number, adapter)
         self.arrival = message.arrival or now
         self.admitted = 0.0
         self.first_token = 0.0
@@ -80,7 +65,7 @@ class Request(ABC):
     def usage(self) -> RequestUsage:
         """Counts and times so far."""
         return RequestUsage(
-            prompt_tokens=self.prompt_length,
+            prompt_tokens=self.prompt.length,
             cached_tokens=self.cached_tokens,
             queue_seconds=max(0.0, self.admitted - self.arrival) if self.admitted else 0.0,
             first_token_seconds=max(0.0, self.first_token - self.arrival) if self.first_token else 0.0,
@@ -103,10 +88,26 @@ class Request(ABC):
         """Sequences after the split."""
 
 
+def _prompt(message: GenerateRequest | ScoreRequest, number: int, adapter: AdapterVersion | None) -> Prompt:
+    token_ids = message.token_ids
+    segment_ids = message.segment_ids if any(message.segment_ids) else b""
+    if adapter is None:
+        return Prompt(token_ids, segment_ids, root_digest(""))
+    uses_segments = adapter.metadata.uses_segments
+    if uses_segments and not segment_ids:
+        # A prompt without segments is template; what follows is response, and adapters tell them apart.
+        segment_ids = bytes(len(token_ids))
+    return Prompt(
+        token_ids,
+        segment_ids,
+        adapter.cache_root(token_ids, segment_ids),
+        segment_ids if uses_segments else b"",
+        AdaptedPrompt(number, token_ids, segment_ids),
+    )
+
+
 class Generation(Request):
     """A request that a strategy drives."""
-
-    control: RequestControl
 
     def __init__(
         self,
@@ -142,7 +143,7 @@ class Generation(Request):
         sampling = self.sampling
         self.eos_ids = frozenset() if sampling.ignore_eos else frozenset(eos_ids)
         self.end_ids = self.eos_ids.union(sampling.stop_ids)
-        longest = self.prompt_length + sampling.max_new_tokens + self.strategy.extra_tokens
+        longest = self.prompt.length + sampling.max_new_tokens + self.strategy.extra_tokens
         self.length_limit = min(longest, context_length)
 
     @property
@@ -172,13 +173,13 @@ class Generation(Request):
 
     def start(self, number: int) -> Sequence:
         """The root sequence."""
-        root = self.new_sequence(number, list(self.prompt))
+        root = self.new_sequence(number, list(self.prompt.token_ids))
         self._prepare(root, candidate_seed(self.sampling.seed, 0), self.sampling.temperature)
         root.deferred = 0 if self._split else 1
         return root
 
     def _prepare(self, sequence: Sequence, seed: int, temperature: float) -> None:
-        sequence.set_row(SamplingRow(self._params, seed, 0, temperature, sequence.tokens, self.prompt_length))
+        sequence.set_row(SamplingRow(self._params, seed, 0, temperature, sequence.tokens, self.prompt.length))
         if not self.strategy.streams:
             sequence.candidate = HIDDEN
 
@@ -249,7 +250,7 @@ class Scoring(Request):
 
     def start(self, number: int) -> Sequence:
         """The root sequence: the context, of which the last token stays for the continuations."""
-        root = self.new_sequence(number, list(self.prompt))
+        root = self.new_sequence(number, list(self.prompt.token_ids))
         root.deferred = 1
         if self.width == 1:
             self.split(root, [])
@@ -265,12 +266,12 @@ class Scoring(Request):
 
     def split(self, root: Sequence, numbers: list[int]) -> list[Sequence]:
         self._split = True
-        children = [self.new_sequence(number, list(self.prompt)) for number in numbers]
+        children = [self.new_sequence(number, list(self.prompt.token_ids)) for number in numbers]
         for sequence, (index, tokens) in zip([root, *children], self._continuations, strict=True):
             sequence.candidate = index
             sequence.deferred = 1
             sequence.tokens += tokens
-            sequence.score_start = self.prompt_length - 1
+            sequence.score_start = self.prompt.length - 1
             if sequence is not root:
                 sequence.digests = list(root.digests)
         return children

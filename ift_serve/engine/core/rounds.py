@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 
+from ift_serve.engine.core.control import RequestControl
 from ift_serve.engine.core.request import Generation, Request
-from ift_serve.engine.core.sequence import Sequence
-from ift_serve.engine.core.step import SampledToken
 from ift_serve.engine.core.strategy import HIDDEN, LimitError
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from ift_serve.engine.scheduling.scheduler import Scheduler
+from ift_serve.engine.sequences.sequence import Sequence
+from ift_serve.engine.sequences.step import SampledToken
 
 _log = logging.getLogger(__name__)
 _SLOW_SECONDS = 0.05
@@ -46,6 +47,9 @@ class Rounds:
         self.seconds = 0.0
         self.slow_callbacks = 0
 
+    def _control(self, request: Generation) -> RequestControl:
+        return RequestControl(request, self._scheduler)
+
     def advance(self, request: Generation) -> None:
         """Tell the strategy of a complete round; have its sequences wait for an incomplete one."""
         if request.done:
@@ -65,29 +69,29 @@ class Rounds:
                 if isinstance(drawn, SampledToken):
                     self._tell(sequence, drawn)
                 else:
-                    request.control.end(sequence, FinishReason.STOP)
+                    self._control(request).end(sequence, FinishReason.STOP)
                     with self._timed():
-                        request.strategy.on_score(request.control, sequence, drawn.log_probs)
+                        request.strategy.on_score(self._control(request), sequence, drawn.log_probs)
             if request.spent + len(request.live) > request.limits.total_tokens:
                 raise LimitError("total_tokens", f"another round would exceed {request.limits.total_tokens} tokens")
         self._close_if_over(request)
 
     def accept(self, sequence: Sequence, token: SampledToken) -> None:
         """A token that no strategy is told of."""
-        request = sequence.request
+        request = sequence.owner
         assert isinstance(request, Generation)
         reason = self._append(sequence, token, request)
         if reason is not None:
-            request.control.end(sequence, reason)
+            self._control(request).end(sequence, reason)
         self._close_if_over(request)
 
     def stopped(self, sequence: Sequence) -> None:
         """A candidate was ended by the front, which found a stop string."""
-        request = sequence.request
+        request = sequence.owner
         assert isinstance(request, Generation)
         if not request.strategy.passive:
             with self._guarded(request), self._timed():
-                request.strategy.on_end(request.control, sequence, FinishReason.STOP)
+                request.strategy.on_end(self._control(request), sequence, FinishReason.STOP)
         if request.live and not request.done and request.drawn and request.round_complete:
             self.advance(request)
         else:
@@ -106,8 +110,8 @@ class Rounds:
     def _conclude(self, request: Generation, reason: FinishReason) -> None:
         request.concluded = True
         with self._timed():
-            request.strategy.conclude(request.control, reason)
-        request.control.finish(reason)
+            request.strategy.conclude(self._control(request), reason)
+        self._control(request).finish(reason)
 
     def _append(self, sequence: Sequence, token: SampledToken, request: Generation) -> FinishReason | None:
         sequence.append(token, request.strategy.records)
@@ -116,9 +120,9 @@ class Rounds:
         return request.end_reason(token.token_id, len(sequence.tokens))
 
     def _tell(self, sequence: Sequence, token: SampledToken) -> None:
-        request = sequence.request
+        request = sequence.owner
         assert isinstance(request, Generation)
-        strategy, control = request.strategy, request.control
+        strategy, control = request.strategy, self._control(request)
         reason = self._append(sequence, token, request)
         with self._timed():
             strategy.on_token(control, sequence, token, reason)

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from ift_serve.engine.core.step import SampledToken
 from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest, SamplingParams
 from ift_serve.engine.protocol.reasoning import RequestLimits
 from ift_serve.engine.protocol.results import FinishReason
+from ift_serve.engine.sequences.step import SampledToken
 
 HIDDEN = -1
 """The candidate of a sequence whose tokens are kept back until ``Control.reveal``."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.paged_prefill.plan import prefill_plan
-from ift_serve.engine.core.step import SequenceStep
+from ift_serve.engine.sequences.step import SequenceStep
 from ift_serve.modeling.decoder.flat_batch import FlatBatch, LayerCache, LayerGeometry, PrefillPart
 
 _TILE_ROWS = 4

@@ -12,7 +12,6 @@ from torch import Tensor
 from ift_kernels.device import FLOAT8_CAPABILITY, properties
 from ift_serve.engine.adapters.tensors import DeviceAdapterTensors
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core.step import SamplingRow, SequenceStep, StepBatch, StepResult
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.progress import Progress
 from ift_serve.engine.runner.batch_builder import BatchBuilder
@@ -24,6 +23,7 @@ from ift_serve.engine.runner.step_profiler import StepProfiler
 from ift_serve.engine.runner.warm_up import warm_up_batches
 from ift_serve.engine.sampling.model_defaults import sampling_defaults
 from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens, scored_tokens
+from ift_serve.engine.sequences.step import SamplingRow, SequenceStep, StepBatch, StepResult
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
 from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model

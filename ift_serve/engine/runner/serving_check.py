@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ift_serve.engine.core.step import SequenceStep
 from ift_serve.engine.runner.batch_builder import BatchBuilder
 from ift_serve.engine.runner.kv_cache import KVCache
+from ift_serve.engine.sequences.step import SequenceStep
 from ift_serve.modeling.decoder.attention import ATTENTION_NAME
 from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
 from ift_serve.modeling.decoder.fused_layers import can_fuse

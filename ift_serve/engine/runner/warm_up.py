@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ift_serve.engine.core.step import SamplingRow, SequenceStep, StepBatch
 from ift_serve.engine.protocol.generate import SamplingParams
 from ift_serve.engine.protocol.progress import WARM_UP_TOKENS
+from ift_serve.engine.sequences.step import SamplingRow, SequenceStep, StepBatch
 
 _PLAIN = SamplingParams(max_new_tokens=1)
 _TRUNCATED = SamplingParams(top_p=0.9, top_k=8, max_new_tokens=1)

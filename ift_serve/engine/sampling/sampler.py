@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ift_kernels.sample_rows import RowParameters, SampledRows, SparseAdjustments, sample_rows
-from ift_serve.engine.core.adjusted_tokens import AdjustedTokens, is_adjusted
-from ift_serve.engine.core.step import SampledToken, SamplingRow, ScoredTokens
 from ift_serve.engine.protocol.generate import SamplingParams, TokenStatistics
+from ift_serve.engine.sequences.adjusted_tokens import AdjustedTokens, is_adjusted
+from ift_serve.engine.sequences.step import SampledToken, SamplingRow, ScoredTokens
 
 _GREEDY = SamplingParams(temperature=0.0)
 

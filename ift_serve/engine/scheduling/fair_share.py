@@ -13,12 +13,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Reversible
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ift_serve.engine.core.request import Request
-    from ift_serve.engine.core.sequence import Sequence
-    from ift_serve.engine.scheduling.accounts import Account, Accounts
+from ift_serve.engine.sequences.sequence import Owner, Sequence
+from ift_serve.sharing.accounts import Account, Accounts
 
 CREDIT = 64
 HEAD_START = 32
@@ -47,7 +44,7 @@ class FairShares:
         self._blocks.clear()
         if self._accounts.active > 1:
             for sequence in sequences:
-                self._blocks[sequence.request.account] += len(sequence.table)
+                self._blocks[sequence.owner.account] += len(sequence.table)
 
     def has_share(self, account: Account, without: Sequence | None = None) -> bool:
         """Whether a caller has its share of rows or of blocks, even ``without`` one of its sequences."""
@@ -57,17 +54,17 @@ class FairShares:
         callers = self._accounts.active
         return rows * callers >= self._rows or blocks * callers >= self._total_blocks
 
-    def order(self, request: Request) -> tuple[bool, float]:
+    def order(self, request: Owner) -> tuple[bool, float]:
         """Precedence of a caller with its first request, least first."""
         return self.has_share(request.account), _served(request)
 
-    def gives_way(self, running: Sequence, request: Request) -> bool:
+    def gives_way(self, running: Sequence, request: Owner) -> bool:
         """Whether a running sequence is preempted so that a request, the first of those that wait, can start.
 
         Of the same caller for a higher priority. Of another caller where the request's has less than its share and
         this one keeps its own, or, after a turn, is ahead by more than a quantum.
         """
-        other = running.request
+        other = running.owner
         if other.account is request.account:
             return other.priority < request.priority and request.rank < other.rank
         if self.has_share(request.account):
@@ -81,12 +78,12 @@ class FairShares:
         """The last sequence whose caller keeps its share without it. Never the first one of its caller."""
         if self._accounts.active < 2:
             return None
-        return next((one for one in reversed(running) if self.has_share(one.request.account, without=one)), None)
+        return next((one for one in reversed(running) if self.has_share(one.owner.account, without=one)), None)
 
     def preempted(self, sequence: Sequence) -> None:
         """A sequence loses its blocks."""
-        self._blocks[sequence.request.account] -= len(sequence.table)
+        self._blocks[sequence.owner.account] -= len(sequence.table)
 
 
-def _served(request: Request) -> float:
+def _served(request: Owner) -> float:
     return request.account.served - CREDIT * request.priority

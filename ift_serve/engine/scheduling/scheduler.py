@@ -8,12 +8,11 @@ from operator import attrgetter
 
 from ift_serve.engine.adapters.admission import AdapterAdmission
 from ift_serve.engine.cache.block_tables import BlockTables
-from ift_serve.engine.core.request import Request
-from ift_serve.engine.core.sequence import Sequence
-from ift_serve.engine.core.step import SequenceStep, StepBatch
-from ift_serve.engine.scheduling.accounts import Account, Accounts
 from ift_serve.engine.scheduling.fair_share import FairShares
 from ift_serve.engine.scheduling.waiting_queue import WaitingQueue
+from ift_serve.engine.sequences.sequence import Owner, Sequence
+from ift_serve.engine.sequences.step import SequenceStep, StepBatch
+from ift_serve.sharing.accounts import Account, Accounts
 from ift_serve.sharing.places import Places
 
 _KEY = attrgetter("key")
@@ -52,7 +51,7 @@ class Scheduler:
         self.accounts = Accounts()
         self._shares = FairShares(self.accounts, max_sequences, tables.blocks.total)
         self.waiting = WaitingQueue()
-        self.slotless: dict[Request, None] = {}
+        self.slotless: dict[Owner, None] = {}
         self.running: list[Sequence] = []
         self.preempted: list[Sequence] = []
         self.paused: dict[Sequence, None] = {}
@@ -76,12 +75,12 @@ class Scheduler:
             self._admit(budget, now, first)
         return StepBatch(self._steps, self._tables.copies)
 
-    def enqueue(self, request: Request) -> None:
+    def enqueue(self, request: Owner) -> None:
         """A new request, with its root sequence, waits for its turn."""
         self._places.take(request.account.client)
         self.waiting.push(request)
 
-    def withdraw(self, request: Request) -> None:
+    def withdraw(self, request: Owner) -> None:
         """A request that has not started will not."""
         self._places.leave(request.account.client)
         self.slotless.pop(request, None)
@@ -101,7 +100,7 @@ class Scheduler:
 
     def split(self, root: Sequence) -> None:
         """The prompt is computed: the request's other sequences begin on the root's blocks."""
-        request = root.request
+        request = root.owner
         numbers = [next(self._numbers) for _ in range(request.width - 1)]
         for child in request.split(root, numbers):
             self.fork(root, child)
@@ -143,12 +142,12 @@ class Scheduler:
         insort(self.running, sequence, key=_KEY)
         sequence.has_row = True
         sequence.row_start = len(sequence.tokens)
-        sequence.request.account.rows += 1
+        sequence.owner.account.rows += 1
 
     def _take_row(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         sequence.has_row = False
-        sequence.request.account.rows -= 1
+        sequence.owner.account.rows -= 1
 
     def next_number(self) -> int:
         """A number that no sequence of this process has had."""
@@ -203,8 +202,8 @@ class Scheduler:
             sequence.table,
             sequence.segments(start, end),
             score_targets=sequence.targets(start, end),
-            adapter=sequence.request.slot,
-            prompt=sequence.request.adapted_prompt,
+            adapter=sequence.owner.slot,
+            prompt=sequence.prompt.adapted,
         )
         row = sequence.row
         if end == goal and row is not None and not sequence.deferred:
@@ -216,39 +215,39 @@ class Scheduler:
         self._steps.append(step)
         return end - start
 
-    def _next(self) -> Sequence | Request | None:
+    def _next(self) -> Sequence | Owner | None:
         """What gets a row next, of what has a slot: the first in order of the callers' firsts."""
-        refused: set[Request] = set()
+        refused: set[Owner] = set()
         while firsts := self._firsts(refused):
             first = min(firsts.values(), key=self._order)
-            request = _root(first).request
+            request = _root(first).owner
             if self._admission.admits(request):
                 return first
-            if isinstance(first, Request):
+            if not isinstance(first, Sequence):
                 self.waiting.remove(first)
                 self.slotless[first] = None
             else:
                 refused.add(request)
         return None
 
-    def _firsts(self, refused: set[Request]) -> dict[Account, Sequence | Request]:
+    def _firsts(self, refused: set[Owner]) -> dict[Account, Sequence | Owner]:
         """What each caller would start next: what has started before what has not, unless that is more urgent."""
-        firsts: dict[Account, Sequence | Request] = {}
+        firsts: dict[Account, Sequence | Owner] = {}
         for sequence in self.preempted:
-            if sequence.request not in refused:
-                firsts.setdefault(sequence.request.account, sequence)
+            if sequence.owner not in refused:
+                firsts.setdefault(sequence.owner.account, sequence)
         for request in self.waiting.heads():
             preempted = firsts.get(request.account)
-            other = None if preempted is None else _root(preempted).request
+            other = None if preempted is None else _root(preempted).owner
             if other is None or (request.priority > other.priority and request.rank < other.rank):
                 firsts[request.account] = request
         return firsts
 
-    def _order(self, first: Sequence | Request) -> tuple[bool, float, bool, tuple[int, ...]]:
+    def _order(self, first: Sequence | Owner) -> tuple[bool, float, bool, tuple[int, ...]]:
         root = _root(first)
-        return *self._shares.order(root.request), isinstance(first, Request), root.key
+        return *self._shares.order(root.owner), not isinstance(first, Sequence), root.key
 
-    def _make_room(self) -> Sequence | Request | None:
+    def _make_room(self) -> Sequence | Owner | None:
         """Preempt running sequences that give way to what comes first, as far as it needs. Returns that."""
         self._shares.measure(chain(self.running, self.preempted, self.paused))
         head = self._next()
@@ -256,19 +255,19 @@ class Scheduler:
             return None
         root = _root(head)
         while len(self.running) >= self._max_sequences or not self._fits(root, self._tables.hits(root)):
-            victim = next((one for one in reversed(self.running) if self._shares.gives_way(one, root.request)), None)
+            victim = next((one for one in reversed(self.running) if self._shares.gives_way(one, root.owner)), None)
             if victim is None:
                 break
             self._preempt(victim)
         return head
 
-    def _admit(self, budget: int, now: float, first: Sequence | Request | None) -> None:
+    def _admit(self, budget: int, now: float, first: Sequence | Owner | None) -> None:
         """Give rows to preempted sequences and waiting requests, in order from ``first``, until one does not fit.
 
         A sequence whose next block is being computed in this very step is put off: in the next one it
         takes that block up from the cache.
         """
-        put_off: list[Sequence | Request] = []
+        put_off: list[Sequence | Owner] = []
         while budget and len(self.running) < self._max_sequences:
             head, first = first or self._next(), None
             if head is None:
@@ -295,7 +294,7 @@ class Scheduler:
         """Give a row and blocks, cached ones first; schedule the first chunk. Returns its tokens."""
         self._tables.take_up(sequence, hits)
         self._give_row(sequence)
-        request = sequence.request
+        request = sequence.owner
         request.slot = sequence.decode_step.adapter = self._admission.start(request)
         if not request.admitted:
             request.admitted = now
@@ -306,7 +305,7 @@ class Scheduler:
             self.split(sequence)
         return self._schedule_chunk(sequence, budget)
 
-    def _take_out(self, head: Sequence | Request) -> None:
+    def _take_out(self, head: Sequence | Owner) -> None:
         if isinstance(head, Sequence):
             self.preempted.remove(head)
         else:
@@ -369,13 +368,13 @@ class Scheduler:
             self.paused[sequence] = None
         else:
             insort(self.preempted, sequence, key=_KEY)
-        sequence.request.preemptions += 1
+        sequence.owner.preemptions += 1
         self.preemptions += 1
 
     def _strip(self, sequence: Sequence) -> None:
         """Take the blocks of a sequence that has no row; with a request's last ones goes its adapter's slot."""
         self._tables.release(sequence)
-        request = sequence.request
+        request = sequence.owner
         if request.adapter is not None and not any(s.table or s.has_row for s in request.live):
             self._admission.suspend(request)
 
@@ -391,5 +390,5 @@ class Scheduler:
             assert sequence.ended is None, f"sequence {sequence.number} ended and still has a place"
 
 
-def _root(head: Sequence | Request) -> Sequence:
+def _root(head: Sequence | Owner) -> Sequence:
     return head if isinstance(head, Sequence) else head.live[0]

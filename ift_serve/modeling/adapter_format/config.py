@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ift_serve.modeling.adapter_format.weights import AdapterError, quoted
+from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
 from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ift_serve.modeling.adapter_format.base import BaseMetadata
+from ift_serve.modeling.adapter_format.errors import AdapterError
 from ift_serve.modeling.adapter_format.merge import merge_into
 from ift_serve.modeling.adapter_format.reader import read_adapter
-from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights
+from ift_serve.modeling.adapter_format.weights import AdapterWeights
 from ift_serve.modeling.gguf_export.writer import GgufFile, check_gguf_installed
 
 _COPIED = (

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights, LoraModule
+from ift_serve.modeling.adapter_format.errors import AdapterError
+from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
 from ift_serve.modeling.multi_adapter.magnitudes import magnitude_ratio
 
 Progress = Callable[[str], None]

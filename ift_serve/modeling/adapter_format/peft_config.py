@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool, StrictInt, StrictStr, ValidationError
 
 from ift_serve.modeling.adapter_format.config import PEFT_CONFIG, first_problem
+from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
 from ift_serve.modeling.adapter_format.patterns import Budget, Pattern, PatternError, SuffixPattern
-from ift_serve.modeling.adapter_format.weights import AdapterError, quoted
 
 _MOST_PATTERNS = 1024
 _NAME = re.compile(r"[A-Za-z0-9_.]+")

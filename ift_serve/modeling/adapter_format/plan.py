@@ -7,8 +7,8 @@ from typing import Literal
 
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.config import PEFT_CONFIG, PEFT_WEIGHTS
+from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
 from ift_serve.modeling.adapter_format.peft_config import PeftConfig
-from ift_serve.modeling.adapter_format.weights import AdapterError, quoted
 
 PREFIX = "base_model.model."
 Role = Literal["a", "b", "magnitude", "replaced", "stored", "rows"]

@@ -18,11 +18,12 @@ from ift_serve.modeling.adapter_format.config import (
     IftConfig,
     ift_config,
 )
+from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
 from ift_serve.modeling.adapter_format.peft_config import peft_config
 from ift_serve.modeling.adapter_format.plan import Plan, check_names, make_plan
 from ift_serve.modeling.adapter_format.safe_file import SafeDirectory, parse_object
 from ift_serve.modeling.adapter_format.tensor_file import TensorFile
-from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights, LoraModule, quoted
+from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
 from ift_serve.modeling.checkpoint.fingerprint import of_this_scheme
 from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
 from ift_serve.modeling.components.instruction_components import InstructionComponents

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ift_serve.modeling.adapter_format.weights import AdapterError, quoted
+from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
 
 _LARGEST_JSON = 1 << 20
 _MOST_FILES = 10_000

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import TYPE_CHECKING, Any
 
+from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
 from ift_serve.modeling.adapter_format.safe_file import parse_object
-from ift_serve.modeling.adapter_format.weights import AdapterError, quoted
 
 if TYPE_CHECKING:
     from hashlib import _Hash

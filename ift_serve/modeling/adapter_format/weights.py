@@ -5,23 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ift_serve.modeling.adapter_format.errors import AdapterError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ift_serve.modeling.adapter_format.config import IftConfig
     from ift_serve.modeling.components.config import ComponentsConfig
-
-_LONGEST_QUOTE = 120
-
-
-class AdapterError(Exception):
-    """An adapter cannot be used. The message names the file and the tensor or field, and says what to do."""
-
-
-def quoted(value: object) -> str:
-    """A value from a file that nobody vouches for, fit for a message: one line, ASCII, short."""
-    shown = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)
-    return shown if len(shown) <= _LONGEST_QUOTE else f"{shown[: _LONGEST_QUOTE - 3]}..."
 
 
 @dataclass(frozen=True, slots=True)

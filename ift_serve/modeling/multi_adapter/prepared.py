@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ift_serve.modeling.adapter_format.weights import AdapterError, AdapterWeights, LoraModule
+from ift_serve.modeling.adapter_format.errors import AdapterError
+from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
 from ift_serve.modeling.components.config import BaseShape
 from ift_serve.modeling.components.instruction_components import InstructionComponents
 from ift_serve.modeling.decoder.adaptable_layers import AdaptableLinear

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ift_serve.modeling.adapter_format.weights import AdapterError, quoted
+from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
 from ift_serve.modeling.multi_adapter.prepared import Factors, PreparedAdapter
 
 _LEAST_GAIN, _GAIN = 1e4, 4.0

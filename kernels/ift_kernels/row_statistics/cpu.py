@@ -29,17 +29,7 @@ from ift_kernels.cpu_simd.simd import (
     sum_lanes,
     zero,
 )
-from ift_kernels.row_statistics.api import (
-    ENTROPY,
-    LARGEST,
-    LOG_MASS,
-    MEAN_TOP,
-    MEASURES,
-    P1,
-    P2,
-    TOP,
-    RowStatistics,
-)
+from ift_kernels.row_statistics.types import ENTROPY, LARGEST, LOG_MASS, MEAN_TOP, MEASURES, P1, P2, TOP, RowStatistics
 
 _NEXT, _WORKER, _LOGITS, _SCRATCH, _MEASURES, _TOP_IDS, _TOP_VALUES, _ROWS, _SIZE, _PADDED, _STRIDE, _SLOTS = range(12)
 _NONE = np.float32(-np.inf)

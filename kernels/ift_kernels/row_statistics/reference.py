@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ift_kernels.row_statistics.api import TOP, RowStatistics
+from ift_kernels.row_statistics.types import TOP, RowStatistics
 
 
 def row_statistics_reference(logits: Tensor) -> RowStatistics:

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ift_kernels.float_keys import LOWEST_KEY, key_of, token_of, value_of
-from ift_kernels.row_statistics.api import ENTROPY, LARGEST, LOG_MASS, MEAN_TOP, MEASURES, P1, P2, TOP, RowStatistics
+from ift_kernels.row_statistics.types import ENTROPY, LARGEST, LOG_MASS, MEAN_TOP, MEASURES, P1, P2, TOP, RowStatistics
 
 _TILE = 2048
 _LARGEST, _LOG_MASS, _ENTROPY = tl.constexpr(LARGEST), tl.constexpr(LOG_MASS), tl.constexpr(ENTROPY)

@@ -32,7 +32,7 @@ from ift_kernels.cpu_simd.simd import (
     sub,
     zero,
 )
-from ift_kernels.row_statistics.api import LARGEST, LOG_MASS, P1, TOP, RowStatistics
+from ift_kernels.row_statistics.types import LARGEST, LOG_MASS, P1, TOP, RowStatistics
 from ift_kernels.sample_rows.thresholds import (
     LOWEST,
     collision_threshold,

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ift_kernels.row_statistics.api import P1, RowStatistics
 from ift_kernels.row_statistics.reference import row_statistics_reference
+from ift_kernels.row_statistics.types import P1, RowStatistics
 from ift_kernels.sample_rows.types import RowParameters, SampledRows, SparseAdjustments, TokenMasks
 
 

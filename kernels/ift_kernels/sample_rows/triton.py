@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ift_kernels.float_keys import LOWEST_KEY, from_ordered, key_of, ordered, token_of
-from ift_kernels.row_statistics.api import LARGEST, LOG_MASS, P1, RowStatistics
+from ift_kernels.row_statistics.types import LARGEST, LOG_MASS, P1, RowStatistics
 from ift_kernels.sample_rows.gumbel import gumbel
 from ift_kernels.sample_rows.types import RowParameters, SampledRows, SparseAdjustments, TokenMasks
 

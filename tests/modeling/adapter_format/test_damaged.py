@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ift_serve.modeling.adapter_format.base import BaseMetadata
+from ift_serve.modeling.adapter_format.errors import AdapterError
 from ift_serve.modeling.adapter_format.peft_config import PeftConfig
 from ift_serve.modeling.adapter_format.reader import read_adapter
-from ift_serve.modeling.adapter_format.weights import AdapterError
 
 FILES = ["adapter_model.safetensors", "adapter_config.json", "ift_config.json", "ift_extras.safetensors"]
 FIELDS = [*PeftConfig.model_fields, "peft_type", "bias", "init_lora_weights", "target_parameters", "loftq_config"]

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ift_serve.modeling.adapter_format.base import BaseMetadata
+from ift_serve.modeling.adapter_format.errors import AdapterError
 from ift_serve.modeling.adapter_format.reader import read_adapter
-from ift_serve.modeling.adapter_format.weights import AdapterError
 from tests.modeling.adapter_format.conftest import COMPONENTS
 
 WEIGHTS, EXTRAS = "adapter_model.safetensors", "ift_extras.safetensors"

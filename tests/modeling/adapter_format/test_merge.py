@@ -21,8 +21,8 @@ from ift_serve.engine.protocol.score import ScoreRequest
 from ift_serve.engine.runner.model_runner import ModelRunner
 from ift_serve.modeling.adapter_format import export
 from ift_serve.modeling.adapter_format.base import BaseMetadata
+from ift_serve.modeling.adapter_format.errors import AdapterError
 from ift_serve.modeling.adapter_format.export import export_merged
-from ift_serve.modeling.adapter_format.weights import AdapterError
 from tests.support.adapters import EVERYTHING, write_random
 from tests.support.architectures import build
 from tests.support.engine_driver import Driver

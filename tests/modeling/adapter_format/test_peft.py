@@ -11,8 +11,8 @@ import torch
 
 from ift_serve.modeling.adapter_format.apply import merged_reference
 from ift_serve.modeling.adapter_format.base import BaseMetadata
+from ift_serve.modeling.adapter_format.errors import AdapterError
 from ift_serve.modeling.adapter_format.reader import read_adapter
-from ift_serve.modeling.adapter_format.weights import AdapterError
 from ift_serve.modeling.decoder.model_loader import load_model
 from tests.modeling.adapter_format.cases import base_model, logits, peft_logits, save_with_peft
 

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from ift_serve.engine.adapters.version import AdapterVersion
 from ift_serve.engine.cache.prefix_hash import extend_digests
-from ift_serve.engine.core.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep
 from ift_serve.engine.protocol.generate import TokenStatistics
 from ift_serve.engine.protocol.results import FinishReason
-
-if TYPE_CHECKING:
-    from ift_serve.engine.core.request import Request
+from ift_serve.engine.sequences.prompt import Prompt
+from ift_serve.engine.sequences.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep
+from ift_serve.sharing.accounts import Account
 
 _RESPONSE = b"\x03"
+
+
+class Owner(Protocol):
+    """What scheduling knows of the request that owns a sequence: its precedence, whose it is, what it has.
+
+    ``number`` counts requests in order of arrival; ``rank`` orders them totally and never changes. ``slot``: of its
+    adapter while it has one. ``admitted``: when it first got a row, seconds; 0: not yet.
+    """
+
+    number: int
+    priority: int
+    rank: tuple[int, int]
+    account: Account
+    prompt: Prompt
+    adapter: AdapterVersion | None
+    slot: int
+    admitted: float
+    cached_tokens: int
+    preemptions: int
+    live: list[Sequence]
+
+    @property
+    def split_pending(self) -> bool:
+        """Whether the root stands for several sequences that part at the end of the prompt."""
+
+    @property
+    def width(self) -> int:
+        """Sequences after the split."""
+
+    def split(self, root: Sequence, numbers: list[int]) -> list[Sequence]:
+        """Turn the root, computed up to its last token, into the first sequence; return the others."""
 
 
 class Sequence:
@@ -43,11 +74,12 @@ class Sequence:
         "number",
         "ordinal",
         "overridden",
+        "owner",
         "pending",
+        "prompt",
         "prompt_length",
         "published",
         "record",
-        "request",
         "row",
         "row_start",
         "score_start",
@@ -60,13 +92,14 @@ class Sequence:
         "top_log_probs",
     )
 
-    def __init__(self, request: Request, number: int, ordinal: int, tokens: list[int]) -> None:
-        self.request = request
+    def __init__(self, owner: Owner, number: int, ordinal: int, tokens: list[int]) -> None:
+        self.owner = owner
+        prompt = self.prompt = owner.prompt
         self.number = number
         self.ordinal = ordinal
-        self.key = (*request.rank, ordinal)
+        self.key = (*owner.rank, ordinal)
         self.tokens = tokens
-        self.prompt_length = request.prompt_length
+        self.prompt_length = prompt.length
         self.deferred = 0
         self.has_row = False
         self.row_start = len(tokens)
@@ -79,8 +112,8 @@ class Sequence:
         self.row: SamplingRow | None = None
         self.last_token = [0]
         self.decode_step = SequenceStep(number, self.last_token, 0, self.table)
-        self.decode_step.adapter, self.decode_step.prompt = request.slot, request.adapted_prompt
-        if request.segment_ids:
+        self.decode_step.adapter, self.decode_step.prompt = owner.slot, prompt.adapted
+        if prompt.segment_ids:
             self.decode_step.segment_ids = _RESPONSE
         self.ended: FinishReason | None = None
         self.overridden = False
@@ -146,13 +179,13 @@ class Sequence:
     def extend_digests(self, blocks: int, block_size: int) -> list[bytes]:
         """Hashes of the first ``blocks`` blocks, all full."""
         if len(self.digests) < blocks:
-            request = self.request
-            extend_digests(self.digests, request.root, self.tokens, request.hashed_segments, block_size, blocks)
+            prompt = self.prompt
+            extend_digests(self.digests, prompt.root, self.tokens, prompt.hashed_segments, block_size, blocks)
         return self.digests if len(self.digests) == blocks else self.digests[:blocks]
 
     def segments(self, start: int, end: int) -> bytes:
         """Segment bytes of positions ``start .. end-1``; generated ones are response."""
-        segments = self.request.segment_ids
+        segments = self.prompt.segment_ids
         if not segments:
             return b""
         known = segments[start:end]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ift_serve.engine.core.adjusted_tokens import AdjustedTokens
 from ift_serve.engine.protocol.generate import SamplingParams, TokenStatistics
+from ift_serve.engine.sequences.adjusted_tokens import AdjustedTokens
 
 
 @dataclass(slots=True)

@@ -1,0 +1,72 @@
+"""One version of an adapter, and what the engine must know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from ift_serve.engine.cache.prefix_hash import root_digest
+from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterState
+
+_INSTRUCTION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterMetadata:
+    """What the engine must know of an adapter that was read.
+
+    ``shares_cache``: keys and values are the base model's. ``uses_segments``: they depend on the prompt's segments;
+    ``uses_instruction``: on its whole instruction. ``end_ids``: tokens that end its answers, beside the base model's.
+    """
+
+    version: str
+    rank: int
+    components: list[str]
+    bytes: int
+    shares_cache: bool
+    uses_segments: bool
+    uses_instruction: bool
+    end_ids: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class AdapterVersion:
+    """One version of an adapter. ``users`` counts requests that were accepted and have not ended."""
+
+    name: str
+    path: str
+    metadata: AdapterMetadata
+    state: AdapterState = AdapterState.READY
+    users: int = 0
+    slot: int = 0
+    deadline: float | None = None
+
+    @property
+    def key(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.metadata.version}"
+
+    def info(self, message: str = "") -> AdapterInfo:
+        """For clients."""
+        metadata = self.metadata
+        return AdapterInfo(
+            name=self.name,
+            version=metadata.version,
+            state=self.state,
+            path=self.path,
+            components=metadata.components,
+            rank=metadata.rank,
+            bytes=metadata.bytes,
+            in_flight=self.users,
+            message=message,
+        )
+
+    def cache_root(self, token_ids: list[int], segment_ids: bytes) -> bytes:
+        """The root of the prompt's block hashes: no two versions share a prefix; heads alone share the base's."""
+        if self.metadata.shares_cache:
+            return root_digest("")
+        instruction = b""
+        if self.metadata.uses_instruction:
+            ids = [t for t, segment in zip(token_ids, segment_ids, strict=False) if segment == _INSTRUCTION]
+            instruction = blake2b(repr(ids).encode(), digest_size=16).digest()
+        return root_digest(f"{self.key}/{instruction.hex()}")
