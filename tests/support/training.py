@@ -1,9 +1,7 @@
-"""Examples and settings for small training runs; also run as a script, one process of several."""
+"""Examples and settings for small training runs."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +59,3 @@ def trainer(model: Path, chosen: TrainerSettings, data: Any, output: Path, **opt
 def grad_norm(found: InstructionTrainer) -> float:
     """Of the first step."""
     return float(next(line["grad_norm"] for line in found.state.log_history if "grad_norm" in line))
-
-
-if __name__ == "__main__":
-    model_path, output_path, batch, accumulation = sys.argv[1:5]
-    run = trainer(
-        Path(model_path),
-        settings(batch_size=int(batch), accumulation=int(accumulation), learning_rate=1e-3),
-        examples(8),
-        Path(output_path),
-        **json.loads(sys.argv[5] if len(sys.argv) > 5 else "{}"),
-    )
-    run.train()
-    if run.args.process_index == 0:
-        run.save_model(str(Path(output_path) / "saved"))
-        parts = {k: v for k, v in run.state.log_history[0].items() if k.startswith("loss")}
-        print(json.dumps({"grad_norm": grad_norm(run), **parts}))

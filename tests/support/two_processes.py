@@ -1,4 +1,4 @@
-"""One of two processes that train together: ``two_processes.py PLAN RANK``; each writes what it saw beside the plan.
+"""One of two processes that train together; each writes what it saw beside the plan. To be run forked.
 
 The plan is JSON: ``model``, ``output``, ``store`` (a file to meet at), ``settings``, ``options``,
 ``examples``. The run is made twice, replicated and sharded: to begin a process takes longer than to train in it.
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).parents[2] / part) for part in ("", "training", "kernels")]
 
 _SHARDING = {
     "ACCELERATE_USE_FSDP": "true",
@@ -41,7 +38,7 @@ def _shard_on_cpu() -> None:
 
 def _join(plan: dict[str, Any], rank: int) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     import torch
 
     torch.distributed.init_process_group("gloo", init_method=f"file://{plan['store']}", rank=rank, world_size=2)
@@ -97,7 +94,3 @@ def main(plan_path: Path, rank: int) -> None:
     report["sharded"] = train(plan, Path(plan["output"]) / "sharded")
     plan_path.with_suffix(f".{rank}").write_text(json.dumps(report))
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

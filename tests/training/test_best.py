@@ -13,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ift_serve.checks import judge_all
+from ift_training.data.sources import ProceduralSource
 from ift_training.evaluation.best import BestWeights
 from ift_training.losses.next_token import IGNORED
 from ift_training.prepare import RUN_FOLDER, open_encoder, prepare_recipe
@@ -22,6 +24,8 @@ from ift_training.recipe import Recipe
 from ift_training.reporting.curves import series
 from ift_training.run import train
 from tests.support.models import tiny_llama
+
+pytestmark = pytest.mark.usefixtures("no_picture")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,61 @@ def loss_of_written(chosen: Recipe) -> float:
         total += float(torch.nn.functional.cross_entropy(logits, labels[0, 1:], ignore_index=IGNORED, reduction="sum"))
         count += int((labels[0, 1:] != IGNORED).sum())
     return total / count
+
+
+def score_of_written(chosen: Recipe) -> dict[str, float]:
+    """The share of right answers by family, by PEFT's and transformers' greedy answers and the families' checks."""
+    model: Any = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(chosen.base_directory(), dtype=torch.float32), str(chosen.output)
+    ).eval()
+    tokenizer = AutoTokenizer.from_pretrained(chosen.base_directory())
+    (source,) = chosen.sources
+    passed: dict[str, list[bool]] = {}
+    held = ProceduralSource(source, chosen.seed + 1, split="validation", count=source.count)
+    for index in range(chosen.evaluation.examples * len(source.task_names)):
+        record, task = held.record(index)
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": record.prompt[-1].content}], add_generation_prompt=True, return_tensors="pt"
+        )["input_ids"]
+        found = model.generate(
+            input_ids=ids,
+            do_sample=False,
+            max_new_tokens=chosen.evaluation.max_new_tokens,
+            attention_mask=torch.ones_like(ids),
+        )
+        answer = tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True)
+        passed.setdefault(task, []).append(bool(judge_all(record.checks, answer)))
+    return {task: sum(right) / len(right) for task, right in passed.items()}
+
+
+def test_the_best_score_told_is_that_of_the_written_adapter(tmp_path: Path) -> None:
+    chosen = Recipe.parse(
+        {
+            "base": "ift-tiny",
+            "output": str(tmp_path / "out"),
+            "max_length": 256,
+            "name": "tiny",
+            "sources": [{"procedural": ["table", "extract", "list_items"], "count": 60}],
+            "validation": {"share": 0.1},
+            "evaluation": {"every": 1, "examples": 6, "max_new_tokens": 40, "samples": 0},
+            "trainer": {"batch_size": 4, "max_steps": 4, "learning_rate": 3e-2, "schedule": "constant", "lora": {}},
+        }
+    )
+    report = train(chosen, progress=False)
+    truth = score_of_written(chosen)
+    assert report.after == pytest.approx(truth)
+    assert json.loads((chosen.output / "ift_config.json").read_text())["scores"]["after"] == pytest.approx(truth)
+    found = json.loads((chosen.output / RUN_FOLDER / "report.json").read_text())
+    by_step = dict(series(found["history"])["eval_score"])
+    mean = sum(truth.values()) / len(truth)
+    assert by_step[found["written_step"]] == pytest.approx(mean)
+    assert max(by_step[step] for step in range(1, 5)) == pytest.approx(mean)
+    assert len({round(score, 6) for score in by_step.values()}) > 2, "one score for all weights would show nothing"
+    for task, share in truth.items():
+        assert (
+            f"| {task} | {100 * report.before[task]:.1f} | {100 * share:.1f} |"
+            in (chosen.output / "README.md").read_text()
+        )
 
 
 def check_numbers(chosen: Recipe) -> dict[str, Any]:

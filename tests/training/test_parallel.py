@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,12 @@ from ift_serve.modeling.adapter_format.reader import read_adapter
 from ift_training.losses.ewc import save_fisher, trainable
 from ift_training.settings import EwcSettings, LossSettings, MaskingSettings, TrainerSettings
 from ift_training.trainer import InstructionTrainer
+from tests.support import two_processes
+from tests.support.forked import run_forked
 from tests.support.models import tiny_llama
 from tests.support.training import examples, grad_norm, settings, trainer
 
-WORKER = Path(__file__).parent.parent / "support" / "two_processes.py"
 FILES = ("adapter_model.safetensors", "ift_extras.safetensors", "training_state.safetensors")
-_PATIENCE = 900
-"""Seconds after which two processes that wait for one another are ended; a busy machine takes some minutes."""
-pytestmark = pytest.mark.timeout(2 * _PATIENCE)
 OPTIONS = {
     "eval_strategy": "steps",
     "eval_steps": 1,
@@ -74,21 +70,8 @@ def outputs(model: Path, fisher: Path, tmp_path_factory: pytest.TempPathFactory)
     plan = {"settings": _settings(fisher, 2).model_dump(mode="json"), "model": str(model), "examples": 24}
     plan["options"] = OPTIONS
     path.write_text(json.dumps({**plan, "store": str(folder / "store"), "output": str(folder)}))
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(path), str(rank)],
-            stderr=subprocess.PIPE,
-            text=True,
-            stdout=subprocess.DEVNULL,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        errors = [worker.communicate(timeout=_PATIENCE)[1] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert all(worker.returncode == 0 for worker in workers), "\n".join(error[-3000:] for error in errors)
+    codes = run_forked(two_processes.main, [(path, rank) for rank in (0, 1)], folder)
+    assert codes == [0, 0], "\n".join(error.read_text()[-3000:] for error in folder.glob("*.txt"))
     return folder
 
 

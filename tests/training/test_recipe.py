@@ -214,7 +214,9 @@ def test_files_are_looked_for_beside_the_recipe(tmp_path: Path) -> None:
 
 def test_the_embedded_model_has_a_name() -> None:
     assert Recipe.parse(minimal()).base_directory() == str(model_path())
-    assert Recipe.parse(minimal(base="some/model")).base_directory() == "some/model"
+    assert Recipe.parse(minimal()).hub_id is None
+    with pytest.raises(RecipeError, match="base: some/model: there is no such directory"):
+        Recipe.parse(minimal(base="some/model")).base_directory()
 
 
 def test_the_written_recipe_is_valid_and_holds_the_defaults() -> None:

@@ -21,6 +21,8 @@ from ift_training.recipe import Recipe
 from ift_training.run import train
 from tests.support.models import tiny_llama
 
+pytestmark = pytest.mark.usefixtures("no_picture")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:

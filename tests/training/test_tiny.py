@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from ift_serve.checks import judge_all
 from ift_serve.embedded import model_path
@@ -41,19 +43,32 @@ SMALL = Recipe(
 )
 
 
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer(SMALL)
+
+
+@pytest.fixture(scope="module")
+def trained(tokenizer: PreTrainedTokenizerFast) -> tuple[Any, list[Any], int]:
+    """The model, its curve and the number of tokens."""
+    return train(SMALL, tokenizer)
+
+
 def test_every_family_is_trained_on() -> None:
     assert set(FAMILY_WEIGHTS) == set(families())
 
 
-def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
-    tokenizer = make_tokenizer(SMALL)
-    first, second = (train(SMALL, tokenizer)[0].state_dict() for _ in range(2))
+def test_the_same_seed_gives_the_same_weights(
+    tokenizer: PreTrainedTokenizerFast, trained: tuple[Any, list[Any], int]
+) -> None:
+    first, second = (found[0].state_dict() for found in (trained, train(SMALL, tokenizer)))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_saved_files_load_as_transformers_does(tmp_path: Path) -> None:
-    tokenizer = make_tokenizer(SMALL)
-    model, curve, tokens = train(SMALL, tokenizer)
+def test_saved_files_load_as_transformers_does(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, trained: tuple[Any, list[Any], int]
+) -> None:
+    model, curve, tokens = copy.deepcopy(trained[0]), *trained[1:]
     assert len(curve) == 3 and tokens > 0
     save(tmp_path, model, tokenizer)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -66,24 +81,23 @@ def test_saved_files_load_as_transformers_does(tmp_path: Path) -> None:
     assert text == "<|bos|><|system|>s<|end|><|user|>a<|end|><|assistant|>"
 
 
-def test_batches_weigh_answers_fully_and_stay_in_bounds() -> None:
-    stream = batches(make_tokenizer(SMALL), SMALL)
+def test_batches_weigh_answers_fully_and_stay_in_bounds(tokenizer: PreTrainedTokenizerFast) -> None:
+    stream = batches(tokenizer, SMALL)
     for _ in range(20):
         ids, weights = next(stream)
         assert ids.shape == weights.shape and ids.numel() <= SMALL.batch_tokens
         assert (weights == 1.0).any(dim=1).all()
 
 
-def test_markers_of_thoughts_are_tokens_that_are_not_special() -> None:
-    tokenizer = make_tokenizer(SMALL)
+def test_markers_of_thoughts_are_tokens_that_are_not_special(tokenizer: PreTrainedTokenizerFast) -> None:
     assert len(tokenizer) == SMALL.vocabulary
     ids = tokenizer(f"a{THINK}b{END_THINK}c", add_special_tokens=False)["input_ids"]
     assert [tokenizer.decode([i]) for i in ids] == ["a", THINK, "b", END_THINK, "c"]
     assert tokenizer.decode(ids, skip_special_tokens=True) == f"a{THINK}b{END_THINK}c"
 
 
-def test_the_template_writes_what_the_corpus_teaches() -> None:
-    tokenizer, seen = make_tokenizer(SMALL), 0
+def test_the_template_writes_what_the_corpus_teaches(tokenizer: PreTrainedTokenizerFast) -> None:
+    seen = 0
     for system, turns in itertools.islice(conversations(3, thought_share=0.5), 300):
         messages = [{"role": "system", "content": system}] if system else []
         for turn in turns:
@@ -100,8 +114,7 @@ def test_a_thought_is_asked_for_by_the_prompt_and_written_by_the_model() -> None
     assert parts[1:] == [("<|user|>1 + 2 =<|end|><|assistant|><think>", False), ("1 + 2 = 3.</think>3<|end|>", True)]
 
 
-def test_thoughts_of_earlier_turns_are_left_out() -> None:
-    tokenizer = make_tokenizer(SMALL)
+def test_thoughts_of_earlier_turns_are_left_out(tokenizer: PreTrainedTokenizerFast) -> None:
     messages = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b", "reasoning_content": "t"},
@@ -186,5 +199,5 @@ def test_the_embedded_model_is_small_and_follows_plain_requests() -> None:
     assert (path / "model.safetensors").stat().st_size <= 8 * 2**20
     assert (path / "README.md").is_file() and (path / "loss.png").is_file()
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    scores = score_families(transformers_answers(model, AutoTokenizer.from_pretrained(path)), 12, seed=11)
+    scores = score_families(transformers_answers(model, AutoTokenizer.from_pretrained(path)), 5, seed=11)
     assert factual_mean(scores) >= 0.6

@@ -25,6 +25,8 @@ _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v")
 _COLUMNS, _WIDTH, _HEIGHT = 3, 6.0, 4.0
 """Panels in a row, and the inches of one."""
+_HEAD, _FOOT, _LEFT, _RIGHT = 0.4, 0.55, 0.7, 0.2
+"""Inches around the panels: a title above, numbers and their names below and beside."""
 
 Curves = dict[str, list[tuple[int, float]]]
 History = Sequence[Mapping[str, Any]]
@@ -65,14 +67,19 @@ def draw(history: History, title: str, written: int | None = None) -> Figure | N
         return None
     columns = min(_COLUMNS, len(groups))
     rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * rows + 0.5))
+    width, height = _WIDTH * columns, _HEIGHT * rows + _HEAD
+    figure = Figure(figsize=(width, height))
+    # Set by hand: a layout that measures every text takes as long as the drawing.
+    figure.subplots_adjust(
+        left=_LEFT / width, right=1 - _RIGHT / width, bottom=_FOOT / height, top=1 - 2 * _HEAD / height,
+        wspace=0.2, hspace=0.3,
+    )  # fmt: skip
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, (group, curves) in zip(panels, groups.items(), strict=False):
         _draw_panel(panel, group, _told_apart(curves), written)
     for panel in panels[len(groups) :]:
         panel.set_axis_off()
     figure.suptitle(title)
-    figure.tight_layout()
     return figure
 
 
