@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import itertools
 import logging
 import re
@@ -12,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -131,8 +133,23 @@ def _request_id(metadata: list[tuple[str, str | bytes]]) -> str:
 
 
 def host(peer: str) -> str:
-    """A caller's address without its port: `ipv4:10.0.0.1:5000` -> `ipv4:10.0.0.1`."""
-    return peer.rsplit(":", 1)[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+    """Whose share of what callers share a call counts against, by its address: without a port, and of IPv6 the /64.
+
+    `ipv4:10.0.0.1:5000` -> `ipv4:10.0.0.1`, `ipv6:%5B2001:db8::7%5D:5000` -> `ipv6:2001:db8::/64`: whoever has one
+    IPv6 address usually has 2^64 of them.
+    """
+    kind, _, address = unquote(peer).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return peer
+    address = address.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return f"{kind}:{address}"
+    if isinstance(found, ipaddress.IPv6Address):
+        mapped = found.ipv4_mapped
+        return f"ipv4:{mapped}" if mapped else f"ipv6:{ipaddress.ip_network((found, 64), strict=False)}"
+    return f"ipv4:{found}"
 
 
 def _deadline(remaining: float | None, now: float) -> float | None:
