@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator
 
-from ift_serve.checks.ifeval.instruction import Instruction, Number, Relation, compared
-from ift_serve.checks.ifeval.language import language_of
-from ift_serve.checks.ifeval.tokens import capital_words
+from ift_serve.checks.instruction import Instruction, Number, Relation, compared
+from ift_serve.checks.language.identification import language_of
+from ift_serve.checks.language.tokens import capital_words
 from ift_serve.checks.verdict import PASSED, Verdict, failed
 from ift_serve.checks.words import listed
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ift_serve.checks.ifeval.instruction import Instruction, Text
 from ift_serve.checks.ifeval.lengths import divided
+from ift_serve.checks.instruction import Instruction, Text
 from ift_serve.checks.verdict import PASSED, Verdict, failed, passed
 
 _STARS = "******"

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
-from ift_serve.checks.ifeval.instruction import Instruction, Number, Word, compared, exactly
 from ift_serve.checks.ifeval.keywords import Keyword
 from ift_serve.checks.ifeval.matching import spans
+from ift_serve.checks.instruction import Instruction, Number, Word, compared, exactly
 from ift_serve.checks.verdict import PASSED, Span, Verdict, failed, passed
 
 _OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from ift_serve.checks.ifeval.instruction import Instruction, Number, Relation, Word, compared
 from ift_serve.checks.ifeval.matching import check_keyword, spans
+from ift_serve.checks.instruction import Instruction, Number, Relation, Word, compared
 from ift_serve.checks.verdict import PASSED, Verdict, failed, passed
 
 Keyword = Annotated[Word, AfterValidator(check_keyword)]

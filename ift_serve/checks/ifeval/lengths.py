@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from ift_serve.checks.ifeval.instruction import Instruction, Number, Relation, Word, compared, exactly
-from ift_serve.checks.ifeval.sentences import sentence_spans
+from ift_serve.checks.instruction import Instruction, Number, Relation, Word, compared, exactly
+from ift_serve.checks.language.sentences import sentence_spans
 from ift_serve.checks.verdict import Span, Verdict, failed, passed
 
 _WORD = re.compile(r"\w+")

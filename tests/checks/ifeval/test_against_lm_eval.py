@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ift_serve.checks.ifeval import INSTRUCTIONS, InstructedPrompt
+from ift_serve.checks.ifeval import IFEVAL
+from ift_serve.checks.instructions import InstructedPrompt
 from tests.support.ifeval_answers import prompt_and_answer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
@@ -41,7 +42,7 @@ def test_each_difference_has_a_known_reason(oracle: Any) -> None:
     rng = random.Random(20260601)
     verdicts, differences, by_model = Counter[tuple[str, bool]](), Counter[str](), 0
     for _ in range(ANSWERS):
-        row, answer = prompt_and_answer(list(INSTRUCTIONS), rng)
+        row, answer = prompt_and_answer(list(IFEVAL), rng)
         prompt = InstructedPrompt.parse(row)
         given = oracle.InputExample(
             key=0, instruction_id_list=row["instruction_id_list"], prompt="", kwargs=row["kwargs"]
@@ -61,7 +62,7 @@ def test_each_difference_has_a_known_reason(oracle: Any) -> None:
                     by_model += 1
                 else:
                     assert kwargs.get("letter", "") in NOT_A_LETTER and "letter" in kwargs, (name, kwargs, answer)
-    for name in INSTRUCTIONS:
+    for name in IFEVAL:
         assert verdicts[name, True] > 20 and verdicts[name, False] > 20, name
     total = verdicts[SENTENCES, True] + verdicts[SENTENCES, False]
     print(f"{sum(verdicts.values())} verdicts; {dict(differences)} differ; {total} are about sentences")

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from ift_serve.checks import judge, parse_check
 from ift_serve.checks.errors import MissingExtraError, UnknownInstructionError
-from ift_serve.checks.ifeval import COLUMNS, INSTRUCTIONS, Column, judge_loose, judge_strict, parse_instruction
-from ift_serve.checks.ifeval.loose import relaxed
+from ift_serve.checks.ifeval import IFEVAL
+from ift_serve.checks.instructions import COLUMNS, Column, judge_loose, judge_strict, parse_instruction
+from ift_serve.checks.instructions.loose import relaxed
 from tests.checks.ifeval.cases import CASES, Case
 
 pytest.importorskip("langdetect", reason="the language of an answer is told by langdetect, of the extra eval")
@@ -32,8 +33,8 @@ def test_an_answer_is_judged(case: Case, column: Column) -> None:
 
 
 def test_every_instruction_has_answers_of_every_kind() -> None:
-    assert len(INSTRUCTIONS) == 25
-    for name in INSTRUCTIONS:
+    assert len(IFEVAL) == 25
+    for name in IFEVAL:
         kinds = {case.kind for case in CASES if case.id == name}
         assert kinds == {"passing", "failing", "adversarial"}, name
         assert {case.passes for case in CASES if case.id == name} == {True, False}, name
@@ -86,7 +87,7 @@ def test_an_unknown_instruction_is_an_error() -> None:
     with pytest.raises(UnknownInstructionError, match="'keywords:rhyme'"):
         parse_instruction("keywords:rhyme", {})
     with pytest.raises(ValueError, match="no checker for the instruction"):
-        parse_check({"type": "ifeval", "instruction_id": "keywords:rhyme"})
+        parse_check({"type": "instruction", "instruction_id": "keywords:rhyme"})
 
 
 @pytest.mark.parametrize(
@@ -115,17 +116,17 @@ def test_arguments_that_are_none_are_absent() -> None:
 
 
 def test_an_instruction_is_a_check_among_others() -> None:
-    found = {"type": "ifeval", "instruction_id": "keywords:letter_frequency"}
+    found = {"type": "instruction", "instruction_id": "keywords:letter_frequency"}
     kwargs = {"letter": "!", "let_frequency": 2, "let_relation": "at least"}
     assert judge(parse_check({**found, "kwargs": kwargs}), "Go!!")
     assert not judge(parse_check({**found, "kwargs": kwargs, "column": "published"}), "Go!!")
-    quoted = {"type": "ifeval", "instruction_id": "startend:quotation"}
+    quoted = {"type": "instruction", "instruction_id": "startend:quotation"}
     assert not judge(parse_check(quoted), 'Sure:\n"Yes."') and judge(
         parse_check({**quoted, "loose": True}), 'Sure:\n"Yes."'
     )
 
 
-_SIZE = 200_000
+_SIZE = 60_000
 HOSTILE = {
     "letters": "a" * _SIZE, "stars": "*" * _SIZE, "stars apart": "* " * (_SIZE // 2), "brackets": "[" * _SIZE,
     "angles": "<" * _SIZE, "lines": "\n" * _SIZE + "x", "spaces": " " * _SIZE + "*", "periods": "a. " * (_SIZE // 3),
@@ -147,14 +148,14 @@ def test_hostile_answers_are_judged_in_time(text: str) -> None:
     for instruction in [*instructions.values(), *hard]:
         judge_strict(instruction, text, "repaired")
         judge_strict(instruction, text, "published")
-    # 45 instructions twice take about 2 s on a slow core; what backtracks would take minutes.
+    # 45 instructions twice take about 1 s on a slow core; what backtracks would take minutes.
     assert time.process_time() - begun < 20
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from ift_serve.checks.ifeval import language
+    from ift_serve.checks.language import identification as language
 
     language._filled_factory.cache_clear()
     monkeypatch.setitem(sys.modules, "langdetect.detector_factory", None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ift_serve.checks.errors import UnknownInstructionError
-from ift_serve.checks.ifeval import COLUMNS, InstructedPrompt
+from ift_serve.checks.instructions import COLUMNS, InstructedPrompt
 from tests.checks.ifeval.cases import CASES
 
 ROW: dict[str, Any] = {

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ift_serve.checks.ifeval.language import _filled_factory, language_of
-from ift_serve.checks.ifeval.sentences import sentence_spans
-from ift_serve.checks.ifeval.tokens import capital_words
+from ift_serve.checks.language.identification import _filled_factory, language_of
+from ift_serve.checks.language.sentences import sentence_spans
+from ift_serve.checks.language.tokens import capital_words
 
 
 @pytest.mark.parametrize(

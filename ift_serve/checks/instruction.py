@@ -1,4 +1,4 @@
-"""What every IFEval instruction has: an id, its arguments, and a verdict by each of the two checkers."""
+"""What every instruction of a benchmark has: an id, its arguments, and a verdict by each of the two checkers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Word = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Instruction(BaseModel, ABC):
-    """One instruction of the IFEval benchmark (Zhou et al., 2023, arXiv 2311.07911) with its arguments.
+    """One instruction of a benchmark with its arguments.
 
     Arguments have the names that the benchmark's files use. ``verdict`` is the repaired checker; ``published`` is
     what the authors' code decides, and is another only where that code has a known defect. Neither looks at anything

@@ -1,4 +1,4 @@
-"""A prompt of an IFEval-shaped file, and how an answer to it is scored."""
+"""A prompt of a file shaped as those of IFEval and IFBench, and how an answer to it is scored."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ift_serve.checks.ifeval.instruction import Instruction
-from ift_serve.checks.ifeval.registry import Column, judge_loose, judge_strict, parse_instruction
+from ift_serve.checks.instruction import Instruction
+from ift_serve.checks.instructions.judging import Column, judge_loose, judge_strict
+from ift_serve.checks.instructions.registry import parse_instruction
 from ift_serve.checks.verdict import Verdict
 
 

@@ -1,4 +1,4 @@
-"""An IFEval instruction as a check among others."""
+"""An instruction of a benchmark as a check among others."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from ift_serve.checks.check import Check
-from ift_serve.checks.ifeval.instruction import Instruction
-from ift_serve.checks.ifeval.registry import Column, judge_loose, judge_strict, parse_instruction
+from ift_serve.checks.instruction import Instruction
+from ift_serve.checks.instructions.judging import Column, judge_loose, judge_strict
+from ift_serve.checks.instructions.registry import parse_instruction
 from ift_serve.checks.verdict import Verdict
 
 
-class IFEval(Check):
-    """The response follows an instruction of the IFEval benchmark.
+class BenchmarkInstruction(Check):
+    """The response follows an instruction of IFEval or IFBench.
 
     kwargs: its arguments, as the benchmark's files name them. column: by whose checker. loose: milder readings of the
     response count too.
     """
 
-    type: Literal["ifeval"] = "ifeval"
+    type: Literal["instruction"] = "instruction"
     instruction_id: str
     kwargs: dict[str, Any] = Field(default_factory=dict)
     column: Column = "repaired"
