@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import (
@@ -58,7 +59,9 @@ def parsed(protos: Path) -> list[FileDescriptorProto]:
     names = sorted((str(path.relative_to(protos)) for path in protos.glob("ift_serve/v1/*.proto")), key=_place)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "set"
-        arguments = ["protoc", f"-I{protos}", "--include_source_info", f"--descriptor_set_out={target}"]
+        well_known = resources.files("grpc_tools") / "_proto"
+        places = [f"-I{protos}", f"-I{well_known}"]
+        arguments = ["protoc", *places, "--include_source_info", f"--descriptor_set_out={target}"]
         if protoc.main([*arguments, *names]) != 0:
             raise RuntimeError("protoc failed; its messages are above")
         return sorted(FileDescriptorSet.FromString(target.read_bytes()).file, key=lambda file: _place(file.name))
@@ -142,6 +145,8 @@ def _scalar(field: FieldDescriptorProto) -> str:
 
 def _link(type_name: str) -> str:
     name = type_name.removeprefix(_PACKAGE)
+    if name == type_name:
+        return f"`{name.removeprefix('.')}`"
     return f"[{name}](#{name.lower()})"
 
 

@@ -21,7 +21,7 @@ from google.protobuf.descriptor_pb2 import (
 
 PROTOS = Path(__file__).parent
 BASELINE = PROTOS / "baseline.binpb"
-STUBS = ("inference_pb2", "model_pb2", "adapter_pb2")
+STUBS = ("inference_pb2", "reasoning_pb2", "model_pb2", "adapter_pb2")
 
 Facts = dict[str, str]
 """What callers rely on, by the name of each element."""

@@ -80,6 +80,11 @@ def serve(
     max_priority: Annotated[
         int | None, typer.Option(help="highest priority of callers of role generate", min=0, max=100)
     ] = None,
+    max_thought_tokens: Annotated[int | None, typer.Option(help="tokens of one thought", min=0)] = None,
+    max_width: Annotated[int | None, typer.Option(help="sequences that a strategy compares", min=2, max=256)] = None,
+    max_total_tokens: Annotated[
+        int | None, typer.Option(help="tokens of a request, hidden sequences included", min=1)
+    ] = None,
     max_connections: Annotated[int | None, typer.Option(help="open connections", min=1)] = None,
     max_streams: Annotated[int | None, typer.Option(help="calls on one connection", min=1)] = None,
     max_watches: Annotated[int | None, typer.Option(help="watches of adapters, of health", min=1)] = None,
@@ -145,7 +150,8 @@ def serve(
                 "chat_template": chat_template, "parse_special_tokens": parse_special_tokens,
                 "limits": _given(
                     request_bytes=request_bytes, answer_entries=answer_entries, stream_entries=stream_entries,
-                    max_priority=max_priority,
+                    max_priority=max_priority, thought_tokens=max_thought_tokens, width=max_width,
+                    total_tokens=max_total_tokens,
                 ),
                 **_given(
                     max_calls=max_calls, max_connections=max_connections, max_streams=max_streams,

@@ -107,6 +107,7 @@ def _joined(first: CandidateOutput, second: CandidateOutput) -> CandidateOutput:
         statistics=first.statistics,
         top_log_probs=first.top_log_probs,
         usage=second.usage or first.usage,
+        conclusion=second.conclusion or first.conclusion,
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ift_serve.engine.protocol.generate import CandidateOutput
+from ift_serve.engine.protocol.generate import CandidateOutput, Conclusion
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
+from ift_serve.server.channels import candidate_text
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.tokens import TokenMessages
 from ift_serve.text import StopMatcher
-from ift_serve.text.detokenizer import Piece, PieceStream
+from ift_serve.text.phases import PhaseState
 from ift_serve.text.token_texts import TokenDecoder
 from ift_serve.v1 import inference_pb2 as pb
 
@@ -38,17 +40,31 @@ class Wanted:
 
 
 class CandidateText:
-    """One candidate as it grows: its text, whether it ended and why."""
+    """One candidate as it grows: its text, whether it ended and why.
 
-    def __init__(self, index: int, tokenizer: Any, stop: list[str], wanted: Wanted) -> None:
+    ``state``: the phases of all candidates before their first token, where thoughts are told apart; stop strings are
+    then looked for in the answer only. ``stop_ids``: the tokens that end it with the reason STOP.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        tokenizer: Any,
+        stop: list[str],
+        wanted: Wanted,
+        *,
+        state: PhaseState | None = None,
+        stop_ids: Collection[int] = (),
+    ) -> None:
         decoder = TokenDecoder.of(tokenizer)
         self.index = index
         self.tokens = 0
+        self.forced_tokens = 0
         self.finish_reason: pb.FinishReason.ValueType = pb.FINISH_REASON_UNSPECIFIED
-        self._special = decoder.special
-        self._stream = PieceStream(decoder)
+        self._stop_ids = stop_ids
         self._matcher = StopMatcher(stop)
         self._messages = TokenMessages(decoder, statistics=wanted.statistics) if wanted.tokens else None
+        self._text = candidate_text(state, decoder, self._messages)
         self._last_time = 0.0
 
     @property
@@ -56,60 +72,88 @@ class CandidateText:
         """Whether nothing more of it is to be sent."""
         return self.finish_reason != pb.FINISH_REASON_UNSPECIFIED
 
+    @property
+    def reasoning_tokens(self) -> int:
+        """Tokens of its thought so far."""
+        return self._text.reasoning_tokens
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of its answer so far, the one that ended it included."""
+        return self._text.answer_tokens
+
     def add(self, output: CandidateOutput, metrics: Metrics) -> pb.CandidateDelta | None:
         """What is new for the caller; None where nothing can be sent yet."""
-        ids, reason = output.token_ids, output.finish_reason
+        reason, ends = output.finish_reason, self._ends_with_token(output)
         delta = pb.CandidateDelta(index=self.index)
-        text, matched, used = self._read(output)
-        if matched is None and reason is not None:
-            rest, matched = self._matcher.push(self._taken(self._stream.flush()))
-            text += rest
+        matched, used = self._read(output, delta, len(output.token_ids) - ends)
+        if matched is not None or reason is not None:
+            matched = self._flush(delta, matched)
         self.tokens += used
         if matched is not None:
             self.finish_reason = pb.FINISH_REASON_STOP
             delta.matched_stop.text = matched
         elif reason is not None:
-            text += self._matcher.flush()
+            delta.text += self._matcher.flush()
             self.finish_reason = FINISH_REASONS[reason]
-            if reason is FinishReason.STOP and ids:
-                delta.matched_stop.token_id = ids[-1]
-        delta.text = text
+            if reason is FinishReason.STOP and ends:
+                delta.matched_stop.token_id = output.token_ids[-1]
         delta.finish_reason = self.finish_reason
         if self._messages is not None:
             delta.tokens.extend(self._messages.known())
         if self.is_finished:
-            metrics.finished.labels(
-                pb.FinishReason.Name(self.finish_reason).removeprefix("FINISH_REASON_").lower()
-            ).inc()
-        return delta if text or delta.tokens or self.is_finished else None
+            self._finish(delta, output.conclusion, metrics)
+        return delta if delta.text or delta.reasoning or delta.tokens or self.is_finished else None
 
-    def _read(self, output: CandidateOutput) -> tuple[str, str | None, int]:
-        """Text that may be sent, the stop string found, and how many tokens it took.
+    def _ends_with_token(self, output: CandidateOutput) -> bool:
+        """Whether the last token ends the candidate and is no part of its text; a strategy may end it behind any."""
+        if not output.token_ids:
+            return False
+        reason = output.finish_reason
+        return reason is FinishReason.EOS or (reason is FinishReason.STOP and output.token_ids[-1] in self._stop_ids)
+
+    def _read(self, output: CandidateOutput, delta: pb.CandidateDelta, end: int) -> tuple[str | None, int]:
+        """Add text that may be sent; the stop string found, and how many tokens that took.
 
         Outputs that were joined on their way may go on past a stop string; token by token nothing of that is shown,
         so an answer does not depend on how busy the server is.
         """
-        ids = output.token_ids
-        end = len(ids) - 1 if output.finish_reason in (FinishReason.EOS, FinishReason.STOP) else len(ids)
-        text = ""
-        for place, token_id in enumerate(ids):
+        reasoning = answer = ""
+        matched: str | None = None
+        used = len(output.token_ids)
+        for place, token_id in enumerate(output.token_ids):
             if self._messages is not None:
-                self._messages.add(output, place, self._stream)
-            if place == end or token_id in self._special:
-                if self._messages is not None:
-                    self._messages.name(self._stream)
+                self._messages.add(output, place, self._text.stream)
+            self.forced_tokens += output.statistics[place].forced
+            if place == end:
+                self._text.end()
                 continue
-            new, matched = self._matcher.push(self._taken(self._stream.push([token_id])))
-            text += new
+            new = self._text.push(token_id)
+            reasoning += new.reasoning
+            shown, matched = self._matcher.push(new.answer)
+            answer += shown
             if matched is not None:
-                return text, matched, place + 1
-        return text, None, len(ids)
+                used = place + 1
+                break
+        delta.reasoning, delta.text = reasoning, answer
+        return matched, used
 
-    def _taken(self, pieces: list[Piece]) -> str:
-        """The text of pieces, which the messages of their tokens get too."""
+    def _flush(self, delta: pb.CandidateDelta, matched: str | None) -> str | None:
+        """Add what is left at the end; behind a stop string that is nothing but the messages of its tokens."""
+        rest = self._text.flush()
         if self._messages is not None:
-            self._messages.take(pieces)
-        return "".join(piece.text for piece in pieces)
+            self._messages.end()
+        delta.reasoning += rest.reasoning
+        if matched is None:
+            shown, matched = self._matcher.push(rest.answer)
+            delta.text += shown
+        return matched
+
+    def _finish(self, delta: pb.CandidateDelta, conclusion: Conclusion | None, metrics: Metrics) -> None:
+        metrics.finished.labels(pb.FinishReason.Name(self.finish_reason).removeprefix("FINISH_REASON_").lower()).inc()
+        chosen = next((branch for branch in conclusion.branches if branch.chosen), None) if conclusion else None
+        if chosen is not None:
+            delta.confidence, delta.votes = chosen.confidence, chosen.votes
 
     def observe(self, came: float, count: int, metrics: Metrics) -> None:
         """Note when the engine's last ``count`` tokens came."""
@@ -132,8 +176,10 @@ class UsageCount:
         if output.usage is not None:
             self.usage = output.usage
 
-    def message(self, prompt_tokens: int) -> pb.Usage:
-        """The usage so far."""
+    def message(self, prompt_tokens: int, candidates: Iterable[CandidateText] = ()) -> pb.Usage:
+        """The usage so far; the engine's own counts may be behind what has come of the candidates."""
+        listed = list(candidates)
+        forced = sum(candidate.forced_tokens for candidate in listed)
         return pb.Usage(
             prompt_tokens=prompt_tokens,
             cached_tokens=self.usage.cached_tokens,
@@ -141,6 +187,11 @@ class UsageCount:
             queue_seconds=self.usage.queue_seconds,
             first_token_seconds=self.usage.first_token_seconds,
             total_seconds=time.monotonic() - self.arrival,
+            reasoning_tokens=sum(candidate.reasoning_tokens for candidate in listed),
+            answer_tokens=sum(candidate.answer_tokens for candidate in listed),
+            drawn_tokens=max(self.usage.drawn_tokens, self.generated - forced),
+            forced_tokens=max(self.usage.forced_tokens, forced),
+            sequences=max(self.usage.sequences, len(listed)),
         )
 
     def count(self, prompt_tokens: int, metrics: Metrics) -> None:

@@ -24,6 +24,7 @@ from ift_serve.server.model_service import ModelService
 from ift_serve.server.open_services import OpenStreamLimit
 from ift_serve.server.sampling import chosen_defaults, warn_of_settings_not_applied
 from ift_serve.server.services import ADAPTER, INFERENCE, MODEL, generic_handlers
+from ift_serve.server.thoughts import Thoughts
 from ift_serve.server.watchdog import LoopWatchdog
 from ift_serve.sharing.places import Places
 from ift_serve.text.encoder import TextLimits
@@ -73,9 +74,10 @@ class Server:
                 raise ValueError(f"--adapter {name}={path}: {error.message.removeprefix('path: ')}") from error
         self.metrics.watch(self.engine)
         warn_of_settings_not_applied(chosen_defaults(self.engine.model, self.config))
+        thoughts = await asyncio.to_thread(Thoughts, renderer)
         services = {
-            INFERENCE: InferenceService(self.engine, renderer, self.config, self.metrics),
-            MODEL: ModelService(self.engine, renderer, self.config),
+            INFERENCE: InferenceService(self.engine, renderer, self.config, self.metrics, thoughts),
+            MODEL: ModelService(self.engine, renderer, self.config, thoughts),
             ADAPTER: AdapterService(self.engine, AdapterRoots(self.config.adapter_roots), self.config.max_watches),
         }
         handlers = generic_handlers(

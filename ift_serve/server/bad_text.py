@@ -40,13 +40,21 @@ def bad_text_field(message_class: type[Any], data: bytes) -> str | None:
 def _twins(file: FileDescriptor) -> descriptor_pool.DescriptorPool:
     """The file's messages with bytes for strings."""
     pool = descriptor_pool.DescriptorPool()
-    for needed in (*file.dependencies, file):
+    for needed in _with_dependencies(file):
         copy = descriptor_pb2.FileDescriptorProto()
         needed.CopyToProto(copy)
         for message in copy.message_type:
             _make_bytes(message)
         pool.Add(copy)
     return pool
+
+
+def _with_dependencies(file: FileDescriptor) -> list[FileDescriptor]:
+    """The file behind everything that it imports, each once."""
+    found: dict[str, FileDescriptor] = {}
+    for needed in file.dependencies:
+        found |= {one.name: one for one in _with_dependencies(needed)}
+    return [*(found | {file.name: file}).values()]
 
 
 def _make_bytes(message: descriptor_pb2.DescriptorProto) -> None:

@@ -35,6 +35,11 @@ class Limits(BaseModel):
     parts: int = Field(default=4096, ge=1, description="parts of all messages of a conversation")
     text_bytes: int = Field(default=2**20, ge=1024, description="bytes of text that are tokenised as one")
     max_priority: int = Field(default=10, ge=0, le=100, description="of callers of role generate; admins: 100")
+    thought_tokens: int = Field(default=32768, ge=0, description="of one thought; requests for more get this many")
+    width: int = Field(default=32, ge=2, le=256, description="sequences that a strategy compares; more become so many")
+    total_tokens: int = Field(
+        default=2**20, ge=1, description="of all sequences of a request, hidden ones too; more become so many"
+    )
     batch_bytes: int = Field(default=2**23, ge=1024, description="bytes of all texts tokenised for one request")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -23,6 +24,8 @@ _CODES = {
     FailureKind.CANCELLED: grpc.StatusCode.CANCELLED,
     FailureKind.INTERNAL: grpc.StatusCode.INTERNAL,
 }
+_WIRE_FIELDS = {"strategy": "reasoning", "limits.sequences": "reasoning"}
+"""What callers call fields of the engine's messages."""
 
 
 @dataclass
@@ -40,6 +43,12 @@ def invalid(path: str, message: str) -> StatusError:
     return StatusError(grpc.StatusCode.INVALID_ARGUMENT, f"{path}: {message}", [(path, message)])
 
 
+def conflict(paths: Sequence[str], message: str) -> StatusError:
+    """INVALID_ARGUMENT that names every field of a combination that cannot be."""
+    listed = " and ".join(paths)
+    return StatusError(grpc.StatusCode.INVALID_ARGUMENT, f"{listed}: {message}", [(path, message) for path in paths])
+
+
 def _most_telling(statuses: list[StatusError]) -> StatusError:
     """Of several, one that says what the caller may do: not that others were cancelled, nor that something failed."""
     mute = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
@@ -55,8 +64,11 @@ def as_status(error: Exception) -> StatusError:
     if isinstance(error, PromptError):
         return invalid(error.field, error.message)
     if isinstance(error, EngineError):
-        violations = [(error.field, error.message)] if error.field else []
-        return StatusError(_CODES[error.kind], error.message, violations, error.retry_after)
+        field = _WIRE_FIELDS.get(error.field, error.field)
+        message = error.message
+        if field and message.startswith(f"{error.field}: "):
+            message = field + message.removeprefix(error.field)
+        return StatusError(_CODES[error.kind], message, [(field, message)] if field else [], error.retry_after)
     return StatusError(grpc.StatusCode.INTERNAL, "the server failed; its log has the details under this request id")
 
 

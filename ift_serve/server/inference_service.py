@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 
-from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest
+from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams
 from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.server.adapter_service import check_reference
-from ift_serve.server.answers import CandidateText, UsageCount, Wanted
+from ift_serve.server.answers import CandidateText, Wanted
+from ift_serve.server.applied_reasoning import conclusion_message
 from ift_serve.server.call_guard import Call
+from ift_serve.server.combinations import AnyGenerate
 from ift_serve.server.config import ServerConfig
+from ift_serve.server.generation import Generation
 from ift_serve.server.metrics import Metrics
-from ift_serve.server.pieces import WholeCandidate, entries, pieces
+from ift_serve.server.pieces import WholeCandidate
+from ift_serve.server.planner import Plan, Planner
 from ift_serve.server.sampling import applied_sampling, chosen_defaults
 from ift_serve.server.scoring import Scorer
+from ift_serve.server.thoughts import Thoughts, begin
 from ift_serve.server.turns import Share, Turns
 from ift_serve.server.validation import Validator
 from ift_serve.text.detokenizer import cut
@@ -30,20 +34,27 @@ _SEGMENTS = {
     Segment.RESPONSE: pb.SEGMENT_RESPONSE,
 }
 _SEGMENTS_OF_BYTES = {int(segment): value for segment, value in _SEGMENTS.items()}
-AnyGenerate = pb.GenerateRequest | pb.StreamGenerateRequest
+_LARGE_SETTINGS, _LARGE = 16, 2048
+"""Bytes of settings that hold more than a few numbers, and of a text that is worked on beside the event loop."""
 
 
 class InferenceService:
     """Handlers by rpc name. Each gets the request and its call."""
 
     def __init__(
-        self, engine: BaseEngineClient, renderer: PromptRenderer, config: ServerConfig, metrics: Metrics
+        self,
+        engine: BaseEngineClient,
+        renderer: PromptRenderer,
+        config: ServerConfig,
+        metrics: Metrics,
+        thoughts: Thoughts,
     ) -> None:
         self._engine = engine
         self._renderer = renderer
         self._config = config
         self._metrics = metrics
         self._validator = Validator(engine.model, renderer, config.limits, chosen_defaults(engine.model, config))
+        self._planner = Planner(config.limits, thoughts)
         self._ends = answer_ends(renderer)
         self._workers = TextWorkers()
         self._turns = Turns()
@@ -59,6 +70,10 @@ class InferenceService:
         response.usage.CopyFrom(generation.end())
         response.adapter = generation.adapter
         response.sampling.CopyFrom(generation.sampling)
+        if generation.plan.applied is not None:
+            response.reasoning.CopyFrom(generation.plan.applied)
+        if generation.conclusion is not None:
+            response.conclusion.CopyFrom(conclusion_message(generation.conclusion))
         if request.details.prompt_token_ids:
             response.prompt_token_ids.extend(generation.request.token_ids)
         return b"".join([*(candidate.serialised() for candidate in candidates), response.SerializeToString()])
@@ -70,6 +85,8 @@ class InferenceService:
         generation = await self._begin(request, call)
         first = pb.StreamGenerateResponse(model=self._engine.model.name, seed=generation.request.sampling.seed)
         first.sampling.CopyFrom(generation.sampling)
+        if generation.plan.applied is not None:
+            first.reasoning.CopyFrom(generation.plan.applied)
         if request.details.prompt_token_ids:
             first.prompt_token_ids.extend(generation.request.token_ids)
         waiting: pb.StreamGenerateResponse | None = first
@@ -86,6 +103,8 @@ class InferenceService:
                 yield message
         last = waiting or pb.StreamGenerateResponse()
         last.usage.CopyFrom(generation.end())
+        if generation.conclusion is not None:
+            last.conclusion.CopyFrom(conclusion_message(generation.conclusion))
         yield last
 
     async def score(self, request: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
@@ -113,24 +132,34 @@ class InferenceService:
     async def _render(self, prompt: pb.Prompt) -> RenderedPrompt:
         return await self._workers.run(prompt.ByteSize(), lambda: self._validator.prompt(prompt))
 
-    async def _begin(self, request: AnyGenerate, call: Call) -> _Generation:
+    async def _plan(self, request: AnyGenerate, sampling: SamplingParams, prompt_tokens: int) -> Plan:
+        room = self._engine.model.context_length - prompt_tokens
+        # Markers of the request's own are looked up in the whole vocabulary, which takes a thread's time.
+        size = _LARGE if request.reasoning.ByteSize() > _LARGE_SETTINGS else 0
+        return await self._workers.run(size, lambda: self._planner.plan(request, sampling, room))
+
+    async def _begin(self, request: AnyGenerate, call: Call) -> Generation:
         self._check_adapter(request.adapter)
         rendered = await self._render(request.prompt)
         sampling = self._validator.sampling(request.sampling, request.details, len(rendered.token_ids))
         whole = isinstance(request, pb.GenerateRequest)
-        self._validator.answer_size(sampling, whole=whole)
         stop = self._validator.stop_strings(request.sampling)
+        plan = await self._plan(request, sampling, len(rendered.token_ids))
+        self._validator.answer_size(plan.sampling, whole=whole, thought_tokens=plan.thought_tokens)
         if self._config.log_prompts:
             call.notes["prompt"] = rendered.text
         call.notes["prompt_tokens"] = len(rendered.token_ids)
-        wanted = Wanted.of(request.details)
-        candidates = [CandidateText(i, self._renderer.decoder, stop, wanted) for i in range(sampling.candidates)]
         engine_request = GenerateRequest(
             request_id=call.engine_id,
             token_ids=rendered.token_ids,
             segment_ids=rendered.segment_ids,
-            sampling=sampling,
+            sampling=plan.sampling,
             end_ids=self._ends,
+            strategy=plan.strategy,
+            reasoning=plan.settings,
+            # Only a strategy has sequences whose text is not seen here.
+            stop=stop if plan.settings is not None else [],
+            limits=plan.limits,
             # Stop strings are found in the text as it is made; otherwise few and large messages will do.
             whole=whole and not stop,
             priority=self._validator.priority(request.priority, call.identity.role),
@@ -139,74 +168,19 @@ class InferenceService:
             arrival=call.arrival,
             deadline=call.deadline,
         )
-        applied = applied_sampling(sampling, stop)
-        return _Generation(self._engine, engine_request, candidates, applied, call, self._metrics, Share(self._turns))
+        candidates = self._candidates(plan, rendered, stop, Wanted.of(request.details))
+        applied = applied_sampling(plan.sampling, stop)
+        share = Share(self._turns)
+        return Generation(self._engine, engine_request, candidates, plan, applied, call, self._metrics, share)
+
+    def _candidates(self, plan: Plan, rendered: RenderedPrompt, stop: list[str], wanted: Wanted) -> list[CandidateText]:
+        state = begin(plan.phases, rendered.token_ids, rendered.segment_ids)
+        stop_ids = frozenset(plan.sampling.stop_ids)
+        return [
+            CandidateText(index, self._renderer.decoder, stop, wanted, state=state, stop_ids=stop_ids)
+            for index in range(plan.sampling.candidates)
+        ]
 
     def _check_adapter(self, adapter: str) -> None:
         if adapter:
             check_reference(adapter, "adapter")
-
-
-class _Generation:
-    """One request on its way through the engine."""
-
-    def __init__(
-        self,
-        engine: BaseEngineClient,
-        request: GenerateRequest,
-        candidates: list[CandidateText],
-        sampling: pb.Sampling,
-        call: Call,
-        metrics: Metrics,
-        share: Share,
-    ) -> None:
-        self.request = request
-        self.candidates = candidates
-        self.sampling = sampling
-        self._engine = engine
-        self._call = call
-        self._metrics = metrics
-        self._share = share
-        self._count = UsageCount(call.arrival)
-
-    @property
-    def adapter(self) -> str:
-        """The version that answers, ``name@version``; known with the first output."""
-        return self._count.usage.adapter
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether every candidate has ended."""
-        return all(c.is_finished for c in self.candidates)
-
-    async def deltas(self) -> AsyncIterator[pb.CandidateDelta]:
-        """What is new, candidate by candidate. A candidate that meets a stop string is stopped in the engine."""
-        outputs = self._engine.generate(self.request)
-        try:
-            async for output in outputs:
-                candidate, came = self.candidates[output.candidate], time.monotonic()
-                before = candidate.tokens
-                for piece in pieces(output):
-                    if candidate.is_finished:
-                        break
-                    await self._share.take(entries(piece))
-                    delta = self._add(candidate, piece)
-                    if candidate.is_finished and output.finish_reason is None:
-                        self._engine.stop_candidate(self.request.request_id, output.candidate)
-                    if delta is not None:
-                        yield delta
-                candidate.observe(came, candidate.tokens - before, self._metrics)
-        finally:
-            await outputs.aclose()
-            self._call.notes["generated_tokens"] = self._count.generated
-            self._count.count(len(self.request.token_ids), self._metrics)
-
-    def _add(self, candidate: CandidateText, piece: CandidateOutput) -> pb.CandidateDelta | None:
-        before = candidate.tokens
-        delta = candidate.add(piece, self._metrics)
-        self._count.add(piece, candidate.tokens - before)
-        return delta
-
-    def end(self) -> pb.Usage:
-        """The usage, once all deltas have been taken."""
-        return self._count.message(len(self.request.token_ids))

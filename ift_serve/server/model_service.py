@@ -8,6 +8,7 @@ from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.server.call_guard import Call
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.sampling import chosen_defaults, default_sampling
+from ift_serve.server.thoughts import Thoughts
 from ift_serve.server.validation import MAX_ALTERNATIVES
 from ift_serve.text.ends import answer_ends
 from ift_serve.text.prompt import PromptRenderer
@@ -25,11 +26,14 @@ def server_version() -> str:
 class ModelService:
     """Describes the served model."""
 
-    def __init__(self, engine: BaseEngineClient, renderer: PromptRenderer, config: ServerConfig) -> None:
+    def __init__(
+        self, engine: BaseEngineClient, renderer: PromptRenderer, config: ServerConfig, thoughts: Thoughts
+    ) -> None:
         self._engine = engine
         self._renderer = renderer
         self._config = config
         self._ends = answer_ends(renderer)
+        self._markers = thoughts.pair
 
     async def get_model(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """The model, what may be asked of it, and how busy it is."""
@@ -55,6 +59,9 @@ class ModelService:
                 request_bytes=limits.request_bytes,
                 running_sequences=model.max_sequences,
                 waiting_requests=self._config.engine.max_waiting,
+                thought_tokens=limits.thought_tokens,
+                width=limits.width,
+                total_tokens=limits.total_tokens,
             ),
             features=model.features,
             version=server_version(),
@@ -68,4 +75,6 @@ class ModelService:
             ),
             sampling_defaults=default_sampling(defaults),
             sampling_not_applied=defaults.not_applied,
+            thought_opening=self._markers.opening if self._markers else "",
+            thought_closing=self._markers.closing if self._markers else "",
         )

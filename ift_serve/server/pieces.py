@@ -37,6 +37,7 @@ def pieces(output: CandidateOutput) -> Iterator[CandidateOutput]:
             finish_reason=output.finish_reason if ends else None,
             request_finished=output.request_finished and ends,
             usage=output.usage if first == 0 else None,
+            conclusion=output.conclusion if ends else None,
         )
 
 
@@ -50,21 +51,26 @@ class WholeCandidate:
     def __init__(self, index: int) -> None:
         self._parts = [pb.Candidate(index=index).SerializeToString()]
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
         self._last = pb.Candidate()
 
     def add(self, delta: pb.CandidateDelta) -> None:
         """What is new."""
         self._texts.append(delta.text)
+        self._thoughts.append(delta.reasoning)
         if delta.tokens:
             self._parts.append(pb.Candidate(tokens=delta.tokens).SerializeToString())
         if delta.finish_reason:
             self._last.finish_reason = delta.finish_reason
         if delta.HasField("matched_stop"):
             self._last.matched_stop.CopyFrom(delta.matched_stop)
+        if delta.HasField("confidence"):
+            self._last.confidence, self._last.votes = delta.confidence, delta.votes
 
     def serialised(self) -> bytes:
         """The candidate as a field of the response."""
         self._last.text = "".join(self._texts)
+        self._last.reasoning = "".join(self._thoughts)
         body = b"".join([*self._parts, self._last.SerializeToString()])
         return _varint(_CANDIDATES << 3 | _LENGTH_DELIMITED) + _varint(len(body)) + body
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from typing import Any
 
@@ -11,6 +10,7 @@ import grpc
 from ift_serve.engine.protocol.generate import SamplingDefaults, SamplingParams
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.server.auth import Role as CallerRole
+from ift_serve.server.bounds import number
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import StatusError, invalid
 from ift_serve.text.prompt import Message, Part, PromptRenderer, RenderedPrompt, Role, Segment
@@ -27,16 +27,6 @@ _SEGMENTS = {
     pb.SEGMENT_CONTEXT: Segment.CONTEXT,
     pb.SEGMENT_RESPONSE: Segment.RESPONSE,
 }
-
-
-def number(path: str, value: float, low: float, high: float, *, above: bool = False, hint: str = "") -> float:
-    """A finite number within ``[low, high]`` (``(low, high]`` with ``above``). Raises StatusError."""
-    if not math.isfinite(value):
-        raise invalid(path, f"is {value}; give a finite number")
-    if value > high or value < low or (above and value == low):
-        bounds = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
-        raise invalid(path, f"is {value:g}, but must be {bounds}{hint}")
-    return value
 
 
 class Validator:
@@ -142,14 +132,15 @@ class Validator:
             top_logprobs=int(number("details.top_alternatives", details.top_alternatives, 0, MAX_ALTERNATIVES)),
         )
 
-    def answer_size(self, sampling: SamplingParams, *, whole: bool) -> None:
+    def answer_size(self, sampling: SamplingParams, *, whole: bool, thought_tokens: int = 0) -> None:
         """Raise StatusError where an answer may become too large; ``whole``: in one message."""
         limit = self._limits.answer_entries if whole else self._limits.stream_entries
-        wanted = sampling.candidates * sampling.max_new_tokens * (1 + sampling.top_logprobs)
+        new_tokens = sampling.max_new_tokens + thought_tokens
+        wanted = sampling.candidates * new_tokens * (1 + sampling.top_logprobs)
         if wanted <= limit:
             return
         problem = (
-            f"{sampling.candidates} candidates of {sampling.max_new_tokens} new tokens, each with "
+            f"{sampling.candidates} candidates of {new_tokens} new tokens, each with "
             f"{sampling.top_logprobs} alternatives, make {wanted} entries; at most {limit} fit in one "
             f"{'answer' if whole else 'stream'}: ask for fewer of them"
         )

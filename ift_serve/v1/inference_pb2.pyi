@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from ift_serve.v1 import reasoning_pb2 as _reasoning_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -114,6 +115,58 @@ FINISH_REASON_CANCELLED: FinishReason.ValueType  # 4
 FINISH_REASON_DEADLINE: FinishReason.ValueType  # 5
 """The call's deadline passed while generating; the text so far is returned where the call still can."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
+
+class _TemperatureRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TemperatureRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TemperatureRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEMPERATURE_RULE_UNSPECIFIED: _TemperatureRule.ValueType  # 0
+    """As TEMPERATURE_RULE_HEAD."""
+    TEMPERATURE_RULE_HEAD: _TemperatureRule.ValueType  # 1
+    """The temperature head of the request's adapter: `temperature` times a factor from 1/3 to 3."""
+    TEMPERATURE_RULE_ENTROPY: _TemperatureRule.ValueType  # 2
+    """The entropy H of the distribution, in nats: `temperature` times base ^ (theta / H) (EDT, arXiv 2403.14541)."""
+
+class TemperatureRule(_TemperatureRule, metaclass=_TemperatureRuleEnumTypeWrapper):
+    """What chooses the temperature of a token."""
+
+TEMPERATURE_RULE_UNSPECIFIED: TemperatureRule.ValueType  # 0
+"""As TEMPERATURE_RULE_HEAD."""
+TEMPERATURE_RULE_HEAD: TemperatureRule.ValueType  # 1
+"""The temperature head of the request's adapter: `temperature` times a factor from 1/3 to 3."""
+TEMPERATURE_RULE_ENTROPY: TemperatureRule.ValueType  # 2
+"""The entropy H of the distribution, in nats: `temperature` times base ^ (theta / H) (EDT, arXiv 2403.14541)."""
+Global___TemperatureRule: _TypeAlias = TemperatureRule  # noqa: Y015
+
+class _Channel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChannelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Channel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANNEL_UNSPECIFIED: _Channel.ValueType  # 0
+    """Nothing is told apart: the model has no markers of thoughts."""
+    CHANNEL_REASONING: _Channel.ValueType  # 1
+    """A thought."""
+    CHANNEL_ANSWER: _Channel.ValueType  # 2
+    """The answer."""
+    CHANNEL_MARKER: _Channel.ValueType  # 3
+    """What opens or closes a thought, part of neither text."""
+
+class Channel(_Channel, metaclass=_ChannelEnumTypeWrapper):
+    """What a token is part of."""
+
+CHANNEL_UNSPECIFIED: Channel.ValueType  # 0
+"""Nothing is told apart: the model has no markers of thoughts."""
+CHANNEL_REASONING: Channel.ValueType  # 1
+"""A thought."""
+CHANNEL_ANSWER: Channel.ValueType  # 2
+"""The answer."""
+CHANNEL_MARKER: Channel.ValueType  # 3
+"""What opens or closes a thought, part of neither text."""
+Global___Channel: _TypeAlias = Channel  # noqa: Y015
 
 @_typing.final
 class InstructionPrompt(_message.Message):
@@ -368,8 +421,16 @@ class Sampling(_message.Message):
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
     N_FIELD_NUMBER: _builtins.int
+    ADAPTIVE_FIELD_NUMBER: _builtins.int
+    REASONING_TEMPERATURE_FIELD_NUMBER: _builtins.int
+    TOP_N_SIGMA_FIELD_NUMBER: _builtins.int
+    P_LESS_FIELD_NUMBER: _builtins.int
+    TOP_H_FIELD_NUMBER: _builtins.int
+    TARGET_PROBABILITY_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """0 is greedy; at most 10. Otherwise 1, or 0 where generation_config says `do_sample: false`."""
+    """0 is greedy; at most 10. Otherwise 1, or 0 where generation_config says `do_sample: false`. With `adaptive`, what the
+    head of the adapter starts from; it must then be above 0.
+    """
     top_p: _builtins.float
     """Keep the most likely tokens whose mass reaches this; above 0, at most 1. Otherwise 1 (off)."""
     top_k: _builtins.int
@@ -386,12 +447,27 @@ class Sampling(_message.Message):
     """The same seed, prompt and parameters give the same answer in any batch. Default: chosen by the server."""
     max_new_tokens: _builtins.int
     """Tokens to generate at most; at least 1. Otherwise 256. What an unset field stands
-    for is shortened to what the context length leaves.
+    for is shortened to what the context length leaves. Where a thought is asked for, tokens of the answer: the thought
+    has a budget of its own.
     """
     ignore_eos: _builtins.bool
     """Go on after the model's end-of-answer token."""
     n: _builtins.int
     """Candidates to generate; the prompt is computed once. 1 to 32. Default 1."""
+    reasoning_temperature: _builtins.float
+    """The temperature inside a thought, 0 to 10; `temperature` is then that of the answer. Unset: the same in both."""
+    top_n_sigma: _builtins.float
+    """Keep tokens whose logit is within this many standard deviations of the largest, whatever the temperature
+    (top-n-sigma, arXiv 2411.07641); 0 to 100. Default 0 (off).
+    """
+    p_less: _builtins.bool
+    """Keep tokens that are at least as likely as the sum of all squared probabilities (p-less, arXiv 2509.23234). Default
+    false.
+    """
+    top_h: _builtins.float
+    """Keep as many of the most likely tokens as have an entropy of at most this share of that of all (top-H, arXiv
+    2509.02510); 0 to 1. Default 0 (off).
+    """
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
         """Added to the logits of these token ids; -100 to 100 each, at most 1024 entries. Ids that are missing take the
@@ -400,11 +476,21 @@ class Sampling(_message.Message):
 
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Strings that end the answer; never part of the text, not even half. At most 16, none empty, 256 bytes each."""
+        """Strings that end the answer; never part of the text, not even half. At most 16, none empty, 256 bytes each. They are
+        not looked for in a thought.
+        """
 
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Token ids that end the answer. At most 64."""
+
+    @_builtins.property
+    def adaptive(self) -> Global___AdaptiveTemperature:
+        """Choose a temperature for every token. Unset: the temperature is fixed."""
+
+    @_builtins.property
+    def target_probability(self) -> Global___TargetProbability:
+        """Draw tokens that have a wanted probability on average. Unset: off."""
 
     def __init__(
         self,
@@ -423,10 +509,16 @@ class Sampling(_message.Message):
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         ignore_eos: _builtins.bool = ...,
         n: _builtins.int | None = ...,
+        adaptive: Global___AdaptiveTemperature | None = ...,
+        reasoning_temperature: _builtins.float | None = ...,
+        top_n_sigma: _builtins.float | None = ...,
+        p_less: _builtins.bool | None = ...,
+        top_h: _builtins.float | None = ...,
+        target_probability: Global___TargetProbability | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_p", b"_min_p", "_n", b"_n", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "max_new_tokens", b"max_new_tokens", "min_p", b"min_p", "n", b"n", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_p", b"_min_p", "_n", b"_n", "_p_less", b"_p_less", "_presence_penalty", b"_presence_penalty", "_reasoning_temperature", b"_reasoning_temperature", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_h", b"_top_h", "_top_k", b"_top_k", "_top_n_sigma", b"_top_n_sigma", "_top_p", b"_top_p", "adaptive", b"adaptive", "frequency_penalty", b"frequency_penalty", "max_new_tokens", b"max_new_tokens", "min_p", b"min_p", "n", b"n", "p_less", b"p_less", "presence_penalty", b"presence_penalty", "reasoning_temperature", b"reasoning_temperature", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "target_probability", b"target_probability", "temperature", b"temperature", "top_h", b"top_h", "top_k", b"top_k", "top_n_sigma", b"top_n_sigma", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_p", b"_min_p", "_n", b"_n", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "ignore_eos", b"ignore_eos", "logit_bias", b"logit_bias", "max_new_tokens", b"max_new_tokens", "min_p", b"min_p", "n", b"n", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_p", b"_min_p", "_n", b"_n", "_p_less", b"_p_less", "_presence_penalty", b"_presence_penalty", "_reasoning_temperature", b"_reasoning_temperature", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_h", b"_top_h", "_top_k", b"_top_k", "_top_n_sigma", b"_top_n_sigma", "_top_p", b"_top_p", "adaptive", b"adaptive", "frequency_penalty", b"frequency_penalty", "ignore_eos", b"ignore_eos", "logit_bias", b"logit_bias", "max_new_tokens", b"max_new_tokens", "min_p", b"min_p", "n", b"n", "p_less", b"p_less", "presence_penalty", b"presence_penalty", "reasoning_temperature", b"reasoning_temperature", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "target_probability", b"target_probability", "temperature", b"temperature", "top_h", b"top_h", "top_k", b"top_k", "top_n_sigma", b"top_n_sigma", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frequency_penalty: _TypeAlias = _typing.Literal["frequency_penalty"]  # noqa: Y015
     _WhichOneofArgType__frequency_penalty: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty"]  # noqa: Y015
@@ -436,16 +528,24 @@ class Sampling(_message.Message):
     _WhichOneofArgType__min_p: _TypeAlias = _typing.Literal["_min_p", b"_min_p"]  # noqa: Y015
     _WhichOneofReturnType__n: _TypeAlias = _typing.Literal["n"]  # noqa: Y015
     _WhichOneofArgType__n: _TypeAlias = _typing.Literal["_n", b"_n"]  # noqa: Y015
+    _WhichOneofReturnType__p_less: _TypeAlias = _typing.Literal["p_less"]  # noqa: Y015
+    _WhichOneofArgType__p_less: _TypeAlias = _typing.Literal["_p_less", b"_p_less"]  # noqa: Y015
     _WhichOneofReturnType__presence_penalty: _TypeAlias = _typing.Literal["presence_penalty"]  # noqa: Y015
     _WhichOneofArgType__presence_penalty: _TypeAlias = _typing.Literal["_presence_penalty", b"_presence_penalty"]  # noqa: Y015
+    _WhichOneofReturnType__reasoning_temperature: _TypeAlias = _typing.Literal["reasoning_temperature"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_temperature: _TypeAlias = _typing.Literal["_reasoning_temperature", b"_reasoning_temperature"]  # noqa: Y015
     _WhichOneofReturnType__repetition_penalty: _TypeAlias = _typing.Literal["repetition_penalty"]  # noqa: Y015
     _WhichOneofArgType__repetition_penalty: _TypeAlias = _typing.Literal["_repetition_penalty", b"_repetition_penalty"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    _WhichOneofReturnType__top_h: _TypeAlias = _typing.Literal["top_h"]  # noqa: Y015
+    _WhichOneofArgType__top_h: _TypeAlias = _typing.Literal["_top_h", b"_top_h"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    _WhichOneofReturnType__top_n_sigma: _TypeAlias = _typing.Literal["top_n_sigma"]  # noqa: Y015
+    _WhichOneofArgType__top_n_sigma: _TypeAlias = _typing.Literal["_top_n_sigma", b"_top_n_sigma"]  # noqa: Y015
     _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
     _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
     @_typing.overload
@@ -457,7 +557,11 @@ class Sampling(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__n) -> _WhichOneofReturnType__n | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p_less) -> _WhichOneofReturnType__p_less | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__presence_penalty) -> _WhichOneofReturnType__presence_penalty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_temperature) -> _WhichOneofReturnType__reasoning_temperature | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_penalty) -> _WhichOneofReturnType__repetition_penalty | None: ...
     @_typing.overload
@@ -465,11 +569,143 @@ class Sampling(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_h) -> _WhichOneofReturnType__top_h | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_n_sigma) -> _WhichOneofReturnType__top_n_sigma | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
 Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
+
+@_typing.final
+class AdaptiveTemperature(_message.Message):
+    """A temperature for each token: `scale` times what the rule makes of `sampling.temperature`, within `min` and `max`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    THETA_FIELD_NUMBER: _builtins.int
+    min: _builtins.float
+    """No temperature is below it; 0 to `sampling.temperature`. Default 0."""
+    max: _builtins.float
+    """No temperature is above it; `sampling.temperature` to 10. Default 10."""
+    scale: _builtins.float
+    """Above 0, at most 10. Default 1: as the rule has it."""
+    rule: Global___TemperatureRule.ValueType
+    """Default TEMPERATURE_RULE_HEAD, which needs an adapter."""
+    base: _builtins.float
+    """For TEMPERATURE_RULE_ENTROPY; above 0, at most 1. Default 0.8."""
+    theta: _builtins.float
+    """For TEMPERATURE_RULE_ENTROPY, in nats; 0 to 10. Default 0.1."""
+    def __init__(
+        self,
+        *,
+        min: _builtins.float | None = ...,
+        max: _builtins.float | None = ...,
+        scale: _builtins.float | None = ...,
+        rule: Global___TemperatureRule.ValueType = ...,
+        base: _builtins.float | None = ...,
+        theta: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base", b"_base", "_max", b"_max", "_min", b"_min", "_scale", b"_scale", "_theta", b"_theta", "base", b"base", "max", b"max", "min", b"min", "scale", b"scale", "theta", b"theta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base", b"_base", "_max", b"_max", "_min", b"_min", "_scale", b"_scale", "_theta", b"_theta", "base", b"base", "max", b"max", "min", b"min", "rule", b"rule", "scale", b"scale", "theta", b"theta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__base: _TypeAlias = _typing.Literal["base"]  # noqa: Y015
+    _WhichOneofArgType__base: _TypeAlias = _typing.Literal["_base", b"_base"]  # noqa: Y015
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
+    _WhichOneofArgType__min: _TypeAlias = _typing.Literal["_min", b"_min"]  # noqa: Y015
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    _WhichOneofReturnType__theta: _TypeAlias = _typing.Literal["theta"]  # noqa: Y015
+    _WhichOneofArgType__theta: _TypeAlias = _typing.Literal["_theta", b"_theta"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__base) -> _WhichOneofReturnType__base | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min) -> _WhichOneofReturnType__min | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__theta) -> _WhichOneofReturnType__theta | None: ...
+
+Global___AdaptiveTemperature: _TypeAlias = AdaptiveTemperature  # noqa: Y015
+
+@_typing.final
+class TargetProbability(_message.Message):
+    """adaptive-p: favours tokens near a probability, moved so that the drawn ones have the wanted one on average."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    DECAY_FIELD_NUMBER: _builtins.int
+    target: _builtins.float
+    """Probability of the drawn tokens, on average; above 0, below 1. Must be set."""
+    decay: _builtins.float
+    """Of the weights of earlier tokens in the average, which looks back about 1 / (1 - decay) of them; 0 to 0.99.
+    Default 0.9.
+    """
+    def __init__(
+        self,
+        *,
+        target: _builtins.float | None = ...,
+        decay: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decay", b"_decay", "_target", b"_target", "decay", b"decay", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay", b"_decay", "_target", b"_target", "decay", b"decay", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__decay: _TypeAlias = _typing.Literal["decay"]  # noqa: Y015
+    _WhichOneofArgType__decay: _TypeAlias = _typing.Literal["_decay", b"_decay"]  # noqa: Y015
+    _WhichOneofReturnType__target: _TypeAlias = _typing.Literal["target"]  # noqa: Y015
+    _WhichOneofArgType__target: _TypeAlias = _typing.Literal["_target", b"_target"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__decay) -> _WhichOneofReturnType__decay | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target) -> _WhichOneofReturnType__target | None: ...
+
+Global___TargetProbability: _TypeAlias = TargetProbability  # noqa: Y015
+
+@_typing.final
+class Output(_message.Message):
+    """What form an answer must have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    REGEX_FIELD_NUMBER: _builtins.int
+    GRAMMAR_FIELD_NUMBER: _builtins.int
+    json_schema: _builtins.str
+    """A JSON schema."""
+    regex: _builtins.str
+    """A regular expression."""
+    grammar: _builtins.str
+    """A context-free grammar."""
+    def __init__(
+        self,
+        *,
+        json_schema: _builtins.str = ...,
+        regex: _builtins.str = ...,
+        grammar: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grammar", b"grammar", "json_schema", b"json_schema", "kind", b"kind", "regex", b"regex"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grammar", b"grammar", "json_schema", b"json_schema", "kind", b"kind", "regex", b"regex"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["json_schema", "regex", "grammar"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Output: _TypeAlias = Output  # noqa: Y015
 
 @_typing.final
 class Details(_message.Message):
@@ -481,6 +717,7 @@ class Details(_message.Message):
     TOP_ALTERNATIVES_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    PROCESSED_LOG_PROBS_FIELD_NUMBER: _builtins.int
     tokens: _builtins.bool
     """Ids and text pieces of the generated tokens, with their log-probabilities."""
     top_alternatives: _builtins.int
@@ -489,6 +726,8 @@ class Details(_message.Message):
     """For every token, the statistics of the model's raw distribution. Implies `tokens`."""
     prompt_token_ids: _builtins.bool
     """Ids of the prompt's tokens."""
+    processed_log_probs: _builtins.bool
+    """For every token, its log-probability after temperature and filters too. Implies `tokens`."""
     def __init__(
         self,
         *,
@@ -496,10 +735,11 @@ class Details(_message.Message):
         top_alternatives: _builtins.int = ...,
         statistics: _builtins.bool = ...,
         prompt_token_ids: _builtins.bool = ...,
+        processed_log_probs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_token_ids", b"prompt_token_ids", "statistics", b"statistics", "tokens", b"tokens", "top_alternatives", b"top_alternatives"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["processed_log_probs", b"processed_log_probs", "prompt_token_ids", b"prompt_token_ids", "statistics", b"statistics", "tokens", b"tokens", "top_alternatives", b"top_alternatives"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -516,6 +756,8 @@ class GenerateRequest(_message.Message):
     DETAILS_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     adapter: _builtins.str
     """Adapter to use, `name` or `name@version`; empty: the base model."""
     priority: _builtins.int
@@ -532,6 +774,14 @@ class GenerateRequest(_message.Message):
     def details(self) -> Global___Details:
         """What to report beside the text."""
 
+    @_builtins.property
+    def reasoning(self) -> _reasoning_pb2.Reasoning:
+        """How the answer is reasoned about. Unset: every candidate is drawn by itself."""
+
+    @_builtins.property
+    def output(self) -> Global___Output:
+        """What form the answer must have."""
+
     def __init__(
         self,
         *,
@@ -540,10 +790,12 @@ class GenerateRequest(_message.Message):
         details: Global___Details | None = ...,
         adapter: _builtins.str = ...,
         priority: _builtins.int = ...,
+        reasoning: _reasoning_pb2.Reasoning | None = ...,
+        output: Global___Output | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "output", b"output", "prompt", b"prompt", "reasoning", b"reasoning", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "details", b"details", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "details", b"details", "output", b"output", "priority", b"priority", "prompt", b"prompt", "reasoning", b"reasoning", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -560,6 +812,8 @@ class StreamGenerateRequest(_message.Message):
     DETAILS_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     adapter: _builtins.str
     """Adapter to use, `name` or `name@version`; empty: the base model."""
     priority: _builtins.int
@@ -576,6 +830,14 @@ class StreamGenerateRequest(_message.Message):
     def details(self) -> Global___Details:
         """What to report beside the text."""
 
+    @_builtins.property
+    def reasoning(self) -> _reasoning_pb2.Reasoning:
+        """How the answer is reasoned about. Unset: every candidate is drawn by itself."""
+
+    @_builtins.property
+    def output(self) -> Global___Output:
+        """What form the answer must have."""
+
     def __init__(
         self,
         *,
@@ -584,10 +846,12 @@ class StreamGenerateRequest(_message.Message):
         details: Global___Details | None = ...,
         adapter: _builtins.str = ...,
         priority: _builtins.int = ...,
+        reasoning: _reasoning_pb2.Reasoning | None = ...,
+        output: Global___Output | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "output", b"output", "prompt", b"prompt", "reasoning", b"reasoning", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "details", b"details", "priority", b"priority", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "details", b"details", "output", b"output", "priority", b"priority", "prompt", b"prompt", "reasoning", b"reasoning", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -677,6 +941,9 @@ class Token(_message.Message):
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    FORCED_FIELD_NUMBER: _builtins.int
+    PROCESSED_LOG_PROB_FIELD_NUMBER: _builtins.int
     token_id: _builtins.int
     """Its id."""
     text: _builtins.str
@@ -688,6 +955,12 @@ class Token(_message.Message):
     """Its log-probability at temperature 1."""
     raw: _builtins.bytes
     """Its own bytes, parts of characters included; for a tokenizer that works on bytes, joined, the text's UTF-8."""
+    channel: Global___Channel.ValueType
+    """What it is part of; for a token that holds the end of one and the beginning of the other, the latter."""
+    forced: _builtins.bool
+    """Whether it was appended without being drawn, such as a closing message. It has no log-probability and no statistics."""
+    processed_log_prob: _builtins.float
+    """Its log-probability in the distribution that it was drawn from, after temperature and filters; set when asked for."""
     @_builtins.property
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]:
         """Most likely first."""
@@ -705,13 +978,21 @@ class Token(_message.Message):
         alternatives: _abc.Iterable[Global___Alternative] | None = ...,
         statistics: Global___TokenStatistics | None = ...,
         raw: _builtins.bytes = ...,
+        channel: Global___Channel.ValueType = ...,
+        forced: _builtins.bool = ...,
+        processed_log_prob: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_statistics", b"_statistics", "statistics", b"statistics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_processed_log_prob", b"_processed_log_prob", "_statistics", b"_statistics", "processed_log_prob", b"processed_log_prob", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_statistics", b"_statistics", "alternatives", b"alternatives", "log_prob", b"log_prob", "raw", b"raw", "statistics", b"statistics", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_processed_log_prob", b"_processed_log_prob", "_statistics", b"_statistics", "alternatives", b"alternatives", "channel", b"channel", "forced", b"forced", "log_prob", b"log_prob", "processed_log_prob", b"processed_log_prob", "raw", b"raw", "statistics", b"statistics", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__processed_log_prob: _TypeAlias = _typing.Literal["processed_log_prob"]  # noqa: Y015
+    _WhichOneofArgType__processed_log_prob: _TypeAlias = _typing.Literal["_processed_log_prob", b"_processed_log_prob"]  # noqa: Y015
     _WhichOneofReturnType__statistics: _TypeAlias = _typing.Literal["statistics"]  # noqa: Y015
     _WhichOneofArgType__statistics: _TypeAlias = _typing.Literal["_statistics", b"_statistics"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__processed_log_prob) -> _WhichOneofReturnType__processed_log_prob | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__statistics) -> _WhichOneofReturnType__statistics | None: ...
 
 Global___Token: _TypeAlias = Token  # noqa: Y015
@@ -756,6 +1037,11 @@ class Usage(_message.Message):
     QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
+    DRAWN_TOKENS_FIELD_NUMBER: _builtins.int
+    FORCED_TOKENS_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of the prompt."""
     cached_tokens: _builtins.int
@@ -768,6 +1054,16 @@ class Usage(_message.Message):
     """Seconds from arrival to the first token."""
     total_seconds: _builtins.float
     """Seconds from arrival to the last token."""
+    reasoning_tokens: _builtins.int
+    """Of the generated tokens, those of thoughts."""
+    answer_tokens: _builtins.int
+    """Of the generated tokens, those of answers; an end-of-answer or stop token counts. What is left are markers."""
+    drawn_tokens: _builtins.int
+    """Tokens drawn in all sequences, those that were not sent too."""
+    forced_tokens: _builtins.int
+    """Tokens appended without being drawn, in all sequences."""
+    sequences: _builtins.int
+    """Sequences that there were, hidden ones too."""
     def __init__(
         self,
         *,
@@ -777,14 +1073,99 @@ class Usage(_message.Message):
         queue_seconds: _builtins.float = ...,
         first_token_seconds: _builtins.float = ...,
         total_seconds: _builtins.float = ...,
+        reasoning_tokens: _builtins.int = ...,
+        answer_tokens: _builtins.int = ...,
+        drawn_tokens: _builtins.int = ...,
+        forced_tokens: _builtins.int = ...,
+        sequences: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "first_token_seconds", b"first_token_seconds", "generated_tokens", b"generated_tokens", "prompt_tokens", b"prompt_tokens", "queue_seconds", b"queue_seconds", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_tokens", b"answer_tokens", "cached_tokens", b"cached_tokens", "drawn_tokens", b"drawn_tokens", "first_token_seconds", b"first_token_seconds", "forced_tokens", b"forced_tokens", "generated_tokens", b"generated_tokens", "prompt_tokens", b"prompt_tokens", "queue_seconds", b"queue_seconds", "reasoning_tokens", b"reasoning_tokens", "sequences", b"sequences", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class BranchSummary(_message.Message):
+    """One of the sequences that were compared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    answer: _builtins.str
+    """The answer that was found in it; empty: none."""
+    confidence: _builtins.float
+    """What it was ranked by: mean p1 - p2 of the answer's tokens, self-certainty, mean log-probability or adherence, by
+    strategy.
+    """
+    votes: _builtins.float
+    """The weight that it gave its answer."""
+    tokens: _builtins.int
+    """Its tokens."""
+    finish_reason: Global___FinishReason.ValueType
+    """Why it ended; unspecified where it was still running when the request ended."""
+    chosen: _builtins.bool
+    """Whether it is the one that answers."""
+    def __init__(
+        self,
+        *,
+        answer: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        votes: _builtins.float = ...,
+        tokens: _builtins.int = ...,
+        finish_reason: Global___FinishReason.ValueType = ...,
+        chosen: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "chosen", b"chosen", "confidence", b"confidence", "finish_reason", b"finish_reason", "tokens", b"tokens", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BranchSummary: _TypeAlias = BranchSummary  # noqa: Y015
+
+@_typing.final
+class Conclusion(_message.Message):
+    """What was decided, and on what grounds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    BRANCHES_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """The strategy that answered: trace, branch, vote, best_of, or the name of a registered one; for auto, what it chose."""
+    answer: _builtins.str
+    """The answer that was found; empty: none, or none is looked for."""
+    confidence: _builtins.float
+    """How sure it is of that, by strategy: the confidence of the path, the share of the votes."""
+    @_builtins.property
+    def branches(self) -> _containers.RepeatedCompositeFieldContainer[Global___BranchSummary]:
+        """What was compared, in order of creation."""
+
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str = ...,
+        answer: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        branches: _abc.Iterable[Global___BranchSummary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "branches", b"branches", "confidence", b"confidence", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Conclusion: _TypeAlias = Conclusion  # noqa: Y015
 
 @_typing.final
 class Candidate(_message.Message):
@@ -797,12 +1178,21 @@ class Candidate(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     MATCHED_STOP_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """0 to n - 1."""
     text: _builtins.str
     """The text, without stop string and special tokens."""
     finish_reason: Global___FinishReason.ValueType
     """Why it ended."""
+    reasoning: _builtins.str
+    """The thought, without markers; `text` is the answer. Empty for a model without markers."""
+    confidence: _builtins.float
+    """What the strategy ranked it by, where it compared several."""
+    votes: _builtins.float
+    """The weight of the votes for its answer, where there was a vote."""
     @_builtins.property
     def matched_stop(self) -> Global___MatchedStop:
         """What was found, for FINISH_REASON_STOP."""
@@ -819,12 +1209,22 @@ class Candidate(_message.Message):
         finish_reason: Global___FinishReason.ValueType = ...,
         matched_stop: Global___MatchedStop | None = ...,
         tokens: _abc.Iterable[Global___Token] | None = ...,
+        reasoning: _builtins.str = ...,
+        confidence: _builtins.float | None = ...,
+        votes: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["matched_stop", b"matched_stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_votes", b"_votes", "confidence", b"confidence", "matched_stop", b"matched_stop", "votes", b"votes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "matched_stop", b"matched_stop", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_votes", b"_votes", "confidence", b"confidence", "finish_reason", b"finish_reason", "index", b"index", "matched_stop", b"matched_stop", "reasoning", b"reasoning", "text", b"text", "tokens", b"tokens", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
+    _WhichOneofReturnType__votes: _TypeAlias = _typing.Literal["votes"]  # noqa: Y015
+    _WhichOneofArgType__votes: _TypeAlias = _typing.Literal["_votes", b"_votes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__votes) -> _WhichOneofReturnType__votes | None: ...
 
 Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
 
@@ -841,6 +1241,8 @@ class GenerateResponse(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    CONCLUSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the served model."""
     adapter: _builtins.str
@@ -863,6 +1265,16 @@ class GenerateResponse(_message.Message):
     def sampling(self) -> Global___Sampling:
         """How the tokens were drawn: every field as it was applied, the model's and the server's defaults filled in."""
 
+    @_builtins.property
+    def reasoning(self) -> _reasoning_pb2.Reasoning:
+        """How the answer was reasoned about: every setting as it was applied, defaults filled in and under the operator's
+        caps. Unset where nothing was asked for.
+        """
+
+    @_builtins.property
+    def conclusion(self) -> Global___Conclusion:
+        """What was decided, by strategies that compare or choose."""
+
     def __init__(
         self,
         *,
@@ -873,10 +1285,12 @@ class GenerateResponse(_message.Message):
         seed: _builtins.int = ...,
         prompt_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         sampling: Global___Sampling | None = ...,
+        reasoning: _reasoning_pb2.Reasoning | None = ...,
+        conclusion: Global___Conclusion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conclusion", b"conclusion", "reasoning", b"reasoning", "sampling", b"sampling", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "candidates", b"candidates", "model", b"model", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "seed", b"seed", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "candidates", b"candidates", "conclusion", b"conclusion", "model", b"model", "prompt_token_ids", b"prompt_token_ids", "reasoning", b"reasoning", "sampling", b"sampling", "seed", b"seed", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -893,12 +1307,21 @@ class CandidateDelta(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     MATCHED_STOP_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """0 to n - 1."""
     text: _builtins.str
     """Text that follows what was sent before; complete characters only."""
     finish_reason: Global___FinishReason.ValueType
     """Unspecified until the candidate ends."""
+    reasoning: _builtins.str
+    """Text of a thought that follows what was sent before. Where a piece has both texts, its tokens tell which was first."""
+    confidence: _builtins.float
+    """What the strategy ranked it by, where it compared several; when the candidate ends."""
+    votes: _builtins.float
+    """The weight of the votes for its answer, where there was a vote; when the candidate ends."""
     @_builtins.property
     def matched_stop(self) -> Global___MatchedStop:
         """What was found, for FINISH_REASON_STOP."""
@@ -915,12 +1338,22 @@ class CandidateDelta(_message.Message):
         finish_reason: Global___FinishReason.ValueType = ...,
         matched_stop: Global___MatchedStop | None = ...,
         tokens: _abc.Iterable[Global___Token] | None = ...,
+        reasoning: _builtins.str = ...,
+        confidence: _builtins.float | None = ...,
+        votes: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["matched_stop", b"matched_stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_votes", b"_votes", "confidence", b"confidence", "matched_stop", b"matched_stop", "votes", b"votes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "matched_stop", b"matched_stop", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "_votes", b"_votes", "confidence", b"confidence", "finish_reason", b"finish_reason", "index", b"index", "matched_stop", b"matched_stop", "reasoning", b"reasoning", "text", b"text", "tokens", b"tokens", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
+    _WhichOneofReturnType__votes: _TypeAlias = _typing.Literal["votes"]  # noqa: Y015
+    _WhichOneofArgType__votes: _TypeAlias = _typing.Literal["_votes", b"_votes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__votes) -> _WhichOneofReturnType__votes | None: ...
 
 Global___CandidateDelta: _TypeAlias = CandidateDelta  # noqa: Y015
 
@@ -937,6 +1370,8 @@ class StreamGenerateResponse(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     PROMPT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    CONCLUSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the served model; set in the first message."""
     adapter: _builtins.str
@@ -959,6 +1394,14 @@ class StreamGenerateResponse(_message.Message):
     def sampling(self) -> Global___Sampling:
         """How the tokens are drawn: every field as it is applied, defaults filled in; set in the first message."""
 
+    @_builtins.property
+    def reasoning(self) -> _reasoning_pb2.Reasoning:
+        """How the answer is reasoned about, as it is applied; set in the first message."""
+
+    @_builtins.property
+    def conclusion(self) -> Global___Conclusion:
+        """What was decided, by strategies that compare or choose; set in the last message."""
+
     def __init__(
         self,
         *,
@@ -969,10 +1412,12 @@ class StreamGenerateResponse(_message.Message):
         seed: _builtins.int = ...,
         prompt_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         sampling: Global___Sampling | None = ...,
+        reasoning: _reasoning_pb2.Reasoning | None = ...,
+        conclusion: Global___Conclusion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conclusion", b"conclusion", "reasoning", b"reasoning", "sampling", b"sampling", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "deltas", b"deltas", "model", b"model", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "seed", b"seed", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "conclusion", b"conclusion", "deltas", b"deltas", "model", b"model", "prompt_token_ids", b"prompt_token_ids", "reasoning", b"reasoning", "sampling", b"sampling", "seed", b"seed", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ift_serve.v1 import inference_pb2 as ift__serve_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18ift_serve/v1/model.proto\x12\x0cift_serve.v1\x1a\x1cift_serve/v1/inference.proto\"\x11\n\x0fGetModelRequest\"\xb0\x01\n\x06Limits\x12\x16\n\x0e\x63ontext_length\x18\x01 \x01(\r\x12\x12\n\ncandidates\x18\x02 \x01(\r\x12\x14\n\x0cstop_strings\x18\x03 \x01(\r\x12\x18\n\x10top_alternatives\x18\x04 \x01(\r\x12\x15\n\rrequest_bytes\x18\x05 \x01(\r\x12\x19\n\x11running_sequences\x18\x06 \x01(\r\x12\x18\n\x10waiting_requests\x18\x07 \x01(\r\"l\n\x04Load\x12\x0f\n\x07waiting\x18\x01 \x01(\r\x12\x0f\n\x07running\x18\x02 \x01(\r\x12\x13\n\x0b\x66ree_blocks\x18\x03 \x01(\r\x12\x14\n\x0ctotal_blocks\x18\x04 \x01(\r\x12\x17\n\x0f\x65ngine_restarts\x18\x05 \x01(\r\"\xba\x03\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\r\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x19\n\x11\x61ttention_backend\x18\x08 \x01(\t\x12\x15\n\rchat_template\x18\t \x01(\t\x12\x1c\n\x14template_fingerprint\x18\n \x01(\t\x12\x15\n\reos_token_ids\x18\x0b \x03(\r\x12$\n\x06limits\x18\x0c \x01(\x0b\x32\x14.ift_serve.v1.Limits\x12\x10\n\x08\x66\x65\x61tures\x18\r \x03(\t\x12\x0f\n\x07version\x18\x0e \x01(\t\x12 \n\x04load\x18\x0f \x01(\x0b\x32\x12.ift_serve.v1.Load\x12\x31\n\x11sampling_defaults\x18\x10 \x01(\x0b\x32\x16.ift_serve.v1.Sampling\x12\x1c\n\x14sampling_not_applied\x18\x11 \x03(\t2Y\n\x0cModelService\x12I\n\x08GetModel\x12\x1d.ift_serve.v1.GetModelRequest\x1a\x1e.ift_serve.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18ift_serve/v1/model.proto\x12\x0cift_serve.v1\x1a\x1cift_serve/v1/inference.proto\"\x11\n\x0fGetModelRequest\"\xed\x01\n\x06Limits\x12\x16\n\x0e\x63ontext_length\x18\x01 \x01(\r\x12\x12\n\ncandidates\x18\x02 \x01(\r\x12\x14\n\x0cstop_strings\x18\x03 \x01(\r\x12\x18\n\x10top_alternatives\x18\x04 \x01(\r\x12\x15\n\rrequest_bytes\x18\x05 \x01(\r\x12\x19\n\x11running_sequences\x18\x06 \x01(\r\x12\x18\n\x10waiting_requests\x18\x07 \x01(\r\x12\x16\n\x0ethought_tokens\x18\x08 \x01(\r\x12\r\n\x05width\x18\t \x01(\r\x12\x14\n\x0ctotal_tokens\x18\n \x01(\x04\"l\n\x04Load\x12\x0f\n\x07waiting\x18\x01 \x01(\r\x12\x0f\n\x07running\x18\x02 \x01(\r\x12\x13\n\x0b\x66ree_blocks\x18\x03 \x01(\r\x12\x14\n\x0ctotal_blocks\x18\x04 \x01(\r\x12\x17\n\x0f\x65ngine_restarts\x18\x05 \x01(\r\"\xec\x03\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\r\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x19\n\x11\x61ttention_backend\x18\x08 \x01(\t\x12\x15\n\rchat_template\x18\t \x01(\t\x12\x1c\n\x14template_fingerprint\x18\n \x01(\t\x12\x15\n\reos_token_ids\x18\x0b \x03(\r\x12$\n\x06limits\x18\x0c \x01(\x0b\x32\x14.ift_serve.v1.Limits\x12\x10\n\x08\x66\x65\x61tures\x18\r \x03(\t\x12\x0f\n\x07version\x18\x0e \x01(\t\x12 \n\x04load\x18\x0f \x01(\x0b\x32\x12.ift_serve.v1.Load\x12\x31\n\x11sampling_defaults\x18\x10 \x01(\x0b\x32\x16.ift_serve.v1.Sampling\x12\x1c\n\x14sampling_not_applied\x18\x11 \x03(\t\x12\x17\n\x0fthought_opening\x18\x12 \x01(\t\x12\x17\n\x0fthought_closing\x18\x13 \x01(\t2Y\n\x0cModelService\x12I\n\x08GetModel\x12\x1d.ift_serve.v1.GetModelRequest\x1a\x1e.ift_serve.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_start=72
   _globals['_GETMODELREQUEST']._serialized_end=89
   _globals['_LIMITS']._serialized_start=92
-  _globals['_LIMITS']._serialized_end=268
-  _globals['_LOAD']._serialized_start=270
-  _globals['_LOAD']._serialized_end=378
-  _globals['_GETMODELRESPONSE']._serialized_start=381
-  _globals['_GETMODELRESPONSE']._serialized_end=823
-  _globals['_MODELSERVICE']._serialized_start=825
-  _globals['_MODELSERVICE']._serialized_end=914
+  _globals['_LIMITS']._serialized_end=329
+  _globals['_LOAD']._serialized_start=331
+  _globals['_LOAD']._serialized_end=439
+  _globals['_GETMODELRESPONSE']._serialized_start=442
+  _globals['_GETMODELRESPONSE']._serialized_end=934
+  _globals['_MODELSERVICE']._serialized_start=936
+  _globals['_MODELSERVICE']._serialized_end=1025
 # @@protoc_insertion_point(module_scope)

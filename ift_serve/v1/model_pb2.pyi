@@ -49,6 +49,9 @@ class Limits(_message.Message):
     REQUEST_BYTES_FIELD_NUMBER: _builtins.int
     RUNNING_SEQUENCES_FIELD_NUMBER: _builtins.int
     WAITING_REQUESTS_FIELD_NUMBER: _builtins.int
+    THOUGHT_TOKENS_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """Tokens of prompt and answer together."""
     candidates: _builtins.int
@@ -63,6 +66,12 @@ class Limits(_message.Message):
     """Sequences that run at once."""
     waiting_requests: _builtins.int
     """Requests that wait; past it RESOURCE_EXHAUSTED with a retry delay."""
+    thought_tokens: _builtins.int
+    """Tokens of a thought; more are lowered to it."""
+    width: _builtins.int
+    """Sequences that a strategy compares; more are lowered to it."""
+    total_tokens: _builtins.int
+    """Tokens of all sequences of a request, hidden ones too; more are lowered to it."""
     def __init__(
         self,
         *,
@@ -73,10 +82,13 @@ class Limits(_message.Message):
         request_bytes: _builtins.int = ...,
         running_sequences: _builtins.int = ...,
         waiting_requests: _builtins.int = ...,
+        thought_tokens: _builtins.int = ...,
+        width: _builtins.int = ...,
+        total_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "context_length", b"context_length", "request_bytes", b"request_bytes", "running_sequences", b"running_sequences", "stop_strings", b"stop_strings", "top_alternatives", b"top_alternatives", "waiting_requests", b"waiting_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "context_length", b"context_length", "request_bytes", b"request_bytes", "running_sequences", b"running_sequences", "stop_strings", b"stop_strings", "thought_tokens", b"thought_tokens", "top_alternatives", b"top_alternatives", "total_tokens", b"total_tokens", "waiting_requests", b"waiting_requests", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,6 +155,8 @@ class GetModelResponse(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     SAMPLING_DEFAULTS_FIELD_NUMBER: _builtins.int
     SAMPLING_NOT_APPLIED_FIELD_NUMBER: _builtins.int
+    THOUGHT_OPENING_FIELD_NUMBER: _builtins.int
+    THOUGHT_CLOSING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     architecture: _builtins.str
@@ -165,6 +179,10 @@ class GetModelResponse(_message.Message):
     """Hash of template and tokenizer."""
     version: _builtins.str
     """Version of the server."""
+    thought_opening: _builtins.str
+    """What opens the model's thoughts; empty: nothing that is known, so a trace needs markers of the request."""
+    thought_closing: _builtins.str
+    """What closes the model's thoughts."""
     @_builtins.property
     def eos_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Token ids that end an answer."""
@@ -211,10 +229,12 @@ class GetModelResponse(_message.Message):
         load: Global___Load | None = ...,
         sampling_defaults: _inference_pb2.Sampling | None = ...,
         sampling_not_applied: _abc.Iterable[_builtins.str] | None = ...,
+        thought_opening: _builtins.str = ...,
+        thought_closing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "load", b"load", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "attention_backend", b"attention_backend", "chat_template", b"chat_template", "device", b"device", "dtype", b"dtype", "eos_token_ids", b"eos_token_ids", "features", b"features", "fingerprint", b"fingerprint", "limits", b"limits", "load", b"load", "name", b"name", "parameters", b"parameters", "sampling_defaults", b"sampling_defaults", "sampling_not_applied", b"sampling_not_applied", "template_fingerprint", b"template_fingerprint", "version", b"version", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "attention_backend", b"attention_backend", "chat_template", b"chat_template", "device", b"device", "dtype", b"dtype", "eos_token_ids", b"eos_token_ids", "features", b"features", "fingerprint", b"fingerprint", "limits", b"limits", "load", b"load", "name", b"name", "parameters", b"parameters", "sampling_defaults", b"sampling_defaults", "sampling_not_applied", b"sampling_not_applied", "template_fingerprint", b"template_fingerprint", "thought_closing", b"thought_closing", "thought_opening", b"thought_opening", "version", b"version", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

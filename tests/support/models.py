@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 _TEMPLATE = (
@@ -37,9 +38,10 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tiny_llama(directory: Path, *, seed: int = 0, context: int = 256) -> Path:
-    """Random weights whose greedy answers vary and never end by themselves too soon."""
+def tiny_llama(directory: Path, *, seed: int = 0, context: int = 256, markers: Sequence[str] = ()) -> Path:
+    """Random weights whose greedy answers vary and never end by themselves too soon. ``markers``: control tokens."""
     tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens([AddedToken(marker, normalized=False, special=False) for marker in markers])
     torch.manual_seed(seed)
     config = LlamaConfig(
         hidden_size=64,
@@ -60,6 +62,7 @@ def tiny_llama(directory: Path, *, seed: int = 0, context: int = 256) -> Path:
                 parameter.normal_(0, 0.2)
         # Printable answers: control bytes and special tokens are never likely.
         model.lm_head.weight[:6] = 0.0
+        model.lm_head.weight[len(tokenizer) - len(markers) :] = 0.0
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

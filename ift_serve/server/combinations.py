@@ -1,0 +1,66 @@
+"""What of a request cannot be combined: every contradiction with the names of both fields, nothing is ignored."""
+
+from __future__ import annotations
+
+from ift_serve.engine.protocol.generate import SamplingParams
+from ift_serve.engine.protocol.reasoning import BestOf, Reasoning, Vote
+from ift_serve.server.errors import conflict, invalid
+from ift_serve.v1 import inference_pb2 as pb
+
+AnyGenerate = pb.GenerateRequest | pb.StreamGenerateRequest
+_SINGLE = ("branch", "vote", "best_of", "auto")
+"""Kinds that give one answer however many sequences they compare."""
+NOT_CARRIED_OUT = ("adaptive", "reasoning_temperature", "top_n_sigma", "p_less", "top_h", "target_probability")
+"""Fields of ``sampling`` that the engine's sampler does not do."""
+
+
+def check_combinations(
+    request: AnyGenerate, sampling: SamplingParams, settings: Reasoning | None, *, has_thoughts: bool
+) -> None:
+    """Raise StatusError for the first contradiction. ``has_thoughts``: whether the answers may hold thoughts."""
+    _check_output(request)
+    _check_not_carried_out(request)
+    kind = request.reasoning.WhichOneof("kind")
+    path = f"reasoning.{kind}"
+    if kind in _SINGLE and sampling.candidates > 1:
+        raise conflict([path, "sampling.n"], f"gives one answer; {sampling.candidates} candidates cannot be had of it")
+    if isinstance(settings, Vote | BestOf) and sampling.temperature == 0:
+        raise conflict([path, "sampling.temperature"], "at temperature 0 all samples are the same; give one above 0")
+    if kind == "branch":
+        _check_branch(request.sampling, path)
+    _check_adapter(request, settings)
+    if request.sampling.HasField("reasoning_temperature") and not has_thoughts:
+        problem = "the model has no markers of thoughts that are known, so no token is known to be thought"
+        raise conflict(["sampling.reasoning_temperature", "reasoning"], problem)
+
+
+def _check_output(request: AnyGenerate) -> None:
+    kind = request.output.WhichOneof("kind")
+    if kind is not None:
+        raise invalid(f"output.{kind}", "structured output is not carried out by this server")
+
+
+def _check_not_carried_out(request: AnyGenerate) -> None:
+    for name in NOT_CARRIED_OUT:
+        if request.sampling.HasField(name):  # type: ignore[arg-type]
+            raise invalid(f"sampling.{name}", "is not carried out by this server")
+    if request.details.processed_log_probs:
+        raise invalid("details.processed_log_probs", "are not reported by this server")
+
+
+def _check_branch(sampling: pb.Sampling, path: str) -> None:
+    for name in ("temperature", "reasoning_temperature"):
+        if sampling.HasField(name) and getattr(sampling, name) != 0:  # type: ignore[arg-type]
+            raise conflict([path, f"sampling.{name}"], "branches go on greedily; leave the temperature open or give 0")
+    if sampling.HasField("adaptive"):
+        raise conflict([path, "sampling.adaptive"], "branches go on greedily, at temperature 0")
+
+
+def _check_adapter(request: AnyGenerate, settings: Reasoning | None) -> None:
+    """What only an adapter has."""
+    if request.adapter:
+        return
+    if isinstance(settings, BestOf) and settings.by == "adherence":
+        raise conflict(["reasoning.best_of.by", "adapter"], "the adherence head is an adapter's; name one")
+    if request.reasoning.WhichOneof("kind") == "auto":
+        raise conflict(["reasoning.auto", "adapter"], "the classifier that chooses is an adapter's; name one")
