@@ -3,11 +3,13 @@
 The interpreter holds bfloat16 as bit patterns: products and comparisons work on the bits, and conversions truncate
 instead of rounding to nearest even (float8 loses the carry of a rounded mantissa as well). Here conversions go
 through torch, and arithmetic on bfloat16 goes through float32. Triton 3.6 with numpy 2.4 also needs help to take a
-one-element array as a loop bound.
+one-element array as a loop bound. And it looks through all of its language at every launch and at every call of a
+device function, which is most of the time of a small kernel; here it looks once.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -78,9 +80,33 @@ def _repair_loop_bounds() -> None:
     interpreter._patch_lang_tensor = patched
 
 
+def _look_once_for_builtins() -> None:
+    """What of the language is replaced while a kernel runs is found once; a call within a kernel finds it replaced."""
+    is_builtin = tl.core.is_builtin
+    parts = (tl, tl.core, tl.math, tl.core.tensor, tl.core.tensor_descriptor_base)
+    names = {part: [name for name, member in inspect.getmembers(part) if is_builtin(member)] for part in parts}
+    patch_language = interpreter._patch_lang
+
+    def patch_builtins(part: Any, builder: Any, scope: Any) -> None:
+        for name in names[part]:
+            if is_builtin(member := getattr(part, name)):
+                interpreter._patch_attr(part, name, member, builder, scope)
+
+    def patch(function: Any) -> Any:
+        languages = [value for value in function.__globals__.values() if value is tl or value is tl.core]
+        if languages and not any(is_builtin(language.arange) for language in (tl, *languages)):
+            return interpreter._LangPatchScope()
+        return patch_language(function)
+
+    interpreter._patch_builtin = patch_builtins
+    interpreter._patch_lang = patch
+
+
 def install() -> None:
     """Repair the interpreter of this process."""
     interpreter._convert_float = _convert
     _builder.create_dot = _multiply
     _builder.binary_op = _operate
     _repair_loop_bounds()
+    if hasattr(interpreter, "_LangPatchScope"):  # later than Triton 3.6
+        _look_once_for_builtins()
