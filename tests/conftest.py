@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import HealthCheck, settings
+
 # Before torch is imported: idle threads must sleep, or small operations of two processes starve one another.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
@@ -11,6 +13,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Triton kernels run in its interpreter here: the decorator reads this when a kernel is defined.
 os.environ["TRITON_INTERPRET"] = "1"
+
+# The same examples everywhere and no verdict on the machine's speed; `--hypothesis-profile search` looks for new ones.
+_SLOW_MACHINE = (HealthCheck.too_slow,)
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=_SLOW_MACHINE)
+settings.register_profile("search", deadline=None, suppress_health_check=_SLOW_MACHINE)
+settings.load_profile("suite")
 
 try:
     from tests.support.interpreter import install

@@ -78,7 +78,7 @@ async def test_a_process_that_is_stopped_while_it_loads_is_replaced(
 
 
 async def test_a_step_that_takes_longer_but_gets_on_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAYERS_SECONDS", str(3 * PATIENCE))
+    monkeypatch.setenv("LAYERS_SECONDS", str(2 * PATIENCE))
     async with process_client("layered", PATIENCE) as client:
         request = generate("a", PROMPT)
         assert await answer(client, request) == solo(request).tokens
@@ -86,7 +86,7 @@ async def test_a_step_that_takes_longer_but_gets_on_is_left_alone(monkeypatch: p
 
 
 async def test_a_compilation_that_takes_longer_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COMPILE_SECONDS", str(3 * PATIENCE))
+    monkeypatch.setenv("COMPILE_SECONDS", str(2 * PATIENCE))
     async with process_client("compiling", PATIENCE) as client:
         request = generate("a", PROMPT)
         assert await answer(client, request) == solo(request).tokens
@@ -97,10 +97,10 @@ async def test_an_idle_engine_and_one_that_reads_an_adapter_are_left_alone(tmp_p
     gate = tmp_path / "gate"
     async with process_client("slow", PATIENCE) as client:
         loading = asyncio.create_task(client.load_adapter("a", f"one:{gate}"))
-        await asyncio.sleep(3 * PATIENCE)
+        await asyncio.sleep(2 * PATIENCE)
         gate.touch()
         assert (await loading).state is AdapterState.READY and client.restarts == 0
-        await asyncio.sleep(3 * PATIENCE)
+        await asyncio.sleep(2 * PATIENCE)
         assert client.restarts == 0
 
 

@@ -165,7 +165,9 @@ def test_dtypes_without_a_cpu_kernel_run_as_the_reference() -> None:
     assert torch.equal(output, _run(query, cached, [0], [20], 0.2, backend="reference"))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     lengths=st.lists(st.integers(0, 300), min_size=1, max_size=5),
     group=st.integers(1, 8),

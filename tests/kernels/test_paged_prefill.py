@@ -152,7 +152,9 @@ def test_padding_tiles_of_a_plan_do_nothing() -> None:
     assert_close(output, _expected(query, cached, [10, 2]))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     parts=st.lists(st.tuples(st.integers(1, 40), st.integers(0, 100)), min_size=1, max_size=3),
     group=st.integers(1, 8),

@@ -180,7 +180,9 @@ def test_other_settings_are_another_model(model: Path, field: str) -> None:
     assert _fingerprint(model) != before
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_single_bit_of_the_weights_counts(model: Path, place: float, bit: int) -> None:
     before = _fingerprint(model)

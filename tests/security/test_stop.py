@@ -32,18 +32,19 @@ BLOCKED = """
         print("ready", getattr(server.engine, "engine_pid", 0), flush=True)
         blockers[kind]()
 
-    run._GRACE = 1.0
+    run._GRACE = float(sys.argv[3])
     open_engine = local_engine if kind == "python" else engine_process  # one in this process is quicker to start
     engine = EngineConfig(model=sys.argv[1], dtype="float32", total_blocks=64, threads=1)
     run.serve(ServerConfig(engine=engine, port=0, metrics_port=None, drain_timeout=1.0), open_engine, ready)
 """
 
 
-def _start(tmp_path: Path, model: Path, kind: str) -> tuple[subprocess.Popen[str], int]:
+def _start(tmp_path: Path, model: Path, kind: str, grace: float = 120.0) -> tuple[subprocess.Popen[str], int]:
+    """A server, and its engine's process id. ``grace``: seconds that ending may take."""
     script = tmp_path / "blocked.py"
     script.write_text(textwrap.dedent(BLOCKED))
     process = subprocess.Popen(
-        [sys.executable, str(script), str(model), kind],
+        [sys.executable, str(script), str(model), kind, str(grace)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,7 +64,7 @@ def _wait_for_line(process: subprocess.Popen[str], text: str) -> str:
 
 
 def _wait_for_end_of(pid: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the engine outlived its server"
         time.sleep(0.05)
@@ -71,7 +72,7 @@ def _wait_for_end_of(pid: int) -> None:
 
 @pytest.mark.parametrize("kind", ["python", "sleeping"])
 def test_a_blocked_loop_does_not_keep_the_process(tmp_path: Path, model_directory: Path, kind: str) -> None:
-    process, engine = _start(tmp_path, model_directory, kind)
+    process, engine = _start(tmp_path, model_directory, kind, grace=1.0)
     assert "blocked.py" in _wait_for_line(process, "the event loop has been blocked")
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=120)

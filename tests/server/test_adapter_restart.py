@@ -153,7 +153,7 @@ async def test_what_calls_wait_for_is_loaded_first(tmp_path: Path) -> None:
         gate.unlink()
         kill_oracle(client)
         await until(lambda: client.state == "restarting")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await oracle_answer(client, generate("call", PROMPT, adapter="wanted"))
         assert client.adapters.find("a0") is None, "the others are still being read"
         gate.touch()

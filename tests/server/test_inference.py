@@ -187,7 +187,7 @@ async def test_cancelling_frees_what_the_call_held(stub: Any, server: Server) ->
     await call.read()
     assert server.engine.stats.running == 1
     call.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while server.engine.stats.running or server._guard.in_flight:
             await stub.Tokenize(pb.TokenizeRequest(prompt=text_prompt()))
     load = server.engine.stats

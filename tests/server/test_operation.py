@@ -120,7 +120,7 @@ async def test_tls(server_config: Make, certificates: Path, mutual: bool, name: 
         _running(config) as server,
         grpc.aio.secure_channel(f"localhost:{server.port}", _credentials(certificates, name)) as channel,
     ):
-        call = model_pb2_grpc.ModelServiceStub(channel).GetModel(model_pb2.GetModelRequest(), timeout=10)
+        call = model_pb2_grpc.ModelServiceStub(channel).GetModel(model_pb2.GetModelRequest(), timeout=60)
         if welcome:
             assert (await call).architecture == "LlamaForCausalLM"
         else:

@@ -40,6 +40,8 @@ def usage(kernel: Any) -> Usage:
         found = _RESOURCES.search(_run("cuobjdump", "--dump-resource-usage", file.name))
         if found is None:
             raise RuntimeError("cuobjdump printed no resource usage")
-        kinds = set(_TENSOR_CORE.findall(_run("nvdisasm", "-c", file.name)))
+        # Disassembling takes ten times as long as compiling; what multiplies no matrices need not be.
+        multiplies = "mma" in kernel.asm["ptx"]
+        kinds = set(_TENSOR_CORE.findall(_run("nvdisasm", "-c", "-ndf", file.name))) if multiplies else set()
     best = next((kind for kind in sorted(kinds, key=lambda k: (k == "HMMA", k))), "")
     return Usage(int(found[1]), int(found[2]) + int(found[4]), int(kernel.metadata.shared), best)

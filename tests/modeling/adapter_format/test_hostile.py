@@ -244,13 +244,13 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_what_is_wrong_is_refused_by_name_within_a_second(kind: str, metadata: BaseMetadata, adapter: Path) -> None:
+def test_what_is_wrong_is_refused_by_name_and_soon(kind: str, metadata: BaseMetadata, adapter: Path) -> None:
     damage, message = HOSTILE[kind]
     damage(adapter)
     begun = time.process_time()  # of this process: other work on the machine does not count
     with pytest.raises(AdapterError, match=message) as refused:
         read_adapter(adapter, metadata)
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 5, "it takes less than a second, five on a slow machine"
     assert len(str(refused.value)) < 700 and "\n" not in str(refused.value)
 
 
