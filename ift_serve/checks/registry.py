@@ -12,12 +12,13 @@ from ift_serve.checks.content import Content
 from ift_serve.checks.forms import Bullets, Commas, Json, JsonItems
 from ift_serve.checks.instructions import BenchmarkInstruction
 from ift_serve.checks.listing import ListItems, NamesOne
+from ift_serve.checks.patterns import Pattern
 from ift_serve.checks.phrases import Avoid, Begin, End, Include, MaxWords, MinSentences, MinWords, Upper
 from ift_serve.checks.verdict import PASSED, Verdict
 
 _TYPES: tuple[type[Check], ...] = (
     Begin, End, Include, Avoid, Bullets, Json, Commas, Upper, MaxWords, MinWords, MinSentences, Exact, LastNumber,
-    Steps, YesNo, JsonItems, ListItems, NamesOne, Content, BenchmarkInstruction,
+    Steps, YesNo, JsonItems, ListItems, NamesOne, Pattern, Content, BenchmarkInstruction,
 )  # fmt: skip
 CHECKS: dict[str, type[Check]] = {kind.model_fields["type"].default: kind for kind in _TYPES}
 """The class of each type of check."""

@@ -119,3 +119,22 @@ def test_a_verdict_points_into_the_response_as_it_was_given(check: dict[str, Any
 def test_least_words_and_sentences(found: list[str], least: int) -> None:
     assert passes("min_words", "\n".join(found), least=least) == (len(found) >= least)
     assert passes("min_sentences", "".join(f"{word}? " for word in found), least=least) == (len(found) >= least)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "points_at"),
+    [
+        (r"\d+", "é 12 and 7", "12"),
+        ("(?i)yes", "no, YES", "YES"),
+        ("(?m)^- b$", "- a\n- b\n- c", "- b"),
+        (r"(?s)a.*c", "xa\nbcx", "a\nbc"),
+        ("^b", "ab", None),
+        ("Å.", "ÅÄÖ", "ÅÄ"),
+    ],
+)
+def test_a_pattern(pattern: str, text: str, points_at: str | None) -> None:
+    wanted = judge(parse_check({"type": "pattern", "pattern": pattern}), text)
+    unwanted = judge(parse_check({"type": "pattern", "pattern": pattern, "wanted": False}), text)
+    assert wanted.passed == (points_at is not None) and unwanted.passed != wanted.passed
+    for verdict in (wanted, unwanted):
+        assert (text[slice(*verdict.span)] if verdict.span else None) == points_at

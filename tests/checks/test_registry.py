@@ -32,6 +32,7 @@ EVERY: list[dict[str, Any]] = [
     {"type": "json_items", "items": ["a", "b"]},
     {"type": "list_items", "category": "animal", "count": 2, "joiners": ["and"]},
     {"type": "names_one", "category": "animal", "apart_from": ""},
+    {"type": "pattern", "pattern": "(?i)(a|aa)+b|(.*)*x$", "wanted": True},
     {
         "type": "content", "forms": [{"type": "json"}], "reference": "a, b", "plain": {"type": "exact", "answer": "a"},
     },
@@ -70,6 +71,10 @@ def test_a_check_comes_back_from_json_as_it_went(found: dict[str, Any]) -> None:
         ([{"type": "max_words", "limit": "3"}], "checks[0].limit: give a number above 0"),
         ([{"type": "max_words"}], "checks[0].limit: give a number above 0"),
         ([{"type": "upper", "phrase": "a"}], "checks[0].phrase: is not part of a check of type 'upper'"),
+        ([{"type": "pattern", "pattern": "(a"}], "checks[0].pattern: '(a' is no expression"),
+        ([{"type": "pattern", "pattern": r"(a)\1"}], "checks[0].pattern: "),
+        ([{"type": "pattern", "pattern": "((a{1,99}){1,99}){1,99}"}], "checks[0].pattern: "),
+        ([{"type": "pattern", "pattern": "x" * 1001}], "checks[0].pattern: "),
         ([{"type": "list_items", "category": "star", "count": 2}], "checks[0].category: "),
     ],
 )

@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ift_serve.checks.patterns import compiled
 from ift_serve.checks.verdict import Span
 from ift_serve.checks.words import fold
 
 _PLAIN = re.compile(r"[^\\.^$*+?{}\[\]|()]*\Z")
 _WORD_CHARACTER = re.compile(r"\w")
-_MEMORY = 1 << 18
-"""Bytes of RE2's program and automaton for one keyword."""
 
 
 def check_keyword(keyword: str) -> str:
@@ -54,13 +53,4 @@ def _is_edge(text: str, place: int) -> bool:
 
 
 def _expression(keyword: str, *, whole: bool) -> Any:
-    import re2
-
-    options = re2.Options()
-    options.case_sensitive = False
-    options.max_mem = _MEMORY
-    options.log_errors = False
-    try:
-        return re2.compile(rf"\b(?:{keyword})\b" if whole else keyword, options)
-    except re2.error as error:
-        raise ValueError(f"{keyword!r:.80} cannot be searched for: {error}") from None
+    return compiled(rf"\b(?:{keyword})\b" if whole else keyword, ignore_case=True)
