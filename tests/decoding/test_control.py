@@ -76,6 +76,42 @@ def test_a_fork_without_replacement_draws_differently() -> None:
     assert len({tokens[0] for tokens in answer.tokens.values()}) == 1
 
 
+@pytest.mark.parametrize("keep", range(6))
+@pytest.mark.parametrize("rows", [1, 8])
+def test_a_fork_may_keep_only_the_first_of_its_tokens(keep: int, rows: int) -> None:
+    def fork_back(control: Control, branch: Branch, token: SampledToken, _: object) -> None:
+        if branch.ordinal == 0 and branch.generated_count == 5:
+            child = control.fork(branch, candidate=1, keep=keep)
+            assert child.generated == branch.generated[:keep] and child.record == branch.record[:keep]
+
+    answer = run(strategy(fork_back), rows=rows, max_new_tokens=9)
+    assert answer.tokens[0] == answer.tokens[1] == greedy(PROMPT, 9)
+    assert all(len(o.statistics) == len(o.token_ids) for o in answer.outputs)
+
+
+def test_a_fork_that_keeps_nothing_draws_from_the_prompt_once_more() -> None:
+    def again(control: Control, branch: Branch, reason: FinishReason) -> None:
+        if branch.ordinal == 0:
+            control.fork(branch, candidate=1, keep=0)
+
+    answer = run(strategy(on_end=again, records=False), temperature=1.0, max_new_tokens=8)
+    assert answer.tokens[0] != answer.tokens[1] and len(answer.tokens[1]) == 8
+
+
+def test_the_computed_prompt_is_shared_with_a_fork_that_begins_there() -> None:
+    oracle = PagedOracle(64)
+
+    def fork_back(control: Control, branch: Branch, token: SampledToken, _: object) -> None:
+        if branch.ordinal == 0 and branch.generated_count == 3:
+            control.fork(branch, candidate=1, keep=0)
+
+    driver = Driver(make_core(oracle, {"doing": strategy(fork_back)}, prefix_caching=False))
+    driver.add(generate("a", PROMPT, strategy="doing", candidates=2, max_new_tokens=4))
+    driver.run()
+    # The prompt, three drawn tokens of each, and the prompt's last token again.
+    assert oracle.computed_tokens == len(PROMPT) + 3 + 1 + 3
+
+
 def test_forking_copies_no_block_until_it_is_written() -> None:
     oracle = PagedOracle(64)
 
@@ -244,6 +280,9 @@ def test_a_branch_tells_its_record() -> None:
         lambda control, branch: control.force(branch, []),
         lambda control, branch: control.reveal(branch, 1),
         lambda control, branch: control.fork(branch),
+        lambda control, branch: control.fork(branch, keep=2),
+        lambda control, branch: control.fork(branch, keep=-1),
+        lambda control, branch: control.fork(branch, keep=0, replace_last=3),
     ],
 )
 def test_misuse_fails_the_request(misuse: Callable[[Control, Branch], None]) -> None:

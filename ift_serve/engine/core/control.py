@@ -41,19 +41,24 @@ class RequestControl:
     def room(self, branch: Branch) -> int:
         return self._request.length_limit - len(cast(Sequence, branch).tokens)
 
-    def fork(self, branch: Branch, *, candidate: int = HIDDEN, replace_last: int | None = None) -> Branch:
+    def fork(
+        self, branch: Branch, *, candidate: int = HIDDEN, replace_last: int | None = None, keep: int | None = None
+    ) -> Branch:
         parent = cast(Sequence, branch)
         request = self._request
         self._require_open("fork")
-        if parent.generated_count and not request.strategy.records:
+        kept = parent.generated_count if keep is None else keep
+        if not 0 <= kept <= parent.generated_count:
+            raise ValueError(f"fork: {keep} of {parent.generated_count} generated tokens")
+        if kept and not request.strategy.records:
             raise ValueError("fork: only a strategy that records may fork after the first token")
-        if replace_last is not None and not parent.generated_count:
+        if replace_last is not None and not kept:
             raise ValueError("fork: no generated token to replace")
         self._require_candidate("fork", candidate)
-        if len(parent.tokens) >= request.length_limit:
-            raise LimitError("length", f"a fork of {len(parent.tokens)} tokens has no room for another one")
+        if request.prompt.length + kept >= request.length_limit:
+            raise LimitError("length", f"a fork with {kept} generated tokens has no room for another one")
         self._require_sequence()
-        child = request.branch(parent, self._scheduler.next_number())
+        child = request.branch(parent, self._scheduler.next_number(), kept)
         child.candidate = candidate
         if replace_last is not None:
             child.tokens[-1] = replace_last

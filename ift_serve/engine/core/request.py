@@ -183,20 +183,21 @@ class Generation(Request):
         if not self.strategy.streams:
             sequence.candidate = HIDDEN
 
-    def branch(self, parent: Sequence, number: int) -> Sequence:
-        """A sequence with the parent's tokens, record and temperature, without blocks.
+    def branch(self, parent: Sequence, number: int, kept: int) -> Sequence:
+        """A sequence with ``kept`` of the parent's generated tokens, their record and its temperature, without blocks.
 
         Its seed depends on the parent's and on how many branches that had, not on when other sequences
         of the request were created, which the rest of the batch decides.
         """
         child = self._copy(parent, number)
+        del child.tokens[self.prompt.length + kept :]
         row = parent.row
         assert row is not None
         parent.branches += 1
         self._prepare(child, candidate_seed(row.seed, parent.branches), row.temperature)
-        child.record = list(parent.record)
-        child.statistics = [entry.statistics for entry in parent.record]
-        child.top_log_probs = [entry.top_log_probs for entry in parent.record]
+        child.record = parent.record[:kept]
+        child.statistics = [entry.statistics for entry in child.record]
+        child.top_log_probs = [entry.top_log_probs for entry in child.record]
         return child
 
     def probe(self, parent: Sequence, number: int, token_ids: list[int]) -> Sequence:
