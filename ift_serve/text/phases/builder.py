@@ -108,6 +108,12 @@ class PhaseBuilder:
         chosen = pair or self.pair
         return None if chosen is None else self._markers(chosen)
 
+    def ids(self, text: str, field: str) -> tuple[int, ...]:
+        """Ids of a text as it stands in the middle of another, without a prefix of beginnings. Raises PhaseError."""
+        if len(text) > _LONGEST_MESSAGE:
+            raise PhaseError(field, f"has {len(text)} characters; at most {_LONGEST_MESSAGE}")
+        return self._ids(text, field)
+
     def _make_markers(self, pair: MarkerPair) -> ThoughtMarkers:
         for name, text in (("markers.opening", pair.opening), ("markers.closing", pair.closing)):
             if not text.strip() or len(text) > _LONGEST_MARKER:
