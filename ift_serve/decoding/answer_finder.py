@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ift_serve.checks.answer_pattern import AnswerPattern, AnswerPatternError
@@ -37,31 +37,24 @@ class AnswerFinder:
     def __init__(self, span: AnswerSpan, decoder: TokenDecoder) -> None:
         if decoder.kind is DecoderKind.WHOLE:
             raise AnswerSpanError("span", "the tokens of this model's tokenizer have no text of their own")
-        self._decoder = decoder
         self._find = _finder(span)
 
-    def find(self, token_ids: Sequence[int], start: int = 0) -> FoundAnswer | None:
-        """The answer in ``token_ids[start:]``; None where there is none.
-
-        The tokens before ``start`` (a thought) are no part of any answer. The token that ended the path is to be left
-        out by the caller, unless it is a special one.
-        """
-        path = PathText(self._decoder, token_ids, start)
+    def find(self, path: PathText) -> FoundAnswer | None:
+        """The answer in a path's text, which is that of its answer, not of its thought; None where there is none."""
         return _found(path, self._find(path.text))
 
-    def align(self, token_ids: Sequence[int], continuation_start: int, prompt_start: int) -> FoundAnswer | None:
+    @staticmethod
+    def align(path: PathText, continuation: PathText) -> FoundAnswer | None:
         """The answer that a path states when it is asked to, and where it stood before.
 
-        ``token_ids[:prompt_start]`` is the path, ``[prompt_start:continuation_start]`` the appended prompt, and what
-        follows is the continuation, whose first line is the answer. Its last mention in the path is the span (arXiv
-        2402.10200, section 2.3); where the path does not have it word for word, the continuation itself is.
+        ``continuation``: what follows the appended prompt. Its first sentence is the answer, and the answer's last
+        mention in the path is the span (arXiv 2402.10200, section 2.3); where the path does not have it word for word,
+        the continuation itself is.
         """
-        stated = PathText(self._decoder, token_ids, continuation_start)
-        answer = _first_sentence(stated.text)
+        answer = _first_sentence(continuation.text)
         if answer is None:
             return None
-        path = PathText(self._decoder, token_ids[:prompt_start])
-        return _found(path, last_mention(path.text, answer.text)) or _found(stated, answer)
+        return _found(path, last_mention(path.text, answer.text)) or _found(continuation, answer)
 
 
 def _finder(span: AnswerSpan) -> Callable[[str], Answer | None]:

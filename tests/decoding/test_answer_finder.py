@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ift_serve.decoding.answer_finder import AnswerFinder, AnswerSpanError
+from ift_serve.decoding.answer_tokens import PathText
 from ift_serve.engine.protocol.reasoning import AnswerKind, AnswerSpan
 from ift_serve.text.token_texts import TokenDecoder
 from tests.support.tiny_tokenizers import tokenizer_of
@@ -32,20 +33,21 @@ def text_of(ids: list[int], tokens: range) -> str:
 )
 def test_each_kind_of_answer(span: AnswerSpan, text: str, found: str, key: str) -> None:
     ids = ids_of(text)
-    answer = AnswerFinder(span, DECODER).find(ids)
+    answer = AnswerFinder(span, DECODER).find(PathText.of(DECODER, ids))
     assert answer is not None and (answer.text, answer.key) == (found, key)
     assert found in text_of(ids, answer.tokens)
     assert len(answer.tokens) <= len(found) + 1
 
 
 def test_a_path_without_an_answer_has_none() -> None:
-    assert AnswerFinder(AnswerSpan(), DECODER).find(ids_of("no number")) is None
-    assert AnswerFinder(AnswerSpan(), DECODER).find([]) is None
+    for ids in (ids_of("no number"), []):
+        assert AnswerFinder(AnswerSpan(), DECODER).find(PathText.of(DECODER, ids)) is None
 
 
 def test_numbers_of_a_thought_are_no_answer() -> None:
     thought = ids_of("3 + 5 = 8")
-    assert AnswerFinder(AnswerSpan(), DECODER).find(thought + ids_of(" it is"), start=len(thought)) is None
+    path = PathText.of(DECODER, thought + ids_of(" it is"), start=len(thought))
+    assert AnswerFinder(AnswerSpan(), DECODER).find(path) is None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_what_is_stated_when_asked_is_aligned_with_its_last_mention(path: str, s
     ids = ids_of(path) + ids_of(prompt) + ids_of(stated)
     prompt_start = len(ids_of(path))
     start = prompt_start + len(ids_of(prompt))
-    answer = AnswerFinder(AnswerSpan(kind=AnswerKind.CONTINUATION), DECODER).align(ids, start, prompt_start)
+    answer = AnswerFinder.align(PathText.of(DECODER, ids[:prompt_start]), PathText.of(DECODER, ids, start))
     assert answer is not None and answer.text == answer.key == "8"
     assert (answer.tokens.stop <= prompt_start) == (place == "path")
     assert text_of(ids, answer.tokens).strip() == "8"
