@@ -21,6 +21,11 @@ def leader_probability(first: float, second: float) -> float:
     return regularized_incomplete_beta(0.5, second + 1.0, first + 1.0)
 
 
+def fewest_to_lead(first: float, second: float, confidence: float, left: int) -> int:
+    """The fewest of ``left`` more votes with which the leader may lead by ``confidence``: if all of them are for it."""
+    return next((more for more in range(left) if leader_probability(first + more, second) >= confidence), left)
+
+
 def regularized_incomplete_beta(x: float, a: float, b: float) -> float:
     """``I_x(a, b)`` for 0 <= x <= 1 and positive a, b, to about 1e-14 for arguments up to some thousands.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.text.message import PromptError
 from ift_serve.text.phases import PhaseBuilder
 from ift_serve.text.prompt import PromptRenderer
@@ -18,13 +20,15 @@ class StrategyContext:
     """One model's; shared by all requests, safe to use from several threads.
 
     ``renderer``: None where the model has no tokenizer that tells tokens' texts; what needs text is refused then.
-    ``special_ids``: tokens that are no text. ``end_ids``: those that end an answer.
+    ``special_ids``: tokens that are no text. ``end_ids``: those that end an answer. ``classify``: which of "none",
+    "trace" and "branch" a request asks for, None where nothing tells.
     """
 
     renderer: PromptRenderer | None
     phases: PhaseBuilder | None
     special_ids: frozenset[int] = frozenset()
     end_ids: frozenset[int] = frozenset()
+    classify: Callable[[GenerateRequest], str] | None = None
 
     @classmethod
     def of_model(cls, path: str, end_ids: list[int]) -> StrategyContext:

@@ -75,6 +75,12 @@ def confidence_weights(ballots: Sequence[Ballot]) -> list[float]:
     return [max(0.0, ballot.certainty) for ballot in ballots]
 
 
+def fewest_to_settle(tally: Tally, left: int) -> int:
+    """The fewest of ``left`` more samples that may settle a majority: if all of them agree with the leader."""
+    first, second = tally.lead
+    return next((more for more in range(left) if first + more - second > left - more), left)
+
+
 def is_settled(tally: Tally, left: int, power: float = 0.0) -> bool:
     """Whether ``left`` more samples cannot change which answer has most weight, whatever they say.
 

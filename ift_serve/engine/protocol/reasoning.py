@@ -39,12 +39,16 @@ class EarlyExit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``rule``: "entropy" (EAT, arXiv 2509.26522: the variance of the entropy after the closing marker, an exponential
     mean with ``smoothing``, falls below ``threshold``) or "confidence" (DEER, arXiv 2504.15895: the mean greatest
     probability of a trial answer of at most ``trial_tokens`` is at least ``threshold``). Asked at ends of paragraphs.
+    ``least_probes``: how often it is asked before the variance counts, 0: ``4 / smoothing``. ``prompt``: text that
+    follows the closing marker before the model is asked, such as "Final answer:".
     """
 
     rule: str = "entropy"
     threshold: float = 0.0
     smoothing: float = 0.2
     trial_tokens: int = 20
+    least_probes: int = 0
+    prompt: str = ""
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="trace"):
@@ -92,9 +96,10 @@ class LowConfidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class Vote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="vote"):
     """Self-consistency over ``samples`` draws.
 
-    ``weight``: "majority", or "borda" with ``power`` over self-certainty (arXiv 2502.18581). ``stop``: "all" (every
-    sample ends), "settled" (the consensus cannot change any more), or "posterior" (the Beta posterior that the leader
-    leads passes ``confidence``, arXiv 2305.11860). ``trace``: each sample thinks first.
+    ``weight``: "majority", "borda" with ``power`` over self-certainty (arXiv 2502.18581), or "confidence" (arXiv
+    2508.15260). ``stop``: "all" (every sample ends), "settled" (the consensus cannot change any more), or "posterior"
+    (the Beta posterior that the leader leads passes ``confidence``, arXiv 2305.11860). ``trace``: each sample thinks
+    first.
     """
 
     samples: int = 8
