@@ -2,11 +2,11 @@
 
 from ift_serve.checks.instruction import Instruction
 from ift_serve.checks.instructions.check import BenchmarkInstruction
-from ift_serve.checks.instructions.judging import COLUMNS, Column, judge_loose, judge_strict
+from ift_serve.checks.instructions.judging import COLUMNS, Column, judge_both, judge_loose, judge_strict
 from ift_serve.checks.instructions.prompt import InstructedPrompt, PromptVerdicts
 from ift_serve.checks.instructions.registry import INSTRUCTIONS, parse_instruction
 
 __all__ = [
     "COLUMNS", "INSTRUCTIONS", "BenchmarkInstruction", "Column", "InstructedPrompt", "Instruction", "PromptVerdicts",
-    "judge_loose", "judge_strict", "parse_instruction",
+    "judge_both", "judge_loose", "judge_strict", "parse_instruction",
 ]  # fmt: skip

@@ -21,12 +21,19 @@ def judge_strict(instruction: Instruction, response: str, column: Column) -> Ver
 
 
 def judge_loose(instruction: Instruction, response: str, column: Column) -> Verdict:
-    """Whether a response or any of its milder readings follows an instruction.
+    """Whether a response or any of its milder readings follows an instruction; see :func:`judge_both`."""
+    return judge_both(instruction, response, column)[1]
 
-    What fails is explained by the response as it stands. A reading that passes is no part of it that could be shown.
+
+def judge_both(instruction: Instruction, response: str, column: Column) -> tuple[Verdict, Verdict]:
+    """The strict verdict and the loose one, which passes whenever the strict one does.
+
+    What fails loosely is explained by the response as it stands. A reading that passes is no part of it that could be
+    shown.
     """
     strict = judge_strict(instruction, response, column)
     if strict:
-        return strict
+        return strict, strict
     readings = relaxed(response)[1:]
-    return Verdict(True) if any(judge_strict(instruction, text, column) for text in readings) else strict
+    passes = any(judge_strict(instruction, text, column) for text in readings)
+    return strict, Verdict(True) if passes else strict

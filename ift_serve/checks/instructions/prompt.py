@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ift_serve.checks.instruction import Instruction
-from ift_serve.checks.instructions.judging import Column, judge_loose, judge_strict
+from ift_serve.checks.instructions.judging import Column, judge_both
 from ift_serve.checks.instructions.registry import parse_instruction
 from ift_serve.checks.verdict import Verdict
 
@@ -55,7 +55,5 @@ class InstructedPrompt:
 
     def judge(self, response: str, column: Column) -> PromptVerdicts:
         """Strict and loose verdicts by one checker; the same instructions judge both."""
-        return PromptVerdicts(
-            tuple(judge_strict(one, response, column) for one in self.instructions),
-            tuple(judge_loose(one, response, column) for one in self.instructions),
-        )
+        pairs = [judge_both(one, response, column) for one in self.instructions]
+        return PromptVerdicts(tuple(strict for strict, _ in pairs), tuple(loose for _, loose in pairs))
