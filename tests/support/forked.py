@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import traceback
 from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ def _work(work: Callable[..., None], arguments: tuple[Any, ...], errors: Path) -
     import torch
 
     torch.set_num_threads(1)
+    # What was imported is no garbage, and looking at it again and again would cost more than the work.
+    gc.freeze()
     try:
         work(*arguments)
     except BaseException:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ift_training import training_loop
 from ift_training.recipe import Recipe
 from ift_training.run import train
 from ift_training.trainer import InstructionTrainer
@@ -40,11 +41,17 @@ def train_dying(recipe: dict[str, Any], step: int, call: int) -> None:
 
 def train_on(recipe: dict[str, Any]) -> None:
     """Go on from the last whole checkpoint."""
+    training_loop.plot = _no_picture
     train(Recipe.parse(recipe), resume=True, progress=False)
+
+
+def _no_picture(*_: Any) -> bool:
+    return False
 
 
 def _watch(called: Callable[[int], object]) -> None:
     """Call with the step at every call, Python's or C's, that is made while a checkpoint is written, and after it."""
+    training_loop.plot = _no_picture
     original: Any = InstructionTrainer._save_checkpoint
 
     def save(self: InstructionTrainer, *arguments: Any, **options: Any) -> None:
