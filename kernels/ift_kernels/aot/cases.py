@@ -14,9 +14,11 @@ from ift_kernels.lora_add import lora_add
 from ift_kernels.paged_decode import paged_decode
 from ift_kernels.paged_prefill import paged_prefill
 from ift_kernels.paged_prefill.plan import prefill_plan
+from ift_kernels.row_statistics import RowStatistics
 from ift_kernels.sample_rows import RowParameters, SparseAdjustments, TokenMasks, Truncations, sample_rows
 from ift_kernels.sample_rows.api import greedy_parameters
 from ift_kernels.silu_and_mul import silu_and_mul
+from ift_kernels.temperature_heads import HeadRows, HeadTable, temperature_heads
 from ift_kernels.write_kv import rotate_and_write_kv, write_kv
 
 Launch = Callable[[], None]
@@ -141,6 +143,14 @@ def sample(
     sample_rows(_empty(rows, size), parameters, "triton")
 
 
+def temperatures(rows: int, hidden: int, width: int) -> None:
+    """The temperatures of a batch by heads of its adapters."""
+    table = HeadTable(*(torch.zeros(9, dtype=torch.int64) for _ in range(2)), _integers(9), torch.zeros(9), width)
+    of_rows = HeadRows(_integers(rows), torch.zeros(rows, dtype=torch.int64), torch.zeros(rows), torch.ones(rows))
+    statistics = RowStatistics(torch.zeros(6, rows), _integers(rows, 20), torch.zeros(rows, 20))
+    temperature_heads(_empty(rows, hidden), statistics, torch.ones(rows), table, of_rows, "triton")
+
+
 def elementwise(rows: int, hidden: int, inner: int) -> None:
     """Normalisation, first and later ones, and gating."""
     states = _empty(rows, hidden)
@@ -167,6 +177,7 @@ def budgeted() -> Iterator[tuple[str, Launch]]:
     yield "sample", lambda: sample(64, 151_936, adjusted=True)
     yield "sample/plain", lambda: sample(64, 151_936, truncated=False)
     yield "sample/shaped", lambda: sample(64, 151_936, masked=True, shaped=True)
+    yield "temperatures", lambda: temperatures(64, 4096, 128)
     yield "elementwise", lambda: elementwise(64, 4096, 14_336)
 
 
@@ -179,6 +190,7 @@ def swept() -> Iterator[tuple[str, Launch]]:
         yield "write", lambda r=rows: write(r, *shape)  # type: ignore[misc]
         yield "lora", lambda r=rows: lora(r, r, 4096, (4096, 1024, 1024))  # type: ignore[misc]
         yield "sample", lambda r=rows: sample(r, 32_000, adjusted=True, masked=True)  # type: ignore[misc]
+        yield "temperatures", lambda r=rows: temperatures(r, 4096, 128)  # type: ignore[misc]
         yield "elementwise", lambda r=rows: elementwise(r, 4096, 14_336)  # type: ignore[misc]
     for lengths in ([1], [16], [17, 300], [5, 1, 64], [512]):
         for blocks in (33, 160):
