@@ -2,7 +2,25 @@
 
 from ift_serve.client.aio import AsyncClient
 from ift_serve.client.errors import FieldViolation, InvalidRequestError, ServerError
+from ift_serve.client.reasoning import (
+    AnswerSpan,
+    AppliedReasoning,
+    Auto,
+    BestOf,
+    Branch,
+    BranchSummary,
+    Conclusion,
+    ConfidenceExit,
+    EntropyExit,
+    LowConfidence,
+    NoReasoning,
+    Reasoning,
+    Registered,
+    Trace,
+    Vote,
+)
 from ift_serve.client.sync import Client
+from ift_serve.client.temperature import AdaptiveTemperature, TargetProbability
 from ift_serve.client.types import (
     Adapter,
     Alternative,
@@ -22,22 +40,39 @@ from ift_serve.client.types import (
 
 __all__ = [
     "Adapter",
+    "AdaptiveTemperature",
     "Alternative",
+    "AnswerSpan",
+    "AppliedReasoning",
     "AsyncClient",
+    "Auto",
+    "BestOf",
+    "Branch",
+    "BranchSummary",
     "Candidate",
     "Client",
+    "Conclusion",
+    "ConfidenceExit",
     "Delta",
+    "EntropyExit",
     "FieldViolation",
     "Generation",
     "InvalidRequestError",
+    "LowConfidence",
     "Message",
     "ModelInfo",
+    "NoReasoning",
     "Prompt",
+    "Reasoning",
+    "Registered",
     "Score",
     "Scores",
     "ServerError",
     "Statistics",
+    "TargetProbability",
     "Token",
     "Tokenization",
+    "Trace",
     "Usage",
+    "Vote",
 ]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from ift_serve.client.reasoning import AppliedReasoning, Conclusion, FinishReason, Reasoning
+from ift_serve.client.reasoning_messages import applied, conclusion, fill, read, reasoning_message
+from ift_serve.client.temperature import AdaptiveTemperature, TargetProbability
 from ift_serve.client.texts import utf8, utf8_all
 from ift_serve.client.types import (
     Adapter,
     Alternative,
     Candidate,
+    Channel,
     Delta,
-    FinishReason,
     Generation,
     Message,
     ModelInfo,
@@ -36,6 +39,14 @@ _REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_CANCELLED: "cancelled",
     pb.FINISH_REASON_DEADLINE: "deadline",
 }
+_CHANNELS: dict[int, Channel] = {
+    pb.CHANNEL_UNSPECIFIED: "",
+    pb.CHANNEL_REASONING: "reasoning",
+    pb.CHANNEL_ANSWER: "answer",
+    pb.CHANNEL_MARKER: "marker",
+}
+_PARTS: dict[str, type[Any]] = {"adaptive": AdaptiveTemperature, "target_probability": TargetProbability}
+"""Fields of Sampling that are settings of their own."""
 _SAMPLING = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fields)
 
 _GenerateT = TypeVar("_GenerateT", pb.GenerateRequest, pb.StreamGenerateRequest)
@@ -79,25 +90,42 @@ def sampling_message(options: Mapping[str, Any]) -> pb.Sampling:
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}; there are {', '.join(sorted(_SAMPLING))}")
     if isinstance(stop := options.get("stop"), list | tuple):
         utf8_all("stop", (text for text in stop if isinstance(text, str)))
+    plain = {name: value for name, value in options.items() if value is not None and name not in _PARTS}
     try:
-        return pb.Sampling(**{name: value for name, value in options.items() if value is not None})
+        message = pb.Sampling(**plain)
+        for name, kind in _PARTS.items():
+            if (part := options.get(name)) is not None:
+                if not isinstance(part, kind):
+                    raise TypeError(f"{name} must be of type {kind.__name__}, not {type(part).__name__}")
+                fill(getattr(message, name), part, name)
+        return message
     except (TypeError, ValueError) as error:
         raise ValueError(f"sampling: {error}") from error
 
 
 def sampling_fields(message: pb.Sampling) -> dict[str, Any]:
     """The fields of a Sampling message that are set, by name, as ``sampling_message`` takes them."""
-    found = {field.name: value for field, value in message.ListFields()}
-    return {
-        name: value if isinstance(value, int | float) else dict(value) if name == "logit_bias" else list(value)
-        for name, value in found.items()
-    }
+    return {field.name: _sampling_field(field.name, value) for field, value in message.ListFields()}
 
 
-def details_message(tokens: bool, top_alternatives: int, statistics: bool, prompt_token_ids: bool) -> pb.Details:
+def _sampling_field(name: str, value: Any) -> Any:
+    if name in _PARTS:
+        return read(value, _PARTS[name])
+    if isinstance(value, int | float):
+        return value
+    return dict(value) if name == "logit_bias" else list(value)
+
+
+def details_message(
+    tokens: bool, top_alternatives: int, statistics: bool, prompt_token_ids: bool, processed_log_probs: bool = False
+) -> pb.Details:
     """What to report beside the text."""
     return pb.Details(
-        tokens=tokens, top_alternatives=top_alternatives, statistics=statistics, prompt_token_ids=prompt_token_ids
+        tokens=tokens,
+        top_alternatives=top_alternatives,
+        statistics=statistics,
+        prompt_token_ids=prompt_token_ids,
+        processed_log_probs=processed_log_probs,
     )
 
 
@@ -112,21 +140,39 @@ def _token(token: pb.Token) -> Token:
         s = token.statistics
         statistics = Statistics(s.p1, s.p2, s.entropy, s.mean_top20_log_prob, s.temperature)
     alternatives = tuple(Alternative(a.token_id, a.text, a.log_prob, a.raw) for a in token.alternatives)
-    return Token(token.token_id, token.text, token.log_prob, alternatives, statistics, token.raw)
+    processed = token.processed_log_prob if token.HasField("processed_log_prob") else None
+    channel = _CHANNELS[token.channel]
+    return Token(
+        token.token_id,
+        token.text,
+        token.log_prob,
+        alternatives,
+        statistics,
+        token.raw,
+        channel,
+        token.forced,
+        processed,
+    )
 
 
 def usage(message: pb.Usage) -> Usage:
     """Counts and times."""
     m = message
-    return Usage(
-        m.prompt_tokens, m.cached_tokens, m.generated_tokens, m.queue_seconds, m.first_token_seconds, m.total_seconds
-    )
+    return Usage(**{field.name: getattr(m, field.name) for field in m.DESCRIPTOR.fields})
 
 
 def generation(message: pb.GenerateResponse, request_id: str) -> Generation:
     """A whole answer."""
     candidates = [
-        Candidate(c.index, c.text, _REASONS[c.finish_reason], _matched(c), [_token(t) for t in c.tokens])
+        Candidate(
+            c.index,
+            c.text,
+            _REASONS[c.finish_reason],
+            _matched(c),
+            [_token(t) for t in c.tokens],
+            c.reasoning,
+            *_ranked(c),
+        )
         for c in message.candidates
     ]
     return Generation(
@@ -138,6 +184,25 @@ def generation(message: pb.GenerateResponse, request_id: str) -> Generation:
         request_id,
         list(message.prompt_token_ids),
         sampling_fields(message.sampling),
+        *_reasoned(message),
+    )
+
+
+def _ranked(message: pb.Candidate | pb.CandidateDelta) -> tuple[float | None, float | None]:
+    """Confidence and votes, where there are."""
+    return (
+        message.confidence if message.HasField("confidence") else None,
+        message.votes if message.HasField("votes") else None,
+    )
+
+
+def _reasoned(
+    message: pb.GenerateResponse | pb.StreamGenerateResponse,
+) -> tuple[AppliedReasoning | None, Conclusion | None]:
+    """How it was reasoned about and what was decided, where that is told."""
+    return (
+        applied(message.reasoning) if message.HasField("reasoning") else None,
+        conclusion(message.conclusion, _REASONS) if message.HasField("conclusion") else None,
     )
 
 
@@ -149,6 +214,8 @@ def delta(message: pb.CandidateDelta) -> Delta:
         _REASONS[message.finish_reason],
         _matched(message),
         tuple(_token(t) for t in message.tokens),
+        message.reasoning,
+        *_ranked(message),
     )
 
 
@@ -171,11 +238,15 @@ class Accumulator:
                 result.candidates.append(Candidate(len(result.candidates)))
             candidate = result.candidates[piece.index]
             candidate.text += piece.text
+            candidate.reasoning += piece.reasoning
             candidate.tokens.extend(piece.tokens)
             if piece.finish_reason:
                 candidate.finish_reason, candidate.matched_stop = piece.finish_reason, piece.matched_stop
+                candidate.confidence, candidate.votes = piece.confidence, piece.votes
         if message.HasField("usage"):
             result.usage = usage(message.usage)
+        told, decided = _reasoned(message)
+        result.applied_reasoning, result.conclusion = told or result.applied_reasoning, decided or result.conclusion
         return pieces
 
 
@@ -186,9 +257,12 @@ def generate_message(
     adapter: str,
     priority: int,
     details: pb.Details,
+    reasoning: Reasoning | None = None,
+    max_total_tokens: int | None = None,
 ) -> _GenerateT:
     """A request for whole answers or for a stream, which have the same fields."""
     return kind(
+        reasoning=reasoning_message(reasoning, max_total_tokens),
         prompt=prompt_message(prompt),
         sampling=sampling_message(sampling),
         adapter=utf8("adapter", adapter),
@@ -287,4 +361,5 @@ def model_info(message: model_pb2.GetModelResponse) -> ModelInfo:
         load,
         sampling_fields(m.sampling_defaults),
         tuple(m.sampling_not_applied),
+        (m.thought_opening, m.thought_closing) if m.thought_opening else None,
     )

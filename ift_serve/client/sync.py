@@ -13,6 +13,7 @@ import grpc
 from ift_serve.client import convert
 from ift_serve.client.connection import DEFAULT_TARGET, Attempts, Connection
 from ift_serve.client.errors import ServerError
+from ift_serve.client.reasoning import Reasoning
 from ift_serve.client.types import Adapter, Delta, Generation, ModelInfo, PromptLike, Scores, Tokenization
 from ift_serve.v1 import adapter_pb2, adapter_pb2_grpc, inference_pb2_grpc, model_pb2, model_pb2_grpc
 from ift_serve.v1 import inference_pb2 as pb
@@ -107,17 +108,26 @@ class Client:
         top_alternatives: int = 0,
         statistics: bool = False,
         prompt_token_ids: bool = False,
+        processed_log_probs: bool = False,
+        reasoning: Reasoning | None = None,
+        max_total_tokens: int | None = None,
         timeout: float | None = None,
         **sampling: Any,
     ) -> Generation:
-        """Whole answers. ``sampling``: fields of the Sampling message, such as temperature, max_new_tokens, n, stop."""
+        """Whole answers. ``sampling``: fields of the Sampling message, such as temperature, max_new_tokens, n, stop.
+
+        ``reasoning``: how the answer is reasoned about, such as ``Trace(budget=512)``; ``max_total_tokens``: of all
+        sequences of the request, hidden ones included.
+        """
         request = convert.generate_message(
             pb.GenerateRequest,
             prompt,
             sampling,
             adapter,
             priority,
-            convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
+            convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids, processed_log_probs),
+            reasoning,
+            max_total_tokens,
         )
         message, request_id = self._call(self._inference.Generate, request, timeout)
         return convert.generation(message, request_id)
@@ -132,6 +142,9 @@ class Client:
         top_alternatives: int = 0,
         statistics: bool = False,
         prompt_token_ids: bool = False,
+        processed_log_probs: bool = False,
+        reasoning: Reasoning | None = None,
+        max_total_tokens: int | None = None,
         timeout: float | None = None,
         **sampling: Any,
     ) -> Stream:
@@ -142,7 +155,9 @@ class Client:
             sampling,
             adapter,
             priority,
-            convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids),
+            convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids, processed_log_probs),
+            reasoning,
+            max_total_tokens,
         )
 
         def start(remaining: float | None) -> Any:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ift_serve.client.reasoning import AppliedReasoning, BranchSummary, Conclusion, FinishReason
+
 Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["", "stop", "eos", "length", "cancelled", "deadline"]
+Channel = Literal["", "reasoning", "answer", "marker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,22 @@ class Token:
     statistics: Statistics | None = None
     raw: bytes = b""
     """Its own bytes, parts of characters included."""
+    channel: Channel = ""
+    """What it is part of; empty where the model has no markers of thoughts."""
+    forced: bool = False
+    """Whether it was appended without being drawn; its log-probability is 0 then, and it has no statistics."""
+    processed_log_prob: float | None = None
+    """After temperature and filters, where asked for."""
+
+    @property
+    def margin(self) -> float | None:
+        """p1 - p2 of the raw distribution; None without statistics."""
+        return None if self.statistics is None else self.statistics.p1 - self.statistics.p2
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counts of tokens, times in seconds."""
+    """Counts of tokens, times in seconds. ``drawn_tokens`` and ``forced_tokens``: of all sequences, hidden ones too."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -96,6 +109,11 @@ class Usage:
     queue_seconds: float = 0.0
     first_token_seconds: float = 0.0
     total_seconds: float = 0.0
+    reasoning_tokens: int = 0
+    answer_tokens: int = 0
+    drawn_tokens: int = 0
+    forced_tokens: int = 0
+    sequences: int = 0
 
 
 @dataclass(slots=True)
@@ -107,6 +125,11 @@ class Candidate:
     finish_reason: FinishReason = ""
     matched_stop: str | int | None = None
     tokens: list[Token] = field(default_factory=list)
+    reasoning: str = ""
+    """The thought; ``text`` is the answer."""
+    confidence: float | None = None
+    """What a strategy that compared several ranked it by."""
+    votes: float | None = None
 
 
 @dataclass(slots=True)
@@ -122,11 +145,30 @@ class Generation:
     prompt_token_ids: list[int] = field(default_factory=list)
     sampling: dict[str, Any] = field(default_factory=dict)
     """How the tokens were drawn, defaults filled in; the same names as the arguments."""
+    applied_reasoning: AppliedReasoning | None = None
+    """How the answer was reasoned about, as it was applied; None where nothing was asked for."""
+    conclusion: Conclusion | None = None
+    """What was decided, by strategies that compare or choose."""
 
     @property
     def text(self) -> str:
         """The first answer's text."""
         return self.candidates[0].text
+
+    @property
+    def reasoning(self) -> str:
+        """The first answer's thought."""
+        return self.candidates[0].reasoning
+
+    @property
+    def answer(self) -> str:
+        """The answer that a strategy found in the text; the text itself where none was looked for or found."""
+        return (self.conclusion.answer if self.conclusion else "") or self.text
+
+    @property
+    def branches(self) -> tuple[BranchSummary, ...]:
+        """What a strategy compared, in order of creation."""
+        return self.conclusion.branches if self.conclusion else ()
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -146,6 +188,10 @@ class Delta:
     finish_reason: FinishReason = ""
     matched_stop: str | int | None = None
     tokens: tuple[Token, ...] = ()
+    reasoning: str = ""
+    """New text of the thought."""
+    confidence: float | None = None
+    votes: float | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -224,3 +270,5 @@ class ModelInfo:
     """What sampling arguments that are not given stand for."""
     sampling_not_applied: tuple[str, ...] = ()
     """What the model's own settings ask for beyond that, and no answer gets."""
+    thought_markers: tuple[str, str] | None = None
+    """What opens and closes the model's thoughts; None where nothing is known of them."""
