@@ -114,6 +114,17 @@ def test_the_nav_has_every_page_once() -> None:
     assert sorted(nav) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 
+def test_the_map_has_every_room() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    house = text.split("## The house")[1].split("```")[1]
+    rooms = {
+        path.parent
+        for folder in (ROOT / "ift_serve", ROOT / "ift_serve" / "engine", ROOT / "ift_serve" / "modeling")
+        for path in folder.glob("*/__init__.py")
+    }
+    assert {room.name for room in rooms if f"{room.name}/" not in house} == set()
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
