@@ -48,7 +48,8 @@ ALLOWED: dict[str, set[str]] = {
         "ift_serve.engine.sequences", "ift_serve.modeling", "ift_serve.system", "ift_kernels",
     },
     "ift_serve.engine.sampling": {
-        "ift_serve.engine.sampling", "ift_serve.engine.protocol", "ift_serve.engine.sequences", "ift_kernels",
+        "ift_serve.engine.sampling", "ift_serve.engine.protocol", "ift_serve.engine.sequences.step",
+        "ift_serve.engine.sequences.adjusted_tokens", "ift_serve.engine.sequences.probability_average", "ift_kernels",
     },
     "ift_serve.engine.runner": {
         "ift_serve.engine.runner", "ift_serve.engine.sampling", "ift_serve.engine.adapters.tensors",

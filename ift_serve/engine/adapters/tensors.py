@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,16 @@ from torch.nn.functional import linear
 
 from ift_kernels.lora import LoraRows, group_rows
 from ift_kernels.lora_add import lora_add
+from ift_kernels.row_statistics import row_statistics
+from ift_serve.engine.adapters.predicted_temperatures import PredictedTemperatures
+from ift_serve.engine.adapters.prompt_states import PromptStates
 from ift_serve.engine.adapters.registry import ReadAdapter
 from ift_serve.engine.adapters.version import AdapterMetadata
-from ift_serve.engine.sequences.step import AdaptedPrompt, SequenceStep
+from ift_serve.engine.sequences.step import SequenceStep
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.errors import AdapterError
 from ift_serve.modeling.adapter_format.weights import AdapterWeights
 from ift_serve.modeling.components.config import BaseShape
-from ift_serve.modeling.components.instruction_components import InstructionComponents
 from ift_serve.modeling.components.tokens import TokenBatch
 from ift_serve.modeling.decoder.adaptable_layers import AdaptableLinear
 from ift_serve.modeling.decoder.decoder import Decoder
@@ -31,9 +32,9 @@ from ift_serve.modeling.multi_adapter.lora_tables import AdapterTables
 from ift_serve.modeling.multi_adapter.magnitudes import BatchMagnitudes, OutputScale
 from ift_serve.modeling.multi_adapter.prepared import PreparedAdapter, prepare
 from ift_serve.modeling.multi_adapter.sizes import check_sizes
+from ift_serve.modeling.multi_adapter.temperature_table import TemperatureTable
 
 _INSTRUCTION = 1
-_REMEMBERED_PROMPTS = 1024
 _CPU_TILE, _GPU_TILE = 4, 16
 
 
@@ -87,7 +88,10 @@ class DeviceAdapterTensors:
         self._placed: dict[int, PreparedAdapter] = {}
         self._scales: dict[int, dict[int, OutputScale]] = {}
         self._linears = self.tables.linears
-        self._states: OrderedDict[int, tuple[Tensor, float]] = OrderedDict()
+        self._states = PromptStates(decoder, self._device)
+        self._heads = TemperatureTable(slots, str(self._device))
+        self.temperatures = PredictedTemperatures(self._heads, self._placed, self._states, backend)
+        """Predicts the temperatures of a step's rows, as the sampler asks it."""
 
     def read(self, path: str, root: str) -> ReadAdapter:
         """See :class:`ift_serve.engine.adapters.registry.AdapterTensors`. Raises AdapterError."""
@@ -143,6 +147,7 @@ class DeviceAdapterTensors:
         if adapter.scales:
             self._scales[slot] = adapter.scales
         self.tables.place(slot, self._resident[key])
+        self._heads.place(slot, adapter.temperature)
         self._linears = self.tables.linears
 
     def forget(self, key: str, slot: int | None) -> None:
@@ -152,6 +157,7 @@ class DeviceAdapterTensors:
             del self._placed[slot]
             self._scales.pop(slot, None)
             self.tables.clear(slot)
+            self._heads.clear(slot)
             self._linears = self.tables.linears
 
     def extend(self, batch: FlatBatch, sequences: list[SequenceStep]) -> NDArray[np.int32] | None:
@@ -168,13 +174,12 @@ class DeviceAdapterTensors:
             scaling = BatchMagnitudes.of_rows(rows, self._scales, self._device) if self._scales else None
             batch.lora = BatchLora(self._rows(rows), self._linears, self._backend, scaling)
         used = {int(slot): self._placed[int(slot)] for slot in np.unique(slots) if slot}
-        states = self._prompt_states(sequences, used)
         if any(adapter.head_bias is not None for adapter in used.values()):
-            batch.bias = self._bias(batch, sequences, slots, states)
+            batch.bias = self._bias(batch, sequences, slots, used)
         groups = [
-            self._group(batch, adapter, np.flatnonzero(rows == slot), owner, sequences, states)
+            self._group(batch, adapter, np.flatnonzero(rows == slot), owner, sequences)
             for slot, adapter in used.items()
-            if adapter.components is not None or adapter.changes_embeddings
+            if adapter.changes_hidden
         ]
         if groups:
             batch.adaptation = MixedAdaptation(groups)
@@ -191,7 +196,10 @@ class DeviceAdapterTensors:
         rows = LoraRows(self._put(np.zeros(tokens, dtype=np.int32)), *empty)
         batch.lora = BatchLora(rows, list(self.tables.all_linears), self._backend)
         hidden = self._decoder.forward(batch, None)
-        lora_add(hidden, self.tables.everything[-1], rows, self._decoder.head(hidden), self._backend)
+        logits = self._decoder.head(hidden)
+        lora_add(hidden, self.tables.everything[-1], rows, logits, self._backend)
+        initial = torch.ones(tokens, dtype=torch.float32, device=self._device)
+        self.temperatures(row_statistics(logits, self._backend), hidden, initial, [None] * tokens)
 
     def change_logits(self, hidden: Tensor, logits: Tensor, slots: NDArray[np.int32]) -> Tensor:
         """Logits ``[R, V]`` of rows whose adapters are in ``slots`` ``[R]``, with what those change in the head."""
@@ -234,7 +242,7 @@ class DeviceAdapterTensors:
         batch: FlatBatch,
         sequences: list[SequenceStep],
         slots: NDArray[np.int32],
-        states: dict[int, tuple[Tensor, float]],
+        used: dict[int, PreparedAdapter],
     ) -> BatchBias:
         mask = np.zeros((len(sequences), -(-batch.longest // 16) * 16), dtype=np.uint8)
         strength = np.ones(len(sequences), dtype=np.float32)
@@ -243,8 +251,9 @@ class DeviceAdapterTensors:
             if sequence.adapter and prompt is not None and prompt.segment_ids:
                 length = min(len(prompt.segment_ids), mask.shape[1])
                 mask[index, :length] = np.frombuffer(prompt.segment_ids, dtype=np.uint8)[:length] == _INSTRUCTION
-                if prompt.number in states:
-                    strength[index] = states[prompt.number][1]
+                state = self._states.of(used[sequence.adapter], prompt)
+                if state is not None:
+                    strength[index] = state.strength
         return BatchBias(self._put(mask), self.tables.head_bias, self._put(slots), self._put(strength))
 
     def _group(
@@ -254,15 +263,14 @@ class DeviceAdapterTensors:
         chosen: NDArray[np.int64],
         owner: NDArray[np.int32],
         sequences: list[SequenceStep],
-        states: dict[int, tuple[Tensor, float]],
     ) -> AdapterGroup:
         every = len(chosen) == len(owner)
         rows = self._put(chosen)
         members, inverse = np.unique(owner[chosen], return_inverse=True)
         instruction = None
         if adapter.components is not None and adapter.components.config.instruction_encoder:
-            prompts = [sequences[int(member)].prompt for member in members]
-            instruction = torch.stack([states[p.number][0] for p in prompts if p is not None])
+            found = [self._states.of(adapter, sequences[int(member)].prompt) for member in members]
+            instruction = torch.stack([state.instruction for state in found if state is not None])
         tokens = TokenBatch(
             input_ids=batch.input_ids.long() if every else batch.input_ids[rows].long(),
             segments=batch.segments if every else batch.segments[rows],
@@ -273,40 +281,3 @@ class DeviceAdapterTensors:
         )
         one_each = len(members) == len(chosen) and bool((inverse == np.arange(len(members))).all())
         return AdapterGroup(adapter, None if every else rows, tokens, one_each)
-
-    def _prompt_states(
-        self, sequences: list[SequenceStep], used: dict[int, PreparedAdapter]
-    ) -> dict[int, tuple[Tensor, float]]:
-        """The pooled instruction vector and the strength of every prompt that has them, computed once a request."""
-        found: dict[int, tuple[Tensor, float]] = {}
-        for sequence in sequences:
-            adapter = used.get(sequence.adapter)
-            components = None if adapter is None else adapter.components
-            if components is None or not components.config.instruction_encoder or sequence.prompt is None:
-                continue
-            number = sequence.prompt.number
-            if number not in found:
-                if number not in self._states:
-                    assert adapter is not None
-                    self._states[number] = self._pooled(adapter, components, sequence.prompt)
-                    if len(self._states) > _REMEMBERED_PROMPTS:
-                        self._states.popitem(last=False)
-                self._states.move_to_end(number)
-                found[number] = self._states[number]
-        return found
-
-    def _pooled(
-        self, adapter: PreparedAdapter, components: InstructionComponents, prompt: AdaptedPrompt
-    ) -> tuple[Tensor, float]:
-        segments = prompt.segment_ids or bytes(len(prompt.token_ids))
-        chosen = [i for i, segment in enumerate(segments) if segment == _INSTRUCTION]
-        ids = torch.tensor([prompt.token_ids[i] for i in chosen], dtype=torch.int64, device=self._device)
-        tokens = TokenBatch(
-            input_ids=ids,
-            segments=torch.ones(len(ids), dtype=torch.uint8, device=self._device),
-            sequence=torch.zeros(len(ids), dtype=torch.int64, device=self._device),
-            sequences=1,
-        )
-        pooled = components.instruction_vector(self._decoder.embed(ids), tokens)
-        assert pooled is not None
-        return pooled[0], float(components.strength(pooled, 1)[0])

@@ -195,6 +195,8 @@ class Generation(Request):
         assert row is not None
         parent.branches += 1
         self._prepare(child, candidate_seed(row.seed, parent.branches), row.temperature)
+        if child.row is not None and row.average is not None:
+            child.row.average = row.average.copy()
         child.record = parent.record[:kept]
         child.statistics = [entry.statistics for entry in child.record]
         child.top_log_probs = [entry.top_log_probs for entry in child.record]

@@ -6,15 +6,26 @@ import msgspec
 
 from ift_serve.engine.protocol.reasoning import Reasoning, RequestLimits
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
+from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TargetProbability
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How tokens are drawn. Validated by the server; ``temperature == 0`` is greedy."""
+    """How tokens are drawn. Validated by the server; ``temperature == 0`` is greedy.
+
+    ``adaptive``: a temperature for each token, in place of ``temperature``, which is its T_0. Truncations beside top_p,
+    top_k and min_p, 0 or False for off: ``top_n_sigma``, ``p_less``, ``top_h`` (:mod:`ift_kernels.sample_rows`).
+    ``target_probability``: adaptive-p.
+    """
 
     temperature: float = 1.0
+    adaptive: AdaptiveTemperature | None = None
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    top_n_sigma: float = 0.0
+    p_less: bool = False
+    top_h: float = 0.0
+    target_probability: TargetProbability | None = None
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0

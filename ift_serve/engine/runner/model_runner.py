@@ -23,7 +23,8 @@ from ift_serve.engine.runner.step_profiler import StepProfiler
 from ift_serve.engine.runner.warm_up import warm_up_batches
 from ift_serve.engine.sampling.model_defaults import sampling_defaults
 from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens, scored_tokens
-from ift_serve.engine.sequences.step import SamplingRow, SequenceStep, StepBatch, StepResult
+from ift_serve.engine.sampling.temperatures import Rows, Temperatures
+from ift_serve.engine.sequences.step import SequenceStep, StepBatch, StepResult
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
 from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model
@@ -108,7 +109,6 @@ class ModelRunner:
         check = ServingCheck(model, backend, self.block_size)
         self._decoder: Decoder = make_decoder(model, backend, fuse=check.fuses)
         check.compare(self._decoder)
-        self._sampler = Sampler(device, backend)
         split = backend == "triton"
         self._build_batch = BatchBuilder(self._cache.layers, model.geometry, self.block_size, backend, split=split)
         self.compile_monitor = CompileMonitor()
@@ -121,6 +121,7 @@ class ModelRunner:
             backend=backend,
             device=device,
         )
+        self._sampler = Sampler(Temperatures(self.adapters.temperatures, device), device, backend)
         self._graphs = self._make_graphs(config, model, backend, device) if split else None
         self.description = ModelDescription(
             name=model.name,
@@ -140,7 +141,8 @@ class ModelRunner:
             max_batch_tokens=config.max_batch_tokens,
             max_sequences=config.max_sequences,
             attention_backend=f"{self._decoder.name}/{backend}",
-            features=["generate", "score", "statistics", "adapters"]
+            features=["generate", "score", "statistics", "adapters", "adaptive_temperature"]
+            + (["top_h"] if backend != "triton" else [])
             + (["prefix_caching"] if config.prefix_caching else []),
             sampling_defaults=sampling_defaults(model.generation, model.eos_ids, int(model.config.vocab_size)),
         )
@@ -162,7 +164,8 @@ class ModelRunner:
 
     def _warm_up(self) -> None:
         """The shapes that serving will have, so that the first request meets compiled kernels and warm memory."""
-        batches = list(warm_up_batches(self.block_size, self._graphs.sizes if self._graphs else []))
+        sizes = self._graphs.sizes if self._graphs else []
+        batches = list(warm_up_batches(self.block_size, sizes, self.description.vocabulary_size))
         for batch in batches:
             self.execute(batch)
         self.progress = Progress()  # what compiled and touched memory first says nothing of later steps
@@ -222,7 +225,7 @@ class ModelRunner:
         hidden: Tensor,
         known: Tensor | None,
         slots: NDArray[np.int32] | None,
-        rows: list[SamplingRow | None],
+        rows: Rows,
         targets: list[int],
         result: StepResult,
     ) -> None:
@@ -235,7 +238,7 @@ class ModelRunner:
             logits = self._decoder.logits(hidden[part]) if known is None else known[part]
             if slots is not None:
                 logits = self.adapters.change_logits(hidden[part], logits, slots[part])
-            sampled = self._sampler.run(logits, rows[part], targets[part])
+            sampled = self._sampler.run(logits, hidden[part], rows[part], targets[part])
             drawn += sampled_tokens(sampled, rows[part])
             scores = scored_tokens(sampled, 0, logits.shape[0])
             self.progress.work()
@@ -252,9 +255,9 @@ class ModelRunner:
                 place += 1
 
 
-def _output_rows(sequences: list[SequenceStep]) -> tuple[list[int], list[SamplingRow | None], list[int]]:
-    """Flat indices whose logits are needed, with the sampling row or the score target of each."""
-    indices, rows, targets = list[int](), list[SamplingRow | None](), list[int]()
+def _output_rows(sequences: list[SequenceStep]) -> tuple[list[int], Rows, list[int]]:
+    """Flat indices whose logits are needed, with the sequence that draws or the score target of each."""
+    indices, rows, targets = list[int](), list[SequenceStep | None](), list[int]()
     end = 0
     for sequence in sequences:
         end += len(sequence.token_ids)
@@ -265,6 +268,6 @@ def _output_rows(sequences: list[SequenceStep]) -> tuple[list[int], list[Samplin
             targets += sequence.score_targets
         if sequence.sampling is not None:
             indices.append(end - 1)
-            rows.append(sequence.sampling)
+            rows.append(sequence)
             targets.append(-1)
     return indices, rows, targets

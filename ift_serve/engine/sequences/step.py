@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ift_serve.engine.protocol.generate import SamplingParams, TokenStatistics
 from ift_serve.engine.sequences.adjusted_tokens import AdjustedTokens
+from ift_serve.engine.sequences.probability_average import ProbabilityAverage
 
 
 @dataclass(slots=True)
@@ -13,8 +17,9 @@ class SamplingRow:
     """How to draw the token after the last computed position of one sequence.
 
     ``history`` is the live list of all its tokens, of which the first ``prompt_length`` are the prompt.
-    ``step`` counts the tokens generated so far; with ``seed`` and a token id it keys the random draw. ``adjusted`` is
-    the sampler's own: what it keeps from step to step.
+    ``step`` counts the tokens generated so far; with ``seed`` and a token id it keys the random draw. ``mask``: the
+    words of a bitmask over the vocabulary, ``[ceil(V / 32)]`` int32, of what may be drawn (bit ``v % 32`` of word
+    ``v // 32``); None: everything. ``adjusted`` and ``average`` are the sampler's own: what it keeps from step to step.
     """
 
     params: SamplingParams
@@ -24,6 +29,8 @@ class SamplingRow:
     history: list[int]
     prompt_length: int
     adjusted: AdjustedTokens | None = None
+    average: ProbabilityAverage | None = None
+    mask: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

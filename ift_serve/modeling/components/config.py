@@ -64,6 +64,12 @@ class ComponentsConfig(BaseModel):
         return bool(set(self.names) - after_the_cache)
 
     @property
+    def changes_hidden(self) -> bool:
+        """Whether hidden states are changed by more than the attention's bias, which is the kernels' own."""
+        besides = {"instruction_encoder", "attention_bias", "temperature_head", "adherence_head"}
+        return bool(set(self.names) - besides)
+
+    @property
     def uses_segments(self) -> bool:
         """Whether keys and values depend on the segments of the tokens."""
         return self.changes_cache

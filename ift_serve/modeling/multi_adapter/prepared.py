@@ -14,6 +14,7 @@ from ift_serve.modeling.components.config import BaseShape
 from ift_serve.modeling.components.instruction_components import InstructionComponents
 from ift_serve.modeling.decoder.adaptable_layers import AdaptableLinear
 from ift_serve.modeling.multi_adapter.magnitudes import OutputScale, magnitude_ratio, output_scale
+from ift_serve.modeling.multi_adapter.temperature_table import PreparedHead
 
 HEAD = "lm_head"
 BaseLinear = Callable[[int], tuple[Tensor, Tensor | None]]
@@ -58,6 +59,7 @@ class PreparedAdapter:
     head_rows: Tensor | None = None
     components: InstructionComponents | None = None
     head_bias: Tensor | None = None
+    temperature: PreparedHead | None = None
 
     @property
     def max_rank(self) -> int:
@@ -69,6 +71,11 @@ class PreparedAdapter:
     def changes_head(self) -> bool:
         """Whether the head's products differ from the base model's."""
         return any(x is not None for x in (self.head, self.head_weight, self.head_ids))
+
+    @property
+    def changes_hidden(self) -> bool:
+        """Whether embeddings or hidden states are changed, LoRA and the attention's bias apart."""
+        return self.changes_embeddings or (self.components is not None and self.components.config.changes_hidden)
 
     @property
     def changes_embeddings(self) -> bool:
@@ -100,6 +107,9 @@ class PreparedAdapter:
         ):
             if (tensor := getattr(self, name)) is not None:
                 yield name, tensor
+        if self.temperature is not None:
+            yield "temperature_head, matrix", self.temperature.matrix
+            yield "temperature_head, vectors", self.temperature.vectors
         if self.components is not None:
             yield from self.components.state_dict().items()
 
@@ -192,6 +202,8 @@ def prepare(
     if weights.components.names:
         components = InstructionComponents(weights.components, shape)
         components.load_state_dict(weights.extras)
+        if components.temperature_head is not None:
+            prepared.temperature = PreparedHead.of(components.temperature_head, dtype, device)
         prepared.head_bias = components.head_bias().float().to(device) if weights.components.attention_bias else None
         prepared.components = components.to(device=device, dtype=dtype).eval().requires_grad_(False)
     for name, tensor in prepared.tensors():

@@ -1,0 +1,66 @@
+"""What adapters compute of a whole prompt, once a request: the pooled instruction and what depends on it alone."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ift_serve.engine.sequences.step import AdaptedPrompt
+from ift_serve.modeling.components.instruction_components import InstructionComponents
+from ift_serve.modeling.components.tokens import TokenBatch
+from ift_serve.modeling.decoder.decoder import Decoder
+from ift_serve.modeling.multi_adapter.prepared import PreparedAdapter
+
+_INSTRUCTION = 1
+_REMEMBERED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PromptState:
+    """c ``[d_c]``; the strength of the attention's bias; ``W_c c [width]`` float32 of the temperature head, if any."""
+
+    instruction: Tensor
+    strength: float
+    temperature: Tensor | None
+
+
+class PromptStates:
+    """The states of the latest prompts, by the number of their request."""
+
+    def __init__(self, decoder: Decoder, device: torch.device) -> None:
+        self._decoder = decoder
+        self._device = device
+        self._known: OrderedDict[int, PromptState] = OrderedDict()
+
+    def of(self, adapter: PreparedAdapter, prompt: AdaptedPrompt | None) -> PromptState | None:
+        """The state of a prompt with the adapter of its request; None where no instruction encoder is."""
+        components = adapter.components
+        if components is None or not components.config.instruction_encoder or prompt is None:
+            return None
+        number = prompt.number
+        if number not in self._known:
+            self._known[number] = self._compute(adapter, components, prompt)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        self._known.move_to_end(number)
+        return self._known[number]
+
+    def _compute(
+        self, adapter: PreparedAdapter, components: InstructionComponents, prompt: AdaptedPrompt
+    ) -> PromptState:
+        segments = prompt.segment_ids or bytes(len(prompt.token_ids))
+        chosen = [i for i, segment in enumerate(segments) if segment == _INSTRUCTION]
+        ids = torch.tensor([prompt.token_ids[i] for i in chosen], dtype=torch.int64, device=self._device)
+        tokens = TokenBatch(
+            input_ids=ids,
+            segments=torch.ones(len(ids), dtype=torch.uint8, device=self._device),
+            sequence=torch.zeros(len(ids), dtype=torch.int64, device=self._device),
+            sequences=1,
+        )
+        pooled = components.instruction_vector(self._decoder.embed(ids), tokens)
+        assert pooled is not None
+        temperature = None if adapter.temperature is None else adapter.temperature.of_instruction(pooled[0])
+        return PromptState(pooled[0], float(components.strength(pooled, 1)[0]), temperature)

@@ -1,0 +1,70 @@
+"""The temperature heads of all resident adapters, as one launch reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ift_kernels.temperature_heads import HeadTable
+from ift_serve.modeling.components.heads import TemperatureHead
+
+
+@dataclass(slots=True)
+class PreparedHead:
+    """One adapter's: ``matrix`` ``W_h [width, d]`` in the model's dtype; ``vectors`` ``[4, width]`` float32: the bias,
+    ``W_f``'s columns for the entropy and for p1 - p2, and ``w``; ``bias``: b; ``instruction``: ``W_c [width, d_c]``
+    float32, None where c has no part in it."""
+
+    matrix: Tensor
+    vectors: Tensor
+    bias: float
+    instruction: Tensor | None
+
+    @classmethod
+    def of(cls, head: TemperatureHead, dtype: torch.dtype, device: str) -> PreparedHead:
+        """Copies; the head itself may change its dtype afterwards."""
+        with torch.no_grad():
+            features = head.statistics.weight
+            vectors = torch.stack((head.hidden.bias, features[:, 0], features[:, 1], head.output.weight[0]))
+            return cls(
+                head.hidden.weight.detach().to(device=device, dtype=dtype, copy=True).contiguous(),
+                vectors.to(device=device, dtype=torch.float32).contiguous(),
+                float(head.output.bias[0]),
+                None
+                if head.instruction is None
+                else head.instruction.weight.detach().to(device=device, dtype=torch.float32, copy=True),
+            )
+
+    def of_instruction(self, instruction: Tensor) -> Tensor | None:
+        """``W_c c [width]`` float32 of a pooled instruction ``[d_c]``."""
+        if self.instruction is None:
+            return None
+        return (self.instruction @ instruction.float()).contiguous()
+
+
+class TemperatureTable:
+    """The heads by slot; slot 0 is the base model's and stays empty."""
+
+    def __init__(self, slots: int, device: str) -> None:
+        def zeros(dtype: torch.dtype) -> Tensor:
+            return torch.zeros(slots + 1, dtype=dtype, device=device)
+
+        self.table = HeadTable(
+            zeros(torch.int64), zeros(torch.int64), zeros(torch.int32), zeros(torch.float32), max_width=0
+        )
+
+    def place(self, slot: int, head: PreparedHead | None) -> None:
+        """Fill a slot, in place of what was there."""
+        self.clear(slot)
+        if head is None:
+            return
+        table, width = self.table, head.matrix.shape[0]
+        table.matrices[slot], table.vectors[slot] = head.matrix.data_ptr(), head.vectors.data_ptr()
+        table.widths[slot], table.biases[slot] = width, head.bias
+        table.max_width = max(table.max_width, width)
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot."""
+        self.table.widths[slot] = 0
