@@ -23,9 +23,11 @@ def _rows(slots: list[int], instructions: list[Tensor | None] | None = None) -> 
     count = len(slots)
     addresses = [0 if c is None else c.data_ptr() for c in (instructions or [None] * count)]
     return HeadRows(
-        torch.tensor(slots, dtype=torch.int32), torch.tensor(addresses, dtype=torch.int64), torch.zeros(count),
+        torch.tensor(slots, dtype=torch.int32),
+        torch.tensor(addresses, dtype=torch.int64),
+        torch.zeros(count),
         torch.full((count,), 10.0),
-    )  # fmt: skip
+    )
 
 
 def _expected(head: TemperatureHead, hidden: Tensor, c: Tensor | None, statistics: RowStatistics, row: int) -> float:

@@ -22,9 +22,12 @@ def table_of(heads: list[TemperatureHead | None], dtype: torch.dtype) -> tuple[H
     """The table of heads in slots 1, 2, ..., and the tensors that it points to."""
     count = len(heads) + 1
     table = HeadTable(
-        torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64),
-        torch.zeros(count, dtype=torch.int32), torch.zeros(count), 0,
-    )  # fmt: skip
+        torch.zeros(count, dtype=torch.int64),
+        torch.zeros(count, dtype=torch.int64),
+        torch.zeros(count, dtype=torch.int32),
+        torch.zeros(count),
+        0,
+    )
     kept: list[Tensor] = []
     for slot, head in enumerate(heads, 1):
         if head is None:

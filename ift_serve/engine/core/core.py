@@ -130,7 +130,7 @@ class EngineCore:
         if message.request_id in self._requests:
             raise RefusedError(FailureKind.INVALID, "request_id: already in use", "request_id")
         adapter = self._adapters.resolve(message.adapter)
-        self._validator.check(message)
+        self._validator.check(message, () if adapter is None else adapter.metadata.components)
         places = self._places
         if not places.has_room(message.client):
             soon = self._completion_rate.seconds_for(self._max_waiting / 4)
@@ -355,6 +355,9 @@ class EngineCore:
         """One drawn token: it goes on at once, or waits for its siblings' where a strategy decides."""
         request = sequence.owner
         assert isinstance(request, Generation)
+        if token.token_id < 0:
+            self._fail(request, FailureKind.INVALID, "masks and biases leave no token that could be drawn")
+            return
         if isnan(token.statistics.log_prob):
             self._fail_unsound(sequence)
             return

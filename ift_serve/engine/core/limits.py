@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from ift_serve.engine.core.sampling_limits import sampling_fault
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.refused import RefusedError
@@ -17,13 +20,17 @@ class RequestValidator:
     """The limits of one engine."""
 
     def __init__(self, model: ModelDescription, block_size: int, total_blocks: int) -> None:
+        self._features = frozenset(model.features)
         self._vocabulary = model.vocabulary_size
         self._context = model.context_length
         self._block_size = block_size
         self._total_blocks = total_blocks
 
-    def check(self, request: GenerateRequest | ScoreRequest) -> None:
-        """Raise ``RefusedError`` unless the request can be carried out on an idle engine."""
+    def check(self, request: GenerateRequest | ScoreRequest, components: Collection[str] = ()) -> None:
+        """Raise ``RefusedError`` unless the request can be carried out on an idle engine.
+
+        components: those of the request's adapter.
+        """
         self._check_ids("token_ids", request.token_ids)
         if not request.token_ids:
             raise _invalid("token_ids", "the prompt has no token; at least one is needed")
@@ -31,6 +38,8 @@ class RequestValidator:
             raise _invalid("segment_ids", f"{len(request.segment_ids)} segments for {len(request.token_ids)} tokens")
         if isinstance(request, GenerateRequest):
             self._check_generation(request)
+            if (fault := sampling_fault(request.sampling, self._features, components)) is not None:
+                raise _invalid(*fault)
         else:
             self._check_continuations(request)
 

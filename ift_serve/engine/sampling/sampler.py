@@ -15,6 +15,7 @@ from ift_serve.engine.sampling.temperatures import Rows, Temperatures
 from ift_serve.engine.sequences.step import SampledToken, SamplingRow, ScoredTokens
 
 
+
 def _moved(part: Any, device: str) -> Any:
     """A dataclass with every tensor of it and of its parts on the device."""
 
@@ -57,9 +58,12 @@ class Sampler:
         if self._device != "cpu":
             near = drawn.probabilities
             drawn = SampledRows(
-                drawn.tokens.cpu(), drawn.statistics.cpu(), drawn.top_ids.cpu(), drawn.top_log_probs.cpu(),
+                drawn.tokens.cpu(),
+                drawn.statistics.cpu(),
+                drawn.top_ids.cpu(),
+                drawn.top_log_probs.cpu(),
                 None if near is None else near.cpu(),
-            )  # fmt: skip
+            )
         _note_probabilities(drawn, sampling)
         return DrawnRows(drawn, parameters.temperature.tolist() if adapts else None)
 

@@ -270,10 +270,19 @@ def _changed(logits: Tensor, adjustments: SparseAdjustments | None, masks: Token
     rows, size = result.shape
     if adjustments is not None:
         _adjust_kernel[(rows,)](
-            result, adjustments.offsets, adjustments.token_ids, adjustments.generated, adjustments.bias,
-            adjustments.repetition, adjustments.presence, adjustments.frequency, V=size, BLOCK=256,
-            num_warps=4, enable_fp_fusion=False,
-        )  # fmt: skip
+            result,
+            adjustments.offsets,
+            adjustments.token_ids,
+            adjustments.generated,
+            adjustments.bias,
+            adjustments.repetition,
+            adjustments.presence,
+            adjustments.frequency,
+            V=size,
+            BLOCK=256,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
     if masks is not None:
         _mask_kernel[(rows, triton.cdiv(size, _TILE))](
             result, masks.bits, masks.of_row, V=size, WORDS=masks.bits.shape[1], TILE=_TILE, num_warps=4
@@ -300,23 +309,68 @@ def sample_rows_triton(logits: Tensor, parameters: RowParameters, known: RowStat
     truncated = p.truncated or shaped
     if truncated:
         _threshold_kernel[(rows,)](
-            drawn_from, drawn_from.stride(0), tops, p.temperature, p.top_p, p.min_p, p.top_k, p.targets, sigma, off,
-            thresholds if near is None else near, thresholds, masses, V=size, BLOCK=4096, SHAPED=shaped, num_warps=8,
-        )  # fmt: skip
+            drawn_from,
+            drawn_from.stride(0),
+            tops,
+            p.temperature,
+            p.top_p,
+            p.min_p,
+            p.top_k,
+            p.targets,
+            sigma,
+            off,
+            thresholds if near is None else near,
+            thresholds,
+            masses,
+            V=size,
+            BLOCK=4096,
+            SHAPED=shaped,
+            num_warps=8,
+        )
     best = torch.empty((rows, tiles), dtype=torch.int64, device=device)
     # Fusing the division by the temperature into the sum with the noise would round unlike the CPU.
     _tile_draw_kernel[(rows, tiles)](
-        drawn_from, drawn_from.stride(0), tops, p.temperature, thresholds, thresholds if near is None else near, masses,
-        p.seeds, p.steps, best, V=size, TILES=tiles, TILE=_TILE, TRUNCATED=truncated, NEAR=p.near is not None,
-        num_warps=4, enable_fp_fusion=False,
-    )  # fmt: skip
+        drawn_from,
+        drawn_from.stride(0),
+        tops,
+        p.temperature,
+        thresholds,
+        thresholds if near is None else near,
+        masses,
+        p.seeds,
+        p.steps,
+        best,
+        V=size,
+        TILES=tiles,
+        TILE=_TILE,
+        TRUNCATED=truncated,
+        NEAR=p.near is not None,
+        num_warps=4,
+        enable_fp_fusion=False,
+    )
     tokens = torch.empty(rows, dtype=torch.int32, device=device)
     statistics = torch.empty((rows, 5), dtype=torch.float32, device=device)
     probabilities = None if p.near is None else torch.empty_like(masses)
     _row_draw_kernel[(rows,)](
-        logits, logits.stride(0), rows, best, tops, known.measures, p.targets, tokens, statistics,
-        drawn_from, drawn_from.stride(0), p.temperature, thresholds if near is None else near, masses,
-        masses if probabilities is None else probabilities, V=size, TILES=tiles,
-        PADDED=triton.next_power_of_2(tiles), NEAR=p.near is not None, num_warps=1,
-    )  # fmt: skip
+        logits,
+        logits.stride(0),
+        rows,
+        best,
+        tops,
+        known.measures,
+        p.targets,
+        tokens,
+        statistics,
+        drawn_from,
+        drawn_from.stride(0),
+        p.temperature,
+        thresholds if near is None else near,
+        masses,
+        masses if probabilities is None else probabilities,
+        V=size,
+        TILES=tiles,
+        PADDED=triton.next_power_of_2(tiles),
+        NEAR=p.near is not None,
+        num_warps=1,
+    )
     return SampledRows(tokens, statistics, known.top_ids, known.top_log_probs, probabilities)

@@ -74,8 +74,23 @@ def temperature_heads_triton(
     count, width = hidden.shape
     output = torch.empty(count, dtype=torch.float32, device=hidden.device)
     _temperature_kernel[(count,)](
-        hidden, hidden.stride(0), statistics.measures, count, base, table.matrices, table.vectors, table.widths,
-        table.biases, rows.slots, rows.instructions, rows.lowest, rows.highest, output,
-        D=width, BLOCK=min(256, triton.next_power_of_2(width)), FEATURES=16, num_warps=4,
-    )  # fmt: skip
+        hidden,
+        hidden.stride(0),
+        statistics.measures,
+        count,
+        base,
+        table.matrices,
+        table.vectors,
+        table.widths,
+        table.biases,
+        rows.slots,
+        rows.instructions,
+        rows.lowest,
+        rows.highest,
+        output,
+        D=width,
+        BLOCK=min(256, triton.next_power_of_2(width)),
+        FEATURES=16,
+        num_warps=4,
+    )
     return output
