@@ -21,6 +21,7 @@ from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.weights import AdapterWeights
 from ift_serve.modeling.components.config import ComponentsConfig
 from ift_serve.modeling.components.instruction_components import InstructionComponents
+from ift_serve.modeling.components.tokens import TokenBatch
 from tests.support.adapters import MemoryHost, random_weights, shape_of
 from tests.support.engine_driver import Answer, Driver
 from tests.support.models import tiny_llama
@@ -29,6 +30,7 @@ PROMPT = [(17 * i + 5) % 280 + 6 for i in range(21)]
 SEGMENTS = bytes([0, 1, 1, 1, 2, 2, 1, 1, 0, 1, 1, 0] + [0] * 9)
 BARE = ComponentsConfig(temperature_head=8)
 INSTRUCTED = ComponentsConfig(instruction_encoder=16, temperature_head=24)
+WHOLE = ComponentsConfig(instruction_encoder=16, sequence_temperature=8)
 GATED = ComponentsConfig(instruction_encoder=16, instruction_gate=4, reasoning_pathways=12, temperature_head=8)
 
 
@@ -47,17 +49,17 @@ def _weights(model: Path) -> dict[str, AdapterWeights]:
         "instructed": random_weights(metadata, INSTRUCTED, seed=2, targets=("q_proj",)),
         "gated": random_weights(metadata, GATED, seed=3),
         "zero": zero,
+        "whole": random_weights(metadata, WHOLE, seed=6),
         "headless": random_weights(metadata, seed=5, targets=("q_proj",)),
     }
 
 
-def _driver(model: Path, backend: str = "auto", **config: Any) -> Driver:
+def _driver(model: Path, **config: Any) -> Driver:
     settings = EngineConfig(
         model=str(model),
         dtype="float32",
         total_blocks=64,
         max_batch_tokens=64,
-        attention_backend=backend,
         **({"max_sequences": 16} | config),
     )
     runner, weights = ModelRunner(settings), _weights(model)
@@ -88,6 +90,7 @@ def _batch() -> list[GenerateRequest]:
     head, rule = AdaptiveTemperature(), AdaptiveTemperature(rule=TemperatureRule.ENTROPY)
     return [
         _request("plain"),
+        _request("whole", "whole", adaptive=head, seed=13),
         _request("bare", "bare", adaptive=head, seed=4),
         _request("instructed", "instructed", adaptive=head, seed=5),
         _request("gated", "gated", adaptive=head, seed=6),
@@ -165,6 +168,21 @@ def test_a_row_is_the_same_alone_as_in_company(model: Path, together: dict[str, 
         alone = driver.run()[request.request_id]
         assert alone.tokens == together[request.request_id].tokens, request.request_id
         assert _statistics(alone) == _statistics(together[request.request_id]), request.request_id
+
+
+def test_one_temperature_for_a_whole_answer(model: Path, together: dict[str, Answer]) -> None:
+    """From the pooled instruction of base embeddings alone, the same for every token."""
+    components = _components(model, "whole")
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
+    chosen = torch.tensor([token for token, segment in zip(PROMPT, SEGMENTS, strict=True) if segment == 1])
+    tokens = TokenBatch(chosen, torch.ones(len(chosen), dtype=torch.uint8), torch.zeros_like(chosen), 1)
+    with torch.no_grad():
+        c = components.instruction_vector(network.get_input_embeddings()(chosen), tokens)
+        assert c is not None
+        expected = 0.8 * float(components.initial_temperature(c)[0])
+    (found,) = set(_temperatures(together["whole"]))
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert abs(expected - 0.8) > 0.01
 
 
 def test_what_does_not_ask_is_as_before(together: dict[str, Answer]) -> None:
@@ -260,7 +278,7 @@ def test_biases_that_leave_nothing_fail_their_request_alone(driver: Driver) -> N
 def test_the_gpu_path_draws_the_same(model: Path, together: dict[str, Answer]) -> None:
     """Through the replayed decode steps and the Triton kernels, in the interpreter."""
     pytest.importorskip("triton", reason="Triton is there on Linux only")
-    driver = _driver(model, "triton", max_sequences=2)
+    driver = _driver(model, attention_backend="triton", max_sequences=2)
     driver.add(_request("instructed", "instructed", adaptive=AdaptiveTemperature(), seed=5, tokens=3))
     answer = driver.run()["instructed"]
     assert answer.tokens[0] == together["instructed"].tokens[0][:3]

@@ -14,14 +14,14 @@ from torch import Tensor
 
 import ift_serve.engine.sampling.sampler as sampler_module
 from ift_kernels.row_statistics import RowStatistics
-from ift_serve.engine.core.probability_average import ProbabilityAverage
-from ift_serve.engine.core.step import SamplingRow, SequenceStep
 from ift_serve.engine.protocol.generate import SamplingParams
 from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TargetProbability, TemperatureRule
 from ift_serve.engine.sampling.parameters import pack_parameters
 from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens
 from ift_serve.engine.sampling.temperature_rules import entropy_temperature
 from ift_serve.engine.sampling.temperatures import Temperatures
+from ift_serve.engine.sequences.probability_average import ProbabilityAverage
+from ift_serve.engine.sequences.step import SamplingRow, SequenceStep
 
 
 def _row(seed: int = 0, *, history: list[int] | None = None, **params: Any) -> SequenceStep:
@@ -176,15 +176,22 @@ def test_a_mask_that_leaves_nothing_marks_its_row_alone() -> None:
 
 def test_plain_rows_pack_nothing_special() -> None:
     packed = pack_parameters([_row(1).sampling, None, _row(2, top_p=0.9).sampling], [-1, 3, -1])
-    assert packed.adjustments is packed.masks is packed.truncations is packed.near is None
+    assert (packed.adjustments, packed.masks, packed.truncations, packed.near) == (None,) * 4
 
 
 def test_plain_batches_run_one_statistics_and_one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """No third launch, and no temperature is chosen, unless a row asks."""
     calls: list[str] = []
+
+    def counted(name: str, kernel: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            calls.append(name)
+            return kernel(*arguments)
+
+        return run
+
     for name in ("row_statistics", "sample_rows"):
-        kernel = getattr(sampler_module, name)
-        monkeypatch.setattr(sampler_module, name, lambda *a, kernel=kernel, name=name: calls.append(name) or kernel(*a))
+        monkeypatch.setattr(sampler_module, name, counted(name, getattr(sampler_module, name)))
 
     class Counted(Temperatures):
         def __call__(self, statistics: RowStatistics, hidden: Tensor | None, rows: list[SequenceStep | None]) -> Tensor:

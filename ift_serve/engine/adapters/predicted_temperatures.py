@@ -1,4 +1,7 @@
-"""The temperatures that the heads of a step's adapters predict, rows of any adapters and of none side by side."""
+"""The temperatures that the heads of a step's adapters predict, rows of any adapters and of none side by side.
+
+A head chooses for a whole answer, from the pooled instruction, or for each token; an adapter may have both.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +36,22 @@ class PredictedTemperatures:
         slots = np.zeros(len(rows), dtype=np.int32)
         instructions = np.zeros(len(rows), dtype=np.int64)
         bounds = np.zeros((2, len(rows)), dtype=np.float32)
-        kept: list[Tensor] = []
+        factors = np.ones(len(rows), dtype=np.float32)
+        kept = list[Tensor]()  # until the launch has their addresses
         for index, row in enumerate(rows):
             adaptive = None if row is None or row.sampling is None else row.sampling.params.adaptive
             if row is None or adaptive is None or adaptive.rule is not TemperatureRule.HEAD or not row.adapter:
                 continue
             slots[index], bounds[:, index] = row.adapter, (adaptive.min, adaptive.max)
             state = self._states.of(self._placed[row.adapter], row.prompt)
-            if state is not None and state.temperature is not None:
+            if state is None:
+                continue
+            factors[index] = state.initial_temperature
+            if state.temperature is not None:
                 kept.append(state.temperature)
                 instructions[index] = state.temperature.data_ptr()
+        if (factors != 1.0).any():
+            initial = initial * self._put(factors, hidden.device)
         of_rows = HeadRows(*(self._put(part, hidden.device) for part in (slots, instructions, bounds[0], bounds[1])))
         return temperature_heads(hidden, statistics, initial, self._table, of_rows, self._backend)
 

@@ -20,10 +20,12 @@ _REMEMBERED = 1024
 
 @dataclass(frozen=True, slots=True)
 class PromptState:
-    """c ``[d_c]``; the strength of the attention's bias; ``W_c c [width]`` float32 of the temperature head, if any."""
+    """c ``[d_c]``; the strength of the attention's bias; what T_0 is multiplied with; ``W_c c [width]`` float32 of the
+    temperature head, None without one."""
 
     instruction: Tensor
     strength: float
+    initial_temperature: float
     temperature: Tensor | None
 
 
@@ -63,4 +65,5 @@ class PromptStates:
         pooled = components.instruction_vector(self._decoder.embed(ids), tokens)
         assert pooled is not None
         temperature = None if adapter.temperature is None else adapter.temperature.of_instruction(pooled[0])
-        return PromptState(pooled[0], float(components.strength(pooled, 1)[0]), temperature)
+        factor = float(components.initial_temperature(pooled)[0])
+        return PromptState(pooled[0], float(components.strength(pooled, 1)[0]), factor, temperature)

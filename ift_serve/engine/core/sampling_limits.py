@@ -7,7 +7,7 @@ from collections.abc import Collection
 from ift_serve.engine.protocol.generate import SamplingParams
 from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TargetProbability, TemperatureRule
 
-HEAD = "temperature_head"
+_HEADS = frozenset({"temperature_head", "sequence_temperature"})
 _LONGEST_DECAY = 0.99
 
 
@@ -33,7 +33,7 @@ def _temperature_fault(adaptive: AdaptiveTemperature, components: Collection[str
         return "min", f"{adaptive.min} to {adaptive.max} is no range of temperatures"
     if not adaptive.scale > 0:
         return "scale", f"{adaptive.scale}; above 0 is needed"
-    if adaptive.rule is TemperatureRule.HEAD and HEAD not in components:
+    if adaptive.rule is TemperatureRule.HEAD and _HEADS.isdisjoint(components):
         return "rule", "the request's adapter has no temperature head; name one that has, or choose the rule entropy"
     if adaptive.rule is TemperatureRule.ENTROPY:
         if not 0 < adaptive.base < 1:

@@ -15,7 +15,6 @@ from ift_serve.engine.sampling.temperatures import Rows, Temperatures
 from ift_serve.engine.sequences.step import SampledToken, SamplingRow, ScoredTokens
 
 
-
 def _moved(part: Any, device: str) -> Any:
     """A dataclass with every tensor of it and of its parts on the device."""
 

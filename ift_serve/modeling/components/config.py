@@ -66,7 +66,7 @@ class ComponentsConfig(BaseModel):
     @property
     def changes_hidden(self) -> bool:
         """Whether hidden states are changed by more than the attention's bias, which is the kernels' own."""
-        besides = {"instruction_encoder", "attention_bias", "temperature_head", "adherence_head"}
+        besides = {"instruction_encoder", "attention_bias", *_HEADS}
         return bool(set(self.names) - besides)
 
     @property

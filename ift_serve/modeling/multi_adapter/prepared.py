@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -107,9 +108,6 @@ class PreparedAdapter:
         ):
             if (tensor := getattr(self, name)) is not None:
                 yield name, tensor
-        if self.temperature is not None:
-            yield "temperature_head, matrix", self.temperature.matrix
-            yield "temperature_head, vectors", self.temperature.vectors
         if self.components is not None:
             yield from self.components.state_dict().items()
 
@@ -202,10 +200,11 @@ def prepare(
     if weights.components.names:
         components = InstructionComponents(weights.components, shape)
         components.load_state_dict(weights.extras)
-        if components.temperature_head is not None:
-            prepared.temperature = PreparedHead.of(components.temperature_head, dtype, device)
         prepared.head_bias = components.head_bias().float().to(device) if weights.components.attention_bias else None
+        exact = deepcopy(components.temperature_head)
         prepared.components = components.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        if exact is not None and components.temperature_head is not None:
+            prepared.temperature = PreparedHead.of(exact, components.temperature_head, device)
     for name, tensor in prepared.tensors():
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"{name}: a value is too large for {str(dtype).removeprefix('torch.')}")

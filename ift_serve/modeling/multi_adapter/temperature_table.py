@@ -13,9 +13,9 @@ from ift_serve.modeling.components.heads import TemperatureHead
 
 @dataclass(slots=True)
 class PreparedHead:
-    """One adapter's: ``matrix`` ``W_h [width, d]`` in the model's dtype; ``vectors`` ``[4, width]`` float32: the bias,
-    ``W_f``'s columns for the entropy and for p1 - p2, and ``w``; ``bias``: b; ``instruction``: ``W_c [width, d_c]``
-    float32, None where c has no part in it."""
+    """One adapter's: ``matrix`` ``W_h [width, d]`` in the model's dtype, contiguous; in float32 as they were stored
+    ``vectors`` ``[4, width]``: the bias, ``W_f``'s columns for the entropy and for p1 - p2, and ``w``; ``bias``: b;
+    ``instruction``: ``W_c [width, d_c]``, None where c has no part in it."""
 
     matrix: Tensor
     vectors: Tensor
@@ -23,19 +23,16 @@ class PreparedHead:
     instruction: Tensor | None
 
     @classmethod
-    def of(cls, head: TemperatureHead, dtype: torch.dtype, device: str) -> PreparedHead:
-        """Copies; the head itself may change its dtype afterwards."""
-        with torch.no_grad():
-            features = head.statistics.weight
-            vectors = torch.stack((head.hidden.bias, features[:, 0], features[:, 1], head.output.weight[0]))
-            return cls(
-                head.hidden.weight.detach().to(device=device, dtype=dtype, copy=True).contiguous(),
-                vectors.to(device=device, dtype=torch.float32).contiguous(),
-                float(head.output.bias[0]),
-                None
-                if head.instruction is None
-                else head.instruction.weight.detach().to(device=device, dtype=torch.float32, copy=True),
-            )
+    def of(cls, exact: TemperatureHead, served: TemperatureHead, device: str) -> PreparedHead:
+        """Small parameters from the head as it was stored, the large one from the head in the model's dtype."""
+
+        def floats(tensor: Tensor) -> Tensor:
+            return tensor.detach().to(device=device, dtype=torch.float32).contiguous()
+
+        features = exact.statistics.weight
+        vectors = torch.stack((exact.hidden.bias, features[:, 0], features[:, 1], exact.output.weight[0]))
+        instruction = None if exact.instruction is None else floats(exact.instruction.weight)
+        return cls(served.hidden.weight.detach(), floats(vectors), float(exact.output.bias[0]), instruction)
 
     def of_instruction(self, instruction: Tensor) -> Tensor | None:
         """``W_c c [width]`` float32 of a pooled instruction ``[d_c]``."""

@@ -145,7 +145,8 @@ def sample(
 
 def temperatures(rows: int, hidden: int, width: int) -> None:
     """The temperatures of a batch by heads of its adapters."""
-    table = HeadTable(*(torch.zeros(9, dtype=torch.int64) for _ in range(2)), _integers(9), torch.zeros(9), width)
+    addresses = torch.zeros(9, dtype=torch.int64)
+    table = HeadTable(addresses, addresses.clone(), _integers(9), torch.zeros(9), width)
     of_rows = HeadRows(_integers(rows), torch.zeros(rows, dtype=torch.int64), torch.zeros(rows), torch.ones(rows))
     statistics = RowStatistics(torch.zeros(6, rows), _integers(rows, 20), torch.zeros(rows, 20))
     temperature_heads(_empty(rows, hidden), statistics, torch.ones(rows), table, of_rows, "triton")

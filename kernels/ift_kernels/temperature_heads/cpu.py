@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
 from ift_kernels.cpu_simd.simd import LANES, fma, load, load_i32, load_i64, load_one, store_one, sum_lanes, zero
-from ift_kernels.row_statistics.api import ENTROPY, P1, P2, RowStatistics
-from ift_kernels.temperature_heads.api import LARGEST_FACTOR, HeadRows, HeadTable
+from ift_kernels.row_statistics.types import ENTROPY, P1, P2, RowStatistics
+from ift_kernels.temperature_heads.types import LARGEST_FACTOR, HeadRows, HeadTable
 
 _NEXT, _HIDDEN, _MEASURES, _BASE, _OUTPUT, _ROWS, _WIDTH, _STRIDE = range(8)
 _MATRICES, _VECTORS, _WIDTHS, _BIASES, _HEADS, _INSTRUCTIONS, _LOWEST, _HIGHEST, _SLOTS = range(8, 17)
@@ -71,8 +71,9 @@ def _work(kind, size, args):
         slot = load_i32(load_i64(args, _HEADS), row)
         width = load_i32(load_i64(args, _WIDTHS), slot)
         temperature = load_one(_FP, load_i64(args, _BASE), row)
-        if width > 0 and temperature > 0.0:
-            temperature *= _row(kind, size, args, row, slot, width)
+        if slot > 0 and temperature > 0.0:
+            if width > 0:
+                temperature *= _row(kind, size, args, row, slot, width)
             lowest, highest = load_i64(args, _LOWEST), load_i64(args, _HIGHEST)
             temperature = min(max(temperature, load_one(_FP, lowest, row)), load_one(_FP, highest, row))
         store_one(_FP, load_i64(args, _OUTPUT), row, temperature)

@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ift_kernels.row_statistics.api import ENTROPY, P1, P2, RowStatistics
-from ift_kernels.temperature_heads.api import LARGEST_FACTOR, HeadRows, HeadTable
+from ift_kernels.row_statistics.types import ENTROPY, P1, P2, RowStatistics
+from ift_kernels.temperature_heads.types import LARGEST_FACTOR, HeadRows, HeadTable
 
 _ENTROPY, _P1, _P2 = tl.constexpr(ENTROPY), tl.constexpr(P1), tl.constexpr(P2)
 _LOG_FACTOR = tl.constexpr(math.log(LARGEST_FACTOR))
@@ -32,7 +32,7 @@ def _temperature_kernel(
     slot = tl.load(slots_ptr + row)
     width = tl.load(widths_ptr + slot)
     temperature = tl.load(base_ptr + row)
-    if (width == 0) | (temperature == 0.0):
+    if (slot == 0) | (temperature == 0.0):
         tl.store(output_ptr + row, temperature)
         return
     matrix = tl.load(matrices_ptr + slot).to(tl.pointer_type(hidden_ptr.dtype.element_ty))
