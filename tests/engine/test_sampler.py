@@ -102,7 +102,7 @@ def test_a_head_without_an_adapter_is_an_error_not_a_guess() -> None:
 
 def test_the_average_is_that_of_the_definition() -> None:
     """By hand: target 0.5, decay 0.5 begin with 1 of 2; after a token of 0.9 the average is 1.4 / 2 = 0.7."""
-    average = ProbabilityAverage.of(TargetProbability(target=0.5, decay=0.5))
+    average = ProbabilityAverage(TargetProbability(target=0.5, decay=0.5))
     assert average.wanted([1]) == 0.5
     average.note(1, 7, 0.9)
     assert average.wanted([1, 7]) == pytest.approx(2 * 0.5 - (0.9 + 0.5 * 1) / (1 + 0.5 * 2))
@@ -111,42 +111,45 @@ def test_the_average_is_that_of_the_definition() -> None:
 
 
 def test_the_wanted_probability_stays_one() -> None:
-    average = ProbabilityAverage.of(TargetProbability(target=0.1, decay=0.0))
+    average = ProbabilityAverage(TargetProbability(target=0.1, decay=0.0))
     average.note(1, 7, 0.9)
     assert average.wanted([1, 7]) == 0.0
 
 
 def test_a_token_that_was_replaced_or_forced_does_not_count() -> None:
-    average = ProbabilityAverage.of(TargetProbability(target=0.5))
+    average = ProbabilityAverage(TargetProbability(target=0.5))
     average.note(1, 7, 0.9)
     assert average.wanted([1, 8]) == 0.5
     assert average.wanted([1, 8, 9]) == 0.5
 
 
-def test_a_fork_remembers_by_itself() -> None:
-    average = ProbabilityAverage.of(TargetProbability(target=0.5))
+def test_a_fork_remembers_what_its_own_tokens_were() -> None:
+    average = ProbabilityAverage(TargetProbability(target=0.5))
     average.note(1, 7, 0.9)
-    other = average.copy()
-    assert average.wanted([1, 7]) == other.wanted([1, 7]) < 0.5
-    other.note(2, 3, 0.9)
-    assert other.wanted([1, 7, 3]) < average.wanted([1, 7])
+    average.wanted([1, 7])
+    average.note(2, 8, 0.8)
+    whole, shorter, replaced = (average.fork(tokens) for tokens in ([1, 7, 8], [1, 7], [1, 7, 9]))
+    assert whole.wanted([1, 7, 8]) == average.wanted([1, 7, 8]) < shorter.wanted([1, 7]) < 0.5
+    assert shorter.value == replaced.value
+    assert average.fork([1]).value == 0.5
+    shorter.note(2, 3, 0.1)
+    shorter.wanted([1, 7, 3])
+    assert shorter.value < replaced.value, "each goes on by itself"
 
 
 def test_the_sampler_tells_the_average_what_it_drew() -> None:
-    history = [1]
-    row = _row(5, history=history, target_probability=TargetProbability(target=0.5, decay=0.5))
+    history, target = [1], TargetProbability(target=0.5, decay=0.5)
+    row = _row(5, history=history, target_probability=target)
     logits = torch.tensor([[math.log(p) for p in (0.6, 0.3, 0.1)]])
+    expected, weight = 1.0, 2.0
     for step in range(6):
         (drawn,) = _draw(logits, [row])
-        probability = (0.6, 0.3, 0.1)[drawn.token_id]
+        history.append(drawn.token_id)
         assert row.sampling is not None
         assert row.sampling.average is not None
-        before = row.sampling.average.copy()
-        history.append(drawn.token_id)
         row.sampling.step = step + 1
-        after = row.sampling.average.copy()
-        after.wanted(history)
-        assert after.weighted_sum == pytest.approx(probability + 0.5 * before.weighted_sum, rel=1e-6)
+        expected, weight = (0.6, 0.3, 0.1)[drawn.token_id] + 0.5 * expected, 1 + 0.5 * weight
+        assert row.sampling.average.fork(history).value == pytest.approx(expected / weight, rel=1e-6)
 
 
 # Masks, and rows of all kinds side by side

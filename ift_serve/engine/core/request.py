@@ -196,7 +196,7 @@ class Generation(Request):
         parent.branches += 1
         self._prepare(child, candidate_seed(row.seed, parent.branches), row.temperature)
         if child.row is not None and row.average is not None:
-            child.row.average = row.average.copy()
+            child.row.average = row.average.fork(child.tokens)
         child.record = parent.record[:kept]
         child.statistics = [entry.statistics for entry in child.record]
         child.top_log_probs = [entry.top_log_probs for entry in child.record]

@@ -117,7 +117,7 @@ def _near(rows: list[SamplingRow | None]) -> Tensor | None:
     values = np.full(len(rows), _NO_TARGET, dtype=np.float32)
     for index, row, target in used:
         if row.average is None:
-            row.average = ProbabilityAverage.of(target)
+            row.average = ProbabilityAverage(target)
         values[index] = row.average.wanted(row.history)
     return torch.from_numpy(values)
 

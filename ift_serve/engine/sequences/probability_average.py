@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from ift_serve.engine.protocol.sampling import TargetProbability
 
 
-@dataclass(slots=True)
 class ProbabilityAverage:
-    """Of one sequence: ``weighted_sum = sum p_i decay^i`` over ``total_weight = sum decay^i``, newest first.
+    """Of one sequence: ``sum p_i decay^i`` over ``sum decay^i``, newest first.
 
     It begins as after many tokens of just the target. A drawn token counts once it stands in the sequence: one that was
     forced, or drawn and then replaced, does not.
     """
 
-    target: float
-    decay: float
-    weighted_sum: float
-    total_weight: float
-    drawn: tuple[int, int, float] | None = None
+    __slots__ = ("_counted", "_drawn", "_total_weight", "_weighted_sum", "_wish")
 
-    @classmethod
-    def of(cls, wanted: TargetProbability) -> ProbabilityAverage:
-        """At the begin of an answer."""
-        rest = 1.0 - wanted.decay
-        return cls(wanted.target, wanted.decay, wanted.target / rest, 1.0 / rest)
+    def __init__(self, wish: TargetProbability) -> None:
+        rest = 1.0 - wish.decay
+        self._wish = wish
+        self._weighted_sum, self._total_weight = wish.target / rest, 1.0 / rest
+        self._counted: list[tuple[int, float]] = []
+        self._drawn: tuple[int, int, float] | None = None
+
+    @property
+    def value(self) -> float:
+        """The average of what is counted so far."""
+        return self._weighted_sum / self._total_weight
 
     def wanted(self, history: list[int]) -> float:
         """The probability that the next token of ``history`` should have: ``2 target - average``, in 0 .. 1."""
-        if self.drawn is not None:
-            place, token, probability = self.drawn
-            if place < len(history) and history[place] == token:
-                self.weighted_sum = probability + self.decay * self.weighted_sum
-                self.total_weight = 1.0 + self.decay * self.total_weight
-            self.drawn = None
-        return min(max(2.0 * self.target - self.weighted_sum / self.total_weight, 0.0), 1.0)
+        self._settle(history)
+        return min(max(2.0 * self._wish.target - self.value, 0.0), 1.0)
 
     def note(self, place: int, token: int, probability: float) -> None:
         """``token`` was drawn for this place of the sequence, and had this probability before the target moved it."""
-        self.drawn = (place, token, probability)
+        self._drawn = (place, token, probability)
 
-    def copy(self) -> ProbabilityAverage:
-        """For a sequence that forks from this one."""
-        return replace(self)
+    def fork(self, history: list[int]) -> ProbabilityAverage:
+        """For a sequence that begins as this one did and has the tokens ``history`` so far."""
+        child = ProbabilityAverage(self._wish)
+        for place, probability in self._counted:
+            if place < len(history):
+                child._count(place, probability)
+        child._drawn = self._drawn
+        child._settle(history)
+        return child
+
+    def _settle(self, history: list[int]) -> None:
+        if self._drawn is not None:
+            place, token, probability = self._drawn
+            self._drawn = None
+            if place < len(history) and history[place] == token:
+                self._count(place, probability)
+
+    def _count(self, place: int, probability: float) -> None:
+        self._counted.append((place, probability))
+        self._weighted_sum = probability + self._wish.decay * self._weighted_sum
+        self._total_weight = 1.0 + self._wish.decay * self._total_weight
