@@ -107,27 +107,27 @@ class VoteDecoding(Strategy):
         if over is not None:
             text = sample.watched.answer()
             sample.answer = None if text is None else self._finder.find(text)
-        sample.is_over = True
-        control.stop(branch, over or FinishReason.STOP)
-        self._go_on(control)
+        self._end(control, sample, over or FinishReason.STOP)
 
     def _is_unsure(self, sample: _Sample) -> bool:
         """Whether a sample after the warm-up has a window below what the warm-up's would keep (DeepConf)."""
         current = sample.groups.current
         return self._threshold is not None and current is not None and current < self._threshold
 
-    def _go_on(self, control: Control) -> None:
+    def _end(self, control: Control, sample: _Sample, over: FinishReason) -> None:
         """A sample is over: decide, or draw as many more as are needed."""
+        branch = sample.watched.branch
+        sample.is_over = True
         self._take_threshold()
-        running = len(control.live)
         if not self._is_over():
-            if running >= self._wanted():
-                return
-            self._draw(control, self._wanted() - running)
-            if control.live:
-                return
-        self._decide(control)
-        control.finish()
+            if len(control.live) >= control.limits.sequences:
+                control.stop(branch, over)
+            # While it is there, its prompt need not be computed again for what begins now.
+            self._draw(control, branch)
+        control.stop(branch, over)
+        if self._is_over() or not control.live:
+            self._decide(control)
+            control.finish()
 
     def _take_threshold(self) -> None:
         """What later samples are held to, once the warm-up is over."""
@@ -156,14 +156,13 @@ class VoteDecoding(Strategy):
             return max(1, fewest_to_settle(tally, left))
         return left
 
-    def _draw(self, control: Control, count: int) -> None:
-        """Start more samples at the prompt, as far as there may be more."""
-        parent = (control.live or [self._samples[min(self._samples)].watched.branch])[0]
-        for _ in range(min(count, self._left)):
+    def _draw(self, control: Control, branch: Branch) -> None:
+        """Start as many samples as should run beside those that do, as far as there may be more."""
+        running = sum(other is not branch for other in control.live)
+        for _ in range(min(self._wanted() - running, self._left)):
             try:
-                control.fork(parent, keep=0)
+                control.fork(branch, keep=0)
             except LimitError:
-                self._left = 0
                 return
             self._left -= 1
 

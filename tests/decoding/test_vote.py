@@ -93,6 +93,21 @@ def test_a_vote_draws_no_more_samples_than_it_needs(texts: list[str], samples: i
         assert leader_probability(votes[0] - 1, votes[1]) < 0.95
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+def test_a_vote_goes_on_with_as_many_at_once_as_there_may_be(most: int) -> None:
+    texts = ["8 dogs", "5", "8", "8 is it", "5", "5 of", "8", "8", "9"]
+    limits = RequestLimits(sequences=most)
+    answer, conclusion = run(Says(texts), Vote(samples=9, stop="all"), limits=limits)
+    assert len(conclusion.branches) == 9 and conclusion.answer == "8"
+    assert answer.usage is not None and answer.usage.sequences == 9
+
+
+def test_a_vote_ends_with_what_there_is_where_no_more_may_be_forked() -> None:
+    limits = RequestLimits(sequences=2, forks=3)
+    _, conclusion = run(Says(["8", "5", "8", "5", "8"]), Vote(samples=9, stop="all"), limits=limits)
+    assert len(conclusion.branches) == 5 and conclusion.answer == "8"
+
+
 def test_siblings_end_where_the_vote_is_over() -> None:
     long = "8 " * 60
     _, conclusion = run(Says(["8", "8", "8", "8", "8", long]), Vote(samples=10, stop="settled"))
