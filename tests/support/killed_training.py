@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from ift_training import training_loop
 from ift_training.recipe import Recipe
@@ -41,7 +42,7 @@ def train_dying(recipe: dict[str, Any], step: int, call: int) -> None:
 
 def train_on(recipe: dict[str, Any]) -> None:
     """Go on from the last whole checkpoint."""
-    training_loop.plot = _no_picture
+    patch.object(training_loop, "plot", _no_picture).start()
     train(Recipe.parse(recipe), resume=True, progress=False)
 
 
@@ -51,7 +52,7 @@ def _no_picture(*_: Any) -> bool:
 
 def _watch(called: Callable[[int], object]) -> None:
     """Call with the step at every call, Python's or C's, that is made while a checkpoint is written, and after it."""
-    training_loop.plot = _no_picture
+    patch.object(training_loop, "plot", _no_picture).start()
     original: Any = InstructionTrainer._save_checkpoint
 
     def save(self: InstructionTrainer, *arguments: Any, **options: Any) -> None:
