@@ -10,18 +10,27 @@ FinishReason = Literal["", "stop", "eos", "length", "cancelled", "deadline"]
 
 @dataclass(frozen=True, slots=True)
 class EntropyExit:
-    """End a thought once the entropy behind it has settled (EAT, arXiv 2509.26522). ``threshold``: square nats."""
+    """End a thought once the entropy behind it has settled (EAT, arXiv 2509.26522). ``threshold``: square nats.
+
+    ``prompt``: text that follows the closing marker before the model is asked.
+    """
 
     threshold: float | None = None
     smoothing: float | None = None
+    least_probes: int = 0
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceExit:
-    """End a thought once a trial answer of at most ``trial_tokens`` is confident (DEER, arXiv 2504.15895)."""
+    """End a thought once a trial answer of at most ``trial_tokens`` is confident (DEER, arXiv 2504.15895).
+
+    ``prompt``: text that follows the closing marker before the model is asked.
+    """
 
     threshold: float | None = None
     trial_tokens: int | None = None
+    prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,7 @@ class Vote:
     """Self-consistency: several samples, and the answer that most agree on."""
 
     samples: int | None = None
-    weight: Literal["majority", "borda"] | None = None
+    weight: Literal["majority", "borda", "confidence"] | None = None
     power: float | None = None
     stop: Literal["all", "settled", "posterior"] | None = None
     confidence: float | None = None

@@ -55,13 +55,10 @@ def fill(message: Message, settings: Any, path: str) -> None:
     """Set every field of a message that the settings do not leave to the server. Raises ValueError."""
     for field in dataclasses.fields(settings):
         value, where = getattr(settings, field.name), f"{path}.{field.name}"
-        if value is None:
+        if value is None or field.name not in message.DESCRIPTOR.fields_by_name:
             continue
         if isinstance(value, reasoning.EntropyExit | reasoning.ConfidenceExit):
-            exit_kind = "entropy" if isinstance(value, reasoning.EntropyExit) else "confidence"
-            rule = getattr(message.early_exit, exit_kind)  # type: ignore[attr-defined]
-            rule.SetInParent()
-            fill(rule, value, f"{where}.{exit_kind}")
+            _fill_exit(message.early_exit, value, where)  # type: ignore[attr-defined]
         elif dataclasses.is_dataclass(value):
             part = getattr(message, field.name)
             part.SetInParent()
@@ -70,6 +67,15 @@ def fill(message: Message, settings: Any, path: str) -> None:
             _fill_struct(getattr(message, field.name), value, where)
         else:
             _set(message, field.name, value, where)
+
+
+def _fill_exit(message: pb.EarlyExit, rule: reasoning.EntropyExit | reasoning.ConfidenceExit, path: str) -> None:
+    """The prompt is common to the rules, so it stands beside them in the message."""
+    kind = next(name for name, known in _EXITS.items() if isinstance(rule, known))
+    one = getattr(message, kind)
+    one.SetInParent()
+    message.prompt = utf8(f"{path}.prompt", rule.prompt)
+    fill(one, rule, f"{path}.{kind}")
 
 
 def _set(message: Message, name: str, value: Any, path: str) -> None:
@@ -113,7 +119,19 @@ def applied(message: pb.Reasoning) -> reasoning.AppliedReasoning:
 
 def read(message: Message, kind: type[Any]) -> Any:
     """Settings of a kind from the message that has the same fields."""
-    return kind(**{name: _value(message, name) for name in (field.name for field in dataclasses.fields(kind))})
+    known = message.DESCRIPTOR.fields_by_name
+    return kind(
+        **{field.name: _value(message, field.name) for field in dataclasses.fields(kind) if field.name in known}
+    )
+
+
+def _read_exit(message: pb.EarlyExit) -> reasoning.EntropyExit | reasoning.ConfidenceExit | None:
+    kind = message.WhichOneof("rule")
+    if kind is None:
+        return None
+    rule: Any = read(getattr(message, kind), _EXITS[kind])
+    told: reasoning.EntropyExit | reasoning.ConfidenceExit = dataclasses.replace(rule, prompt=message.prompt)
+    return told
 
 
 def _value(message: Message, name: str) -> Any:
@@ -126,8 +144,7 @@ def _value(message: Message, name: str) -> Any:
     if field.message_type is None:
         return value
     if name == "early_exit":
-        rule = value.WhichOneof("rule")
-        return read(getattr(value, rule), _EXITS[rule]) if rule else None
+        return _read_exit(value)
     if name == "settings":
         return json_format.MessageToDict(value)
     return read(value, _PARTS[field.message_type.name])

@@ -86,10 +86,12 @@ def _optional_trace(trace: Trace | None) -> pb.Trace | None:
 
 def _early_exit(early_exit: EarlyExit) -> pb.EarlyExit:
     if early_exit.rule == "entropy":
-        return pb.EarlyExit(entropy=pb.EntropyExit(threshold=early_exit.threshold, smoothing=early_exit.smoothing))
-    return pb.EarlyExit(
-        confidence=pb.ConfidenceExit(threshold=early_exit.threshold, trial_tokens=early_exit.trial_tokens)
-    )
+        entropy = pb.EntropyExit(
+            threshold=early_exit.threshold, smoothing=early_exit.smoothing, least_probes=early_exit.least_probes
+        )
+        return pb.EarlyExit(entropy=entropy, prompt=early_exit.prompt)
+    confidence = pb.ConfidenceExit(threshold=early_exit.threshold, trial_tokens=early_exit.trial_tokens)
+    return pb.EarlyExit(confidence=confidence, prompt=early_exit.prompt)
 
 
 def _span(span: AnswerSpan) -> pb.AnswerSpan:

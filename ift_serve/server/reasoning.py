@@ -28,7 +28,8 @@ from ift_serve.server.traces import ThoughtRoom
 from ift_serve.v1 import reasoning_pb2 as pb
 
 DEFAULT_STRATEGY = "sample"
-MOST_SEQUENCES = 256
+MOST_SEQUENCES, MOST_BRANCHES = 256, 20
+"""Samples of one request; first tokens, of which the engine tells the most likely."""
 _MOST_WINDOW, _MOST_PROMPT, _MOST_CONTINUATION = 4096, 256, 256
 _MOST_SETTINGS, _DEEPEST_SETTINGS = 16384, 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -50,6 +51,7 @@ WEIGHTS: dict[int, str] = {
     pb.VOTE_WEIGHT_UNSPECIFIED: "majority",
     pb.VOTE_WEIGHT_MAJORITY: "majority",
     pb.VOTE_WEIGHT_BORDA: "borda",
+    pb.VOTE_WEIGHT_CONFIDENCE: "confidence",
 }
 STOPS: dict[int, str] = {
     pb.VOTE_STOP_UNSPECIFIED: "posterior",
@@ -107,14 +109,14 @@ class ReasoningReader:
         alive = max(RequestLimits().sequences, 2 * candidates, 2 * self._limits.width)
         return RequestLimits(sequences=alive, total_tokens=total)
 
-    def _width(self, path: str, message: Message, default: int) -> int:
+    def _width(self, path: str, message: Message, default: int, most: int = MOST_SEQUENCES) -> int:
         field = path.rsplit(".", 1)[1]
         asked: int = getattr(message, field) if message.HasField(field) else default
-        return min(int(number(path, asked, 2, MOST_SEQUENCES)), self._limits.width)
+        return min(int(number(path, asked, 2, most)), self._limits.width)
 
     def _branch(self, path: str, branch: pb.Branch) -> Branch:
         return Branch(
-            width=self._width(f"{path}.width", branch, Branch().width),
+            width=self._width(f"{path}.width", branch, Branch().width, MOST_BRANCHES),
             aggregate=choice(f"{path}.aggregate", branch.aggregate, AGGREGATES),
             uncertain_below=number(f"{path}.uncertain_below", branch.uncertain_below, 0, 1),
             span=_span(f"{path}.span", branch.span),
@@ -127,6 +129,8 @@ class ReasoningReader:
             raise conflict([f"{path}.power", f"{path}.weight"], "only the weight borda has a power")
         if vote.HasField("confidence") and stop != "posterior":
             raise conflict([f"{path}.confidence", f"{path}.stop"], "only the stop posterior has a confidence")
+        if vote.span.kind == pb.ANSWER_KIND_CONTINUATION:
+            raise conflict([f"{path}.span.kind", path], "samples of a vote are not asked for their answers")
         samples = self._width(f"{path}.samples", vote, default.samples)
         return Vote(
             samples=samples,

@@ -16,7 +16,8 @@ from ift_serve.v1 import reasoning_pb2 as pb
 
 DEFAULT_BUDGET = Trace().budget
 ENTROPY_THRESHOLD, CONFIDENCE_THRESHOLD = 0.001, 0.95
-_LONGEST_MARKER, _LONGEST_MESSAGE, _MOST_TRIAL_TOKENS = 64, 4096, 256
+_LONGEST_MARKER, _LONGEST_MESSAGE, _MOST_PROMPT = 64, 4096, 256
+_MOST_TRIAL_TOKENS, _MOST_PROBES = 256, 10_000
 
 
 @dataclass(slots=True)
@@ -93,6 +94,7 @@ def _early_exit(path: str, message: pb.EarlyExit) -> EarlyExit:
     rule, default = message.WhichOneof("rule"), EarlyExit()
     if rule is None:
         raise invalid(path, "is missing its rule; set one of entropy, confidence")
+    prompt = short(f"{path}.prompt", message.prompt, _MOST_PROMPT, bytes_=True)
     if rule == "entropy":
         one, path = message.entropy, f"{path}.entropy"
         threshold = one.threshold if one.HasField("threshold") else ENTROPY_THRESHOLD
@@ -101,6 +103,8 @@ def _early_exit(path: str, message: pb.EarlyExit) -> EarlyExit:
             rule="entropy",
             threshold=number(f"{path}.threshold", threshold, 0, 100, above=True),
             smoothing=number(f"{path}.smoothing", smoothing, 0, 1, above=True),
+            least_probes=int(number(f"{path}.least_probes", one.least_probes, 0, _MOST_PROBES)),
+            prompt=prompt,
         )
     trial, path = message.confidence, f"{path}.confidence"
     tokens = trial.trial_tokens if trial.HasField("trial_tokens") else default.trial_tokens
@@ -109,4 +113,5 @@ def _early_exit(path: str, message: pb.EarlyExit) -> EarlyExit:
         rule="confidence",
         threshold=number(f"{path}.threshold", reached, 0, 1, above=True),
         trial_tokens=int(number(f"{path}.trial_tokens", tokens, 1, _MOST_TRIAL_TOKENS)),
+        prompt=prompt,
     )

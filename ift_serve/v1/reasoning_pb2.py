@@ -25,47 +25,47 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cift_serve/v1/reasoning.proto\x12\x0cift_serve.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xe1\x02\n\tReasoning\x12)\n\x04none\x18\x01 \x01(\x0b\x32\x19.ift_serve.v1.NoReasoningH\x00\x12$\n\x05trace\x18\x02 \x01(\x0b\x32\x13.ift_serve.v1.TraceH\x00\x12&\n\x06\x62ranch\x18\x03 \x01(\x0b\x32\x14.ift_serve.v1.BranchH\x00\x12\"\n\x04vote\x18\x04 \x01(\x0b\x32\x12.ift_serve.v1.VoteH\x00\x12\'\n\x07\x62\x65st_of\x18\x05 \x01(\x0b\x32\x14.ift_serve.v1.BestOfH\x00\x12\"\n\x04\x61uto\x18\x06 \x01(\x0b\x32\x12.ift_serve.v1.AutoH\x00\x12.\n\nregistered\x18\x07 \x01(\x0b\x32\x18.ift_serve.v1.RegisteredH\x00\x12\x1d\n\x10max_total_tokens\x18\x08 \x01(\x04H\x01\x88\x01\x01\x42\x06\n\x04kindB\x13\n\x11_max_total_tokens\"\r\n\x0bNoReasoning\"\xa1\x01\n\x05Trace\x12\x13\n\x06\x62udget\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07minimum\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x13\n\x0bopen_marker\x18\x04 \x01(\t\x12\x14\n\x0c\x63lose_marker\x18\x05 \x01(\t\x12+\n\nearly_exit\x18\x06 \x01(\x0b\x32\x17.ift_serve.v1.EarlyExitB\t\n\x07_budget\"u\n\tEarlyExit\x12,\n\x07\x65ntropy\x18\x01 \x01(\x0b\x32\x19.ift_serve.v1.EntropyExitH\x00\x12\x32\n\nconfidence\x18\x02 \x01(\x0b\x32\x1c.ift_serve.v1.ConfidenceExitH\x00\x42\x06\n\x04rule\"Y\n\x0b\x45ntropyExit\x12\x16\n\tthreshold\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tsmoothing\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x0c\n\n_thresholdB\x0c\n\n_smoothing\"b\n\x0e\x43onfidenceExit\x12\x16\n\tthreshold\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0ctrial_tokens\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x0c\n\n_thresholdB\x0f\n\r_trial_tokens\"\xa0\x01\n\nAnswerSpan\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.ift_serve.v1.AnswerKind\x12\x0f\n\x07pattern\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x0f\n\x07options\x18\x04 \x01(\t\x12 \n\x13\x63ontinuation_tokens\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x16\n\x14_continuation_tokens\"\x99\x01\n\x06\x42ranch\x12\x12\n\x05width\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x30\n\taggregate\x18\x02 \x01(\x0e\x32\x1d.ift_serve.v1.BranchAggregate\x12\x17\n\x0funcertain_below\x18\x03 \x01(\x01\x12&\n\x04span\x18\x04 \x01(\x0b\x32\x18.ift_serve.v1.AnswerSpanB\x08\n\x06_width\"\xbf\x02\n\x04Vote\x12\x14\n\x07samples\x18\x01 \x01(\rH\x00\x88\x01\x01\x12(\n\x06weight\x18\x02 \x01(\x0e\x32\x18.ift_serve.v1.VoteWeight\x12\x12\n\x05power\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12$\n\x04stop\x18\x04 \x01(\x0e\x32\x16.ift_serve.v1.VoteStop\x12\x17\n\nconfidence\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x33\n\x0elow_confidence\x18\x06 \x01(\x0b\x32\x1b.ift_serve.v1.LowConfidence\x12&\n\x04span\x18\x07 \x01(\x0b\x32\x18.ift_serve.v1.AnswerSpan\x12\"\n\x05trace\x18\x08 \x01(\x0b\x32\x13.ift_serve.v1.TraceB\n\n\x08_samplesB\x08\n\x06_powerB\r\n\x0b_confidence\"m\n\rLowConfidence\x12\x14\n\x07warm_up\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x11\n\x04keep\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06window\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\n\n\x08_warm_upB\x07\n\x05_keepB\t\n\x07_window\"w\n\x06\x42\x65stOf\x12\x14\n\x07samples\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\'\n\x02\x62y\x18\x02 \x01(\x0e\x32\x1b.ift_serve.v1.BestOfMeasure\x12\"\n\x05trace\x18\x03 \x01(\x0b\x32\x13.ift_serve.v1.TraceB\n\n\x08_samples\"P\n\x04\x41uto\x12\"\n\x05trace\x18\x01 \x01(\x0b\x32\x13.ift_serve.v1.Trace\x12$\n\x06\x62ranch\x18\x02 \x01(\x0b\x32\x14.ift_serve.v1.Branch\"E\n\nRegistered\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08settings\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct*\xab\x01\n\nAnswerKind\x12\x1b\n\x17\x41NSWER_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41NSWER_KIND_NUMBER\x10\x01\x12\x16\n\x12\x41NSWER_KIND_OPTION\x10\x02\x12\x19\n\x15\x41NSWER_KIND_LAST_LINE\x10\x03\x12\x17\n\x13\x41NSWER_KIND_PATTERN\x10\x04\x12\x1c\n\x18\x41NSWER_KIND_CONTINUATION\x10\x05*g\n\x0f\x42ranchAggregate\x12 \n\x1c\x42RANCH_AGGREGATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42RANCH_AGGREGATE_MAX\x10\x01\x12\x18\n\x14\x42RANCH_AGGREGATE_SUM\x10\x02*Z\n\nVoteWeight\x12\x1b\n\x17VOTE_WEIGHT_UNSPECIFIED\x10\x00\x12\x18\n\x14VOTE_WEIGHT_MAJORITY\x10\x01\x12\x15\n\x11VOTE_WEIGHT_BORDA\x10\x02*h\n\x08VoteStop\x12\x19\n\x15VOTE_STOP_UNSPECIFIED\x10\x00\x12\x11\n\rVOTE_STOP_ALL\x10\x01\x12\x15\n\x11VOTE_STOP_SETTLED\x10\x02\x12\x17\n\x13VOTE_STOP_POSTERIOR\x10\x03*m\n\rBestOfMeasure\x12\x1f\n\x1b\x42\x45ST_OF_MEASURE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42\x45ST_OF_MEASURE_LOG_PROB\x10\x01\x12\x1d\n\x19\x42\x45ST_OF_MEASURE_ADHERENCE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cift_serve/v1/reasoning.proto\x12\x0cift_serve.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xe1\x02\n\tReasoning\x12)\n\x04none\x18\x01 \x01(\x0b\x32\x19.ift_serve.v1.NoReasoningH\x00\x12$\n\x05trace\x18\x02 \x01(\x0b\x32\x13.ift_serve.v1.TraceH\x00\x12&\n\x06\x62ranch\x18\x03 \x01(\x0b\x32\x14.ift_serve.v1.BranchH\x00\x12\"\n\x04vote\x18\x04 \x01(\x0b\x32\x12.ift_serve.v1.VoteH\x00\x12\'\n\x07\x62\x65st_of\x18\x05 \x01(\x0b\x32\x14.ift_serve.v1.BestOfH\x00\x12\"\n\x04\x61uto\x18\x06 \x01(\x0b\x32\x12.ift_serve.v1.AutoH\x00\x12.\n\nregistered\x18\x07 \x01(\x0b\x32\x18.ift_serve.v1.RegisteredH\x00\x12\x1d\n\x10max_total_tokens\x18\x08 \x01(\x04H\x01\x88\x01\x01\x42\x06\n\x04kindB\x13\n\x11_max_total_tokens\"\r\n\x0bNoReasoning\"\xa1\x01\n\x05Trace\x12\x13\n\x06\x62udget\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07minimum\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x13\n\x0bopen_marker\x18\x04 \x01(\t\x12\x14\n\x0c\x63lose_marker\x18\x05 \x01(\t\x12+\n\nearly_exit\x18\x06 \x01(\x0b\x32\x17.ift_serve.v1.EarlyExitB\t\n\x07_budget\"\x85\x01\n\tEarlyExit\x12,\n\x07\x65ntropy\x18\x01 \x01(\x0b\x32\x19.ift_serve.v1.EntropyExitH\x00\x12\x32\n\nconfidence\x18\x02 \x01(\x0b\x32\x1c.ift_serve.v1.ConfidenceExitH\x00\x12\x0e\n\x06prompt\x18\x03 \x01(\tB\x06\n\x04rule\"o\n\x0b\x45ntropyExit\x12\x16\n\tthreshold\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tsmoothing\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x0cleast_probes\x18\x03 \x01(\rB\x0c\n\n_thresholdB\x0c\n\n_smoothing\"b\n\x0e\x43onfidenceExit\x12\x16\n\tthreshold\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0ctrial_tokens\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x0c\n\n_thresholdB\x0f\n\r_trial_tokens\"\xa0\x01\n\nAnswerSpan\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.ift_serve.v1.AnswerKind\x12\x0f\n\x07pattern\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x0f\n\x07options\x18\x04 \x01(\t\x12 \n\x13\x63ontinuation_tokens\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x16\n\x14_continuation_tokens\"\x99\x01\n\x06\x42ranch\x12\x12\n\x05width\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x30\n\taggregate\x18\x02 \x01(\x0e\x32\x1d.ift_serve.v1.BranchAggregate\x12\x17\n\x0funcertain_below\x18\x03 \x01(\x01\x12&\n\x04span\x18\x04 \x01(\x0b\x32\x18.ift_serve.v1.AnswerSpanB\x08\n\x06_width\"\xbf\x02\n\x04Vote\x12\x14\n\x07samples\x18\x01 \x01(\rH\x00\x88\x01\x01\x12(\n\x06weight\x18\x02 \x01(\x0e\x32\x18.ift_serve.v1.VoteWeight\x12\x12\n\x05power\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12$\n\x04stop\x18\x04 \x01(\x0e\x32\x16.ift_serve.v1.VoteStop\x12\x17\n\nconfidence\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x33\n\x0elow_confidence\x18\x06 \x01(\x0b\x32\x1b.ift_serve.v1.LowConfidence\x12&\n\x04span\x18\x07 \x01(\x0b\x32\x18.ift_serve.v1.AnswerSpan\x12\"\n\x05trace\x18\x08 \x01(\x0b\x32\x13.ift_serve.v1.TraceB\n\n\x08_samplesB\x08\n\x06_powerB\r\n\x0b_confidence\"m\n\rLowConfidence\x12\x14\n\x07warm_up\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x11\n\x04keep\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06window\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\n\n\x08_warm_upB\x07\n\x05_keepB\t\n\x07_window\"w\n\x06\x42\x65stOf\x12\x14\n\x07samples\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\'\n\x02\x62y\x18\x02 \x01(\x0e\x32\x1b.ift_serve.v1.BestOfMeasure\x12\"\n\x05trace\x18\x03 \x01(\x0b\x32\x13.ift_serve.v1.TraceB\n\n\x08_samples\"P\n\x04\x41uto\x12\"\n\x05trace\x18\x01 \x01(\x0b\x32\x13.ift_serve.v1.Trace\x12$\n\x06\x62ranch\x18\x02 \x01(\x0b\x32\x14.ift_serve.v1.Branch\"E\n\nRegistered\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08settings\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct*\xab\x01\n\nAnswerKind\x12\x1b\n\x17\x41NSWER_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41NSWER_KIND_NUMBER\x10\x01\x12\x16\n\x12\x41NSWER_KIND_OPTION\x10\x02\x12\x19\n\x15\x41NSWER_KIND_LAST_LINE\x10\x03\x12\x17\n\x13\x41NSWER_KIND_PATTERN\x10\x04\x12\x1c\n\x18\x41NSWER_KIND_CONTINUATION\x10\x05*g\n\x0f\x42ranchAggregate\x12 \n\x1c\x42RANCH_AGGREGATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42RANCH_AGGREGATE_MAX\x10\x01\x12\x18\n\x14\x42RANCH_AGGREGATE_SUM\x10\x02*v\n\nVoteWeight\x12\x1b\n\x17VOTE_WEIGHT_UNSPECIFIED\x10\x00\x12\x18\n\x14VOTE_WEIGHT_MAJORITY\x10\x01\x12\x15\n\x11VOTE_WEIGHT_BORDA\x10\x02\x12\x1a\n\x16VOTE_WEIGHT_CONFIDENCE\x10\x03*h\n\x08VoteStop\x12\x19\n\x15VOTE_STOP_UNSPECIFIED\x10\x00\x12\x11\n\rVOTE_STOP_ALL\x10\x01\x12\x15\n\x11VOTE_STOP_SETTLED\x10\x02\x12\x17\n\x13VOTE_STOP_POSTERIOR\x10\x03*m\n\rBestOfMeasure\x12\x1f\n\x1b\x42\x45ST_OF_MEASURE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42\x45ST_OF_MEASURE_LOG_PROB\x10\x01\x12\x1d\n\x19\x42\x45ST_OF_MEASURE_ADHERENCE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ift_serve.v1.reasoning_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ANSWERKIND']._serialized_start=1948
-  _globals['_ANSWERKIND']._serialized_end=2119
-  _globals['_BRANCHAGGREGATE']._serialized_start=2121
-  _globals['_BRANCHAGGREGATE']._serialized_end=2224
-  _globals['_VOTEWEIGHT']._serialized_start=2226
-  _globals['_VOTEWEIGHT']._serialized_end=2316
-  _globals['_VOTESTOP']._serialized_start=2318
-  _globals['_VOTESTOP']._serialized_end=2422
-  _globals['_BESTOFMEASURE']._serialized_start=2424
-  _globals['_BESTOFMEASURE']._serialized_end=2533
+  _globals['_ANSWERKIND']._serialized_start=1987
+  _globals['_ANSWERKIND']._serialized_end=2158
+  _globals['_BRANCHAGGREGATE']._serialized_start=2160
+  _globals['_BRANCHAGGREGATE']._serialized_end=2263
+  _globals['_VOTEWEIGHT']._serialized_start=2265
+  _globals['_VOTEWEIGHT']._serialized_end=2383
+  _globals['_VOTESTOP']._serialized_start=2385
+  _globals['_VOTESTOP']._serialized_end=2489
+  _globals['_BESTOFMEASURE']._serialized_start=2491
+  _globals['_BESTOFMEASURE']._serialized_end=2600
   _globals['_REASONING']._serialized_start=77
   _globals['_REASONING']._serialized_end=430
   _globals['_NOREASONING']._serialized_start=432
   _globals['_NOREASONING']._serialized_end=445
   _globals['_TRACE']._serialized_start=448
   _globals['_TRACE']._serialized_end=609
-  _globals['_EARLYEXIT']._serialized_start=611
-  _globals['_EARLYEXIT']._serialized_end=728
-  _globals['_ENTROPYEXIT']._serialized_start=730
-  _globals['_ENTROPYEXIT']._serialized_end=819
-  _globals['_CONFIDENCEEXIT']._serialized_start=821
-  _globals['_CONFIDENCEEXIT']._serialized_end=919
-  _globals['_ANSWERSPAN']._serialized_start=922
-  _globals['_ANSWERSPAN']._serialized_end=1082
-  _globals['_BRANCH']._serialized_start=1085
-  _globals['_BRANCH']._serialized_end=1238
-  _globals['_VOTE']._serialized_start=1241
-  _globals['_VOTE']._serialized_end=1560
-  _globals['_LOWCONFIDENCE']._serialized_start=1562
-  _globals['_LOWCONFIDENCE']._serialized_end=1671
-  _globals['_BESTOF']._serialized_start=1673
-  _globals['_BESTOF']._serialized_end=1792
-  _globals['_AUTO']._serialized_start=1794
-  _globals['_AUTO']._serialized_end=1874
-  _globals['_REGISTERED']._serialized_start=1876
-  _globals['_REGISTERED']._serialized_end=1945
+  _globals['_EARLYEXIT']._serialized_start=612
+  _globals['_EARLYEXIT']._serialized_end=745
+  _globals['_ENTROPYEXIT']._serialized_start=747
+  _globals['_ENTROPYEXIT']._serialized_end=858
+  _globals['_CONFIDENCEEXIT']._serialized_start=860
+  _globals['_CONFIDENCEEXIT']._serialized_end=958
+  _globals['_ANSWERSPAN']._serialized_start=961
+  _globals['_ANSWERSPAN']._serialized_end=1121
+  _globals['_BRANCH']._serialized_start=1124
+  _globals['_BRANCH']._serialized_end=1277
+  _globals['_VOTE']._serialized_start=1280
+  _globals['_VOTE']._serialized_end=1599
+  _globals['_LOWCONFIDENCE']._serialized_start=1601
+  _globals['_LOWCONFIDENCE']._serialized_end=1710
+  _globals['_BESTOF']._serialized_start=1712
+  _globals['_BESTOF']._serialized_end=1831
+  _globals['_AUTO']._serialized_start=1833
+  _globals['_AUTO']._serialized_end=1913
+  _globals['_REGISTERED']._serialized_start=1915
+  _globals['_REGISTERED']._serialized_end=1984
 # @@protoc_insertion_point(module_scope)

@@ -90,6 +90,8 @@ class _VoteWeightEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VoteWeight
     """One."""
     VOTE_WEIGHT_BORDA: _VoteWeight.ValueType  # 2
     """By its rank in self-certainty (Borda, arXiv 2502.18581)."""
+    VOTE_WEIGHT_CONFIDENCE: _VoteWeight.ValueType  # 3
+    """Its confidence (DeepConf, arXiv 2508.15260)."""
 
 class VoteWeight(_VoteWeight, metaclass=_VoteWeightEnumTypeWrapper):
     """What an answer's vote weighs."""
@@ -100,6 +102,8 @@ VOTE_WEIGHT_MAJORITY: VoteWeight.ValueType  # 1
 """One."""
 VOTE_WEIGHT_BORDA: VoteWeight.ValueType  # 2
 """By its rank in self-certainty (Borda, arXiv 2502.18581)."""
+VOTE_WEIGHT_CONFIDENCE: VoteWeight.ValueType  # 3
+"""Its confidence (DeepConf, arXiv 2508.15260)."""
 Global___VoteWeight: _TypeAlias = VoteWeight  # noqa: Y015
 
 class _VoteStop:
@@ -309,6 +313,11 @@ class EarlyExit(_message.Message):
 
     ENTROPY_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    """Text that follows the closing marker before the model is asked, such as "Final answer:"; at most 256 bytes. Default:
+    none.
+    """
     @_builtins.property
     def entropy(self) -> Global___EntropyExit:
         """The next token after the closing marker has become predictable."""
@@ -322,10 +331,11 @@ class EarlyExit(_message.Message):
         *,
         entropy: Global___EntropyExit | None = ...,
         confidence: Global___ConfidenceExit | None = ...,
+        prompt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "entropy", b"entropy", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "entropy", b"entropy", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "entropy", b"entropy", "prompt", b"prompt", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_rule: _TypeAlias = _typing.Literal["entropy", "confidence"]  # noqa: Y015
     _WhichOneofArgType_rule: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
@@ -343,19 +353,23 @@ class EntropyExit(_message.Message):
 
     THRESHOLD_FIELD_NUMBER: _builtins.int
     SMOOTHING_FIELD_NUMBER: _builtins.int
+    LEAST_PROBES_FIELD_NUMBER: _builtins.int
     threshold: _builtins.float
     """In square nats; above 0, at most 100. Default 0.001."""
     smoothing: _builtins.float
     """Weight of the newest value in the means; above 0, at most 1. Default 0.2."""
+    least_probes: _builtins.int
+    """Times it is asked before the variance counts; at most 10000. Default 0: 4 / smoothing."""
     def __init__(
         self,
         *,
         threshold: _builtins.float | None = ...,
         smoothing: _builtins.float | None = ...,
+        least_probes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_smoothing", b"_smoothing", "_threshold", b"_threshold", "smoothing", b"smoothing", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_smoothing", b"_smoothing", "_threshold", b"_threshold", "smoothing", b"smoothing", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_smoothing", b"_smoothing", "_threshold", b"_threshold", "least_probes", b"least_probes", "smoothing", b"smoothing", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__smoothing: _TypeAlias = _typing.Literal["smoothing"]  # noqa: Y015
     _WhichOneofArgType__smoothing: _TypeAlias = _typing.Literal["_smoothing", b"_smoothing"]  # noqa: Y015
@@ -459,7 +473,7 @@ class Branch(_message.Message):
     UNCERTAIN_BELOW_FIELD_NUMBER: _builtins.int
     SPAN_FIELD_NUMBER: _builtins.int
     width: _builtins.int
-    """First tokens that are tried; 2 to 256, and at most the operator's cap. Default 10."""
+    """First tokens that are tried; 2 to 20, and at most the operator's cap. Default 10."""
     aggregate: Global___BranchAggregate.ValueType
     """Default BRANCH_AGGREGATE_MAX."""
     uncertain_below: _builtins.float
@@ -520,7 +534,7 @@ class Vote(_message.Message):
 
     @_builtins.property
     def span(self) -> Global___AnswerSpan:
-        """How the answer of a sample is found."""
+        """How the answer of a sample is found; not ANSWER_KIND_CONTINUATION."""
 
     @_builtins.property
     def trace(self) -> Global___Trace:

@@ -43,8 +43,8 @@ from tests.support.scripted_engine import ScriptedEngine, said
 
 FULL: list[Reasoning] = [
     NoReasoning(),
-    Trace(5, 2, "so", "<a>", "</a>", EntropyExit(0.5, 0.25)),
-    Trace(5, early_exit=ConfidenceExit(0.75, 7)),
+    Trace(5, 2, "so", "<a>", "</a>", EntropyExit(0.5, 0.25, 9, "So")),
+    Trace(5, early_exit=ConfidenceExit(0.75, 7, "Answer:")),
     Branch(3, "sum", 0.5, AnswerSpan("pattern", pattern="[0-9]+")),
     Vote(4, "borda", 0.5, "settled", 0.75, LowConfidence(2, 0.5, 16), AnswerSpan("option", options="AB"), Trace(3)),
     BestOf(5, "adherence", Trace(9)),

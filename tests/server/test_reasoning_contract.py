@@ -89,7 +89,9 @@ OUTSIDE = [
     ("reasoning.trace.early_exit.confidence.trial_tokens", "trace { early_exit { confidence { trial_tokens: 0 } } }"),
     ("reasoning.trace.early_exit.confidence.trial_tokens", "trace { early_exit { confidence { trial_tokens: 257 } } }"),
     ("reasoning.branch.width", "branch { width: 1 }"),
-    ("reasoning.branch.width", "branch { width: 257 }"),
+    ("reasoning.branch.width", "branch { width: 21 }"),
+    ("reasoning.trace.early_exit.prompt", f'trace {{ early_exit {{ entropy {{}} prompt: "{"x" * 257}" }} }}'),
+    ("reasoning.trace.early_exit.entropy.least_probes", "trace { early_exit { entropy { least_probes: 10001 } } }"),
     ("reasoning.branch.aggregate", "branch { aggregate: 7 }"),
     ("reasoning.branch.uncertain_below", "branch { uncertain_below: -0.1 }"),
     ("reasoning.branch.uncertain_below", "branch { uncertain_below: 1.1 }"),
@@ -152,7 +154,9 @@ async def test_what_is_outside_a_bound_is_named(
         "trace { early_exit { entropy { threshold: 100 smoothing: 1 } } }",
         "trace { early_exit { confidence { threshold: 1 trial_tokens: 256 } } }",
         "branch { width: 2 uncertain_below: 1 aggregate: BRANCH_AGGREGATE_SUM }",
-        "branch { width: 256 }",
+        "branch { width: 20 }",
+        "trace { early_exit { entropy { least_probes: 10000 } prompt: 'Final answer:' } }",
+        "vote { weight: VOTE_WEIGHT_CONFIDENCE }",
         "branch { span { kind: ANSWER_KIND_PATTERN pattern: '([0-9]+)' } }",
         "branch { span { kind: ANSWER_KIND_OPTION options: 'ab' } }",
         "branch { span { kind: ANSWER_KIND_CONTINUATION prompt: 'So' continuation_tokens: 256 } }",
@@ -202,6 +206,7 @@ async def test_what_was_applied_is_told_and_can_be_asked_for(
         ),
         (["reasoning.branch.span.pattern", "reasoning.branch.span.kind"], "branch { span { pattern: 'x' } }", ""),
         (["reasoning.branch.span.prompt", "reasoning.branch.span.kind"], "branch { span { prompt: 'x' } }", ""),
+        (["reasoning.vote.span.kind", "reasoning.vote"], "vote { span { kind: ANSWER_KIND_CONTINUATION } }", ""),
         (["reasoning.trace.minimum", "reasoning.trace.budget"], "trace { budget: 3 minimum: 4 }", ""),
         (["reasoning.trace.open_marker", "reasoning.trace.close_marker"], "trace { open_marker: '<a>' }", ""),
         (
@@ -239,7 +244,7 @@ async def test_case_9_what_goes_beyond_a_cap_is_lowered_and_told(thinking: tuple
     assert answer.reasoning.max_total_tokens == 5000
     sent = engine.requests[-1]
     assert isinstance(sent.reasoning, Trace) and sent.reasoning.budget == 100 and sent.limits.total_tokens == 5000
-    assert (await stub.Generate(asked("branch { width: 200 }"))).reasoning.branch.width == 16
+    assert (await stub.Generate(asked("branch { width: 20 }"))).reasoning.branch.width == 16
     assert (await stub.Generate(asked("vote { samples: 200 }"))).reasoning.vote.samples == 16
     assert (await stub.Generate(asked("max_total_tokens: 40"))).reasoning.max_total_tokens == 40
     assert engine.requests[-1].limits.total_tokens == 40
