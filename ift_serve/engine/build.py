@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.registry import strategies
+from ift_serve.decoding.structured import StructuredOutput
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.protocol.model import ModelDescription
@@ -21,4 +22,7 @@ def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
         raise ValueError(str(error)) from error
     description = runner.description
     context = StrategyContext.of_model(config.model, description.eos_ids)
-    return EngineCore(runner, config, strategies(context), adapter_tensors=runner.adapters), description
+    structured = StructuredOutput(context, description.vocabulary_size)
+    return EngineCore(
+        runner, config, strategies(context), adapter_tensors=runner.adapters, constraints=structured
+    ), description

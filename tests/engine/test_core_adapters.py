@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ from tests.support.paged_oracle import PagedOracle
 def make(slots: int = 4, clock: Clock | None = None, **options: Any) -> tuple[Driver, OracleHost]:
     host = OracleHost(slots)
     config = EngineConfig(model="oracle", max_batch_tokens=64, max_sequences=8, **options)
-    timing = {} if clock is None else {"clock": clock}
-    return Driver(EngineCore(PagedOracle(256), config, STRATEGIES, adapter_tensors=host, **timing)), host
+    core = EngineCore(PagedOracle(256), config, STRATEGIES, clock or time.monotonic, adapter_tensors=host)
+    return Driver(core), host
 
 
 def test_a_request_waits_for_a_slot_and_gets_the_next_free_one() -> None:

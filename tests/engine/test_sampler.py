@@ -21,7 +21,7 @@ from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens
 from ift_serve.engine.sampling.temperature_rules import entropy_temperature
 from ift_serve.engine.sampling.temperatures import Temperatures
 from ift_serve.engine.sequences.probability_average import ProbabilityAverage
-from ift_serve.engine.sequences.step import SamplingRow, SequenceStep
+from ift_serve.engine.sequences.step import KnownMask, SamplingRow, SequenceStep
 
 
 def _row(seed: int = 0, *, history: list[int] | None = None, **params: Any) -> SequenceStep:
@@ -156,7 +156,7 @@ def test_the_sampler_tells_the_average_what_it_drew() -> None:
 
 
 def test_rows_that_share_a_mask_send_it_once() -> None:
-    mask = np.array([0b101], dtype=np.int32)
+    mask = KnownMask(np.array([0b101], dtype=np.int32))
     rows = [_row(1), _row(2), _row(3)]
     for row in (rows[0], rows[2]):
         assert row.sampling is not None
@@ -171,7 +171,7 @@ def test_a_mask_that_leaves_nothing_marks_its_row_alone() -> None:
     rows: list[SequenceStep | None] = [_row(1), _row(2)]
     assert rows[1] is not None
     assert rows[1].sampling is not None
-    rows[1].sampling.mask = np.zeros(1, dtype=np.int32)
+    rows[1].sampling.mask = KnownMask(np.zeros(1, dtype=np.int32))
     drawn = _draw(torch.zeros(2, 8), rows)
     assert drawn[0].token_id >= 0
     assert drawn[1].token_id == -1
@@ -225,7 +225,7 @@ def test_rows_of_every_kind_are_each_as_alone() -> None:
             _row(8),
         ]
         assert found[7].sampling is not None
-        found[7].sampling.mask = mask
+        found[7].sampling.mask = KnownMask(mask)
         return found
 
     together = _draw(logits, list(rows()))

@@ -63,6 +63,10 @@ class RequestControl:
         if replace_last is not None:
             child.tokens[-1] = replace_last
             self._replace_record(child, replace_last)
+            if child.constraint is not None:
+                child.constraint.take_back(1)
+                child.constraint.take(replace_last)
+                child.constrain()
         if candidate != HIDDEN:
             request.unsent.append(child)
         self._scheduler.fork(parent, child)
@@ -124,6 +128,7 @@ class RequestControl:
             sequence.overridden = True
         for token_id in token_ids:
             sequence.append(SampledToken(token_id, FORCED, []), request.strategy.records)
+        sequence.constrain()
         request.forced_tokens += len(token_ids)
         if sequence.candidate != HIDDEN and sequence not in request.unsent:
             request.unsent.append(sequence)

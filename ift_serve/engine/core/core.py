@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from math import isnan
 from typing import Protocol
@@ -23,7 +23,7 @@ from ift_serve.engine.core.limits import RequestValidator
 from ift_serve.engine.core.outputs import candidate_outputs, score_output
 from ift_serve.engine.core.request import Generation, Request, Scoring
 from ift_serve.engine.core.rounds import Rounds
-from ift_serve.engine.core.strategy import Strategies, Strategy
+from ift_serve.engine.core.strategy import ConstraintFactory, Strategies, Strategy
 from ift_serve.engine.protocol.adapter import AdapterReply, LoadAdapter, UnloadAdapter
 from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest
 from ift_serve.engine.protocol.model import ModelDescription
@@ -36,6 +36,7 @@ from ift_serve.engine.protocol.wire import StepOutputs
 from ift_serve.engine.scheduling.completion_rate import CompletionRate
 from ift_serve.engine.scheduling.deadlines import Deadlines
 from ift_serve.engine.scheduling.scheduler import Scheduler
+from ift_serve.engine.sequences.constraint import Constraint
 from ift_serve.engine.sequences.sequence import Sequence
 from ift_serve.engine.sequences.step import SampledToken, ScoredTokens, StepBatch, StepResult
 from ift_serve.sharing.places import Places
@@ -67,6 +68,12 @@ class Runner(Protocol):
         """Write a trace of the next steps."""
 
 
+def _no_constraint(message: GenerateRequest, end_ids: Iterable[int]) -> Constraint | None:
+    if message.output is not None:
+        raise RefusedError(FailureKind.INVALID, "output: this engine holds no answers to a form", "output")
+    return None
+
+
 class EngineCore:
     """Owns the requests in flight. Not thread-safe; whoever runs the loop calls everything.
 
@@ -80,10 +87,12 @@ class EngineCore:
         strategies: Strategies,
         clock: Callable[[], float] = time.monotonic,
         adapter_tensors: AdapterTensors | None = None,
+        constraints: ConstraintFactory = _no_constraint,
     ) -> None:
         self._runner = runner
         self._clock = clock
         self._strategies = strategies
+        self._constraints = constraints
         self._model = runner.description
         self._max_waiting = config.max_waiting
         self._places = Places(2 * config.max_waiting)
@@ -106,6 +115,7 @@ class EngineCore:
         self._with_new_tokens: list[Generation] = []
         self._rounds = Rounds(self._scheduler, self._close, self._fail, clock)
         self._progress = Progress()
+        self._preparing: list[Generation] = []
         self._failures = 0
         self._woken = False
         self._completion_rate = CompletionRate(clock())
@@ -160,6 +170,7 @@ class EngineCore:
             )
             ends = [*self._model.eos_ids, *message.end_ids, *(adapter.metadata.end_ids if adapter is not None else ())]
             request.set_limits(ends, self._model.context_length)
+            request.constraint = self._constraints(message, sorted(request.eos_ids))
         else:
             request = Scoring(message, number, accounts.open(message.client, is_owed=is_owed), now, adapter)
             if not request.width:
@@ -169,9 +180,30 @@ class EngineCore:
                 return request
         if adapter is not None:
             self._adapters.use(adapter)
+        self._scheduler.hold(request)
+        if isinstance(request, Generation) and request.constraint is not None:
+            self._preparing.append(request)
+        else:
+            self._start(request)
+        return request
+
+    def _start(self, request: Request) -> None:
         request.start(self._scheduler.next_number())
         self._scheduler.enqueue(request)
-        return request
+
+    def _start_prepared(self) -> None:
+        """Begin with the requests whose answers' forms have been read; a form can take long, and nobody waits."""
+        preparing, self._preparing = self._preparing, []
+        for request in preparing:
+            assert request.constraint is not None
+            if request.done:
+                continue
+            if not request.constraint.is_ready:
+                self._preparing.append(request)
+            elif why := request.constraint.error():
+                self._fail(request, FailureKind.INVALID, f"{request.output_field}: {why}", request.output_field)
+            else:
+                self._start(request)
 
     def load_adapter(self, message: LoadAdapter) -> None:
         """Begin to load an adapter; a later step says how it went."""
@@ -255,6 +287,8 @@ class EngineCore:
         self._expire(started)
         self._woken = False
         self._end_drained()
+        if self._preparing:
+            self._start_prepared()
         batch = self._scheduler.schedule(started)
         if batch.sequences:
             self._execute(batch)
@@ -356,7 +390,9 @@ class EngineCore:
         request = sequence.owner
         assert isinstance(request, Generation)
         if token.token_id < 0:
-            self._fail(request, FailureKind.INVALID, "masks and biases leave no token that could be drawn")
+            why = "" if sequence.constraint is None else sequence.constraint.error()
+            message = f"{request.output_field}: {why}" if why else "masks and biases leave no token that could be drawn"
+            self._fail(request, FailureKind.INVALID, message, request.output_field if why else "")
             return
         if isnan(token.statistics.log_prob):
             self._fail_unsound(sequence)
@@ -430,9 +466,9 @@ class EngineCore:
         if not request.done:
             self._close(request)
 
-    def _fail(self, request: Request, kind: FailureKind, message: str) -> None:
+    def _fail(self, request: Request, kind: FailureKind, message: str, field: str = "") -> None:
         self._discard(request)
-        self._outputs.append(RequestFailed(request_id=request.request_id, kind=kind, message=message))
+        self._outputs.append(RequestFailed(request_id=request.request_id, kind=kind, message=message, field=field))
 
     def _fail_all(self, message: str) -> None:
         """Fail every request and forget every prefix: nothing written by a failed step can be trusted."""

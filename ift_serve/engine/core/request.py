@@ -13,6 +13,7 @@ from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.engine.protocol.score import ContinuationScore, ScoreRequest
 from ift_serve.engine.scheduling.fair_share import rank
+from ift_serve.engine.sequences.constraint import Constraint
 from ift_serve.engine.sequences.prompt import Prompt
 from ift_serve.engine.sequences.seeds import candidate_seed
 from ift_serve.engine.sequences.sequence import Sequence
@@ -72,6 +73,10 @@ class Request(ABC):
             preemptions=self.preemptions,
             adapter="" if self.adapter is None else self.adapter.key,
         )
+
+    @abstractmethod
+    def start(self, number: int) -> Sequence:
+        """The root sequence, with the sequence number."""
 
     @property
     @abstractmethod
@@ -134,6 +139,9 @@ class Generation(Request):
         self.drawn_tokens = self.forced_tokens = self.forks = 0
         self.concluded = False
         self.conclusion: Conclusion | None = None
+        self.output_field = "" if message.output is None else f"output.{message.output.kind}"
+        self.constraint: Constraint | None = None
+        """What every sequence begins with, where the answer has a form."""
         wanted = max(message.sampling.top_logprobs, strategy.alternatives)
         self._params = msgspec.structs.replace(message.sampling, top_logprobs=wanted)
         self._split = strategy.width == 1
@@ -174,6 +182,7 @@ class Generation(Request):
     def start(self, number: int) -> Sequence:
         """The root sequence."""
         root = self.new_sequence(number, list(self.prompt.token_ids))
+        root.constraint = self.constraint
         self._prepare(root, candidate_seed(self.sampling.seed, 0), self.sampling.temperature)
         root.deferred = 0 if self._split else 1
         return root
@@ -182,6 +191,7 @@ class Generation(Request):
         sequence.set_row(SamplingRow(self._params, seed, 0, temperature, sequence.tokens, self.prompt.length))
         if not self.strategy.streams:
             sequence.candidate = HIDDEN
+        sequence.constrain()
 
     def branch(self, parent: Sequence, number: int, kept: int) -> Sequence:
         """A sequence with ``kept`` of the parent's generated tokens, their record and its temperature, without blocks.
@@ -191,6 +201,8 @@ class Generation(Request):
         """
         child = self._copy(parent, number)
         del child.tokens[self.prompt.length + kept :]
+        if child.constraint is not None and kept < parent.generated_count:
+            child.constraint.take_back(parent.generated_count - kept)
         row = parent.row
         assert row is not None
         parent.branches += 1
@@ -207,6 +219,7 @@ class Generation(Request):
         probe = self._copy(parent, number)
         probe.candidate = HIDDEN
         probe.is_probe = True
+        probe.constraint = None
         probe.tokens += token_ids
         probe.deferred = 1
         probe.score_start = len(parent.tokens) - 1
@@ -231,6 +244,8 @@ class Generation(Request):
     def _copy(self, parent: Sequence, number: int) -> Sequence:
         child = self.new_sequence(number, list(parent.tokens))
         child.digests = list(parent.digests)
+        if parent.constraint is not None:
+            child.constraint = parent.constraint.copy()
         return child
 
 

@@ -115,6 +115,7 @@ class Rounds:
 
     def _append(self, sequence: Sequence, token: SampledToken, request: Generation) -> FinishReason | None:
         sequence.append(token, request.strategy.records)
+        sequence.constrain()
         if sequence.candidate != HIDDEN and sequence not in request.unsent:
             request.unsent.append(sequence)
         return request.end_reason(token.token_id, len(sequence.tokens))

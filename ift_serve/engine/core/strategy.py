@@ -12,12 +12,13 @@ discards it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest, SamplingParams
 from ift_serve.engine.protocol.reasoning import RequestLimits
 from ift_serve.engine.protocol.results import FinishReason
+from ift_serve.engine.sequences.constraint import Constraint
 from ift_serve.engine.sequences.step import SampledToken
 
 HIDDEN = -1
@@ -160,6 +161,8 @@ class Strategy:
         """
 
 
+ConstraintFactory = Callable[[GenerateRequest, Sequence[int]], Constraint | None]
+"""For a request and the tokens that end its answers; None where it asks for no form. Raises ``RefusedError``."""
 StrategyFactory = Callable[[GenerateRequest], Strategy]
 """May raise ``RefusedError`` for parameters that the strategy cannot work with."""
 Strategies = Mapping[str, StrategyFactory]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ift_serve.engine.protocol.output import OutputFormat
 from ift_serve.engine.protocol.reasoning import Reasoning, RequestLimits
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TargetProbability
@@ -56,8 +57,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     ``end_ids``: tokens that end an answer by tokenizer and chat template, beside those that the model names.
     ``strategy``: the registered name of what drives it, "sample" leaves each candidate to itself; ``reasoning``: its
-    settings. ``stop``: strings that end an
-    answer, for strategies whose sequences the front does not see. ``limits``: what it may take.
+    settings. ``stop``: strings that end an answer, for strategies whose sequences the front does not see. ``limits``:
+    what it may take. ``output``: the form of the answer; a thought before it has none.
     With ``whole`` little is sent before the request is done, and in large messages: a caller who waits for the whole
     answer should not cost the front a wake-up a token.
     """
@@ -71,6 +72,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     reasoning: Reasoning | None = None
     stop: list[str] = []
     limits: RequestLimits = RequestLimits()
+    output: OutputFormat | None = None
     whole: bool = False
     priority: int = 0
     client: str = ""

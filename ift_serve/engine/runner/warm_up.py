@@ -9,7 +9,7 @@ import numpy as np
 from ift_serve.engine.protocol.generate import SamplingParams
 from ift_serve.engine.protocol.progress import WARM_UP_TOKENS
 from ift_serve.engine.protocol.sampling import TargetProbability
-from ift_serve.engine.sequences.step import SamplingRow, SequenceStep, StepBatch
+from ift_serve.engine.sequences.step import KnownMask, SamplingRow, SequenceStep, StepBatch
 
 _PLAIN = SamplingParams(max_new_tokens=1)
 _TRUNCATED = SamplingParams(top_p=0.9, top_k=8, max_new_tokens=1)
@@ -38,7 +38,7 @@ def warm_up_batches(block_size: int, decode_sizes: list[int], vocabulary: int) -
     for params in (_SHAPED, _TARGETED):
         masked = step(-2, 1, params)
         assert masked.sampling is not None
-        masked.sampling.mask = np.full(-(-vocabulary // 32), -1, dtype=np.int32)
+        masked.sampling.mask = KnownMask(np.full(-(-vocabulary // 32), -1, dtype=np.int32))
         yield StepBatch([step(-1, 1, params)], [])
         yield StepBatch([masked], [])
     for size in decode_sizes:

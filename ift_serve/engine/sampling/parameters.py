@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.sample_rows import RowParameters, SparseAdjustments, TokenMasks, Truncations
 from ift_serve.engine.protocol.generate import SamplingParams
 from ift_serve.engine.sequences.adjusted_tokens import AdjustedTokens, is_adjusted
 from ift_serve.engine.sequences.probability_average import ProbabilityAverage
-from ift_serve.engine.sequences.step import SamplingRow
+from ift_serve.engine.sequences.step import SamplingRow, TokenMask
 
 _GREEDY = SamplingParams(temperature=0.0)
 _NO_TARGET = -1.0
@@ -79,15 +78,15 @@ def _adjustments(rows: list[SamplingRow | None]) -> SparseAdjustments | None:
 
 
 def _masks(rows: list[SamplingRow | None]) -> TokenMasks | None:
-    """A mask that several rows share, being one array, is there once."""
-    found = dict[int, tuple[int, NDArray[np.int32]]]()
+    """A mask that several rows share, being one object, is there once."""
+    found = dict[int, tuple[int, TokenMask]]()
     of_row = np.full(len(rows), -1, dtype=np.int32)
     for index, row in enumerate(rows):
         if row is not None and row.mask is not None:
             of_row[index], _ = found.setdefault(id(row.mask), (len(found), row.mask))
     if not found:
         return None
-    bits = np.stack([mask for _, mask in found.values()])
+    bits = np.stack([mask.words() for _, mask in found.values()])
     return TokenMasks(torch.from_numpy(bits), torch.from_numpy(of_row))
 
 

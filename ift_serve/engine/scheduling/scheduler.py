@@ -75,9 +75,12 @@ class Scheduler:
             self._admit(budget, now, first)
         return StepBatch(self._steps, self._tables.copies)
 
-    def enqueue(self, request: Owner) -> None:
-        """A new request, with its root sequence, waits for its turn."""
+    def hold(self, request: Owner) -> None:
+        """A new request takes a place among those that wait."""
         self._places.take(request.account.client)
+
+    def enqueue(self, request: Owner) -> None:
+        """A request that holds a place, with its root sequence, waits to be scheduled."""
         self.waiting.push(request)
 
     def withdraw(self, request: Owner) -> None:

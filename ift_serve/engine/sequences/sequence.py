@@ -8,6 +8,7 @@ from ift_serve.engine.adapters.version import AdapterVersion
 from ift_serve.engine.cache.prefix_hash import extend_digests
 from ift_serve.engine.protocol.generate import TokenStatistics
 from ift_serve.engine.protocol.results import FinishReason
+from ift_serve.engine.sequences.constraint import Constraint
 from ift_serve.engine.sequences.prompt import Prompt
 from ift_serve.engine.sequences.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep
 from ift_serve.sharing.accounts import Account
@@ -61,6 +62,7 @@ class Sequence:
         "candidate",
         "capacity",
         "computed",
+        "constraint",
         "decode_step",
         "deferred",
         "digests",
@@ -115,6 +117,7 @@ class Sequence:
         self.decode_step.adapter, self.decode_step.prompt = owner.slot, prompt.adapted
         if prompt.segment_ids:
             self.decode_step.segment_ids = _RESPONSE
+        self.constraint: Constraint | None = None
         self.ended: FinishReason | None = None
         self.overridden = False
         self.pending = False
@@ -157,6 +160,8 @@ class Sequence:
         self.top_log_probs.append(token.top_log_probs)
         if record:
             self.record.append(token)
+        if self.constraint is not None:
+            self.constraint.take(token.token_id)
 
     def take_back_last(self, recorded: bool) -> None:
         """Undo the last ``append``, whose token has not been sent or computed."""
@@ -165,6 +170,13 @@ class Sequence:
         self.top_log_probs.pop()
         if recorded:
             self.record.pop()
+        if self.constraint is not None:
+            self.constraint.take_back(1)
+
+    def constrain(self) -> None:
+        """Have the next draw held to the form, as it is after the last token."""
+        if self.constraint is not None and self.row is not None:
+            self.row.mask = self.constraint.mask()
 
     def take_scores(self, scored: ScoredTokens) -> None:
         """Scores of the next targets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +13,30 @@ from ift_serve.engine.sequences.adjusted_tokens import AdjustedTokens
 from ift_serve.engine.sequences.probability_average import ProbabilityAverage
 
 
+class TokenMask(Protocol):
+    """Which tokens may be drawn, as far as it has been found out yet."""
+
+    def words(self) -> NDArray[np.int32]:
+        """``[ceil(V / 32)]`` int32: bit ``v % 32`` of word ``v // 32`` allows v. Waits for whoever makes it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownMask:
+    """A ``TokenMask`` that is there."""
+
+    bits: NDArray[np.int32]
+
+    def words(self) -> NDArray[np.int32]:
+        return self.bits
+
+
 @dataclass(slots=True)
 class SamplingRow:
     """How to draw the token after the last computed position of one sequence.
 
     ``history`` is the live list of all its tokens, of which the first ``prompt_length`` are the prompt.
-    ``step`` counts the tokens generated so far; with ``seed`` and a token id it keys the random draw. ``mask``: the
-    words of a bitmask over the vocabulary, ``[ceil(V / 32)]`` int32, of what may be drawn (bit ``v % 32`` of word
-    ``v // 32``); None: everything. ``adjusted`` and ``average`` are the sampler's own: what it keeps from step to step.
+    ``step`` counts the tokens generated so far; with ``seed`` and a token id it keys the random draw. ``mask``: what
+    may be drawn; None: everything. ``adjusted`` and ``average`` are the sampler's own: what it keeps from step to step.
     """
 
     params: SamplingParams
@@ -30,7 +47,7 @@ class SamplingRow:
     prompt_length: int
     adjusted: AdjustedTokens | None = None
     average: ProbabilityAverage | None = None
-    mask: NDArray[np.int32] | None = None
+    mask: TokenMask | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

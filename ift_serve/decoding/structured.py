@@ -1,0 +1,209 @@
+"""Structured output: answers that a JSON schema, a regular expression or a grammar describes, by llguidance.
+
+Masks are made in one thread beside the model's step: what a token allows next is being computed while the model
+computes that token's successor's logits, and the sampler asks for it only then.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ift_serve.decoding.context import StrategyContext
+from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.protocol.output import OutputFormat
+from ift_serve.engine.protocol.refused import RefusedError
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.engine.sequences.constraint import Constraint
+from ift_serve.engine.sequences.step import TokenMask
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+_WORD = 32
+LONGEST_SCHEMA, LONGEST_GRAMMAR, LONGEST_REGEX = 2**16, 4096, 512
+"""Bytes of a form's source. Regular expressions cost more than their length: 2,000 bytes of `.*` take a second."""
+_PATTERN_BYTES = 2048
+"""Of all regular expressions in a schema."""
+_LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""Of JSON: as Python writes it. Free white space lets a small model write nothing else."""
+_LONGEST_ERROR = 300
+_MISSING = "structured output needs the package llguidance: pip install 'ift-serve[structured]'"
+
+
+class FormatError(ValueError):
+    """A form that cannot be used; the message says why."""
+
+
+def grammar_of(output: OutputFormat) -> str:
+    """The form as llguidance's grammar. Raises FormatError for what is no form, and where the package is missing."""
+    try:
+        from llguidance import LLMatcher
+    except ImportError:
+        raise FormatError(_MISSING) from None
+    longest = {"json_schema": LONGEST_SCHEMA, "grammar": LONGEST_GRAMMAR, "regex": LONGEST_REGEX}[output.kind]
+    if len(output.text.encode()) > longest:
+        raise FormatError(f"has more than {longest} bytes")
+    try:
+        match output.kind:
+            case "json_schema":
+                schema = json.loads(output.text)
+                if not isinstance(schema, dict):
+                    raise FormatError("a schema is a JSON object")
+                if sum(len(pattern.encode()) for pattern in _patterns(schema)) > _PATTERN_BYTES:
+                    raise FormatError(f"its patterns have more than {_PATTERN_BYTES} bytes")
+                grammar = LLMatcher.grammar_from_json_schema(schema, defaults=_LAYOUT)
+            case "regex":
+                grammar = LLMatcher.grammar_from_regex(output.text)
+            case "grammar":
+                grammar = LLMatcher.grammar_from_lark(output.text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"is not JSON: {error}" if output.kind == "json_schema" else str(error)) from error
+    wrong = LLMatcher.validate_grammar(grammar)
+    if wrong:
+        raise FormatError(" ".join(wrong.split()))
+    return grammar
+
+
+def _patterns(schema: object) -> Iterator[str]:
+    """The regular expressions in a schema."""
+    if isinstance(schema, list):
+        for entry in schema:
+            yield from _patterns(entry)
+    elif isinstance(schema, dict):
+        for name, entry in schema.items():
+            if name == "pattern" and isinstance(entry, str):
+                yield entry
+            elif name == "patternProperties" and isinstance(entry, dict):
+                yield from entry
+            yield from _patterns(entry)
+
+
+class StructuredOutput:
+    """Makes the constraints of one model's requests. ``vocabulary``: tokens that the model has logits for."""
+
+    def __init__(self, context: StrategyContext, vocabulary: int) -> None:
+        self._context = context
+        self._vocabulary = vocabulary
+        self._compilers = ThreadPoolExecutor(1, thread_name_prefix="grammar")
+        self._masks = ThreadPoolExecutor(1, thread_name_prefix="masks")
+        self._tokenizer: LLTokenizer | None = None
+        self._ends: tuple[int, ...] = ()
+
+    def __call__(self, request: GenerateRequest, end_ids: Sequence[int]) -> Constraint | None:
+        """See ``ConstraintFactory``."""
+        output = request.output
+        if output is None:
+            return None
+        renderer = self._context.renderer
+        if renderer is None:
+            raise _refused(output, "the model has no tokenizer that tells the texts of its tokens")
+        if not end_ids:
+            raise _refused(output, "the model names no token that ends an answer")
+        ends = tuple(sorted(set(end_ids)))
+        matcher = self._compilers.submit(self._matcher, renderer.tokenizer, output, ends)
+        return GrammarConstraint(self._masks.submit, matcher, self._vocabulary)
+
+    def _matcher(self, tokenizer: Any, output: OutputFormat, ends: tuple[int, ...]) -> LLMatcher:
+        """In the compiler's thread: a form can take long, and others' masks do not wait for it."""
+        grammar = grammar_of(output)
+        import llguidance.hf
+        from llguidance import LLMatcher
+
+        if self._tokenizer is None or self._ends != ends:
+            known = len(tokenizer)
+            self._tokenizer = llguidance.hf.from_tokenizer(
+                tokenizer, n_vocab=max(self._vocabulary, known), eos_token=list(ends)
+            )
+            self._ends = ends
+        matcher = LLMatcher(self._tokenizer, grammar)
+        if matcher.is_error():
+            raise FormatError(" ".join(matcher.get_error().split())[:_LONGEST_ERROR])
+        return matcher
+
+
+def _refused(output: OutputFormat, message: str) -> RefusedError:
+    field = f"output.{output.kind}"
+    return RefusedError(FailureKind.INVALID, f"{field}: {message}", field)
+
+
+class _Mask:
+    """A mask that is being made."""
+
+    def __init__(self, made: Future[NDArray[np.int32]]) -> None:
+        self._made = made
+
+    def words(self) -> NDArray[np.int32]:
+        return self._made.result()
+
+
+class GrammarConstraint:
+    """One sequence's place in a grammar.
+
+    Everything is done in one thread, in the order in which it is asked for, so that a copy sees just what came before.
+    Nothing may be asked before it is ready. Where the grammar turns out not to work, its masks allow no token.
+    """
+
+    def __init__(self, submit: Callable[..., Future[Any]], matcher: Future[LLMatcher], vocabulary: int) -> None:
+        self._submit = submit
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._mask: _Mask | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return self._matcher.done()
+
+    def copy(self) -> GrammarConstraint:
+        return GrammarConstraint(self._submit, self._submit(_copy, self._matcher), self._vocabulary)
+
+    def take(self, token_id: int) -> None:
+        self._submit(_take, self._matcher, token_id)
+        self._mask = None
+
+    def take_back(self, count: int) -> None:
+        self._submit(_take_back, self._matcher, count)
+        self._mask = None
+
+    def mask(self) -> TokenMask:
+        if self._mask is None:
+            self._mask = _Mask(self._submit(_fill, self._matcher, self._vocabulary))
+        return self._mask
+
+    def error(self) -> str:
+        try:
+            matcher = self._matcher.result()
+        except (FormatError, ValueError) as error:
+            return str(error)
+        return " ".join(matcher.get_error().split())[:_LONGEST_ERROR] if matcher.is_error() else ""
+
+
+def _copy(matcher: Future[LLMatcher]) -> LLMatcher:
+    return matcher.result().deep_copy()
+
+
+def _take(matcher: Future[LLMatcher], token_id: int) -> None:
+    one = matcher.result()
+    if not one.is_stopped():
+        one.consume_token(token_id)
+
+
+def _take_back(matcher: Future[LLMatcher], count: int) -> None:
+    matcher.result().rollback(count)
+
+
+def _fill(matcher: Future[LLMatcher], vocabulary: int) -> NDArray[np.int32]:
+    from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+    words: NDArray[np.int32] = allocate_token_bitmask(1, -(-vocabulary // _WORD) * _WORD)
+    one = matcher.result()
+    if one.is_error():
+        return np.zeros_like(words[0])
+    fill_next_token_bitmask(one, words)
+    row: NDArray[np.int32] = words[0]
+    return row
