@@ -7,7 +7,15 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 2000
 
-.PHONY: demo test lint proto docs bench clean
+# Test processes, each with a server or two of its own. A module's tests share models and servers and stay together.
+PROCESSES ?= 2
+TESTING = -m "not slow" --numprocesses $(PROCESSES) --dist loadfile
+# What proves the core: imports, core, scheduler, cache, strategies, text, checks, formats.
+FAST := tests/test_architecture.py $(wildcard tests/engine/test_core_*.py) tests/engine/test_block_manager.py \
+	tests/engine/test_prefix_hash.py tests/decoding tests/text tests/checks tests/sharing tests/system \
+	tests/modeling/adapter_format
+
+.PHONY: demo test test-fast lint coverage proto docs bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
@@ -19,7 +27,13 @@ demo: $(STAMP)
 	$(BIN)/ift-serve demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TESTING)
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest $(TESTING) $(FAST)
+
+coverage: $(STAMP)
+	$(BIN)/python -m pytest $(TESTING) --cov --cov-report=term --cov-report=html
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -40,4 +54,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/serving.py --shape smollm2-135m --peer transformers-static,transformers-cb
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage
