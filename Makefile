@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 2000
 
-# Test processes, each with a server or two of its own. A module's tests share models and servers and stay together.
+# Test processes. A module's tests share models and servers and stay together.
 PROCESSES ?= 2
 TESTING = -m "not slow" --numprocesses $(PROCESSES) --dist loadfile
 # What proves the core: imports, core, scheduler, cache, strategies, text, checks, formats.
