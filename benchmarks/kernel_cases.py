@@ -17,9 +17,11 @@ from ift_kernels.lora_add import lora_add
 from ift_kernels.paged_decode import paged_decode
 from ift_kernels.paged_prefill import paged_prefill
 from ift_kernels.paged_prefill.plan import prefill_plan
+from ift_kernels.row_statistics import row_statistics
 from ift_kernels.sample_rows import sample_rows
 from ift_kernels.sample_rows.api import greedy_parameters
 from ift_kernels.silu_and_mul import silu_and_mul
+from ift_kernels.temperature_heads import HeadRows, HeadTable, temperature_heads
 from ift_kernels.write_kv import rotate_and_write_kv
 
 Work = Callable[[], object]
@@ -276,8 +278,10 @@ def lora(device: Device, rows: int, hidden: int, adapters: int, rank: int) -> It
 
 
 def sampling(device: Device, rows: int, size: int) -> Iterator[Case]:
-    """A batch's tokens with all statistics; peers draw only."""
+    """A batch's statistics, and its tokens with them; peers draw only. The draw reads the logits a second time."""
     logits = device.randn(rows, size)
+    once = logits.numel() * logits.element_size()
+    yield Case("row_statistics", f"{rows} x {size}", lambda: row_statistics(logits, "triton"), once, graph=False)
     for name, top_p in (("", 1.0), (" top-p", 0.9)):
         parameters = greedy_parameters(rows)
         for field_name in ("temperature", "top_p", "min_p", "top_k", "seeds", "steps", "targets"):
@@ -301,11 +305,45 @@ def sampling(device: Device, rows: int, size: int) -> Iterator[Case]:
             "sample_rows",
             f"{rows} x {size}{name}",
             ours,
-            logits.numel() * logits.element_size(),
+            2 * once,
             target="<= 40 us",
             graph=False,
             peers={"torch_multinomial": multinomial, "torch_gumbel": gumbel},
         )
+
+
+def temperatures(device: Device, rows: int, hidden: int, adapters: int, width: int) -> Iterator[Case]:
+    """The temperatures of a batch by heads of its adapters; the peer takes one adapter's rows after the other."""
+    matrices = [device.randn(width, hidden) for _ in range(adapters)]
+    vectors = [torch.randn(4, width, device=device.name) for _ in range(adapters)]
+    table = HeadTable(
+        torch.tensor([0, *(matrix.data_ptr() for matrix in matrices)], device=device.name),
+        torch.tensor([0, *(vector.data_ptr() for vector in vectors)], device=device.name),
+        device.ints([0] + [width] * adapters),
+        torch.zeros(adapters + 1, device=device.name),
+        width,
+    )
+    ones, none = torch.ones(rows, device=device.name), torch.zeros(rows, dtype=torch.int64, device=device.name)
+    of_rows = HeadRows(device.ints(1 + np.arange(rows) % adapters), none, 0 * ones, 10 * ones)
+    states, known = device.randn(rows, hidden), row_statistics(device.randn(rows, 128), "triton")
+
+    def ours(keep: object = (matrices, vectors)) -> Tensor:
+        return temperature_heads(states, known, ones, table, of_rows, "triton")
+
+    def looped() -> None:
+        for adapter, (matrix, vector) in enumerate(zip(matrices, vectors, strict=True)):
+            features = states[adapter::adapters] @ matrix.T + vector[0].to(states.dtype)
+            torch.tanh(torch.nn.functional.gelu(features) @ vector[3].to(states.dtype))
+
+    amount = adapters * width * hidden * states.element_size()
+    yield Case(
+        "temperature_heads",
+        f"{rows} rows, {adapters} x {width}, {hidden}",
+        ours,
+        amount,
+        target="<= 10 us",
+        peers={"torch_loop": looped},
+    )
 
 
 def elementwise(device: Device, rows: int, hidden: int, inner: int) -> Iterator[Case]:
@@ -354,6 +392,7 @@ def cases(device: Device, wanted: set[str]) -> Iterator[Case]:
         "write_kv": [lambda: write(device, *((4, 4, 2, 32) if t else (8192, 32, 8, 128)))],
         "lora": [lambda: lora(device, *((4, 32, 2, 4) if t else (64, 4096, 8, 16)))],
         "sample_rows": [lambda: sampling(device, *((2, 100) if t else (64, 151_936)))],
+        "temperature_heads": [lambda: temperatures(device, *((4, 32, 2, 8) if t else (32, 576, 4, 64)))],
         "elementwise": [lambda: elementwise(device, *((2, 64, 64) if t else (8192, 4096, 14_336)))],
     }
     for name, found in makers.items():

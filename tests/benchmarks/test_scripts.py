@@ -54,12 +54,22 @@ def test_every_kernel_benchmark_runs_in_the_interpreter() -> None:
         "paged_prefill",
         "write_kv",
         "lora",
+        "row_statistics",
         "sample_rows",
+        "temperature_heads",
         "fused_add_rms_norm",
         "silu_and_mul",
     }
     assert {r["operation"] for r in report["results"]} == operations
     assert all(r["microseconds"] > 0 for r in report["results"])
+
+
+@pytest.mark.slow
+def test_the_sampling_benchmark_has_every_kind_of_row_and_step() -> None:
+    report = _run("sampling.py", "--shape", "small", "--rounds", "2", "--rows", "4")
+    assert {"statistics", "greedy", "plain", "top-H", "plain and one mask"} <= set(report["kernels"])
+    assert {"step, plain", "step, adapters, heads", "temperatures of heads alone"} <= set(report["steps"])
+    assert all(v > 0 for v in [*report["kernels"].values(), *report["steps"].values(), report["share_of_heads"]])
 
 
 @pytest.mark.slow

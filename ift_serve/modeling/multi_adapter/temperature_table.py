@@ -32,7 +32,7 @@ class PreparedHead:
         features = exact.statistics.weight
         vectors = torch.stack((exact.hidden.bias, features[:, 0], features[:, 1], exact.output.weight[0]))
         instruction = None if exact.instruction is None else floats(exact.instruction.weight)
-        return cls(served.hidden.weight.detach(), floats(vectors), float(exact.output.bias[0]), instruction)
+        return cls(served.hidden.weight.detach(), floats(vectors), exact.output.bias.item(), instruction)
 
     def of_instruction(self, instruction: Tensor) -> Tensor | None:
         """``W_c c [width]`` float32 of a pooled instruction ``[d_c]``."""
