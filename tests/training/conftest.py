@@ -1,13 +1,15 @@
-"""What the tests of training share: cheap collections of garbage."""
+"""What the tests of training share: a base, and what makes trainings quick."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ift_training import training_loop
+from tests.support.models import tiny_llama
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,6 +19,12 @@ def imports_are_not_garbage() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model, which tests copy before they change it."""
+    return tiny_llama(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

@@ -23,28 +23,14 @@ from ift_training.prepare import RUN_FOLDER, open_encoder, prepare_recipe
 from ift_training.recipe import Recipe
 from ift_training.reporting.curves import series
 from ift_training.run import train
-from tests.support.models import tiny_llama
+from tests.support.recipes import small_recipe
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("base"))
-
-
 def recipe(model: Path, output: Path, evaluation: dict[str, Any], trainer: dict[str, Any]) -> Recipe:
     return Recipe.parse(
-        {
-            "base": str(model),
-            "output": str(output),
-            "max_length": 200,
-            "name": "tiny",
-            "sources": [{"procedural": ["frame", "repeat"], "count": 24}],
-            "validation": {"share": 0.25},
-            "evaluation": {"every": 2, "examples": 2, "max_new_tokens": 4, "samples": 0, **evaluation},
-            "trainer": {"batch_size": 4, "max_steps": 6, "learning_rate": 1e-2, "lora": {"rank": 4}, **trainer},
-        }
+        small_recipe(model, output, evaluation={"samples": 0, **evaluation}, trainer={"max_steps": 6, **trainer})
     )
 
 

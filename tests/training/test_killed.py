@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from ift_training.prepare import REPORT, RUN_FOLDER
 from tests.support.forked import run_forked
 from tests.support.killed_training import train_counting, train_dying, train_on
-from tests.support.models import tiny_llama
+from tests.support.recipes import small_recipe
 
 STEPS = 6
 TIMES = ("_runtime", "_per_second")
@@ -23,29 +23,19 @@ TIMES = ("_runtime", "_per_second")
 
 def recipe(base: Path, output: Path) -> dict[str, Any]:
     """Three steps an epoch, so that the second epoch's generated examples are not those of the first."""
-    return {
-        "base": str(base),
-        "output": str(output),
-        "max_length": 200,
-        "name": "tiny",
-        "sources": [{"procedural": ["frame", "repeat"], "count": 12}],
-        "validation": {"share": 0.25},
-        "evaluation": {"every": 2, "examples": 1, "max_new_tokens": 2, "samples": 0, "best": "loss"},
-        "trainer": {
-            "batch_size": 4,
+    return small_recipe(
+        base,
+        output,
+        sources=[{"procedural": ["frame", "repeat"], "count": 12}],
+        evaluation={"examples": 1, "max_new_tokens": 2, "samples": 0, "best": "loss"},
+        trainer={
             "max_steps": STEPS,
-            "learning_rate": 1e-2,
             "save_steps": 1,
             "lora": {"rank": 4, "dropout": 0.2},
             "masking": {"rate": 0.3},
             "losses": {"task_weights": "learned"},
         },
-    }
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("base"))
+    )
 
 
 @pytest.fixture(scope="module")

@@ -33,27 +33,13 @@ from ift_training.reporting.curves import series
 from ift_training.reporting.summary import TrainingReport
 from ift_training.run import train
 from ift_training.saved import incomplete
-from tests.support.models import tiny_llama
+from tests.support.recipes import small_recipe
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("base"))
-
-
 def recipe(model: Path, output: Path, **other: Any) -> Recipe:
-    found: dict[str, Any] = {
-        "base": str(model),
-        "output": str(output),
-        "max_length": 200,
-        "name": "tiny",
-        "sources": [{"procedural": ["frame", "repeat"], "count": 24}],
-        "validation": {"share": 0.25},
-        "evaluation": {"every": 2, "examples": 2, "max_new_tokens": 4},
-        "trainer": {"batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "lora": {"rank": 4}},
-    }
+    found = small_recipe(model, output)
     for path, value in other.items():
         part, _, name = path.partition("__")
         if name:

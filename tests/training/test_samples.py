@@ -19,14 +19,8 @@ from ift_training.evaluation.samples import Samples
 from ift_training.prepare import RUN_FOLDER
 from ift_training.recipe import Recipe
 from ift_training.run import train
-from tests.support.models import tiny_llama
 
 pytestmark = pytest.mark.usefixtures("no_picture")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("base"))
 
 
 def samples(base: Path, folder: Path, count: int, *, length: int = 20) -> Samples:

@@ -81,20 +81,10 @@ def run_loop(
 ) -> None:
     """Train from the beginning or from a checkpoint, write the adapter, and complete the report. Raises RecipeError."""
     begun = time.monotonic()
-    scorer = Scorer(
-        data.validation,
-        encoder,
-        examples=recipe.evaluation.examples,
-        batch_size=recipe.evaluation.batch_size,
-        max_new_tokens=recipe.evaluation.max_new_tokens,
-    )
-    samples = Samples(
-        data.validation,
-        encoder,
-        count=recipe.evaluation.samples,
-        batch_size=recipe.evaluation.batch_size,
-        max_new_tokens=recipe.evaluation.max_new_tokens,
-    )
+    asked = recipe.evaluation
+    limits = {"batch_size": asked.batch_size, "max_new_tokens": asked.max_new_tokens}
+    scorer = Scorer(data.validation, encoder, examples=asked.examples, **limits)
+    samples = Samples(data.validation, encoder, count=asked.samples, **limits)
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         # Answers need the whole model on one process.
         scorer.requests.clear()
