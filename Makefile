@@ -12,8 +12,8 @@ PROCESSES ?= 2
 TESTING = -m "not slow" --numprocesses $(PROCESSES) --dist loadfile
 # What proves the core: imports, core, scheduler, cache, strategies, text, checks, formats.
 FAST := tests/test_architecture.py $(wildcard tests/engine/test_core_*.py) tests/engine/test_block_manager.py \
-	tests/engine/test_prefix_hash.py tests/decoding tests/text tests/checks tests/sharing tests/system \
-	tests/modeling/adapter_format
+	tests/engine/test_prefix_hash.py $(filter-out tests/decoding/test_real_%,$(wildcard tests/decoding/test_*.py)) \
+	tests/text tests/checks tests/sharing tests/system tests/modeling/adapter_format
 
 .PHONY: demo test test-fast lint coverage proto docs bench clean
 
