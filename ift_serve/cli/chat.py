@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ift_serve.cli.channels import ChannelPrinter, Colour, checked_colour, tell, votes
 from ift_serve.cli.connect import AdapterName, ClientOptions, connected, fail, readable_errors
+from ift_serve.cli.reasoning import ReasoningOptions
 
 _HELP = "/reset forgets the conversation, /undo the last exchange, /history shows it, /quit ends."
 
@@ -15,16 +17,28 @@ _HELP = "/reset forgets the conversation, /undo the last exchange, /history show
 @connected
 def chat(
     options: ClientOptions,
+    reasoning: ReasoningOptions,
     system: Annotated[str, typer.Option(help="system message")] = "",
     adapter: AdapterName = "",
     temperature: Annotated[float | None, typer.Option(help="0: greedy", min=0)] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
+    colour: Colour = None,
 ) -> None:
-    """Talk to the served model; answers stream, the conversation is remembered. Works in a pipe, a line a turn."""
+    """Talk to the served model; answers stream, the conversation is remembered. Works in a pipe, a line a turn.
+
+    Thoughts are shown dimmed, on the error stream; they are not part of what is remembered.
+    """
     from ift_serve.client import Client, InvalidRequestError, Message, Prompt, ServerError
 
     interactive = sys.stdin.isatty()
     with readable_errors(), Client(options.server, **options.arguments()) as client:
+        asked: dict[str, Any] = {
+            "adapter": adapter,
+            "temperature": temperature,
+            "max_new_tokens": max_new_tokens,
+            "statistics": checked_colour(colour) is not None,
+            **reasoning.arguments(),
+        }
         name = client.model().name
         if interactive:
             typer.secho(f"{name} at {options.server}. {_HELP}", dim=True)
@@ -40,15 +54,12 @@ def chat(
                 continue
             history.append(Message("user", line))
             try:
-                stream = client.stream(
-                    Prompt.from_messages(history),
-                    adapter=adapter,
-                    temperature=temperature,
-                    max_new_tokens=max_new_tokens,
-                )
+                stream = client.stream(Prompt.from_messages(history), **asked)
+                printer = ChannelPrinter(colour)
                 for piece in stream:
-                    print(piece.text, end="", flush=True)
-                print()
+                    printer.show(piece)
+                printer.end()
+                tell(votes(stream.result().conclusion))
                 history.append(Message("assistant", stream.result().text))
             except KeyboardInterrupt:
                 stream.cancel()

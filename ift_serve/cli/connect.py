@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import os
@@ -45,23 +46,35 @@ class ClientOptions:
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, whose first parameter takes :class:`ClientOptions`, their fields as options of its own."""
+    """Give a command the fields of its parameters that are groups of options, such as :class:`ClientOptions`.
+
+    The fields of the first group, which says how to reach the server, come last.
+    """
     hints = get_type_hints(command, include_extras=True)
-    first, *own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
-    shared = [
-        p.replace(annotation=get_type_hints(ClientOptions, include_extras=True)[p.name])
-        for p in inspect.signature(ClientOptions).parameters.values()
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    own = [
+        p.replace(annotation=hints[p.name])
+        for p in inspect.signature(command).parameters.values()
+        if p.name not in groups
     ]
+    options = {name: _options(kind) for name, kind in groups.items()}
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        options = ClientOptions(**{p.name: given.pop(p.name) for p in shared})
-        command(**{first.name: options}, **given)
+        made = {name: groups[name](**{p.name: given.pop(p.name) for p in options[name]}) for name in groups}
+        command(**made, **given)
 
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]
+    first, *others = options.values()
+    listed = (*own, *(p for group in (*others, first) for p in group))
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in listed]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [p.replace(annotation=hints[p.name]) for p in inspect.signature(group).parameters.values()]
 
 
 def fail(message: str) -> typer.Exit:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ift_serve.cli.channels import ChannelPrinter, Colour, checked_colour, tell, votes
 from ift_serve.cli.connect import AdapterName, ClientOptions, Json, connected, readable_errors
+from ift_serve.cli.reasoning import ReasoningOptions
 
 if TYPE_CHECKING:
     from ift_serve.client import Generation
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 @connected
 def generate(
     options: ClientOptions,
+    reasoning: ReasoningOptions,
     instruction: Annotated[str, typer.Argument(help="what to do; `-` reads it from standard input")],
     context: Annotated[str, typer.Option(help="material that the instruction is about")] = "",
     raw: Annotated[bool, typer.Option("--raw", help="continue the text as it is, without a chat template")] = False,
@@ -32,39 +35,72 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="string that ends the answer; may be repeated")] = None,
     n: Annotated[int, typer.Option(help="candidates", min=1)] = 1,
     statistics: Annotated[bool, typer.Option(help="with --json: statistics of every token")] = False,
+    colour: Colour = None,
     as_json: Json = False,
 ) -> None:
-    """Answer one INSTRUCTION; the text streams as it is made."""
+    """Answer one INSTRUCTION; the text streams as it is made.
+
+    The answer goes to the output; a thought, dimmed, and what was compared go to the error stream.
+    """
     from ift_serve.client import Client, Prompt
 
-    sampling: dict[str, Any] = {
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "min_p": min_p,
-        "max_new_tokens": max_new_tokens,
-        "seed": seed,
-        "stop": stop,
-        "n": n,
-    }
     with readable_errors(), Client(options.server, **options.arguments()) as client:
+        asked: dict[str, Any] = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+            "max_new_tokens": max_new_tokens,
+            "seed": seed,
+            "stop": stop,
+            "n": n,
+            "adapter": adapter,
+            "statistics": statistics or checked_colour(colour) is not None,
+            **reasoning.arguments(),
+        }
         text = sys.stdin.read() if instruction == "-" else instruction
         prompt = Prompt.from_text(text) if raw else Prompt(instruction=text, context=context)
         if as_json:
-            answer = client.generate(prompt, adapter=adapter, statistics=statistics, **sampling)
-            print(json.dumps(_json_fields(answer), ensure_ascii=False))
+            answer = client.generate(prompt, **asked)
+            print(json.dumps(json_fields(answer), ensure_ascii=False))
         elif n > 1:
-            for candidate in client.generate(prompt, adapter=adapter, **sampling).candidates:
-                print(f"[{candidate.index}] {candidate.text}")
+            _print_all(client.generate(prompt, **asked), colour)
         else:
-            for piece in client.stream(prompt, adapter=adapter, **sampling):
-                print(piece.text, end="", flush=True)
-            print()
+            stream = client.stream(prompt, **asked)
+            printer = ChannelPrinter(colour)
+            for piece in stream:
+                printer.show(piece)
+            printer.end()
+            tell(votes(stream.result().conclusion))
 
 
-def _json_fields(answer: Generation) -> dict[str, Any]:
-    """As JSON has them: a bias of minus infinity, which it has no number for, is null."""
-    fields = dataclasses.asdict(answer)
+def _print_all(answer: Generation, colour: str | None) -> None:
+    """Several candidates, one after the other."""
+    from ift_serve.client import Delta
+
+    for candidate in answer.candidates:
+        typer.echo(f"[{candidate.index}] ", nl=False)
+        printer = ChannelPrinter(colour)
+        tokens = tuple(candidate.tokens)
+        printer.show(Delta(candidate.index, candidate.text, reasoning=candidate.reasoning, tokens=tokens))
+        printer.end()
+
+
+def json_fields(answer: Generation) -> dict[str, Any]:
+    """As JSON has them: a bias of minus infinity, which it has no number for, is null; bytes are hexadecimal."""
+    fields: dict[str, Any] = _plain(dataclasses.asdict(answer))
     if bias := fields["sampling"].get("logit_bias"):
         fields["sampling"]["logit_bias"] = {token: v if math.isfinite(v) else None for token, v in bias.items()}
+    if answer.applied_reasoning is not None:
+        fields["applied_reasoning"]["kind"] = type(answer.applied_reasoning.settings).__name__
     return fields
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

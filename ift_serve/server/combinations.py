@@ -10,8 +10,8 @@ from ift_serve.v1 import inference_pb2 as pb
 AnyGenerate = pb.GenerateRequest | pb.StreamGenerateRequest
 _SINGLE = ("branch", "vote", "best_of", "auto")
 """Kinds that give one answer however many sequences they compare."""
-NOT_CARRIED_OUT = ("adaptive", "reasoning_temperature", "top_n_sigma", "p_less", "top_h", "target_probability")
-"""Fields of ``sampling`` that the engine's sampler does not do."""
+_NOT_GREEDY = ("adaptive", "target_probability")
+"""Fields of ``sampling`` that mean nothing where nothing is drawn."""
 
 
 def check_combinations(
@@ -41,9 +41,8 @@ def _check_output(request: AnyGenerate) -> None:
 
 
 def _check_not_carried_out(request: AnyGenerate) -> None:
-    for name in NOT_CARRIED_OUT:
-        if request.sampling.HasField(name):  # type: ignore[arg-type]
-            raise invalid(f"sampling.{name}", "is not carried out by this server")
+    if request.sampling.HasField("reasoning_temperature"):
+        raise invalid("sampling.reasoning_temperature", "is not carried out by this server")
     if request.details.processed_log_probs:
         raise invalid("details.processed_log_probs", "are not reported by this server")
 
@@ -52,8 +51,9 @@ def _check_branch(sampling: pb.Sampling, path: str) -> None:
     for name in ("temperature", "reasoning_temperature"):
         if sampling.HasField(name) and getattr(sampling, name) != 0:  # type: ignore[arg-type]
             raise conflict([path, f"sampling.{name}"], "branches go on greedily; leave the temperature open or give 0")
-    if sampling.HasField("adaptive"):
-        raise conflict([path, "sampling.adaptive"], "branches go on greedily, at temperature 0")
+    for name in _NOT_GREEDY:
+        if sampling.HasField(name):  # type: ignore[arg-type]
+            raise conflict([path, f"sampling.{name}"], "branches go on greedily, at temperature 0")
 
 
 def _check_adapter(request: AnyGenerate, settings: Reasoning | None) -> None:

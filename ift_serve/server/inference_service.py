@@ -141,7 +141,7 @@ class InferenceService:
     async def _begin(self, request: AnyGenerate, call: Call) -> Generation:
         self._check_adapter(request.adapter)
         rendered = await self._render(request.prompt)
-        sampling = self._validator.sampling(request.sampling, request.details, len(rendered.token_ids))
+        sampling = self._validator.sampling(request.sampling, request.details, len(rendered.token_ids), request.adapter)
         whole = isinstance(request, pb.GenerateRequest)
         stop = self._validator.stop_strings(request.sampling)
         plan = await self._plan(request, sampling, len(rendered.token_ids))

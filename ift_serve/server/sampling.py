@@ -6,6 +6,7 @@ import logging
 
 from ift_serve.engine.protocol.generate import SamplingDefaults, SamplingParams
 from ift_serve.engine.protocol.model import ModelDescription
+from ift_serve.server.adaptive import applied_adaptive, applied_target
 from ift_serve.server.config import ServerConfig
 from ift_serve.v1 import inference_pb2 as pb
 
@@ -28,7 +29,7 @@ def warn_of_settings_not_applied(defaults: SamplingDefaults) -> None:
 
 
 def applied_sampling(params: SamplingParams, stop: list[str]) -> pb.Sampling:
-    """What a caller is told of how tokens are drawn."""
+    """What a caller is told of how tokens are drawn; of what varies from token to token, what is on."""
     return pb.Sampling(
         temperature=params.temperature,
         top_p=params.top_p,
@@ -44,6 +45,11 @@ def applied_sampling(params: SamplingParams, stop: list[str]) -> pb.Sampling:
         stop_token_ids=params.stop_ids,
         ignore_eos=params.ignore_eos,
         n=params.candidates,
+        adaptive=applied_adaptive(params.adaptive),
+        top_n_sigma=params.top_n_sigma or None,
+        p_less=params.p_less or None,
+        top_h=params.top_h or None,
+        target_probability=applied_target(params.target_probability),
     )
 
 

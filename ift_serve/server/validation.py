@@ -9,6 +9,7 @@ import grpc
 
 from ift_serve.engine.protocol.generate import SamplingDefaults, SamplingParams
 from ift_serve.engine.protocol.model import ModelDescription
+from ift_serve.server.adaptive import adaptive_temperature, target_probability
 from ift_serve.server.auth import Role as CallerRole
 from ift_serve.server.bounds import number
 from ift_serve.server.config import Limits
@@ -106,15 +107,23 @@ class Validator:
             return int(number("priority", value, -_MAX_PRIORITY, _MAX_PRIORITY))
         return int(number("priority", value, -_MAX_PRIORITY, self._limits.max_priority, hint=" for the role generate"))
 
-    def sampling(self, sampling: pb.Sampling, details: pb.Details, prompt_tokens: int) -> SamplingParams:
+    def sampling(
+        self, sampling: pb.Sampling, details: pb.Details, prompt_tokens: int, adapter: str = ""
+    ) -> SamplingParams:
         """Sampling parameters with defaults filled in; the seed is chosen here if the caller has none."""
         s, path, default = sampling, "sampling", self._defaults
         room = self._model.context_length - prompt_tokens
         top_k = s.top_k if s.HasField("top_k") else default.top_k
+        temperature = default.temperature
+        if s.HasField("temperature"):
+            temperature = number(f"{path}.temperature", s.temperature, 0, 10)
         return SamplingParams(
-            temperature=number(f"{path}.temperature", s.temperature, 0, 10)
-            if s.HasField("temperature")
-            else default.temperature,
+            temperature=temperature,
+            adaptive=adaptive_temperature(s, temperature, adapter),
+            target_probability=target_probability(s, temperature),
+            top_n_sigma=number(f"{path}.top_n_sigma", s.top_n_sigma, 0, 100),
+            p_less=s.p_less,
+            top_h=number(f"{path}.top_h", s.top_h, 0, 1),
             top_p=number(f"{path}.top_p", s.top_p, 0, 1, above=True) if s.HasField("top_p") else default.top_p,
             top_k=min(top_k, self._model.vocabulary_size),
             min_p=number(f"{path}.min_p", s.min_p, 0, 1) if s.HasField("min_p") else default.min_p,

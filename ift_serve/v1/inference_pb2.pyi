@@ -581,7 +581,9 @@ Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
 class AdaptiveTemperature(_message.Message):
-    """A temperature for each token: `scale` times what the rule makes of `sampling.temperature`, within `min` and `max`."""
+    """A temperature for each token: `scale` times what the rule makes of `sampling.temperature`, within `min` and `max`.
+    `sampling.temperature` must be within them, where it is given, and above 0.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -592,17 +594,17 @@ class AdaptiveTemperature(_message.Message):
     BASE_FIELD_NUMBER: _builtins.int
     THETA_FIELD_NUMBER: _builtins.int
     min: _builtins.float
-    """No temperature is below it; 0 to `sampling.temperature`. Default 0."""
+    """No temperature is below it; 0 to `max`. Default 0."""
     max: _builtins.float
-    """No temperature is above it; `sampling.temperature` to 10. Default 10."""
+    """No temperature is above it; above 0, at most 10. Default 10."""
     scale: _builtins.float
     """Above 0, at most 10. Default 1: as the rule has it."""
     rule: Global___TemperatureRule.ValueType
     """Default TEMPERATURE_RULE_HEAD, which needs an adapter."""
     base: _builtins.float
-    """For TEMPERATURE_RULE_ENTROPY; above 0, at most 1. Default 0.8."""
+    """For TEMPERATURE_RULE_ENTROPY; above 0, below 1. Default 0.8."""
     theta: _builtins.float
-    """For TEMPERATURE_RULE_ENTROPY, in nats; 0 to 10. Default 0.1."""
+    """For TEMPERATURE_RULE_ENTROPY, in nats; above 0, at most 10. Default 0.1."""
     def __init__(
         self,
         *,
@@ -642,7 +644,9 @@ Global___AdaptiveTemperature: _TypeAlias = AdaptiveTemperature  # noqa: Y015
 
 @_typing.final
 class TargetProbability(_message.Message):
-    """adaptive-p: favours tokens near a probability, moved so that the drawn ones have the wanted one on average."""
+    """adaptive-p: favours tokens near a probability, moved so that the drawn ones have the wanted one on average. Needs a
+    temperature above 0.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

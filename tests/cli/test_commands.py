@@ -100,6 +100,34 @@ def test_generate(address: str) -> None:
     assert _ift("generate", "Say hello", *options, "--n", "2").startswith("[0]")
 
 
+def test_reasoning_is_asked_for_and_told(address: str) -> None:
+    options = ("--server", address, "--max-new-tokens", "4", "--seed", "1")
+    vote = (
+        "--reasoning",
+        "vote",
+        "--samples",
+        "3",
+        "--vote-stop",
+        "all",
+        "--answer",
+        "last_line",
+        "--temperature",
+        "1",
+    )
+    told = json.loads(_ift("generate", "Say hello", *options, *vote, "--json", "--statistics"))
+    assert told["conclusion"]["mode"] == "vote" and len(told["conclusion"]["branches"]) == 3
+    assert told["applied_reasoning"]["kind"] == "Vote" and told["applied_reasoning"]["settings"]["samples"] == 3
+    assert told["candidates"][0]["tokens"][0]["statistics"]["temperature"] == 1.0
+    shown = _ift("generate", "Say hello", *options, *vote, "--colour", "entropy")
+    assert shown == told["candidates"][0]["text"] + "\n"
+    assert "reasoning.trace.open_marker" in _ift("generate", "Say hello", *options, "--reasoning", "trace", code=1)
+    assert "--width belongs to" in _ift("generate", "Say hello", *options, "--width", "3", code=1)
+    greedy = ("--reasoning", "branch", "--width", "2", "--answer", "last_line", "--max-new-tokens", "4")
+    once = json.loads(_ift("generate", "Say hello", "--server", address, *greedy, "--json"))
+    talk = _ift("chat", "--server", address, *greedy, stdin="Say hello\n")
+    assert talk.strip() == once["candidates"][0]["text"].strip()
+
+
 def test_chat_in_a_pipe_remembers(address: str) -> None:
     shown = _ift(
         "chat",

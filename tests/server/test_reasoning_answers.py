@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from ift_serve.client import (
+    AdaptiveTemperature,
     AnswerSpan,
     AsyncClient,
     BestOf,
@@ -110,3 +111,16 @@ async def test_case_23_stop_strings_are_not_looked_for_in_thoughts(client: Async
     )
     assert stopped.reasoning == free.reasoning and free.text.startswith(stopped.text)
     assert not any(s in stopped.text for s in stop)
+
+
+async def test_a_temperature_by_entropy_is_reported_token_by_token(client: AsyncClient) -> None:
+    """EDT: T = T_0 * base ** (theta / H), within its bounds."""
+    rule = AdaptiveTemperature(rule="entropy", base=0.5, theta=1.0, min=0.25, max=2.0)
+    answer = await client.generate(
+        "hi", adaptive=rule, temperature=1.0, max_new_tokens=12, ignore_eos=True, statistics=True, seed=2
+    )
+    for token in answer.candidates[0].tokens:
+        assert token.statistics is not None
+        expected = 0.5 ** (1.0 / token.statistics.entropy)
+        assert token.statistics.temperature == pytest.approx(min(max(expected, 0.25), 2.0), rel=1e-4)
+    assert answer.sampling["adaptive"] == AdaptiveTemperature(0.25, 2.0, 1.0, "entropy", 0.5, 1.0)

@@ -195,6 +195,12 @@ async def test_what_was_applied_is_told_and_can_be_asked_for(
         (["reasoning.vote", "sampling.temperature"], "vote {}", "temperature: 0"),
         (["reasoning.best_of", "sampling.temperature"], "best_of {}", "temperature: 0"),
         (["reasoning.branch", "sampling.temperature"], "branch {}", "temperature: 0.5"),
+        (
+            ["reasoning.branch", "sampling.adaptive"],
+            "branch {}",
+            "adaptive { rule: TEMPERATURE_RULE_ENTROPY }",
+        ),
+        (["reasoning.branch", "sampling.target_probability"], "branch {}", "target_probability { target: 0.5 }"),
         (["reasoning.best_of.by", "adapter"], "best_of { by: BEST_OF_MEASURE_ADHERENCE }", "temperature: 1"),
         (["reasoning.auto", "adapter"], "auto {}", ""),
         (["reasoning.vote.power", "reasoning.vote.weight"], "vote { power: 1 }", ""),
@@ -225,6 +231,63 @@ async def test_what_cannot_be_combined_names_both_fields(
     assert await refused(stub.Generate(request)) == fields
     streamed = pb.StreamGenerateRequest.FromString(request.SerializeToString())
     assert await refused(stub.StreamGenerate(streamed).read()) == fields
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("fields", "sampling"),
+    [
+        (["sampling.adaptive", "sampling.temperature"], "temperature: 0 adaptive { rule: TEMPERATURE_RULE_ENTROPY }"),
+        (["sampling.adaptive.rule", "adapter"], "adaptive {}"),
+        (["sampling.adaptive.base", "sampling.adaptive.rule"], "adaptive { base: 0.5 }"),
+        (["sampling.adaptive.theta", "sampling.adaptive.rule"], "adaptive { rule: TEMPERATURE_RULE_HEAD theta: 1 }"),
+        (["sampling.adaptive.rule"], "adaptive { rule: 9 }"),
+        (["sampling.adaptive.min"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY min: -0.5 }"),
+        (["sampling.adaptive.max"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY max: 0 }"),
+        (["sampling.adaptive.max"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY max: nan }"),
+        (["sampling.adaptive.scale"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY scale: 0 }"),
+        (["sampling.adaptive.base"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY base: 1 }"),
+        (["sampling.adaptive.theta"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY theta: 11 }"),
+        (
+            ["sampling.adaptive.min", "sampling.adaptive.max"],
+            "adaptive { rule: TEMPERATURE_RULE_ENTROPY min: 2 max: 1 }",
+        ),
+        (
+            ["sampling.temperature", "sampling.adaptive.max"],
+            "temperature: 1.5 adaptive { rule: TEMPERATURE_RULE_ENTROPY max: 1 }",
+        ),
+        (
+            ["sampling.temperature", "sampling.adaptive.min"],
+            "temperature: 0.5 adaptive { rule: TEMPERATURE_RULE_ENTROPY min: 0.75 }",
+        ),
+        (["sampling.target_probability.target"], "target_probability {}"),
+        (["sampling.target_probability.target"], "target_probability { target: 1 }"),
+        (["sampling.target_probability.decay"], "target_probability { target: 0.5 decay: 0.995 }"),
+        (["sampling.target_probability", "sampling.temperature"], "temperature: 0 target_probability { target: 0.5 }"),
+        (["sampling.top_n_sigma"], "top_n_sigma: -1"),
+        (["sampling.top_h"], "top_h: 1.5"),
+        (["sampling.reasoning_temperature"], "reasoning_temperature: 0.5"),
+    ],
+)
+async def test_what_varies_from_token_to_token_has_bounds(
+    thinking: tuple[Any, ScriptedEngine], fields: list[str], sampling: str
+) -> None:
+    assert await refused(thinking[0].Generate(asked("", sampling))) == fields
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_varies_from_token_to_token_is_applied_and_told(thinking: tuple[Any, ScriptedEngine]) -> None:
+    stub, engine = thinking
+    rule = "adaptive { rule: TEMPERATURE_RULE_ENTROPY min: 0.25 max: 0.75 } temperature: 0.75"
+    told = await stub.Generate(
+        asked("", f"{rule} top_n_sigma: 2 p_less: true target_probability {{ target: 0.5 decay: 0.99 }}")
+    )
+    sent = engine.requests[-1].sampling
+    assert sent.adaptive is not None and (sent.adaptive.min, sent.adaptive.max, sent.adaptive.scale) == (0.25, 0.75, 1)
+    assert (sent.top_n_sigma, sent.p_less) == (2, True)
+    assert sent.target_probability is not None and sent.target_probability.decay == 0.99
+    again = pb.GenerateRequest(prompt=text_prompt("hi"), sampling=told.sampling)
+    assert (await stub.Generate(again)).sampling == told.sampling and told.sampling.adaptive.theta > 0
 
 
 @pytest.mark.asyncio(loop_scope="module")
