@@ -455,7 +455,9 @@ class Sampling(_message.Message):
     n: _builtins.int
     """Candidates to generate; the prompt is computed once. 1 to 32. Default 1."""
     reasoning_temperature: _builtins.float
-    """The temperature inside a thought, 0 to 10; `temperature` is then that of the answer. Unset: the same in both."""
+    """The temperature inside a thought, 0 to 10; `temperature` is then that of the answer. Unset: the same in both. No
+    server of this version carries it out: a request with one is INVALID_ARGUMENT.
+    """
     top_n_sigma: _builtins.float
     """Keep tokens whose logit is within this many standard deviations of the largest, whatever the temperature
     (top-n-sigma, arXiv 2411.07641); 0 to 100. Default 0 (off).
@@ -731,7 +733,9 @@ class Details(_message.Message):
     prompt_token_ids: _builtins.bool
     """Ids of the prompt's tokens."""
     processed_log_probs: _builtins.bool
-    """For every token, its log-probability after temperature and filters too. Implies `tokens`."""
+    """For every token, its log-probability after temperature and filters too. Implies `tokens`. No server of this version
+    reports it: a request for it is INVALID_ARGUMENT.
+    """
     def __init__(
         self,
         *,
@@ -952,7 +956,7 @@ class Token(_message.Message):
     """Its id."""
     text: _builtins.str
     """What it adds to the text. Joined over the tokens that are neither special nor end the answer, the text (and what
-    follows in the tokens of a stop string). A character of several tokens is in the last of them; bytes that make no
+    follows in the tokens of a stop string); where thoughts are told apart, over those of a channel. A character of several tokens is in the last of them; bytes that make no
     character are U+FFFD, as in the text. A special token's name.
     """
     log_prob: _builtins.float
