@@ -46,3 +46,17 @@ def reading(console: Console, *, shown: bool) -> Iterator[Callable[[int], None] 
     with bar(console) as shown_bar:
         task = shown_bar.add_task("reading data", total=None, note="")
         yield lambda count: shown_bar.advance(task, count)
+
+
+@contextlib.contextmanager
+def counting(console: Console, text: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar for ``total`` things; gives ``done(note="", advance=1)``. A note stays until there is another."""
+    with bar(console) as shown:
+        task = shown.add_task(text, total=total, note="")
+
+        def done(note: str = "", advance: int = 1) -> None:
+            if note:
+                shown.update(task, note=note)
+            shown.advance(task, advance)
+
+        yield done

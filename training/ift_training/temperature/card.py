@@ -1,0 +1,93 @@
+"""The model card of an adapter that chooses temperatures."""
+
+from __future__ import annotations
+
+import math
+
+from ift_training.temperature.report import TemperatureReport
+from ift_training.temperature.settings import TemperatureRecipe
+
+_HEAD = """---
+base_model: {base}
+pipeline_tag: text-generation
+tags: [ift-serve, temperature]
+---
+
+# {name}
+
+A head that chooses the sampling temperature of `{base}` {grain}, trained by `ift-serve train temperature`. It changes
+no weight and no key or value: requests with it share the base model's prefix cache. T_0 is {initial:g}; the head
+chooses from {lowest:.2g} to {highest:.2g}. A request with temperature 0 stays greedy.
+"""
+_GRAINS = {"token": "for each token", "sequence": "once for a request, from its instruction"}
+
+
+def temperature_card(recipe: TemperatureRecipe, report: TemperatureReport) -> str:
+    """Markdown: temperatures and rewards by task, estimates, calibration, how it was trained, how to use it."""
+    initial = recipe.head.temperature
+    head = _HEAD.format(
+        base=recipe.base,
+        name=recipe.name,
+        grain=_GRAINS[recipe.head.grain],
+        initial=initial,
+        lowest=initial / 3,
+        highest=initial * 3,
+    )
+    parts = [head, _outcomes(recipe, report), _estimates(report), _calibration(report), _training(recipe, report)]
+    return "\n".join(part for part in [*parts, _use(recipe)] if part)
+
+
+def _outcomes(recipe: TemperatureRecipe, report: TemperatureReport) -> str:
+    rows = []
+    for task, found in report.outcomes.items():
+        error = "" if math.isnan(found.error) else f" ± {found.error:.3f}"
+        rows.append(
+            f"| {task} | {found.prompts} | {found.temperature:.2f} | {found.before:.3f} | {found.after:.3f} | "
+            f"{found.after - found.before:+.3f}{error} |"
+        )
+    return (
+        "## Rewards\n\n"
+        f"{recipe.rollouts.samples} answers to each of the held-out prompts that nothing was chosen by, at the same "
+        "seeds with T_0 and with the head. Differences are paired by prompt, with their standard error.\n\n"
+        "| task | prompts | mean T | reward at T_0 | with the head | difference |\n"
+        "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _estimates(report: TemperatureReport) -> str:
+    rows = [f"| {name} | {value:.3f} |" for name, value in report.estimates.items()]
+    return (
+        "## Against constants\n\nRewards on the same prompts, estimated from answers that were drawn at the recipe's "
+        "fixed temperatures. The best constant was chosen on other prompts.\n\n| temperature | estimated reward |\n"
+        "| --- | --- |\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _calibration(report: TemperatureReport) -> str:
+    found = report.calibration
+    if found is None:
+        return ""
+    return (
+        "## Calibration\n\nConfidences are read off logits divided by "
+        f"**{found.temperature:.4g}** (`calibration_temperature`), fitted by likelihood on held-out reference "
+        f"answers; it has no part in sampling. On {found.tokens} other tokens the expected calibration error goes from "
+        f"{100 * found.before.error:.2f} % to {100 * found.after.error:.2f} %, the negative log-likelihood from "
+        f"{found.before.likelihood:.4f} to {found.after.likelihood:.4f}; see `training/reliability.png`.\n"
+    )
+
+
+def _training(recipe: TemperatureRecipe, report: TemperatureReport) -> str:
+    drawn, temperatures = recipe.rollouts, ", ".join(f"{t:g}" for t in recipe.rollouts.temperatures)
+    return (
+        f"## Training\n\nPolicy gradient ({recipe.objective.ratio} weights, pull {recipe.objective.pull:g}) over "
+        f"{report.answers} answers, {report.tokens} tokens: {drawn.samples} to each of {sum(report.prompts.values())} "
+        f"prompts and of those held out, at each of the temperatures {temperatures}. Judged by "
+        f"`{recipe.reward.verifier}`. Step {report.step} of {recipe.learning.steps} was best on held-out prompts; "
+        f"{report.seconds:.0f} seconds, seed {recipe.seed}. The recipe is in `ift_config.json`, the curves are in "
+        "`training/curves.png`.\n"
+    )
+
+
+def _use(recipe: TemperatureRecipe) -> str:
+    base = "" if recipe.base == "ift-tiny" else recipe.base + " "
+    return f"## Use\n\n```\nift-serve serve {base}--adapter {recipe.name}=DIRECTORY\n```\n"
