@@ -38,7 +38,7 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """Show examples token by token: colours are segments, underlined is what the loss sees; and what is dropped."""
-    from ift_serve.cli.train import readable_training_errors
+    from ift_serve.cli.training import readable_training_errors
 
     if not as_json:
         under_way(f"reading {path}")
@@ -106,7 +106,7 @@ def _open(
 
 def _recipe(path: Path, overrides: list[str]) -> Recipe:
     """The recipe, or one around a file of records."""
-    from ift_serve.cli.train import packaged
+    from ift_serve.cli.training import packaged
     from ift_training.recipe import Recipe, apply_override
 
     if path.suffix in (".yaml", ".yml") or not path.exists():

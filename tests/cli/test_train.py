@@ -118,7 +118,7 @@ def test_help_and_mistakes_in_a_recipe_import_nothing_heavy(recipe: Path) -> Non
 
 
 def test_a_missing_package_is_named_with_what_to_install(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("ift_serve.cli.train"), "_NEEDED", ("accelerate", "no_such_package"))
+    monkeypatch.setattr(import_module("ift_serve.cli.training"), "_NEEDED", ("accelerate", "no_such_package"))
     assert "training needs no_such_package: pip install 'ift-serve[train]'" in ift("train", str(recipe), code=1)
 
 
@@ -294,3 +294,14 @@ def test_of_several_processes_one_says_what_is_wrong(recipe: Path) -> None:
     )
     assert done.returncode != 0
     assert (done.stdout + done.stderr).count("1 of 13 records of said are lost") == 1
+
+
+def test_a_temperature_recipe_says_what_would_be_drawn(tmp_path: Path) -> None:
+    base = tiny_llama(tmp_path / "base")
+    fields = ("rollouts.prompts=6", "rollouts.held_out=4", f"base={base}", f"output={tmp_path / 'out'}")
+    options = [part for field in fields for part in ("--set", field)]
+    report = json.loads(ift("train", "temperature", "ift-tiny-temperature", "--dry-run", "--json", *options))
+    assert sum(report["prompts"].values()) == 6 and report["answers"] == (6 + 4) * 4 * 6
+    assert not (tmp_path / "out").exists()
+    wrong = ift("train", "temperature", "ift-tiny-temperature", "--set", "head.grain=word", code=1)
+    assert "head.grain" in wrong
