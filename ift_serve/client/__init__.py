@@ -2,6 +2,7 @@
 
 from ift_serve.client.aio import AsyncClient
 from ift_serve.client.errors import FieldViolation, InvalidRequestError, ServerError
+from ift_serve.client.output import Grammar, JsonSchema, Regex
 from ift_serve.client.reasoning import (
     AnswerSpan,
     AppliedReasoning,
@@ -57,13 +58,16 @@ __all__ = [
     "EntropyExit",
     "FieldViolation",
     "Generation",
+    "Grammar",
     "InvalidRequestError",
+    "JsonSchema",
     "LowConfidence",
     "Message",
     "ModelInfo",
     "NoReasoning",
     "Prompt",
     "Reasoning",
+    "Regex",
     "Registered",
     "Score",
     "Scores",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from ift_serve.client.output import Output, output_message
 from ift_serve.client.reasoning import AppliedReasoning, Conclusion, FinishReason, Reasoning
 from ift_serve.client.reasoning_messages import applied, conclusion, fill, read, reasoning_message
 from ift_serve.client.temperature import AdaptiveTemperature, TargetProbability
@@ -259,10 +260,12 @@ def generate_message(
     details: pb.Details,
     reasoning: Reasoning | None = None,
     max_total_tokens: int | None = None,
+    output: Output | None = None,
 ) -> _GenerateT:
     """A request for whole answers or for a stream, which have the same fields."""
     return kind(
         reasoning=reasoning_message(reasoning, max_total_tokens),
+        output=output_message(output),
         prompt=prompt_message(prompt),
         sampling=sampling_message(sampling),
         adapter=utf8("adapter", adapter),

@@ -13,6 +13,7 @@ import grpc
 from ift_serve.client import convert
 from ift_serve.client.connection import DEFAULT_TARGET, Attempts, Connection
 from ift_serve.client.errors import ServerError
+from ift_serve.client.output import Output
 from ift_serve.client.reasoning import Reasoning
 from ift_serve.client.types import Adapter, Delta, Generation, ModelInfo, PromptLike, Scores, Tokenization
 from ift_serve.v1 import adapter_pb2, adapter_pb2_grpc, inference_pb2_grpc, model_pb2, model_pb2_grpc
@@ -111,13 +112,15 @@ class Client:
         processed_log_probs: bool = False,
         reasoning: Reasoning | None = None,
         max_total_tokens: int | None = None,
+        output: Output | None = None,
         timeout: float | None = None,
         **sampling: Any,
     ) -> Generation:
         """Whole answers. ``sampling``: fields of the Sampling message, such as temperature, max_new_tokens, n, stop.
 
         ``reasoning``: how the answer is reasoned about, such as ``Trace(budget=512)``; ``max_total_tokens``: of all
-        sequences of the request, hidden ones included.
+        sequences of the request, hidden ones included. ``output``: the form of the answer, such as
+        ``JsonSchema({...})``.
         """
         request = convert.generate_message(
             pb.GenerateRequest,
@@ -128,6 +131,7 @@ class Client:
             convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids, processed_log_probs),
             reasoning,
             max_total_tokens,
+            output,
         )
         message, request_id = self._call(self._inference.Generate, request, timeout)
         return convert.generation(message, request_id)
@@ -145,6 +149,7 @@ class Client:
         processed_log_probs: bool = False,
         reasoning: Reasoning | None = None,
         max_total_tokens: int | None = None,
+        output: Output | None = None,
         timeout: float | None = None,
         **sampling: Any,
     ) -> Stream:
@@ -158,6 +163,7 @@ class Client:
             convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids, processed_log_probs),
             reasoning,
             max_total_tokens,
+            output,
         )
 
         def start(remaining: float | None) -> Any:

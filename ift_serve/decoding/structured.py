@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ift_serve.decoding.answer_constraint import AnswerConstraint
 from ift_serve.decoding.context import StrategyContext
+from ift_serve.decoding.sequence_rules import SequenceRules
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.output import OutputFormat
+from ift_serve.engine.protocol.reasoning import Trace
 from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.engine.sequences.constraint import Constraint
@@ -107,7 +110,10 @@ class StructuredOutput:
             raise _refused(output, "the model names no token that ends an answer")
         ends = tuple(sorted(set(end_ids)))
         matcher = self._compilers.submit(self._matcher, renderer.tokenizer, output, ends)
-        return GrammarConstraint(self._masks.submit, matcher, self._vocabulary)
+        form = GrammarConstraint(self._masks.submit, matcher, self._vocabulary)
+        trace = request.reasoning if isinstance(request.reasoning, Trace) else getattr(request.reasoning, "trace", None)
+        start = SequenceRules.of(request, self._context, trace, "reasoning").start
+        return form if start is None else AnswerConstraint(form, start)
 
     def _matcher(self, tokenizer: Any, output: OutputFormat, ends: tuple[int, ...]) -> LLMatcher:
         """In the compiler's thread: a form can take long, and others' masks do not wait for it."""

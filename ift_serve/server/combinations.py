@@ -18,7 +18,7 @@ def check_combinations(
     request: AnyGenerate, sampling: SamplingParams, settings: Reasoning | None, *, has_thoughts: bool
 ) -> None:
     """Raise StatusError for the first contradiction. ``has_thoughts``: whether the answers may hold thoughts."""
-    _check_output(request)
+    _check_output(request, sampling)
     _check_not_carried_out(request)
     kind = request.reasoning.WhichOneof("kind")
     path = f"reasoning.{kind}"
@@ -34,10 +34,16 @@ def check_combinations(
         raise conflict(["sampling.reasoning_temperature", "reasoning"], problem)
 
 
-def _check_output(request: AnyGenerate) -> None:
-    kind = request.output.WhichOneof("kind")
-    if kind is not None:
-        raise invalid(f"output.{kind}", "structured output is not carried out by this server")
+def _check_output(request: AnyGenerate, sampling: SamplingParams) -> None:
+    """Reading the form itself takes time, and is the engine's, beside its steps."""
+    form, kind = request.output.WhichOneof("kind"), request.reasoning.WhichOneof("kind")
+    if form is None:
+        return
+    path = f"output.{form}"
+    if sampling.ignore_eos:
+        raise conflict([path, "sampling.ignore_eos"], "an answer of a form ends where the form does")
+    if kind in ("branch", "auto"):
+        raise conflict([path, f"reasoning.{kind}"], "branches begin with tokens that the form may not allow")
 
 
 def _check_not_carried_out(request: AnyGenerate) -> None:

@@ -14,6 +14,7 @@ from ift_serve.server.combinations import AnyGenerate
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.generation import Generation
 from ift_serve.server.metrics import Metrics
+from ift_serve.server.output_format import output_format
 from ift_serve.server.pieces import WholeCandidate
 from ift_serve.server.planner import Plan, Planner
 from ift_serve.server.sampling import applied_sampling, chosen_defaults
@@ -159,6 +160,7 @@ class InferenceService:
             reasoning=plan.settings,
             # Only a strategy has sequences whose text is not seen here.
             stop=stop if plan.settings is not None else [],
+            output=output_format(request.output),
             limits=plan.limits,
             # Stop strings are found in the text as it is made; otherwise few and large messages will do.
             whole=whole and not stop,

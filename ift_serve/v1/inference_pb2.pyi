@@ -683,7 +683,9 @@ Global___TargetProbability: _TypeAlias = TargetProbability  # noqa: Y015
 
 @_typing.final
 class Output(_message.Message):
-    """What form an answer must have."""
+    """What form an answer must have. A thought before it has none. Not with `ignore_eos`, `reasoning.branch`, or
+    `reasoning.auto`. A form that cannot be read is INVALID_ARGUMENT with the reason.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -691,11 +693,11 @@ class Output(_message.Message):
     REGEX_FIELD_NUMBER: _builtins.int
     GRAMMAR_FIELD_NUMBER: _builtins.int
     json_schema: _builtins.str
-    """A JSON schema."""
+    """A JSON schema, at most 64 KiB, its patterns 2 KiB in all. Answers are JSON as Python writes it, in one line."""
     regex: _builtins.str
-    """A regular expression."""
+    """A regular expression in Rust's syntax, at most 512 bytes; the whole answer matches."""
     grammar: _builtins.str
-    """A context-free grammar."""
+    """A context-free grammar in Lark's syntax, at most 4 KiB; the whole answer is its `start`."""
     def __init__(
         self,
         *,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
 
 from ift_serve.decoding.context import StrategyContext
+from ift_serve.decoding.sequence_rules import SequenceRules
 from ift_serve.decoding.structured import FormatError, StructuredOutput, grammar_of
 from ift_serve.embedded import model_path
 from ift_serve.engine.build import build_core
@@ -17,6 +19,7 @@ from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.core.strategy import Branch, Control, Strategy
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.output import OutputFormat
+from ift_serve.engine.protocol.reasoning import Trace
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from ift_serve.engine.sequences.step import SampledToken
 from tests.support.engine_driver import Answer, Driver, generate
@@ -218,3 +221,38 @@ def test_a_model_without_ends_or_texts_is_refused(context: StrategyContext) -> N
         StructuredOutput(context, 100)(request, [])
     with pytest.raises(RefusedError, match="tokenizer"):
         StructuredOutput(StrategyContext(None, None), 100)(request, [1])
+
+
+def test_a_thought_has_no_form_and_the_answer_has() -> None:
+    """With the ids of markers that this test gives the model: what is between them is anything."""
+    context = StrategyContext.of_model(str(model_path()), [])
+    forms = StructuredOutput(context, 3072)
+    trace = Trace(budget=6, open_marker="<think>", close_marker="</think>")
+    request = generate("a", prompt(context, "How are you?"), output=REGEX, strategy="trace", reasoning=trace)
+    assert context.renderer is not None and context.phases is not None
+    start = SequenceRules.of(request, context, trace, "reasoning").start
+    assert start is not None
+    constraint = forms(request, [2])
+    assert constraint is not None
+    while not constraint.is_ready:
+        time.sleep(0.01)
+    opening, closing = (list(start.settings.markers.opening[0].token_ids), list(start.settings.closing))
+    for token_id in opening:
+        assert constraint.mask() is None
+        constraint.take(token_id)
+    thought = context.renderer.encoder.encode("well then", "x", any_length=True).ids
+    for token_id in [*thought, *closing]:
+        assert constraint.mask() is None
+        constraint.take(token_id)
+    mask = constraint.mask()
+    assert mask is not None
+    answer = context.renderer.encoder.encode("yes, 12.", "x", any_length=True).ids
+    fork = constraint.copy()
+    for token_id in answer:
+        mask = constraint.mask()
+        assert mask is not None and mask.words()[token_id // 32] >> token_id % 32 & 1
+        constraint.take(token_id)
+    constraint.take_back(len(answer))
+    again, other = constraint.mask(), fork.mask()
+    assert again is not None and other is not None
+    assert (again.words() == other.words()).all()
