@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ift_serve.client import Auto, Branch, Grammar, JsonSchema, Regex, ServerError
+from ift_serve.client import Branch, Grammar, JsonSchema, Regex, ServerError
 from ift_serve.server.config import ServerConfig
 from tests.support.serving import serving
 
@@ -44,7 +44,6 @@ async def test_what_cannot_be_is_named(server_config: Callable[..., ServerConfig
         (Regex("a" * 1000), {}, {"output.regex"}),
         (Regex("a"), {"ignore_eos": True}, {"output.regex", "sampling.ignore_eos"}),
         (Regex("a"), {"reasoning": Branch()}, {"output.regex", "reasoning.branch"}),
-        (Regex("a"), {"reasoning": Auto()}, {"output.regex", "reasoning.auto"}),
     ]
     async with serving(server_config()) as (_, client):
         for output, options, fields in cases:
