@@ -10,7 +10,11 @@ from ift_serve.engine.protocol.generate import TokenStatistics
 
 
 def token_confidence(statistics: TokenStatistics) -> float:
-    """``-1/k sum_j log P_i(j)`` over the 20 most likely tokens, in nats: higher where fewer tokens are likely."""
+    """``-1/k sum_j log P_i(j)`` over the 20 most likely tokens, in nats: higher where fewer tokens are likely (eq. 2).
+
+    Up to a constant this is self-certainty (arXiv 2502.18581), the divergence of the uniform distribution from that of
+    the model, over these tokens instead of the whole vocabulary, of which the statistics say nothing.
+    """
     return -statistics.mean_top20_log_prob
 
 
@@ -25,16 +29,28 @@ class GroupConfidence:
             raise ValueError(f"window is {window}; must be 1 or more")
         self._window = window
         self._last: deque[float] = deque()
+        self._sum = self._total = 0.0
+        self._count = 0
         self._groups: list[float] = []
 
     def observe(self, confidence: float) -> None:
         """The confidence of the next token."""
         self._last.append(confidence)
+        self._sum += confidence
+        self._total += confidence
+        self._count += 1
         if len(self._last) > self._window:
-            self._last.popleft()
+            self._sum -= self._last.popleft()
+        if self._count % self._window == 0:
+            # A running sum drifts, so it begins anew once a window.
+            self._sum = math.fsum(self._last)
         if len(self._last) == self._window:
-            # Summed anew: a running sum would drift, and with it what a percentile is compared with.
-            self._groups.append(math.fsum(self._last) / self._window)
+            self._groups.append(self._sum / self._window)
+
+    @property
+    def mean(self) -> float:
+        """The mean over all tokens; 0 where none came."""
+        return self._total / self._count if self._count else 0.0
 
     @property
     def current(self) -> float | None:
@@ -51,14 +67,9 @@ class GroupConfidence:
     @property
     def tail(self) -> float | None:
         """The mean of the last window, or of all tokens where they are fewer (equation 6)."""
-        return math.fsum(self._last) / len(self._last) if self._last else None
-
-    def bottom(self, share: float = 0.1) -> float | None:
-        """The mean of the lowest groups, ``share`` of them and at least one (equation 4)."""
-        if not self._groups:
-            return self.tail
-        count = max(1, int(len(self._groups) * share))
-        return math.fsum(sorted(self._groups)[:count]) / count
+        if self._groups:
+            return self._groups[-1]
+        return self.mean if self._count else None
 
 
 def stop_threshold(lowest: Sequence[float], keep: float) -> float:

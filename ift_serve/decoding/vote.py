@@ -16,7 +16,6 @@ from ift_serve.decoding.requirements import (
     require_one_candidate,
     settings_of,
 )
-from ift_serve.decoding.self_certainty import sample_certainty
 from ift_serve.decoding.sequence_rules import SequenceRules
 from ift_serve.decoding.votes import (
     Ballot,
@@ -30,7 +29,7 @@ from ift_serve.decoding.votes import (
 from ift_serve.decoding.watched_sequence import ALTERNATIVES, WatchedSequence
 from ift_serve.engine.core.strategy import Branch, Control, LimitError, Strategy
 from ift_serve.engine.protocol import reasoning
-from ift_serve.engine.protocol.generate import BranchSummary, Conclusion, GenerateRequest, TokenStatistics
+from ift_serve.engine.protocol.generate import BranchSummary, Conclusion, GenerateRequest
 from ift_serve.engine.protocol.reasoning import AnswerKind
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.sequences.step import SampledToken
@@ -41,10 +40,9 @@ _STOPS = ("all", "settled", "posterior")
 
 @dataclass(slots=True, eq=False)
 class _Sample:
-    """``weight``: that of its vote, once votes are counted."""
+    """``groups``: the confidence of its drawn tokens. ``weight``: that of its vote, once votes are counted."""
 
     watched: WatchedSequence
-    statistics: list[TokenStatistics]
     groups: GroupConfidence
     is_over: bool = False
     answer: FoundAnswer | None = None
@@ -97,10 +95,9 @@ class VoteDecoding(Strategy):
         if sample is None:
             low = self._settings.low_confidence
             groups = GroupConfidence(low.window if low is not None else 1)
-            sample = self._samples[branch.ordinal] = _Sample(WatchedSequence(self._rules, branch), [], groups)
+            sample = self._samples[branch.ordinal] = _Sample(WatchedSequence(self._rules, branch), groups)
         over = sample.watched.observe(control, token, reason)
         if sample.watched.is_kept:
-            sample.statistics.append(token.statistics)
             sample.groups.observe(token_confidence(token.statistics))
         if over is None and not self._is_unsure(sample):
             return
@@ -181,7 +178,7 @@ class VoteDecoding(Strategy):
     def _tally(self) -> Tally:
         """The votes so far; notes the weight of each."""
         voters = [sample for sample in self._over if sample.answer is not None]
-        ballots = [Ballot(s.answer.key, sample_certainty(s.statistics)) for s in voters if s.answer is not None]
+        ballots = [Ballot(s.answer.key, s.groups.mean) for s in voters if s.answer is not None]
         if self._settings.weight == "borda":
             weights = borda_weights(ballots, self._settings.power)
         elif self._settings.weight == "confidence":
@@ -204,7 +201,7 @@ class VoteDecoding(Strategy):
         samples = [self._samples[ordinal] for ordinal in sorted(self._samples)]
         agreeing = [s for s in samples if s.answer is not None and s.answer.key == tally.leader]
         # The most certain of those that agree; without any answer, a sample that is over.
-        best = max(agreeing or [s for s in samples if s.is_over][:1] or samples[:1], key=_certainty)
+        best = max(agreeing or [s for s in samples if s.is_over][:1] or samples[:1], key=lambda s: s.groups.mean)
         control.reveal(best.watched.branch, 0)
         control.report(
             Conclusion(
@@ -216,15 +213,11 @@ class VoteDecoding(Strategy):
         )
 
 
-def _certainty(sample: _Sample) -> float:
-    return sample_certainty(sample.statistics)
-
-
 def _summary(sample: _Sample, chosen: bool) -> BranchSummary:
     branch = sample.watched.branch
     return BranchSummary(
         answer=sample.answer.text if sample.answer is not None else "",
-        confidence=_certainty(sample),
+        confidence=sample.groups.mean,
         votes=sample.weight,
         tokens=branch.generated_count,
         ended=branch.ended,

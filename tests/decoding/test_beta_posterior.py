@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ift_serve.decoding.beta_posterior import leader_probability, regularized_incomplete_beta
+from ift_serve.decoding.beta_posterior import fewest_to_lead, leader_probability, regularized_incomplete_beta
 
 
 def exact(x: Fraction, a: int, b: int) -> Fraction:
@@ -42,6 +42,13 @@ def test_when_sampling_stops_at_95_percent() -> None:
     stops = {second: next(v for v in range(100) if leader_probability(v, second) >= 0.95) for second in range(4)}
     assert stops == {0: 4, 1: 6, 2: 8, 3: 9}
     assert leader_probability(0, 0) == pytest.approx(0.5)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 12))
+def test_the_fewest_that_may_lead_are_the_first_with_which_it_leads(first: int, second: int, left: int) -> None:
+    fewest = fewest_to_lead(first, second, 0.95, left)
+    assert fewest == left or leader_probability(first + fewest, second) >= 0.95
+    assert all(leader_probability(first + more, second) < 0.95 for more in range(fewest))
 
 
 @given(st.floats(0.01, 0.99), st.floats(0.05, 200), st.floats(0.05, 200))

@@ -23,14 +23,14 @@ def observed(confidences: list[float], window: int) -> GroupConfidence:
 @given(values, st.integers(1, 12))
 def test_windows_are_means_of_consecutive_tokens(confidences: list[float], window: int) -> None:
     group = observed(confidences, window)
+    assert group.mean == pytest.approx(np.mean(confidences))
     if len(confidences) < window:
         assert group.current is None
-        assert group.lowest == group.tail == group.bottom() == pytest.approx(np.mean(confidences))
+        assert group.lowest == group.tail == pytest.approx(np.mean(confidences))
         return
     means = np.lib.stride_tricks.sliding_window_view(np.array(confidences), window).mean(-1)
     assert group.current == group.tail == pytest.approx(means[-1])
     assert group.lowest == pytest.approx(means.min())
-    assert group.bottom(0.3) == pytest.approx(np.sort(means)[: max(1, int(len(means) * 0.3))].mean())
 
 
 @given(values, st.floats(0, 1))
@@ -50,7 +50,7 @@ def test_confidence_is_minus_the_mean_of_the_most_likely() -> None:
 
 def test_nothing_and_what_cannot_be() -> None:
     empty = GroupConfidence(4)
-    assert empty.current is None and empty.lowest is None and empty.bottom() is None
+    assert empty.mean == 0.0 and empty.current is None and empty.lowest is None
     with pytest.raises(ValueError, match="window"):
         GroupConfidence(0)
     with pytest.raises(ValueError, match="no samples"):

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ift_serve.decoding.self_certainty import sample_certainty, self_certainty
 from ift_serve.decoding.votes import (
     Ballot,
     Tally,
     borda_weights,
     confidence_weights,
+    fewest_to_settle,
     is_settled,
     majority_weights,
 )
-from ift_serve.engine.protocol.generate import TokenStatistics
 
 BALLOTS = [Ballot("a", 3.0), Ballot("b", 9.0), Ballot("a", 1.0), Ballot("b", 5.0), Ballot("a", 2.0)]
 
@@ -64,6 +61,19 @@ def test_nobody_votes_for_nothing() -> None:
     assert not is_settled(tally, 3) and is_settled(tally, 0)
 
 
+@given(st.lists(st.sampled_from("abc"), max_size=6), st.integers(0, 9))
+def test_the_fewest_that_may_settle_are_the_first_with_which_it_is_settled(answers: list[str], left: int) -> None:
+    ballots = [Ballot(answer) for answer in answers]
+    leader = Tally(ballots, majority_weights(ballots)).leader or "a"
+
+    def settled_with(more: int) -> bool:
+        after = [*ballots, *[Ballot(leader)] * more]
+        return is_settled(Tally(after, majority_weights(after)), left - more)
+
+    fewest = fewest_to_settle(Tally(ballots, majority_weights(ballots)), left)
+    assert settled_with(fewest) and not any(settled_with(more) for more in range(fewest))
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5)), min_size=1, max_size=4),
     st.integers(0, 2),
@@ -84,18 +94,3 @@ def test_settled_is_what_no_further_samples_change(drawn: list[tuple[str, int]],
         assert kept or left == 0
     elif before.lead[0] - before.lead[1] > 1e-9:
         assert not kept, "it could have been known"
-
-
-def test_self_certainty_is_the_divergence_from_uniform() -> None:
-    logits = torch.randn(7, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    log_probs = torch.log_softmax(logits, -1)
-    uniform = torch.full_like(log_probs, 1 / 50)
-    expected = torch.nn.functional.kl_div(log_probs, uniform, reduction="sum").item() / 7
-    assert self_certainty(log_probs.mean(-1).tolist(), 50) == pytest.approx(expected, abs=1e-12)
-    assert self_certainty([math.log(1 / 50)], 50) == pytest.approx(0.0, abs=1e-12)
-
-
-def test_a_samples_certainty_is_over_its_drawn_tokens() -> None:
-    drawn = [TokenStatistics(-1.0, 0.5, 0.2, 1.0, top, 1.0) for top in (-4.0, -6.0)]
-    forced = TokenStatistics(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, forced=True)
-    assert sample_certainty([*drawn, forced]) == 5.0 and sample_certainty([forced]) == 0.0
