@@ -43,6 +43,7 @@ class BestOfDecoding(Strategy):
         self._rules = SequenceRules.of(request, context, settings.trace, f"{path}.trace")
         self.width = settings.samples
         self.extra_tokens = self._rules.extra_tokens
+        self.first_temperature = self._rules.first_temperature
         if settings.trace is not None and settings.trace.minimum:
             self.alternatives = ALTERNATIVES
         self._samples: dict[int, _Sample] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ift_serve.decoding.answer_aggregation import AnsweredPath, greatest, greatest_sum
 from ift_serve.decoding.answer_finder import AnswerFinder, FoundAnswer
@@ -54,7 +54,7 @@ class BranchDecoding(Strategy):
         self._check(request, path)
         decoder = decoder_of(context)
         self._finder = finder_of(settings.span, decoder, path)
-        self._rules = SequenceRules.of(request, context, None, path)
+        self._rules = replace(SequenceRules.of(request, context, None, path), thought_temperature=None)
         self._decoder = decoder
         self._no_branches = context.special_ids | context.end_ids | {*request.end_ids, *request.sampling.stop_ids}
         self._question: list[int] = []

@@ -12,6 +12,7 @@ from ift_serve.decoding.auto import auto_decoding
 from ift_serve.decoding.best_of import BestOfDecoding
 from ift_serve.decoding.branch import BranchDecoding
 from ift_serve.decoding.context import StrategyContext
+from ift_serve.decoding.phased_sample import sample
 from ift_serve.decoding.sample import Sample
 from ift_serve.decoding.trace import TraceDecoding
 from ift_serve.decoding.vote import VoteDecoding
@@ -32,6 +33,7 @@ STRATEGIES: Mapping[str, StrategyFactory] = MappingProxyType({"sample": Sample})
 """Those that need to know nothing of the model, by the name that ``GenerateRequest.strategy`` carries."""
 CONTEXTUAL: Mapping[str, ContextualFactory] = MappingProxyType(
     {
+        "sample": sample,
         "trace": TraceDecoding,
         "branch": BranchDecoding,
         "vote": VoteDecoding,
@@ -45,7 +47,7 @@ CONTEXTUAL: Mapping[str, ContextualFactory] = MappingProxyType(
 def strategies(context: StrategyContext) -> Strategies:
     """All strategies of one model."""
     contextual = {**registered(), **CONTEXTUAL}
-    return {**{name: partial(_make, factory, context) for name, factory in contextual.items()}, **STRATEGIES}
+    return {**STRATEGIES, **{name: partial(_make, factory, context) for name, factory in contextual.items()}}
 
 
 def registered() -> dict[str, ContextualFactory]:

@@ -8,7 +8,7 @@ from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.requirements import decoder_of, invalid
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.reasoning import Trace
-from ift_serve.text.phases import MarkerPair, PhaseError, PhaseSettings, PhaseState, ThoughtStart
+from ift_serve.text.phases import MarkerPair, PerPhase, Phase, PhaseError, PhaseSettings, PhaseState, ThoughtStart
 from ift_serve.text.token_texts import TokenDecoder
 
 _REST_OF_CHARACTER = 3
@@ -21,7 +21,8 @@ class SequenceRules:
     """``start``: the phases before the first token; None where the model has none that are known.
 
     ``answer_limit``: tokens of an answer behind a thought; None where only the engine's limit holds.
-    ``extra_tokens``: what thought and markers take beside the answer.
+    ``extra_tokens``: what thought and markers take beside the answer. ``temperature``: that of an answer;
+    ``thought_temperature``: that of a thought, None where it is the same.
     """
 
     decoder: TokenDecoder
@@ -29,6 +30,17 @@ class SequenceRules:
     stop: tuple[str, ...] = ()
     answer_limit: int | None = None
     extra_tokens: int = 0
+    temperature: float = 0.0
+    thought_temperature: float | None = None
+
+    @property
+    def first_temperature(self) -> float:
+        """The temperature of the first draw."""
+        return self.temperature if self.start is None else self.temperature_in(self.start.phase)
+
+    def temperature_in(self, phase: Phase) -> float:
+        """The temperature of draws in a phase."""
+        return PerPhase(thought=self.thought_temperature).choose(phase, self.temperature)
 
     @classmethod
     def of(cls, request: GenerateRequest, context: StrategyContext, trace: Trace | None, path: str) -> SequenceRules:
@@ -38,12 +50,14 @@ class SequenceRules:
         start = None
         if settings is not None:
             start = PhaseState.begin(settings, request.token_ids, request.segment_ids)
+        sampling = request.sampling
+        temperatures = (sampling.temperature, sampling.reasoning_temperature)
         stop = tuple(request.stop)
         if trace is None or settings is None:
-            return cls(decoder, start, stop)
+            return cls(decoder, start, stop, None, 0, *temperatures)
         markers = len(settings.markers.opening[0].token_ids) + len(settings.closing)
         extra = trace.budget + markers + _REST_OF_CHARACTER
-        return cls(decoder, start, stop, request.sampling.max_new_tokens, extra)
+        return cls(decoder, start, stop, sampling.max_new_tokens, extra, *temperatures)
 
 
 def _phases(context: StrategyContext, trace: Trace | None, path: str) -> PhaseSettings | None:

@@ -45,6 +45,7 @@ class TraceDecoding(Strategy):
         self._rules = SequenceRules.of(request, context, settings, path)
         self.width = request.sampling.candidates
         self.extra_tokens = self._rules.extra_tokens
+        self.first_temperature = self._rules.first_temperature
         self._exit = settings.early_exit
         self._threshold = 0.0
         self._prompt: list[int] = []

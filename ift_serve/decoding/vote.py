@@ -64,6 +64,7 @@ class VoteDecoding(Strategy):
         self._finder = finder_of(settings.span, decoder_of(context), path)
         self._rules = SequenceRules.of(request, context, settings.trace, f"{path}.trace")
         self.extra_tokens = self._rules.extra_tokens
+        self.first_temperature = self._rules.first_temperature
         if settings.trace is not None and settings.trace.minimum:
             self.alternatives = ALTERNATIVES
         self._samples: dict[int, _Sample] = {}
@@ -158,9 +159,10 @@ class VoteDecoding(Strategy):
         running = sum(other is not branch for other in control.live)
         for _ in range(min(self._wanted() - running, self._left)):
             try:
-                control.fork(branch, keep=0)
+                begun = control.fork(branch, keep=0)
             except LimitError:
                 return
+            control.set_temperature(begun, self._rules.first_temperature)
             self._left -= 1
 
     def _is_over(self) -> bool:

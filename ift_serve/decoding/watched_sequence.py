@@ -84,6 +84,12 @@ class WatchedSequence:
         ``reason``: why it ends the sequence, as the engine says. Returns why the sequence is over, None if it goes on.
         Where it is over by more than ``reason``, the caller ends it.
         """
+        over = self._observe(control, token, reason)
+        if over is None and self.state is not None and self._rules.thought_temperature is not None:
+            control.set_temperature(self.branch, self._rules.temperature_in(self.state.phase))
+        return over
+
+    def _observe(self, control: Control, token: SampledToken, reason: FinishReason | None) -> FinishReason | None:
         state, token_id = self.state, token.token_id
         self.is_kept, self._thought_tail = True, self._thought_tail[-1:]
         if state is not None:
@@ -128,6 +134,7 @@ class WatchedSequence:
         state = self.state
         if state is None or state.phase is not Phase.THOUGHT or state.expected:
             return None
+        control.set_temperature(self.branch, self._rules.temperature)
         return self._force(control, state.closing())
 
     def _force(

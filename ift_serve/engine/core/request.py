@@ -183,9 +183,14 @@ class Generation(Request):
         """The root sequence."""
         root = self.new_sequence(number, list(self.prompt.token_ids))
         root.constraint = self.constraint
-        self._prepare(root, candidate_seed(self.sampling.seed, 0), self.sampling.temperature)
+        self._prepare(root, candidate_seed(self.sampling.seed, 0), self._first_temperature)
         root.deferred = 0 if self._split else 1
         return root
+
+    @property
+    def _first_temperature(self) -> float:
+        chosen = self.strategy.first_temperature
+        return self.sampling.temperature if chosen is None else chosen
 
     def _prepare(self, sequence: Sequence, seed: int, temperature: float) -> None:
         sequence.set_row(SamplingRow(self._params, seed, 0, temperature, sequence.tokens, self.prompt.length))
@@ -238,7 +243,7 @@ class Generation(Request):
         root.deferred = 0
         children = [self._copy(root, number) for number in numbers]
         for child in children:
-            self._prepare(child, candidate_seed(self.sampling.seed, child.ordinal), self.sampling.temperature)
+            self._prepare(child, candidate_seed(self.sampling.seed, child.ordinal), self._first_temperature)
         return children
 
     def _copy(self, parent: Sequence, number: int) -> Sequence:

@@ -138,6 +138,8 @@ class Strategy:
     """The most likely tokens that it wants with every drawn one, whatever the caller asked for."""
     extra_tokens: int = 0
     """Tokens that a sequence may have beyond ``max_new_tokens``, such as a thought before its answer."""
+    first_temperature: float | None = None
+    """The temperature of its first sequences until it sets another one; None: the request's."""
     passive: bool = False
     """Whether it only lets its first sequences run: it is never called, and its sequences never wait for siblings."""
 

@@ -15,11 +15,12 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     ``adaptive``: a temperature for each token, in place of ``temperature``, which is its T_0. Truncations beside top_p,
     top_k and min_p, 0 or False for off: ``top_n_sigma``, ``p_less``, ``top_h`` (:mod:`ift_kernels.sample_rows`).
-    ``target_probability``: adaptive-p.
+    ``target_probability``: adaptive-p. ``reasoning_temperature``: in place of ``temperature`` within a thought.
     """
 
     temperature: float = 1.0
     adaptive: AdaptiveTemperature | None = None
+    reasoning_temperature: float | None = None
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
