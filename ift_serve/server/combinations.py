@@ -47,8 +47,6 @@ def _check_output(request: AnyGenerate, sampling: SamplingParams) -> None:
 
 
 def _check_not_carried_out(request: AnyGenerate) -> None:
-    if request.sampling.HasField("reasoning_temperature"):
-        raise invalid("sampling.reasoning_temperature", "is not carried out by this server")
     if request.details.processed_log_probs:
         raise invalid("details.processed_log_probs", "are not reported by this server")
 

@@ -32,6 +32,7 @@ def applied_sampling(params: SamplingParams, stop: list[str]) -> pb.Sampling:
     """What a caller is told of how tokens are drawn; of what varies from token to token, what is on."""
     return pb.Sampling(
         temperature=params.temperature,
+        reasoning_temperature=params.reasoning_temperature,
         top_p=params.top_p,
         top_k=params.top_k,
         min_p=params.min_p,

@@ -119,6 +119,11 @@ class Validator:
             temperature = number(f"{path}.temperature", s.temperature, 0, 10)
         return SamplingParams(
             temperature=temperature,
+            reasoning_temperature=(
+                number(f"{path}.reasoning_temperature", s.reasoning_temperature, 0, 10)
+                if s.HasField("reasoning_temperature")
+                else None
+            ),
             adaptive=adaptive_temperature(s, temperature, adapter),
             target_probability=target_probability(s, temperature),
             top_n_sigma=number(f"{path}.top_n_sigma", s.top_n_sigma, 0, 100),

@@ -455,8 +455,8 @@ class Sampling(_message.Message):
     n: _builtins.int
     """Candidates to generate; the prompt is computed once. 1 to 32. Default 1."""
     reasoning_temperature: _builtins.float
-    """The temperature inside a thought, 0 to 10; `temperature` is then that of the answer. Unset: the same in both. No
-    server of this version carries it out: a request with one is INVALID_ARGUMENT.
+    """The temperature inside a thought, 0 to 10; `temperature` is then that of the answer. Unset: the same in both.
+    Of a model whose thoughts have markers that are known, or with a `reasoning` that names them.
     """
     top_n_sigma: _builtins.float
     """Keep tokens whose logit is within this many standard deviations of the largest, whatever the temperature

@@ -266,7 +266,7 @@ async def test_what_cannot_be_combined_names_both_fields(
         (["sampling.target_probability", "sampling.temperature"], "temperature: 0 target_probability { target: 0.5 }"),
         (["sampling.top_n_sigma"], "top_n_sigma: -1"),
         (["sampling.top_h"], "top_h: 1.5"),
-        (["sampling.reasoning_temperature"], "reasoning_temperature: 0.5"),
+        (["sampling.reasoning_temperature"], "reasoning_temperature: 10.5"),
     ],
 )
 async def test_what_varies_from_token_to_token_has_bounds(
@@ -292,9 +292,11 @@ async def test_what_varies_from_token_to_token_is_applied_and_told(thinking: tup
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("kind", ["json_schema", "regex", "grammar"])
-async def test_structured_output_is_refused_by_name(thinking: tuple[Any, ScriptedEngine], kind: str) -> None:
-    request = asked(output=pb.Output(**{kind: "x"}))
-    assert await refused(thinking[0].Generate(request)) == [f"output.{kind}"]
+async def test_the_engine_is_told_the_form(thinking: tuple[Any, ScriptedEngine], kind: str) -> None:
+    stub, engine = thinking
+    await stub.Generate(asked(output=pb.Output(**{kind: "x"})))
+    told = engine.requests[-1].output
+    assert told is not None and (told.kind, told.text) == (kind, "x")
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -355,7 +357,8 @@ async def test_settings_reach_the_engine_as_they_are(thinking: tuple[Any, Script
 @pytest.mark.asyncio(loop_scope="module")
 async def test_requests_of_today_are_sent_as_ever(thinking: tuple[Any, ScriptedEngine]) -> None:
     stub, engine = thinking
-    answer = await stub.Generate(asked("", "stop: 'END' temperature: 0.5"))
+    answer = await stub.Generate(asked("", "stop: 'END' temperature: 0.5 reasoning_temperature: 1.5"))
+    assert engine.requests[-1].sampling.reasoning_temperature == answer.sampling.reasoning_temperature == 1.5
     sent = engine.requests[-1]
     assert (sent.strategy, sent.reasoning, sent.stop) == ("sample", None, [])
     assert not answer.HasField("reasoning") and not answer.HasField("conclusion")
