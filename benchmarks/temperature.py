@@ -85,6 +85,15 @@ class Shuffler:
         return chosen
 
 
+def _as_written(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A stored recipe, which has every field, without those of a source that only the other kind of source may have."""
+    sources = [{name: value for name, value in source.items() if value} for source in recipe["sources"]]
+    for source in sources:
+        for name in ("split", "count") if "file" in source else ("limit", "rename", "ignore", "checks"):
+            source.pop(name, None)
+    return {**recipe, "sources": sources}
+
+
 class Bench:
     """An engine with the adapter, the prompts, and what their answers are worth."""
 
@@ -95,7 +104,7 @@ class Bench:
         from ift_training.temperature.verifier import make_verifier
 
         config = ift_config(json.loads((options.adapter / IFT_CONFIG).read_text(encoding="utf-8")))
-        self.recipe = TemperatureRecipe.parse(config.recipe)
+        self.recipe = TemperatureRecipe.parse(_as_written(config.recipe))
         self.options = options
         self.encoder = open_encoder(self.recipe)
         self.verifier = make_verifier(self.recipe.reward)
