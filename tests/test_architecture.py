@@ -105,6 +105,7 @@ FORBIDDEN = {
     "ift_serve.decoding": {"grpc", "torch"},
     "ift_serve.frontend": {"grpc", "torch"},
     "ift_serve.client": {"torch", "transformers", "numpy"},
+    "ift_serve.evaluation": {"torch", "transformers"},
 }
 NO_TORCH_AT_START = (
     "ift_serve.server",
@@ -190,6 +191,8 @@ def test_imports_go_one_way(module: str, path: Path) -> None:
         ("ift_serve.server.app", "from ift_serve.engine.core.core import EngineCore"),
         ("ift_serve.client.sync", "def f():\n    import torch"),
         ("ift_serve.evaluation.tasks", "from ift_serve.server import app"),
+        ("ift_serve.evaluation.tasks.adherence", "from ift_training.data import procedural"),
+        ("ift_serve.evaluation.harness.backend", "def f():\n    import torch"),
         ("ift_serve.checks.words", "def f():\n    import transformers"),
         ("ift_serve.checks.registry", "from ift_serve.text import prompt"),
         ("ift_serve.text.prompt", "from ift_serve.modeling.decoder import model_loader"),

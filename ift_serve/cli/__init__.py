@@ -10,6 +10,7 @@ from ift_serve.cli.chat import chat
 from ift_serve.cli.data import app as data
 from ift_serve.cli.demo import demo
 from ift_serve.cli.doctor import doctor
+from ift_serve.cli.eval import app as evaluation
 from ift_serve.cli.generate import generate
 from ift_serve.cli.health import health
 from ift_serve.cli.serve import serve
@@ -23,6 +24,7 @@ for command in (serve, generate, chat, bench, doctor, demo, health):
 app.add_typer(adapters, name="adapters")
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")
+app.add_typer(evaluation, name="eval")
 
 
 def main() -> None:

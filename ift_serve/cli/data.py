@@ -115,3 +115,19 @@ def _recipe(path: Path, overrides: list[str]) -> Recipe:
     for override in overrides:
         apply_override(found, override)
     return Recipe.parse(found)
+
+
+@app.command("held-out")
+def held_out(
+    output: Annotated[Path, typer.Argument(help="JSON Lines file to write", dir_okay=False)],
+    count: Annotated[int, typer.Option(help="prompts of each family", min=1)] = 20,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Write prompts of the procedural families' test split with their checks, as `ift-serve eval` reads them."""
+    from ift_training.data.held_out import write_held_out
+
+    try:
+        written = write_held_out(output, count, seed)
+    except OSError as error:
+        raise fail(f"{output}: {error.strerror}") from None
+    typer.echo(f"{written} prompts written to {output}")

@@ -272,3 +272,5 @@ class ModelInfo:
     """What the model's own settings ask for beyond that, and no answer gets."""
     thought_markers: tuple[str, str] | None = None
     """What opens and closes the model's thoughts; None where nothing is known of them."""
+    template_fingerprint: str = ""
+    """Hash of chat template and tokenizer."""

@@ -1,0 +1,206 @@
+"""`ift-serve eval`: how well what a server serves follows instructions; `eval compare` for saved runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ift_serve.cli.connect import ClientOptions, Json, connected, fail, readable_errors
+
+if TYPE_CHECKING:
+    from ift_serve.evaluation.run import Plan, Result
+
+app = typer.Typer(help="Evaluate a running server.", invoke_without_command=True)
+_EXIT_NOT_GOOD_ENOUGH = 2
+FailUnder = Annotated[
+    float | None, typer.Option(help="exit with 2 if a model keeps a smaller share of a task's prompts", min=0, max=1)
+]
+
+
+@connected
+def evaluate(
+    options: ClientOptions,
+    context: typer.Context,
+    target: Annotated[str | None, typer.Option(help="host:port of the server; the same as --server")] = None,
+    adapter: Annotated[list[str] | None, typer.Option(help="base, name or name@version; may be repeated")] = None,
+    tasks: Annotated[str, typer.Option(help="adherence, ifeval, ifbench, gsm8k, perplexity")] = "adherence",
+    data: Annotated[list[str] | None, typer.Option(help="local file of a task: TASK=FILE; may be repeated")] = None,
+    repeats: Annotated[int, typer.Option(help="samples of each prompt", min=1)] = 1,
+    limit: Annotated[int | None, typer.Option(help="prompts of each task at most", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="of everything that is drawn")] = 0,
+    decoding: Annotated[
+        list[str] | None, typer.Option(help="a setting, as temperature=0.7 or reasoning=trace:256; may be repeated")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="requests in flight; twice the server's batch", min=1)] = None,
+    timeout: Annotated[float, typer.Option(help="seconds for a request", min=0.1)] = 300.0,
+    report: Annotated[Path, typer.Option(help="directory of the report, and of what a killed run goes on with")] = Path(
+        "evaluation"
+    ),
+    fail_under: FailUnder = None,
+    no_regression_against: Annotated[
+        Path | None, typer.Option(help="report.json whose scores must be reached", exists=True, dir_okay=False)
+    ] = None,
+    slack: Annotated[float, typer.Option(help="share that may be lost without being a regression", min=0)] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Ask a server everything that tasks hold, judge the answers, and compare models. Greedy unless told otherwise."""
+    if context.invoked_subcommand is not None:
+        return
+    from ift_serve.evaluation.reporting.document import document, read_document
+
+    with _errors():
+        plan = _plan(tasks, data or [], adapter or ["base"], decoding or [], repeats, seed, limit)
+        before = None if no_regression_against is None else read_document(no_regression_against)
+        result = _run(target or options.server, options, plan, report, concurrency, timeout, quiet=as_json)
+        found = document(result, plan)
+        _deliver(found, report, as_json)
+    _judge(found, fail_under, before, slack)
+
+
+app.callback()(evaluate)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="report.json of one run", exists=True, dir_okay=False)],
+    second: Annotated[Path, typer.Argument(help="report.json of another", exists=True, dir_okay=False)],
+    report: Annotated[Path | None, typer.Option(help="directory for a report of the comparison")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two saved runs on the prompts that both asked: the second minus the first."""
+    from ift_serve.evaluation.reporting.document import merged
+
+    with _errors():
+        _deliver(merged(first, second), report, as_json)
+
+
+@app.command()
+def register(
+    remove: Annotated[bool, typer.Option("--remove", help="undo it")] = False,
+) -> None:
+    """Make `lm_eval --model ift-serve` work in this environment: lm-eval looks at no entry points by itself."""
+    from ift_serve.evaluation.harness.start_file import remove_start_file, write_start_file
+
+    try:
+        path = remove_start_file() if remove else write_start_file()
+    except OSError as error:
+        raise fail(f"{error.filename}: {error.strerror}") from None
+    typer.echo(f"{'removed' if remove else 'written'}: {path}")
+
+
+def _plan(
+    tasks: str, data: list[str], adapters: list[str], decoding: list[str], repeats: int, seed: int, limit: int | None
+) -> Plan:
+    from ift_serve.evaluation.run import Plan
+    from ift_serve.evaluation.serving.decoding_settings import DecodingSettings
+    from ift_serve.evaluation.tasks.registry import build_task
+
+    files = {name: Path(path) for name, path in (_pair(text, "data") for text in data)}
+    given = {name: _value(text) for name, text in (_pair(text, "decoding") for text in decoding)}
+    settings = DecodingSettings.read({"temperature": 0.0} | given)
+    names = dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip())
+    return Plan([build_task(name, files) for name in names], adapters, settings, repeats, seed, limit)
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name or not value:
+        raise ValueError(f"--{option} {text}: write NAME=VALUE")
+    return name, value
+
+
+def _value(text: str) -> Any:
+    """A number, a truth value, a list or an object where it reads as JSON, else the text itself."""
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _run(
+    target: str, options: ClientOptions, plan: Plan, report: Path, concurrency: int | None, timeout: float, quiet: bool
+) -> Result:
+    import asyncio
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from ift_serve.client import AsyncClient
+    from ift_serve.evaluation.reporting.tables import live_table
+    from ift_serve.evaluation.run import Progress, evaluate
+    from ift_serve.evaluation.serving.result_store import ResultStore
+
+    latest: list[Progress] = []
+
+    async def ask(live: Live | None) -> Result:
+        async with AsyncClient(target, retries=0, **options.arguments()) as client:
+            with ResultStore(report / "results.sqlite") as store:
+                running = asyncio.create_task(
+                    evaluate(
+                        client, plan, store, concurrency=concurrency, timeout=timeout,
+                        shown=lambda progress: latest.append(progress) if not latest else None,
+                    )
+                )  # fmt: skip
+                while not running.done():
+                    await asyncio.wait([running], timeout=0.25)
+                    if live is not None and latest:
+                        live.update(live_table(latest[0]))
+                return await running
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        return asyncio.run(ask(None))
+    with Live(console=console, refresh_per_second=4) as live:
+        return asyncio.run(ask(live))
+
+
+def _deliver(found: dict[str, Any], report: Path | None, as_json: bool) -> None:
+    """Write the report, and print it for people or programs."""
+    import json
+
+    from rich.console import Console
+
+    from ift_serve.evaluation.reporting.document import write_document
+    from ift_serve.evaluation.reporting.page import write_page
+    from ift_serve.evaluation.reporting.tables import comparison_table, score_table
+
+    if report is not None:
+        write_document(found, report / "report.json")
+        write_page(found, report / "report.html")
+    if as_json:
+        print(json.dumps({name: value for name, value in found.items() if name != "rows"}))
+        return
+    console = Console()
+    console.print(score_table(found))
+    if found["comparisons"]:
+        console.print(comparison_table(found))
+    if report is not None:
+        console.print(f"report: {report / 'report.html'}", soft_wrap=True)
+
+
+def _judge(found: dict[str, Any], fail_under: float | None, before: dict[str, Any] | None, slack: float) -> None:
+    from ift_serve.evaluation.reporting.verdict import problems
+
+    said = problems(found, fail_under, before, slack)
+    for line in said:
+        typer.secho(line, fg="red", err=True)
+    if said:
+        raise typer.Exit(_EXIT_NOT_GOOD_ENOUGH)
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Errors of evaluations, files and servers without a traceback."""
+    from ift_serve.evaluation.errors import EvaluationError
+
+    with readable_errors():
+        try:
+            yield
+        except EvaluationError as error:
+            raise fail(str(error)) from error

@@ -1,0 +1,1 @@
+"""The backend of lm-eval: its requests over this server's protocol."""

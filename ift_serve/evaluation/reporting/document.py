@@ -1,0 +1,96 @@
+"""The report as JSON: everything that tables, pages and comparisons are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ift_serve.evaluation.comparison import compare
+from ift_serve.evaluation.errors import EvaluationError
+from ift_serve.evaluation.rows import Row
+from ift_serve.evaluation.run import Plan, Result
+from ift_serve.evaluation.scores import coverage, scores, text_scores
+
+FORMAT = 1
+
+
+def document(result: Result, plan: Plan) -> dict[str, Any]:
+    """The report of a run: models are compared with the first of them."""
+    info = result.served.info
+    found = report_of(result.rows, result.models)
+    totals = dataclasses.asdict(result.runner.totals)
+    found["server"] = {
+        "model": info.name,
+        "fingerprint": info.fingerprint,
+        "template_fingerprint": info.template_fingerprint,
+        "dtype": info.dtype,
+        "device": info.device,
+        "version": info.version,
+    }
+    found["settings"] = plan.settings.described() | {"repeats": plan.repeats, "seed": plan.seed, "limit": plan.limit}
+    found["run"] = totals | {"seconds": result.seconds, "concurrency": result.runner.concurrency}
+    found["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return found
+
+
+def report_of(rows: Sequence[Row], models: Sequence[str]) -> dict[str, Any]:
+    """Scores and comparisons of rows."""
+    compared = [c for other in models[1:] for c in compare(rows, models[0], other)]
+    return {
+        "format": FORMAT,
+        "models": list(models),
+        "scores": [dataclasses.asdict(score) for score in scores(rows)],
+        "texts": [dataclasses.asdict(score) for score in text_scores(rows)],
+        "coverage": [dataclasses.asdict(c) | {"share": c.share} for c in coverage(rows)],
+        "comparisons": [dataclasses.asdict(c) | {"is_significant": c.is_significant} for c in compared],
+        "rows": [row.values() for row in rows],
+    }
+
+
+def write_document(found: dict[str, Any], path: Path) -> None:
+    """Write it whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(json.dumps(found, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    draft.replace(path)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A report that was written. Raises EvaluationError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise EvaluationError(f"{path}: is no report of format {FORMAT}")
+    return found
+
+
+def rows_of(found: dict[str, Any], path: Path) -> list[Row]:
+    """The rows of a report. Raises EvaluationError."""
+    try:
+        return [Row.read(values) for values in found["rows"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise EvaluationError(f"{path}: rows: cannot be read: {error!r}") from None
+
+
+def merged(first: Path, second: Path) -> dict[str, Any]:
+    """A report that compares two: models of one name with one another, else the first of each."""
+    documents = [read_document(path) for path in (first, second)]
+    rows = [rows_of(found, path) for found, path in zip(documents, (first, second), strict=True)]
+    shared = [name for name in documents[0]["models"] if name in documents[1]["models"]]
+    pairs = [(name, name) for name in shared] or [(documents[0]["models"][0], documents[1]["models"][0])]
+    every: list[Row] = []
+    compared = []
+    for one, other in pairs:
+        a, b = f"A: {one}", f"B: {other}"
+        own = [dataclasses.replace(row, model=a) for row in rows[0] if row.model == one]
+        own += [dataclasses.replace(row, model=b) for row in rows[1] if row.model == other]
+        every += own
+        compared += [dataclasses.asdict(c) | {"is_significant": c.is_significant} for c in compare(own, a, b)]
+    found = report_of(every, list(dict.fromkeys(row.model for row in every)))
+    return found | {"comparisons": compared, "created": documents[1].get("created", ""), "server": {}, "settings": {}}

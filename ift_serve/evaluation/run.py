@@ -1,0 +1,139 @@
+"""An evaluation: models times tasks times repeats, asked together and judged as answers come."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ift_serve.client import AsyncClient
+from ift_serve.evaluation.rows import Row, row_of
+from ift_serve.evaluation.serving.decoding_settings import DecodingSettings
+from ift_serve.evaluation.serving.request_runner import Outcomes, RequestRunner
+from ift_serve.evaluation.serving.requests import Generation, Request
+from ift_serve.evaluation.serving.result_store import ResultStore
+from ift_serve.evaluation.serving.served_model import ServedModel, pinned
+from ift_serve.evaluation.tasks.task import Item, Task
+
+BASE = "base"
+"""What the model without an adapter is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be evaluated. ``adapters``: references, or ``base``; ``limit``: prompts of each task."""
+
+    tasks: Sequence[Task]
+    adapters: Sequence[str] = (BASE,)
+    settings: DecodingSettings = field(default_factory=DecodingSettings)
+    repeats: int = 1
+    seed: int = 0
+    limit: int | None = None
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is: by model and task, samples that are done, failed and passed."""
+
+    total: int
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+    counts: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
+    planned: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+
+    @property
+    def rate(self) -> float:
+        """Samples a second so far."""
+        return self.done / max(1e-6, time.monotonic() - self.started)
+
+    @property
+    def seconds_left(self) -> float:
+        """By the rate so far."""
+        return (self.total - self.done) / self.rate if self.done else float("inf")
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        counts = self.counts[row.model, row.task]
+        self.done += 1
+        counts[0] += 1
+        counts[1] += bool(row.error)
+        counts[2] += bool(row.verdicts) and row.passes(next(iter(row.verdicts)))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All rows in the order of the plan, the labels of the models in the order of the adapters, and the cost."""
+
+    rows: list[Row]
+    models: list[str]
+    served: ServedModel
+    runner: RequestRunner
+    seconds: float
+
+
+async def evaluate(
+    client: AsyncClient,
+    plan: Plan,
+    store: ResultStore,
+    *,
+    concurrency: int | None = None,
+    timeout: float = 300.0,
+    attempts: int = 4,
+    shown: Callable[[Progress], None] = lambda progress: None,
+) -> Result:
+    """Ask and judge everything; ``shown`` is called after each row. Raises ServerError, EvaluationError.
+
+    What is wrong with the whole run (no server, no such adapter) is found before anything is asked.
+    """
+    served = await ServedModel.of(client)
+    models = [await _pinned(client, plan.settings, adapter) for adapter in dict.fromkeys(plan.adapters)]
+    runner = RequestRunner(client, served, store, concurrency=concurrency, timeout=timeout, attempts=attempts)
+    places, requests = _planned(plan, models)
+    if any(not isinstance(request, Generation) for request in requests):
+        served.require_scores()
+    progress = Progress(len(requests))
+    for model, task, _, _ in places:
+        progress.planned[model, task.name] += 1
+    rows: dict[int, Row] = {}
+
+    def done(index: int, outcomes: Outcomes) -> None:
+        model, task, item, repeat = places[index]
+        rows[index] = row_of(model, task, item, repeat, outcomes[0])
+        progress.add(rows[index])
+        shown(progress)
+
+    begun = time.monotonic()
+    await runner.run(requests, done)
+    ordered = [rows[index] for index in range(len(requests))]
+    return Result(ordered, [label for label, _ in models], served, runner, time.monotonic() - begun)
+
+
+_Place = tuple[str, Task, Item, int]
+
+
+def _planned(plan: Plan, models: Sequence[tuple[str, DecodingSettings]]) -> tuple[list[_Place], list[Request]]:
+    """Models take turns within an item, so that what drifts on a server drifts for all of them."""
+    places: list[_Place] = []
+    requests: list[Request] = []
+    for task in plan.tasks:
+        for item in spread(task.items(), plan.limit):
+            # A text that is scored has no samples: its score is always the same.
+            is_drawn = isinstance(task.request(item, plan.settings, plan.seed, 0), Generation)
+            for repeat in range(plan.repeats if is_drawn else 1):
+                for label, settings in models:
+                    places.append((label, task, item, repeat))
+                    requests.append(task.request(item, settings, plan.seed, repeat))
+    return places, requests
+
+
+def spread(items: Sequence[Item], limit: int | None) -> Sequence[Item]:
+    """``limit`` items from all over a task, for those of one kind stand together; all without a limit."""
+    if limit is None or limit >= len(items):
+        return items
+    return [items[index * len(items) // limit] for index in range(limit)]
+
+
+async def _pinned(client: AsyncClient, settings: DecodingSettings, adapter: str) -> tuple[str, DecodingSettings]:
+    own = await pinned(client, settings.with_adapter("" if adapter == BASE else adapter))
+    return own.adapter or BASE, own

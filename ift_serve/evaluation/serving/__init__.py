@@ -1,0 +1,1 @@
+"""What an evaluation asks a server, and what it gets."""

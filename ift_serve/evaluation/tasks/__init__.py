@@ -1,0 +1,1 @@
+"""What is asked and how answers are judged, task by task."""
