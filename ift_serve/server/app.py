@@ -15,6 +15,7 @@ from ift_serve.server.adapter_service import AdapterRoots, AdapterService
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.call_guard import CallGuard
 from ift_serve.server.config import ServerConfig
+from ift_serve.server.evaluation_service import EvaluationService
 from ift_serve.server.folder import WatchedFolder
 from ift_serve.server.inference_service import InferenceService
 from ift_serve.server.listener import ListenError, allow_descriptors, listen, options
@@ -23,7 +24,7 @@ from ift_serve.server.metrics_port import MetricsPort
 from ift_serve.server.model_service import ModelService
 from ift_serve.server.open_services import OpenStreamLimit
 from ift_serve.server.sampling import chosen_defaults, warn_of_settings_not_applied
-from ift_serve.server.services import ADAPTER, INFERENCE, MODEL, generic_handlers
+from ift_serve.server.services import ADAPTER, EVALUATION, INFERENCE, MODEL, generic_handlers
 from ift_serve.server.thoughts import Thoughts
 from ift_serve.server.watchdog import LoopWatchdog
 from ift_serve.sharing.places import Places
@@ -31,7 +32,7 @@ from ift_serve.text.encoder import TextLimits
 from ift_serve.text.prompt import PromptRenderer
 
 _log = logging.getLogger(__name__)
-_HEALTH_NAMES = ("", INFERENCE, MODEL, ADAPTER)
+_HEALTH_NAMES = ("", INFERENCE, MODEL, ADAPTER, EVALUATION)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -79,6 +80,7 @@ class Server:
             INFERENCE: InferenceService(self.engine, renderer, self.config, self.metrics, thoughts),
             MODEL: ModelService(self.engine, renderer, self.config, thoughts),
             ADAPTER: AdapterService(self.engine, AdapterRoots(self.config.adapter_roots), self.config.max_watches),
+            EVALUATION: EvaluationService(),
         }
         handlers = generic_handlers(
             self._guard, services, self.config.limits.request_bytes, self.config.stream_idle_timeout

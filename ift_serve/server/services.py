@@ -16,13 +16,14 @@ from ift_serve.server.auth import Role
 from ift_serve.server.body import BodyReader
 from ift_serve.server.call_guard import CallGuard
 from ift_serve.server.errors import StatusError
-from ift_serve.v1 import adapter_pb2, inference_pb2, model_pb2
+from ift_serve.v1 import adapter_pb2, evaluation_pb2, inference_pb2, model_pb2
 
 INFERENCE = "ift_serve.v1.InferenceService"
 MODEL = "ift_serve.v1.ModelService"
 ADAPTER = "ift_serve.v1.AdapterService"
-ROLES: dict[str, Role] = {INFERENCE: "generate", MODEL: "generate", ADAPTER: "admin"}
-_FILES = (inference_pb2, model_pb2, adapter_pb2)
+EVALUATION = "ift_serve.v1.EvaluationService"
+ROLES: dict[str, Role] = {INFERENCE: "generate", MODEL: "generate", ADAPTER: "admin", EVALUATION: "generate"}
+_FILES = (inference_pb2, model_pb2, adapter_pb2, evaluation_pb2)
 
 
 def _snake(name: str) -> str:
