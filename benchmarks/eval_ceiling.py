@@ -59,7 +59,7 @@ class Model(model_pb2_grpc.ModelServiceServicer):
 async def serve() -> None:
     """Serve until the parent closes our input; the port goes to standard output."""
     server = grpc.aio.server()
-    inference_pb2_grpc.add_InferenceServiceServicer_to_server(Inference(), server)  # type: ignore[no-untyped-call]
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(Inference(), server)  # type: ignore[abstract, no-untyped-call]
     model_pb2_grpc.add_ModelServiceServicer_to_server(Model(), server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

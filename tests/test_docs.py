@@ -88,7 +88,8 @@ def unknown_names(text: str) -> Iterator[str]:
         option = re.match(r"--(?:no-)?([a-z-]+)", code)
         if option is not None:
             name = option[1].replace("-", "_")
-        if (option or _NAME.fullmatch(name)) and name not in _words():
+        is_known = name in _words() or (option is not None and f"no_{name}" in _words())
+        if (option or _NAME.fullmatch(name)) and not is_known:
             yield code
 
 

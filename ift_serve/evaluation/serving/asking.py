@@ -73,13 +73,16 @@ class Asker:
     async def _answer(self, request: Generation) -> Answer:
         begun = time.monotonic()
         options, rest = _options(request)
+        wanted = options.get("max_new_tokens", 0)
+        if wanted >= self._context_length:
+            options["max_new_tokens"] = await self._room(request, wanted)
         try:
             found = await self._call(request, options)
         except ServerError as error:
             if not any(violation.field == _LENGTH for violation in error.violations):
                 raise
-            room = self._context_length - len((await self._client.tokenize(request.prompt)).token_ids)
-            if not 0 < room < options.get("max_new_tokens", 0):
+            room = await self._room(request, wanted)
+            if not 0 < room < wanted:
                 raise
             found = await self._call(request, options | {"max_new_tokens": room})
         if len(found.candidates) != 1:
@@ -100,6 +103,11 @@ class Asker:
             found.seed,
             found.request_id,
         )
+
+    async def _room(self, request: Generation, wanted: int) -> int:
+        """Tokens of an answer that the context has room for, ``wanted`` at most; at least 1, which is then refused."""
+        prompt = await self._client.tokenize(request.prompt, timeout=self._timeout)
+        return max(1, min(wanted, self._context_length - len(prompt.token_ids)))
 
     async def _call(self, request: Generation, options: dict[str, Any]) -> Generated:
         settings = request.settings
