@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from ift_serve.evaluation.run import Progress
 
+_NAMES = ("task", "model", "models", "judged by")
+
 
 def live_table(progress: Progress) -> Table:
     """Done, failed and score so far by model and task; rate and time left in the caption."""
-    table = Table("model", "task", "done", "errors", "score so far")
+    table = _table("model", "task", "done", "errors", "score so far")
     for (model, task), planned in progress.planned.items():
         done, failed, passed = progress.counts[model, task]
         answered = done - failed
@@ -24,8 +27,8 @@ def live_table(progress: Progress) -> Table:
 
 
 def score_table(found: dict[str, Any]) -> Table:
-    """Prompts and constraints kept, with intervals, and what was left out."""
-    table = Table("task", "model", "judged by", "prompts kept", "constraints kept", "answered", "empty", "cut")
+    """Prompts kept whole and parts of them (constraints) kept, with intervals, and what was left out."""
+    table = _table("task", "model", "judged by", "prompts", "95 %", "parts", "answered", "empty", "cut")
     covered = {(c["model"], c["task"]): c for c in found["coverage"]}
     constraints = {
         (s["model"], s["task"], s["column"]): s["value"] for s in found["scores"] if s["level"] == "constraint"
@@ -39,7 +42,8 @@ def score_table(found: dict[str, Any]) -> Table:
             task,
             model,
             column,
-            f"{score['value']:.1%} ({score['low']:.1%} to {score['high']:.1%})",
+            f"{score['value']:.1%}",
+            f"{100 * score['low']:.1f}-{100 * score['high']:.1f}",
             f"{constraints[model, task, column]:.1%}",
             f"{own['answered']}/{own['asked']}",
             str(own["empty"]),
@@ -47,23 +51,33 @@ def score_table(found: dict[str, Any]) -> Table:
         )
     for text in found["texts"]:
         own = covered[text["model"], text["task"]]
-        value = f"{text['token_perplexity']:.3f} a token, {text['bits_per_byte']:.4f} bits a byte"
-        table.add_row(text["task"], text["model"], "perplexity", value, "", f"{own['answered']}/{own['asked']}", "", "")
+        answered = f"{own['answered']}/{own['asked']}"
+        for unit, value in (("tokens", text["token_perplexity"]), ("bits a byte", text["bits_per_byte"])):
+            table.add_row(text["task"], text["model"], unit, f"{value:.4g}", "", "", answered)
     return table
 
 
 def comparison_table(found: dict[str, Any]) -> Table:
     """Differences with intervals, tests, and what the sample could have shown."""
-    table = Table("task", "judged by", "models", "difference", "gained / lost", "p (McNemar)", "could show")
+    table = _table("task", "judged by", "models", "difference", "95 %", "won, lost", "p", "could show")
     for c in found["comparisons"]:
         mark = "*" if c["is_significant"] else ""
         table.add_row(
             c["task"],
             c["column"],
             f"{c['second']} - {c['first']}",
-            f"{c['difference']:+.1%}{mark} ({c['low']:+.1%} to {c['high']:+.1%})",
-            f"{c['gained']} / {c['lost']}",
+            f"{c['difference']:+.1%}{mark}",
+            f"{100 * c['low']:+.1f} to {100 * c['high']:+.1f}",
+            f"{c['gained']}, {c['lost']}",
             f"{c['p_value']:.2g}",
             f"{c['smallest']:.1%}",
         )
+    return table
+
+
+def _table(*heads: str) -> Table:
+    """Figures stay whole, names are folded: an adapter is told by the end of its version."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in heads:
+        table.add_column(head, overflow="fold", no_wrap=head not in _NAMES)
     return table
