@@ -77,7 +77,7 @@ def comparison_table(found: dict[str, Any]) -> Table:
 
 def _table(*heads: str) -> Table:
     """Figures stay whole, names are folded: an adapter is told by the end of its version."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for head in heads:
         table.add_column(head, overflow="fold", no_wrap=head not in _NAMES)
     return table
