@@ -27,7 +27,7 @@ def evaluate(
     context: typer.Context,
     target: Annotated[str | None, typer.Option(help="host:port of the server; the same as --server")] = None,
     adapter: Annotated[list[str] | None, typer.Option(help="base, name or name@version; may be repeated")] = None,
-    tasks: Annotated[str, typer.Option(help="adherence, ifeval, ifbench, gsm8k, perplexity")] = "adherence",
+    tasks: Annotated[str, typer.Option(help="adherence, ifeval, ifbench, gsm8k, mt_bench, perplexity")] = "adherence",
     data: Annotated[list[str] | None, typer.Option(help="local file of a task: TASK=FILE; may be repeated")] = None,
     repeats: Annotated[int, typer.Option(help="samples of each prompt", min=1)] = 1,
     limit: Annotated[int | None, typer.Option(help="prompts of each task at most", min=1)] = None,

@@ -1,6 +1,7 @@
 """The Python client of an ift-serve server, sync and asyncio with the same names."""
 
 from ift_serve.client.aio import AsyncClient
+from ift_serve.client.checks import ConstraintVerdict
 from ift_serve.client.errors import FieldViolation, InvalidRequestError, ServerError
 from ift_serve.client.output import Grammar, JsonSchema, Regex
 from ift_serve.client.reasoning import (
@@ -54,6 +55,7 @@ __all__ = [
     "Client",
     "Conclusion",
     "ConfidenceExit",
+    "ConstraintVerdict",
     "Delta",
     "EntropyExit",
     "FieldViolation",

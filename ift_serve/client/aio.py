@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from ift_serve.client import convert
+from ift_serve.client.checks import ConstraintVerdict, check_message, verdicts
 from ift_serve.client.connection import DEFAULT_TARGET, Attempts, Connection
 from ift_serve.client.errors import ServerError
 from ift_serve.client.output import Output
 from ift_serve.client.reasoning import Reasoning
 from ift_serve.client.types import Adapter, Delta, Generation, ModelInfo, PromptLike, Scores, Tokenization
-from ift_serve.v1 import adapter_pb2, adapter_pb2_grpc, inference_pb2_grpc, model_pb2, model_pb2_grpc
+from ift_serve.v1 import (
+    adapter_pb2,
+    adapter_pb2_grpc,
+    evaluation_pb2_grpc,
+    inference_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
 from ift_serve.v1 import inference_pb2 as pb
 
 
@@ -94,6 +102,7 @@ class AsyncClient:
         self._inference: Any = inference_pb2_grpc.InferenceServiceStub(self._channel)
         self._model: Any = model_pb2_grpc.ModelServiceStub(self._channel)
         self._adapters: Any = adapter_pb2_grpc.AdapterServiceStub(self._channel)
+        self._evaluation: Any = evaluation_pb2_grpc.EvaluationServiceStub(self._channel)
         self._timeout = timeout
         self._retries = retries
 
@@ -200,6 +209,18 @@ class AsyncClient:
         """Token ids and segments of a prompt."""
         request = pb.TokenizeRequest(prompt=convert.prompt_message(prompt))
         return convert.tokenization((await self._call(self._inference.Tokenize, request, timeout))[0])
+
+    async def check(
+        self,
+        response: str,
+        constraints: Sequence[Mapping[str, Any]],
+        *,
+        prompt: str = "",
+        timeout: float | None = None,
+    ) -> list[ConstraintVerdict]:
+        """Whether a response keeps constraints such as ``{"type": "max_words", "limit": 50}``; no model is asked."""
+        request = check_message(response, constraints, prompt)
+        return verdicts((await self._call(self._evaluation.Check, request, timeout))[0])
 
     async def load_adapter(self, name: str, path: str, *, timeout: float | None = None) -> Adapter:
         """Load a directory below one of the server's adapter roots; the version, ready. Needs the role admin."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -11,12 +11,20 @@ from typing import Any, TypeVar
 import grpc
 
 from ift_serve.client import convert
+from ift_serve.client.checks import ConstraintVerdict, check_message, verdicts
 from ift_serve.client.connection import DEFAULT_TARGET, Attempts, Connection
 from ift_serve.client.errors import ServerError
 from ift_serve.client.output import Output
 from ift_serve.client.reasoning import Reasoning
 from ift_serve.client.types import Adapter, Delta, Generation, ModelInfo, PromptLike, Scores, Tokenization
-from ift_serve.v1 import adapter_pb2, adapter_pb2_grpc, inference_pb2_grpc, model_pb2, model_pb2_grpc
+from ift_serve.v1 import (
+    adapter_pb2,
+    adapter_pb2_grpc,
+    evaluation_pb2_grpc,
+    inference_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
 from ift_serve.v1 import inference_pb2 as pb
 
 _T = TypeVar("_T")
@@ -96,6 +104,7 @@ class Client:
         self._inference = inference_pb2_grpc.InferenceServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._adapters = adapter_pb2_grpc.AdapterServiceStub(self._channel)
+        self._evaluation = evaluation_pb2_grpc.EvaluationServiceStub(self._channel)
         self._timeout = timeout
         self._retries = retries
 
@@ -202,6 +211,18 @@ class Client:
         """Token ids and segments of a prompt."""
         request = pb.TokenizeRequest(prompt=convert.prompt_message(prompt))
         return convert.tokenization(self._call(self._inference.Tokenize, request, timeout)[0])
+
+    def check(
+        self,
+        response: str,
+        constraints: Sequence[Mapping[str, Any]],
+        *,
+        prompt: str = "",
+        timeout: float | None = None,
+    ) -> list[ConstraintVerdict]:
+        """Whether a response keeps constraints such as ``{"type": "max_words", "limit": 50}``; no model is asked."""
+        request = check_message(response, constraints, prompt)
+        return verdicts(self._call(self._evaluation.Check, request, timeout)[0])
 
     def load_adapter(self, name: str, path: str, *, timeout: float | None = None) -> Adapter:
         """Load a directory below one of the server's adapter roots; the version, ready. Needs the role admin."""

@@ -15,6 +15,7 @@ from ift_serve.evaluation.tasks.task import ConstraintVerdict, Item, Task
 class Row:
     """``error``: why there is no answer; such a row is in no score. ``verdicts``: by column, one a constraint.
 
+    ``earlier``: answers to the turns before the last.
     ``log_prob`` (nats), ``text_tokens`` and ``text_bytes`` are of texts that were scored instead of answered.
     """
 
@@ -37,6 +38,7 @@ class Row:
     log_prob: float | None = None
     text_tokens: int = 0
     text_bytes: int = 0
+    earlier: Sequence[str] = ()
 
     def passes(self, column: str) -> bool:
         """Whether every constraint is kept."""
@@ -52,7 +54,7 @@ class Row:
             )
             for column, judged in values["verdicts"].items()
         }
-        return cls(**(dict(values) | {"verdicts": verdicts}))
+        return cls(**(dict(values) | {"verdicts": verdicts, "earlier": tuple(values["earlier"])}))
 
     def values(self) -> dict[str, Any]:
         """Plain values."""
@@ -85,6 +87,7 @@ def row_of(model: str, task: Task, item: Item, repeat: int, outcome: Outcome) ->
         drawn_tokens=outcome.drawn_tokens,
         seconds=outcome.seconds,
         request_id=outcome.request_id,
+        earlier=outcome.earlier,
     )
 
 

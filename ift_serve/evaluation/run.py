@@ -41,6 +41,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     counts: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
     planned: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    judged: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def rate(self) -> float:
@@ -58,7 +59,9 @@ class Progress:
         self.done += 1
         counts[0] += 1
         counts[1] += bool(row.error)
-        counts[2] += bool(row.verdicts) and row.passes(next(iter(row.verdicts)))
+        if row.verdicts:
+            self.judged.add((row.model, row.task))
+            counts[2] += row.passes(next(iter(row.verdicts)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Real servers in a thread of this process, shared by the tests of a session; a scripted one for what goes wrong."""
+"""Real servers in a thread of this process, shared by all tests of it."""
 
 from __future__ import annotations
 

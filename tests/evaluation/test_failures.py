@@ -35,7 +35,8 @@ class Scripted:
         return model_pb2.GetModelResponse(name="scripted", fingerprint="f", limits=limits, features=["score"])
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> pb.GenerateResponse:
-        text = request.prompt.instruction.instruction
+        said = [part.text for message in request.prompt.conversation.messages for part in message.parts]
+        text = request.prompt.instruction.instruction or "|".join(said)
         self.calls[text] += 1
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
@@ -159,3 +160,11 @@ async def test_a_run_reports_coverage(scripted: tuple[Scripted, AsyncClient]) ->
     (covered,) = coverage(result.rows)
     assert (covered.asked, covered.answered) == (3, 2)
     assert {s.prompts for s in scores(result.rows)} == {2}
+
+
+async def test_later_turns_are_asked_with_the_answers_before(scripted: tuple[Scripted, AsyncClient]) -> None:
+    script, client = scripted
+    prompt = Prompt.from_messages([("user", "one")])
+    _, ((answer,),) = await _run(client, [Generation(prompt, turns=("two", "three"))])
+    assert isinstance(answer, Answer) and answer.earlier == ("yes", "yes")
+    assert list(script.calls) == ["one", "one|yes|two", "one|yes|two|yes|three"]

@@ -142,3 +142,11 @@ def test_the_length_of_a_task_holds_where_none_is_asked_for() -> None:
     default = task.request(task.items()[0], DecodingSettings(), 0, 0)
     assert request.settings.sampling["max_new_tokens"] == 9  # type: ignore[union-attr]
     assert default.settings.sampling["max_new_tokens"] == 128  # type: ignore[union-attr]
+
+
+def test_mt_bench_asks_in_turns_and_judges_nothing(tmp_path: Path) -> None:
+    task = build_task("mt_bench", {"mt_bench": _file(tmp_path, {"question_id": 81, "turns": ["one", "two"]})})
+    request = task.request(task.items()[0], DecodingSettings(), 0, 0)
+    row = row_of("base", task, task.items()[0], 0, Answer("b", earlier=("a",)))
+    assert request.turns == ("two",)  # type: ignore[union-attr]
+    assert row.verdicts == {} and row.earlier == ("a",) and row.answer == "b"

@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 from google.protobuf import struct_pb2
 
+from ift_serve.checks import parse_check
+from ift_serve.client import AsyncClient, ServerError
 from ift_serve.server.app import Server
 from ift_serve.v1 import evaluation_pb2 as pb
 from ift_serve.v1 import evaluation_pb2_grpc
@@ -66,3 +68,15 @@ async def test_a_wrong_constraint_is_named(evaluation: Any, checks: list[dict[st
         await evaluation.Check(_request("yes", *checks))
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert (error.value.details() or "").startswith(field + ": ")
+
+
+async def test_the_client_gets_what_the_checks_say(server: Server) -> None:
+    asked: list[dict[str, Any]] = [{"type": "max_words", "limit": 2}, {"type": "end", "phrase": "out"}]
+    async with AsyncClient(f"127.0.0.1:{server.port}") as client:
+        found = await client.check("over and out", asked)
+        with pytest.raises(ServerError, match="INVALID_ARGUMENT"):
+            await client.check("over", [{"type": "nothing"}])
+        with pytest.raises(ValueError, match=r"constraints\[0\]"):
+            await client.check("over", [{"type": object()}])
+    expected = [parse_check(check).verdict("over and out") for check in asked]
+    assert [(v.passed, v.reason, v.span) for v in found] == [(v.passed, v.reason, v.span) for v in expected]

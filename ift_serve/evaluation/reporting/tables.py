@@ -18,7 +18,7 @@ def live_table(progress: Progress) -> Table:
     for (model, task), planned in progress.planned.items():
         done, failed, passed = progress.counts[model, task]
         answered = done - failed
-        so_far = f"{passed / answered:.1%}" if answered and task != "perplexity" else ""
+        so_far = f"{passed / answered:.1%}" if answered and (model, task) in progress.judged else ""
         table.add_row(model, task, f"{done}/{planned}", str(failed) if failed else "", so_far)
     left = progress.seconds_left
     known = f", {left // 60:.0f}:{left % 60:02.0f} left" if left != float("inf") else ""

@@ -9,10 +9,11 @@ from ift_serve.evaluation.errors import EvaluationError
 from ift_serve.evaluation.tasks.adherence import Adherence
 from ift_serve.evaluation.tasks.gsm8k import Gsm8k
 from ift_serve.evaluation.tasks.instructed import Instructed
+from ift_serve.evaluation.tasks.mt_bench import MtBench
 from ift_serve.evaluation.tasks.perplexity import Perplexity
 from ift_serve.evaluation.tasks.task import Task
 
-TASKS = ("adherence", "ifeval", "ifbench", "gsm8k", "perplexity")
+TASKS = ("adherence", "ifeval", "ifbench", "gsm8k", "mt_bench", "perplexity")
 
 
 def build_task(name: str, data: Mapping[str, Path]) -> Task:
@@ -28,6 +29,8 @@ def build_task(name: str, data: Mapping[str, Path]) -> Task:
         raise EvaluationError(f"{name}: name its local file: --data {name}=FILE")
     if name == "gsm8k":
         return Gsm8k(data[name])
+    if name == "mt_bench":
+        return MtBench(data[name])
     if name == "perplexity":
         return Perplexity(data[name])
     return Instructed(name, data[name])
