@@ -109,13 +109,13 @@ class StructuredOutput:
         if not end_ids:
             raise _refused(output, "the model names no token that ends an answer")
         ends = tuple(sorted(set(end_ids)))
-        matcher = self._compilers.submit(self._matcher, renderer.tokenizer, output, ends)
-        form = GrammarConstraint(self._masks.submit, matcher, self._vocabulary)
+        place = self._compilers.submit(self._place, renderer.tokenizer, output, ends)
+        form = GrammarConstraint(self._masks.submit, place, self._vocabulary)
         trace = request.reasoning if isinstance(request.reasoning, Trace) else getattr(request.reasoning, "trace", None)
         start = SequenceRules.of(request, self._context, trace, "reasoning").start
         return form if start is None else AnswerConstraint(form, start)
 
-    def _matcher(self, tokenizer: Any, output: OutputFormat, ends: tuple[int, ...]) -> LLMatcher:
+    def _place(self, tokenizer: Any, output: OutputFormat, ends: tuple[int, ...]) -> _Place:
         """In the compiler's thread: a form can take long, and others' masks do not wait for it."""
         grammar = grammar_of(output)
         import llguidance.hf
@@ -130,7 +130,7 @@ class StructuredOutput:
         matcher = LLMatcher(self._tokenizer, grammar)
         if matcher.is_error():
             raise FormatError(" ".join(matcher.get_error().split())[:_LONGEST_ERROR])
-        return matcher
+        return _Place(matcher)
 
 
 def _refused(output: OutputFormat, message: str) -> RefusedError:
@@ -148,6 +148,42 @@ class _Mask:
         return self._made.result()
 
 
+class _Place:
+    """Where a sequence is in a grammar. Used in one thread.
+
+    A form that nothing can follow is over before the token that ends the answer, which the matcher does not take; so
+    what it took is counted here, and only that is taken back from it.
+    """
+
+    def __init__(self, matcher: LLMatcher, taken: tuple[bool, ...] = ()) -> None:
+        self.matcher = matcher
+        self._taken = list(taken)
+
+    def copy(self) -> _Place:
+        return _Place(self.matcher.deep_copy(), tuple(self._taken))
+
+    def take(self, token_id: int) -> None:
+        is_open = not self.matcher.is_stopped()
+        self._taken.append(is_open and self.matcher.consume_token(token_id))
+
+    def take_back(self, count: int) -> None:
+        kept = len(self._taken) - count
+        taken = sum(self._taken[kept:])
+        del self._taken[kept:]
+        if taken:
+            self.matcher.rollback(taken)
+
+    def mask(self, vocabulary: int) -> NDArray[np.int32]:
+        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+        words: NDArray[np.int32] = allocate_token_bitmask(1, -(-vocabulary // _WORD) * _WORD)
+        if self.matcher.is_error():
+            return np.zeros_like(words[0])
+        fill_next_token_bitmask(self.matcher, words)
+        row: NDArray[np.int32] = words[0]
+        return row
+
+
 class GrammarConstraint:
     """One sequence's place in a grammar.
 
@@ -155,61 +191,51 @@ class GrammarConstraint:
     Nothing may be asked before it is ready. Where the grammar turns out not to work, its masks allow no token.
     """
 
-    def __init__(self, submit: Callable[..., Future[Any]], matcher: Future[LLMatcher], vocabulary: int) -> None:
+    def __init__(self, submit: Callable[..., Future[Any]], place: Future[_Place], vocabulary: int) -> None:
         self._submit = submit
-        self._matcher = matcher
+        self._place = place
         self._vocabulary = vocabulary
         self._mask: _Mask | None = None
 
     @property
     def is_ready(self) -> bool:
-        return self._matcher.done()
+        return self._place.done()
 
     def copy(self) -> GrammarConstraint:
-        return GrammarConstraint(self._submit, self._submit(_copy, self._matcher), self._vocabulary)
+        return GrammarConstraint(self._submit, self._submit(_copy, self._place), self._vocabulary)
 
     def take(self, token_id: int) -> None:
-        self._submit(_take, self._matcher, token_id)
+        self._submit(_take, self._place, token_id)
         self._mask = None
 
     def take_back(self, count: int) -> None:
-        self._submit(_take_back, self._matcher, count)
+        self._submit(_take_back, self._place, count)
         self._mask = None
 
     def mask(self) -> TokenMask:
         if self._mask is None:
-            self._mask = _Mask(self._submit(_fill, self._matcher, self._vocabulary))
+            self._mask = _Mask(self._submit(_fill, self._place, self._vocabulary))
         return self._mask
 
     def error(self) -> str:
         try:
-            matcher = self._matcher.result()
+            matcher = self._place.result().matcher
         except (FormatError, ValueError) as error:
             return str(error)
         return " ".join(matcher.get_error().split())[:_LONGEST_ERROR] if matcher.is_error() else ""
 
 
-def _copy(matcher: Future[LLMatcher]) -> LLMatcher:
-    return matcher.result().deep_copy()
+def _copy(place: Future[_Place]) -> _Place:
+    return place.result().copy()
 
 
-def _take(matcher: Future[LLMatcher], token_id: int) -> None:
-    one = matcher.result()
-    if not one.is_stopped():
-        one.consume_token(token_id)
+def _take(place: Future[_Place], token_id: int) -> None:
+    place.result().take(token_id)
 
 
-def _take_back(matcher: Future[LLMatcher], count: int) -> None:
-    matcher.result().rollback(count)
+def _take_back(place: Future[_Place], count: int) -> None:
+    place.result().take_back(count)
 
 
-def _fill(matcher: Future[LLMatcher], vocabulary: int) -> NDArray[np.int32]:
-    from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
-
-    words: NDArray[np.int32] = allocate_token_bitmask(1, -(-vocabulary // _WORD) * _WORD)
-    one = matcher.result()
-    if one.is_error():
-        return np.zeros_like(words[0])
-    fill_next_token_bitmask(one, words)
-    row: NDArray[np.int32] = words[0]
-    return row
+def _fill(place: Future[_Place], vocabulary: int) -> NDArray[np.int32]:
+    return place.result().mask(vocabulary)

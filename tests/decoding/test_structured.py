@@ -19,7 +19,7 @@ from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.core.strategy import Branch, Control, Strategy
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.output import OutputFormat
-from ift_serve.engine.protocol.reasoning import Trace
+from ift_serve.engine.protocol.reasoning import AnswerKind, AnswerSpan, Trace, Vote
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from ift_serve.engine.sequences.step import SampledToken
 from tests.support.engine_driver import Answer, Driver, generate
@@ -151,6 +151,20 @@ def test_forks_and_replaced_tokens_keep_their_place_in_the_form(core: EngineCore
     assert len(answer.tokens) == 2
     for tokens in answer.tokens.values():
         assert fits(REGEX, text_of(context, tokens))
+
+
+@pytest.mark.parametrize("trace", [None, Trace(budget=3, open_marker="<think>", close_marker="</think>")])
+def test_samples_of_a_vote_that_begin_behind_ended_ones_are_of_the_form(
+    core: EngineCore, context: StrategyContext, trace: Trace | None
+) -> None:
+    """The end of an answer whose form nothing can follow is not the form's to take back."""
+    vote = Vote(samples=12, stop="posterior", span=AnswerSpan(kind=AnswerKind.LAST_LINE), trace=trace)
+    answer = ask(core, context, REGEX, strategy="vote", reasoning=vote, temperature=3.0)
+    assert answer.failure is None
+    conclusion = answer.outputs[-1].conclusion
+    assert conclusion is not None and len(conclusion.branches) > 4
+    ended = [branch.answer for branch in conclusion.branches if branch.ended is FinishReason.EOS]
+    assert len(ended) > 4 and all(fits(REGEX, text) for text in ended)
 
 
 def test_preemption_changes_nothing(context: StrategyContext) -> None:
