@@ -66,6 +66,7 @@ metric_list: [{metric: acc}]
 """
 
 
+@pytest.mark.slow
 def test_lm_evals_own_command_runs_it(tiny_server: str, tmp_path: Path) -> None:
     """With the file that Python reads at its start, and nothing else of ours."""
     write_start_file(tmp_path)

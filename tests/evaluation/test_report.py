@@ -22,6 +22,8 @@ from ift_serve.evaluation.serving.decoding_settings import DecodingSettings
 from ift_serve.evaluation.serving.result_store import ResultStore
 from ift_serve.evaluation.tasks.adherence import Adherence
 from ift_serve.evaluation.tasks.task import ConstraintVerdict
+from ift_serve.modeling.adapter_format.base import BaseMetadata
+from tests.support.adapters import EVERYTHING, write_random
 
 _HOSTILE = "</script><script>alert(1)</script><!-- \u2028"
 
@@ -89,6 +91,22 @@ async def test_a_run_asks_every_model_every_prompt_every_time(embedded_server: s
     assert seen == list(range(1, 17)) and not any(r.error for r in result.rows)
     assert result.runner.totals.most_in_flight <= result.runner.concurrency == 16
     assert any(a.answer != b.answer for a, b in zip(result.rows[::2], result.rows[1::2], strict=True))
+
+
+async def test_models_are_versions_and_are_compared_on_the_same_prompts(
+    tiny_server: str, tiny_model: Path, adapter_root: Path
+) -> None:
+    write_random(adapter_root / "second", BaseMetadata.of_directory(tiny_model), EVERYTHING, seed=2)
+    settings = DecodingSettings(sampling={"temperature": 0.0, "max_new_tokens": 12})
+    async with AsyncClient(tiny_server, retries=0) as client:
+        version = (await client.load_adapter("second", "second")).version
+        result = await evaluate(client, Plan([Adherence()], ["base", "second"], settings, limit=10), ResultStore())
+    assert result.models == ["base", f"second@{version}"]
+    by_model = {model: [row for row in result.rows if row.model == model] for model in result.models}
+    assert [r.key for r in by_model["base"]] == [r.key for r in by_model[f"second@{version}"]]
+    assert [r.answer for r in by_model["base"]] != [r.answer for r in by_model[f"second@{version}"]]
+    (compared,) = report_of(result.rows, result.models)["comparisons"]
+    assert (compared["first"], compared["second"], compared["prompts"]) == ("base", f"second@{version}", 10)
 
 
 def test_the_command_reports_resumes_and_compares(embedded_server: str, tmp_path: Path) -> None:
