@@ -168,7 +168,7 @@ def _deliver(found: dict[str, Any], report: Path | None, as_json: bool) -> None:
 
     from ift_serve.evaluation.reporting.document import write_document
     from ift_serve.evaluation.reporting.page import write_page
-    from ift_serve.evaluation.reporting.tables import comparison_table, score_table
+    from ift_serve.evaluation.reporting.tables import comparison_table, failure_lines, score_table
 
     if report is not None:
         write_document(found, report / "report.json")
@@ -178,6 +178,8 @@ def _deliver(found: dict[str, Any], report: Path | None, as_json: bool) -> None:
         return
     console = Console()
     console.print(score_table(found))
+    for line in failure_lines(found):
+        typer.secho(line, fg="yellow", err=True)
     if found["comparisons"]:
         console.print(comparison_table(found))
     if report is not None:

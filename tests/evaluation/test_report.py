@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ift_serve.cli import app
 from ift_serve.client import AsyncClient
 from ift_serve.evaluation.reporting.document import read_document, report_of, rows_of, write_document
 from ift_serve.evaluation.reporting.page import page
+from ift_serve.evaluation.reporting.tables import failure_lines, score_table
 from ift_serve.evaluation.reporting.verdict import problems
 from ift_serve.evaluation.rows import Row
 from ift_serve.evaluation.run import Plan, evaluate, spread
@@ -160,3 +163,13 @@ def test_asyncio_is_not_left_with_a_task_a_request() -> None:
     found: dict[int, Any] = {}
     asyncio.run(runner.run((WholeText(str(i)) for i in range(20_000)), lambda index, one: found.update({index: one})))
     assert len(found) == 20_000 and most <= 9
+
+
+def test_tables_tell_why_requests_were_not_answered() -> None:
+    errors = ["UNAVAILABLE: gone", "INVALID_ARGUMENT: too long", "UNAVAILABLE: gone"]
+    rows = [Row("base", "t", str(i), 0, "prompt", error=error) for i, error in enumerate(errors)]
+    found = report_of([*rows, Row("base", "t", "9", 0, "prompt", "an answer that nobody judges")], ["base"])
+    assert failure_lines(found) == ["2 not answered: UNAVAILABLE: gone", "1 not answered: INVALID_ARGUMENT: too long"]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(score_table(found))
+    assert "1/4" in console.export_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rich import box
@@ -54,6 +55,11 @@ def score_table(found: dict[str, Any]) -> Table:
         answered = f"{own['answered']}/{own['asked']}"
         for unit, value in (("tokens", text["token_perplexity"]), ("bits a byte", text["bits_per_byte"])):
             table.add_row(text["task"], text["model"], unit, f"{value:.4g}", "", "", answered)
+    scored = {(score["model"], score["task"]) for score in [*found["scores"], *found["texts"]]}
+    for (model, task), own in covered.items():
+        if (model, task) not in scored:
+            answered = f"{own['answered']}/{own['asked']}"
+            table.add_row(task, model, "nobody", "", "", "", answered, str(own["empty"]), str(own["cut"]))
     return table
 
 
@@ -73,6 +79,12 @@ def comparison_table(found: dict[str, Any]) -> Table:
             f"{c['smallest']:.1%}",
         )
     return table
+
+
+def failure_lines(found: dict[str, Any], most: int = 5) -> list[str]:
+    """Why requests were not answered, the most frequent reasons first."""
+    reasons = Counter(row["error"] for row in found["rows"] if row["error"])
+    return [f"{count} not answered: {reason:.200}" for reason, count in reasons.most_common(most)]
 
 
 def _table(*heads: str) -> Table:
