@@ -99,7 +99,8 @@ class TraceDecoding(Strategy):
             return
         probe: Branch | None = None
         try:
-            probe = control.fork(thinker.watched.branch)
+            # A prompt is not of the answer's form, nor is what follows it.
+            probe = control.fork(thinker.watched.branch, is_free=bool(self._prompt))
             control.force(probe, [*state.closing(), *self._prompt])
         except LimitError:
             if probe is not None:

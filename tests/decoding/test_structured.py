@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -19,7 +19,7 @@ from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.core.strategy import Branch, Control, Strategy
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.output import OutputFormat
-from ift_serve.engine.protocol.reasoning import AnswerKind, AnswerSpan, Trace, Vote
+from ift_serve.engine.protocol.reasoning import AnswerKind, AnswerSpan, EarlyExit, Trace, Vote
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from ift_serve.engine.sequences.step import SampledToken
 from tests.support.engine_driver import Answer, Driver, generate
@@ -165,6 +165,21 @@ def test_samples_of_a_vote_that_begin_behind_ended_ones_are_of_the_form(
     assert conclusion is not None and len(conclusion.branches) > 4
     ended = [branch.answer for branch in conclusion.branches if branch.ended is FinishReason.EOS]
     assert len(ended) > 4 and all(fits(REGEX, text) for text in ended)
+
+
+@pytest.mark.parametrize("rule", ["entropy", "confidence"])
+def test_a_prompt_before_a_trial_answer_is_no_part_of_the_form(
+    core: EngineCore, context: StrategyContext, rule: Literal["entropy", "confidence"]
+) -> None:
+    assert context.renderer is not None
+    newlines = context.renderer.encoder.encode("\n\n", "x", any_length=True).ids
+    exits = EarlyExit(rule=rule, threshold=1e-6, least_probes=1, trial_tokens=3, prompt="Final answer:")
+    trace = Trace(budget=60, minimum=0, open_marker="<think>", close_marker="</think>", early_exit=exits)
+    bias = dict.fromkeys(newlines, 12.0)
+    answer = ask(core, context, REGEX, strategy="trace", reasoning=trace, logit_bias=bias)
+    assert answer.failure is None and answer.usage is not None and answer.usage.sequences > 1
+    assert answer.reasons == {0: FinishReason.EOS}
+    assert fits(REGEX, text_of(context, answer.tokens[0]).split("</think>")[1])
 
 
 def test_preemption_changes_nothing(context: StrategyContext) -> None:

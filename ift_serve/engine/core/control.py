@@ -42,7 +42,13 @@ class RequestControl:
         return self._request.length_limit - len(cast(Sequence, branch).tokens)
 
     def fork(
-        self, branch: Branch, *, candidate: int = HIDDEN, replace_last: int | None = None, keep: int | None = None
+        self,
+        branch: Branch,
+        *,
+        candidate: int = HIDDEN,
+        replace_last: int | None = None,
+        keep: int | None = None,
+        is_free: bool = False,
     ) -> Branch:
         parent = cast(Sequence, branch)
         request = self._request
@@ -59,6 +65,8 @@ class RequestControl:
             raise LimitError("length", f"a fork with {kept} generated tokens has no room for another one")
         self._require_sequence()
         child = request.branch(parent, self._scheduler.next_number(), kept)
+        if is_free:
+            child.free()
         child.candidate = candidate
         if replace_last is not None:
             child.tokens[-1] = replace_last

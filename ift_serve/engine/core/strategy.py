@@ -86,11 +86,18 @@ class Control(Protocol):
         """Tokens that a sequence may still get before its length limit."""
 
     def fork(
-        self, branch: Branch, *, candidate: int = HIDDEN, replace_last: int | None = None, keep: int | None = None
+        self,
+        branch: Branch,
+        *,
+        candidate: int = HIDDEN,
+        replace_last: int | None = None,
+        keep: int | None = None,
+        is_free: bool = False,
     ) -> Branch:
         """A new sequence with the same tokens, sharing their cache blocks; the last token may be another one.
 
         ``keep``: how many of the tokens after the prompt it has, None: all; 0 begins at the prompt once more.
+        ``is_free``: nothing holds it to the form that the answer must have; for a question that is no answer itself.
         It keeps the temperature of ``branch`` and draws with a seed derived from that of ``branch``. Forking
         an ended branch is allowed until the request ends and recomputes what is no longer cached.
         """

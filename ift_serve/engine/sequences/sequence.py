@@ -178,6 +178,12 @@ class Sequence:
         if self.constraint is not None and self.row is not None:
             self.row.mask = self.constraint.mask()
 
+    def free(self) -> None:
+        """Hold it to no form any more."""
+        self.constraint = None
+        if self.row is not None:
+            self.row.mask = None
+
     def take_scores(self, scored: ScoredTokens) -> None:
         """Scores of the next targets."""
         self.scored_log_probs += scored.log_probs
