@@ -1,6 +1,8 @@
-"""A form that governs the answer alone: what is thought before it, and its markers, have none."""
+"""A form that governs the answer alone: what is thought before it has none, but must not end the sequence."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +26,29 @@ class _AlsoAllowed:
         return bits.view(np.int32)
 
 
-class AnswerConstraint:
-    """``form`` from the first token of the answer on, as the phase machine tells it. ``start``: before any token."""
+class AllBut:
+    """A mask of everything but a few tokens. ``size``: tokens that there are."""
 
-    def __init__(self, form: Constraint, start: PhaseState) -> None:
+    def __init__(self, token_ids: Iterable[int], size: int) -> None:
+        bits = np.full(-(-size // 32), 0xFFFFFFFF, dtype=np.uint32)
+        for token_id in token_ids:
+            bits[token_id // 32] &= ~np.uint32(1 << token_id % 32)
+        self._words = bits.view(np.int32)
+
+    def words(self) -> NDArray[np.int32]:
+        return self._words
+
+
+class AnswerConstraint:
+    """``form`` from the first token of the answer on, as the phase machine tells it.
+
+    ``start``: before any token. ``thought``: what may be drawn inside a thought; an end there would leave no answer.
+    """
+
+    def __init__(self, form: Constraint, start: PhaseState, thought: TokenMask) -> None:
         self._form = form
         self._start = start
+        self._thought = thought
         self._state = start.copy()
         self._tokens: list[tuple[int, bool]] = []
         """Each token, and whether it is the form's."""
@@ -39,7 +58,7 @@ class AnswerConstraint:
         return self._form.is_ready
 
     def copy(self) -> AnswerConstraint:
-        other = AnswerConstraint(self._form.copy(), self._start)
+        other = AnswerConstraint(self._form.copy(), self._start, self._thought)
         other._state = self._state.copy()
         other._tokens = list(self._tokens)
         return other
@@ -61,6 +80,8 @@ class AnswerConstraint:
             self._form.take_back(taken)
 
     def mask(self) -> TokenMask | None:
+        if self._state.phase is Phase.THOUGHT:
+            return self._thought
         if not self._state.is_constrained:
             return None
         mask = self._form.mask()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ift_serve.decoding.answer_constraint import AnswerConstraint
+from ift_serve.decoding.answer_constraint import AllBut, AnswerConstraint
 from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.sequence_rules import SequenceRules
 from ift_serve.engine.protocol.generate import GenerateRequest
@@ -113,7 +113,11 @@ class StructuredOutput:
         form = GrammarConstraint(self._masks.submit, place, self._vocabulary)
         trace = request.reasoning if isinstance(request.reasoning, Trace) else getattr(request.reasoning, "trace", None)
         start = SequenceRules.of(request, self._context, trace, "reasoning").start
-        return form if start is None else AnswerConstraint(form, start)
+        if start is None:
+            return form
+        # A marker may be a token that ends an answer too.
+        markers = {token_id for marker in start.settings.markers.closing for token_id in marker.token_ids}
+        return AnswerConstraint(form, start, AllBut(set(ends) - markers, self._vocabulary))
 
     def _place(self, tokenizer: Any, output: OutputFormat, ends: tuple[int, ...]) -> _Place:
         """In the compiler's thread: a form can take long, and others' masks do not wait for it."""

@@ -182,6 +182,14 @@ def test_a_prompt_before_a_trial_answer_is_no_part_of_the_form(
     assert fits(REGEX, text_of(context, answer.tokens[0]).split("</think>")[1])
 
 
+def test_a_thought_before_an_answer_of_a_form_does_not_end_it(core: EngineCore, context: StrategyContext) -> None:
+    trace = Trace(budget=5, open_marker="<think>", close_marker="</think>")
+    likely = dict.fromkeys(sorted(context.end_ids), 50.0)
+    answer = ask(core, context, REGEX, strategy="trace", reasoning=trace, logit_bias=likely)
+    assert answer.failure is None and answer.reasons == {0: FinishReason.EOS}
+    assert fits(REGEX, text_of(context, answer.tokens[0]).split("</think>")[1])
+
+
 def test_preemption_changes_nothing(context: StrategyContext) -> None:
     small, _ = build_core(
         EngineConfig(model=str(model_path()), total_blocks=8, max_sequences=4, prefix_caching=False, context_length=96)
@@ -271,7 +279,10 @@ def test_a_thought_has_no_form_and_the_answer_has() -> None:
         constraint.take(token_id)
     thought = context.renderer.encoder.encode("well then", "x", any_length=True).ids
     for token_id in [*thought, *closing]:
-        assert constraint.mask() is None
+        free = constraint.mask()
+        assert free is not None
+        refused = {i for i in range(3072) if not free.words()[i // 32] >> i % 32 & 1}
+        assert refused == {2}, "only an end, which would leave no answer"
         constraint.take(token_id)
     mask = constraint.mask()
     assert mask is not None
