@@ -151,6 +151,35 @@ def test_a_stop_string_that_the_front_found_is_an_end_like_others() -> None:
     assert set(driver.answers["a"].reasons) == {0, 2}
 
 
+def test_a_stop_that_completes_a_round_sends_what_the_round_ends() -> None:
+    class Asks(Strategy):
+        """A long question to a fork of the first candidate has the others wait."""
+
+        records = True
+        width = 2
+        question: Branch
+
+        def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:
+            if branch.ordinal == 0 and branch.generated_count == 1:
+                self.question = control.fork(branch)
+                control.force(self.question, [7] * 40)
+            elif branch.ordinal == 1 and branch.generated_count == 2:
+                control.stop(branch)
+
+        def on_end(self, control: Control, branch: Branch, reason: FinishReason) -> None:
+            control.stop(self.question)
+
+    driver = core_of(lambda _: Asks(), max_batch_tokens=8)
+    driver.add(request(candidates=2, ignore_eos=True, max_new_tokens=44))
+    while len(driver.answers["a"].tokens) < 2:
+        driver.step()
+    driver.step()
+    driver.core.stop("a", 0)
+    answer = driver.run()["a"]
+    assert answer.finished and answer.reasons == {1: FinishReason.STOP} and len(answer.tokens[1]) == 2
+    assert unused(driver) == 64
+
+
 @pytest.mark.parametrize(
     ("limits", "name"),
     [

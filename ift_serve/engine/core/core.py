@@ -257,6 +257,9 @@ class EngineCore:
         for sequence in [s for s in request.live if s.candidate == candidate]:
             self._drop(sequence, FinishReason.STOP)
             self._rounds.stopped(sequence)
+        if request.done and request.unsent:
+            # Its siblings' round was complete without it, and ended them: no step will draw for them again.
+            self._outputs += candidate_outputs(request)
 
     def abort(self, request_id: str) -> None:
         """Drop a request: its blocks are freed, nothing more is sent. Unknown ones are ignored."""
