@@ -21,6 +21,7 @@ from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.output import OutputFormat
 from ift_serve.engine.protocol.reasoning import AnswerKind, AnswerSpan, EarlyExit, Trace, Vote
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
+from ift_serve.engine.runner.model_runner import ModelRunner
 from ift_serve.engine.sequences.step import SampledToken
 from tests.support.engine_driver import Answer, Driver, generate
 
@@ -105,6 +106,13 @@ def test_every_answer_that_ends_is_of_the_form(
         assert fits(output, text_of(context, answer.tokens[candidate])), text_of(context, answer.tokens[candidate])
 
 
+def test_a_form_that_is_refused_leaves_no_account_open(core: EngineCore, context: StrategyContext) -> None:
+    before = core._scheduler.accounts.active
+    failure = ask(core, context, REGEX, ignore_eos=True).failure
+    assert failure is not None and failure.field == "output.regex"
+    assert core._scheduler.accounts.active == before
+
+
 def test_a_form_changes_no_answer_beside_it(core: EngineCore, context: StrategyContext) -> None:
     alone = ask(core, context, None)
     driver = Driver(core)
@@ -145,9 +153,17 @@ class Replaces(Strategy):
                 control.reveal(ended, candidate)
 
 
-def test_forks_and_replaced_tokens_keep_their_place_in_the_form(core: EngineCore, context: StrategyContext) -> None:
-    core._strategies = {**core._strategies, "replaces": Replaces}
-    answer = ask(core, context, REGEX, strategy="replaces", candidates=2)
+def test_forks_and_replaced_tokens_keep_their_place_in_the_form(context: StrategyContext) -> None:
+    config = EngineConfig(model=str(model_path()), total_blocks=64)
+    runner = ModelRunner(config)
+    forms = StructuredOutput(context, runner.description.vocabulary_size)
+    answer = ask(
+        EngineCore(runner, config, {"replaces": Replaces}, constraints=forms),
+        context,
+        REGEX,
+        strategy="replaces",
+        candidates=2,
+    )
     assert len(answer.tokens) == 2
     for tokens in answer.tokens.values():
         assert fits(REGEX, text_of(context, tokens))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from itertools import count
 from math import isnan
 from typing import Protocol
 
@@ -16,14 +15,14 @@ from ift_serve.engine.adapters.registry import (
     AdapterTensors,
     NoAdapters,
 )
-from ift_serve.engine.adapters.version import AdapterVersion
 from ift_serve.engine.cache.block_tables import BlockTables
 from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core.intake import Intake
 from ift_serve.engine.core.limits import RequestValidator
 from ift_serve.engine.core.outputs import candidate_outputs, score_output
 from ift_serve.engine.core.request import Generation, Request, Scoring
 from ift_serve.engine.core.rounds import Rounds
-from ift_serve.engine.core.strategy import ConstraintFactory, Strategies, Strategy
+from ift_serve.engine.core.strategy import ConstraintFactory, Strategies
 from ift_serve.engine.protocol.adapter import AdapterReply, LoadAdapter, UnloadAdapter
 from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest
 from ift_serve.engine.protocol.model import ModelDescription
@@ -91,11 +90,8 @@ class EngineCore:
     ) -> None:
         self._runner = runner
         self._clock = clock
-        self._strategies = strategies
-        self._constraints = constraints
         self._model = runner.description
-        self._max_waiting = config.max_waiting
-        self._places = Places(2 * config.max_waiting)
+        places = Places(2 * config.max_waiting)
         self._tables = BlockTables(runner.total_blocks, runner.block_size, config.prefix_caching)
         self._adapters = AdapterRegistry(
             adapter_tensors or NoAdapters(),
@@ -105,20 +101,29 @@ class EngineCore:
         )
         self._admission = AdapterAdmission(self._adapters)
         self._scheduler = Scheduler(
-            self._tables, config.max_batch_tokens, config.max_sequences, self._admission, self._places
+            self._tables, config.max_batch_tokens, config.max_sequences, self._admission, places
         )
-        self._validator = RequestValidator(self._model, runner.block_size, runner.total_blocks)
         self._requests: dict[str, Request] = {}
         self._deadlines: Deadlines[Request] = Deadlines()
-        self._numbers = count()
         self._outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed] = []
         self._with_new_tokens: list[Generation] = []
         self._rounds = Rounds(self._scheduler, self._close, self._fail, clock)
         self._progress = Progress()
-        self._preparing: list[Generation] = []
         self._failures = 0
         self._woken = False
         self._completion_rate = CompletionRate(clock())
+        self._intake = Intake(
+            self._model,
+            RequestValidator(self._model, runner.block_size, runner.total_blocks),
+            strategies,
+            constraints,
+            self._adapters,
+            self._scheduler,
+            places,
+            self._completion_rate,
+            config.max_waiting,
+            clock,
+        )
         self._prompt_tokens = self._generated_tokens = self._steps = self._batch_tokens = 0
         self._step_seconds = 0.0
 
@@ -139,71 +144,13 @@ class EngineCore:
     def _add(self, message: GenerateRequest | ScoreRequest) -> None:
         if message.request_id in self._requests:
             raise RefusedError(FailureKind.INVALID, "request_id: already in use", "request_id")
-        adapter = self._adapters.resolve(message.adapter)
-        self._validator.check(message, () if adapter is None else adapter.metadata.components)
-        places = self._places
-        if not places.has_room(message.client):
-            soon = self._completion_rate.seconds_for(self._max_waiting / 4)
-            text = f"{places.held(message.client)} requests of this caller and {places.taken} of all wait already"
-            raise RefusedError(FailureKind.OVERLOADED, text, "", soon)
-        now = self._clock()
-        if message.deadline is not None and message.deadline <= now:
-            raise RefusedError(FailureKind.DEADLINE, "the deadline had passed on arrival")
-        number = next(self._numbers)
-        request = self._open(message, adapter, number, now)
+        request = self._intake.open(message)
         if request.done:
+            assert isinstance(request, Scoring)
+            self._outputs.append(score_output(request))
             return
         self._requests[message.request_id] = request
         self._deadlines.add(request)
-
-    def _open(
-        self, message: GenerateRequest | ScoreRequest, adapter: AdapterVersion | None, number: int, now: float
-    ) -> Request:
-        accounts = self._scheduler.accounts
-        is_owed = self._places.held(message.client) > 0
-        request: Generation | Scoring
-        if isinstance(message, GenerateRequest):
-            strategy = self._make_strategy(message)
-            self._validator.check_strategy(message, strategy.width, strategy.extra_tokens)
-            request = Generation(
-                message, number, accounts.open(message.client, is_owed=is_owed), now, strategy, adapter
-            )
-            ends = [*self._model.eos_ids, *message.end_ids, *(adapter.metadata.end_ids if adapter is not None else ())]
-            request.set_limits(ends, self._model.context_length)
-            request.constraint = self._constraints(message, sorted(request.eos_ids))
-        else:
-            request = Scoring(message, number, accounts.open(message.client, is_owed=is_owed), now, adapter)
-            if not request.width:
-                request.done = True
-                accounts.close(request.account)
-                self._outputs.append(score_output(request))
-                return request
-        if adapter is not None:
-            self._adapters.use(adapter)
-        self._scheduler.hold(request)
-        if isinstance(request, Generation) and request.constraint is not None:
-            self._preparing.append(request)
-        else:
-            self._start(request)
-        return request
-
-    def _start(self, request: Request) -> None:
-        request.start(self._scheduler.next_number())
-        self._scheduler.enqueue(request)
-
-    def _start_prepared(self) -> None:
-        """Begin with the requests whose answers' forms have been read; a form can take long, and nobody waits."""
-        preparing, self._preparing = self._preparing, []
-        for request in preparing:
-            assert request.constraint is not None
-            if request.done:
-                continue
-            if not request.constraint.is_ready:
-                self._preparing.append(request)
-            elif why := request.constraint.error():
-                self._fail(request, FailureKind.INVALID, f"{request.output_field}: {why}", request.output_field)
-            else:
-                self._start(request)
 
     def load_adapter(self, message: LoadAdapter) -> None:
         """Begin to load an adapter; a later step says how it went."""
@@ -231,20 +178,6 @@ class EngineCore:
             wake()
 
         self._adapters.on_wake(woken)
-
-    def _make_strategy(self, message: GenerateRequest) -> Strategy:
-        factory = self._strategies.get(message.strategy)
-        if factory is None:
-            known = ", ".join(sorted(self._strategies))
-            text = f"strategy: {message.strategy!r} is unknown; there are {known}"
-            raise RefusedError(FailureKind.INVALID, text, "strategy")
-        try:
-            return factory(message)
-        except RefusedError:
-            raise
-        except Exception:
-            _log.exception("strategy %s cannot be made", message.strategy)
-            raise RefusedError(FailureKind.INTERNAL, "the decoding strategy failed", "strategy") from None
 
     def stop(self, request_id: str, candidate: int) -> None:
         """Drop one candidate: its blocks are freed, nothing more of it is sent. Unknown ones are ignored.
@@ -290,8 +223,8 @@ class EngineCore:
         self._expire(started)
         self._woken = False
         self._end_drained()
-        if self._preparing:
-            self._start_prepared()
+        for request, why in self._intake.start_prepared():
+            self._fail(request, FailureKind.INVALID, f"{request.output_field}: {why}", request.output_field)
         batch = self._scheduler.schedule(started)
         if batch.sequences:
             self._execute(batch)
