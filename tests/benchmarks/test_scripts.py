@@ -13,7 +13,8 @@ import pytest
 from tests.benchmarks.conftest import SCRIPTS
 
 
-def _run(script: str, *arguments: str) -> dict[str, Any]:
+def run_script(script: str, *arguments: str) -> dict[str, Any]:
+    """The JSON that a script prints last."""
     paths = os.pathsep.join(p for p in sys.path if p)
     done = subprocess.run(
         [sys.executable, str(SCRIPTS / script), *arguments, "--json"],
@@ -29,7 +30,7 @@ def _run(script: str, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_soak_finds_nothing_and_counts_everything() -> None:
-    report = _run("soak.py", "--minutes", "0.2", "--cases", "12", "--kills", "1", "--concurrency", "6")
+    report = run_script("soak.py", "--minutes", "0.2", "--cases", "12", "--kills", "1", "--concurrency", "6")
     assert report["passed"] and not report["problem_count"]
     assert len(report["kills"]) == 1 and report["idle_load"]["running"] == 0
     assert {"generated", "streamed", "scored", "left_early", "bad_refused"} <= set(report["counts"])
@@ -37,7 +38,7 @@ def test_the_soak_finds_nothing_and_counts_everything() -> None:
 
 @pytest.mark.slow
 def test_serving_measures_ours_and_the_peers() -> None:
-    report = _run(
+    report = run_script(
         "serving.py", "--shape", "small", "--peer", "transformers-static,transformers-cb", "--parts",
         "throughput,latency", "--requests", "6", "--concurrency", "3", "--rounds", "1", "--prompt", "4", "16",
         "--output", "4", "8",
@@ -48,7 +49,7 @@ def test_serving_measures_ours_and_the_peers() -> None:
 
 
 def test_every_kernel_benchmark_runs_in_the_interpreter() -> None:
-    report = _run("kernels.py", "--tiny")
+    report = run_script("kernels.py", "--tiny")
     operations = {
         "paged_decode",
         "paged_prefill",
@@ -66,7 +67,7 @@ def test_every_kernel_benchmark_runs_in_the_interpreter() -> None:
 
 @pytest.mark.slow
 def test_the_sampling_benchmark_has_every_kind_of_row_and_step() -> None:
-    report = _run("sampling.py", "--shape", "small", "--rounds", "2", "--rows", "4")
+    report = run_script("sampling.py", "--shape", "small", "--rounds", "2", "--rows", "4")
     assert {"statistics", "greedy", "plain", "top-H", "plain and one mask"} <= set(report["kernels"])
     assert {"step, plain", "step, adapters, heads", "temperatures of heads alone"} <= set(report["steps"])
     assert all(v > 0 for v in [*report["kernels"].values(), *report["steps"].values(), report["share_of_heads"]])
@@ -74,7 +75,7 @@ def test_the_sampling_benchmark_has_every_kind_of_row_and_step() -> None:
 
 @pytest.mark.slow
 def test_the_engine_benchmark_runs_on_the_cpu() -> None:
-    report = _run(
+    report = run_script(
         "engine_gpu.py", "--device", "cpu", "--shape", "small", "--requests", "4", "--prompt", "4", "8",
         "--output", "4", "8",
     )  # fmt: skip
@@ -85,7 +86,7 @@ def test_the_engine_benchmark_runs_on_the_cpu() -> None:
 
 @pytest.mark.slow
 def test_the_attack_tells_what_another_caller_felt() -> None:
-    report = _run("attack.py", "--only", "empty messages", "cancel storm")
+    report = run_script("attack.py", "--only", "empty messages", "cancel storm")
     assert not report["lost"]
     assert set(report["felt"]) == {"nothing", "a mebibyte of empty messages", "cancel storm", "nothing, afterwards"}
     assert all(one["health"]["calls"] and one["first_token"]["calls"] for one in report["felt"].values())
