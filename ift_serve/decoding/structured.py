@@ -7,7 +7,7 @@ computes that token's successor's logits, and the sampler asks for it only then.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +134,10 @@ class StructuredOutput:
         matcher = LLMatcher(self._tokenizer, grammar)
         if matcher.is_error():
             raise FormatError(" ".join(matcher.get_error().split())[:_LONGEST_ERROR])
-        return _Place(matcher)
+        place = _Place(matcher)
+        if not matcher.is_accepting() and place.allows_only(ends, self._vocabulary):
+            raise FormatError("no answer has this form")
+        return place
 
 
 def _refused(output: OutputFormat, message: str) -> RefusedError:
@@ -176,6 +179,13 @@ class _Place:
         del self._taken[kept:]
         if taken:
             self.matcher.rollback(taken)
+
+    def allows_only(self, token_ids: Iterable[int], vocabulary: int) -> bool:
+        """Whether no token may be drawn next but these."""
+        bits = self.mask(vocabulary).view(np.uint32)
+        for token_id in token_ids:
+            bits[token_id // _WORD] &= ~np.uint32(1 << token_id % _WORD)
+        return not bits.any()
 
     def mask(self, vocabulary: int) -> NDArray[np.int32]:
         from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask

@@ -249,6 +249,24 @@ def test_what_is_no_form_is_refused_by_name(
 @pytest.mark.parametrize(
     "output",
     [
+        OutputFormat(kind="regex", text=r"[^\s\S]"),
+        OutputFormat(kind="json_schema", text='{"$ref": "#"}'),
+    ],
+)
+def test_a_form_that_no_answer_has_is_refused(core: EngineCore, context: StrategyContext, output: OutputFormat) -> None:
+    failure = ask(core, context, output).failure
+    assert failure is not None and failure.kind is FailureKind.INVALID
+    assert failure.message == f"output.{output.kind}: no answer has this form"
+
+
+def test_an_empty_answer_can_have_a_form(core: EngineCore, context: StrategyContext) -> None:
+    answer = ask(core, context, OutputFormat(kind="regex", text=""))
+    assert answer.reasons == {0: FinishReason.EOS} and text_of(context, answer.tokens[0]) == ""
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
         OutputFormat(kind="regex", text="(" + "a?" * 150 + "){50}" + "a" * 150),
         OutputFormat(kind="regex", text=".*" * 255),
         OutputFormat(kind="regex", text="(((a{1,100}){1,100}){1,100}){1,100}"),
