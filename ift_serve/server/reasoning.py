@@ -34,6 +34,9 @@ _MOST_WINDOW, _MOST_PROMPT, _MOST_CONTINUATION = 4096, 256, 256
 _MOST_SETTINGS, _DEEPEST_SETTINGS = 16384, 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+_OWN = {DEFAULT_STRATEGY, *(field.name for field in pb.Reasoning.DESCRIPTOR.oneofs_by_name["kind"].fields)}
+"""Strategies whose settings are messages, and whose limits are planned by them."""
+
 ANSWER_KINDS: dict[int, str] = {
     pb.ANSWER_KIND_UNSPECIFIED: "number",
     pb.ANSWER_KIND_NUMBER: "number",
@@ -215,6 +218,8 @@ def _registered(path: str, message: pb.Registered) -> Registered:
         raise invalid(
             f"{path}.name", "must be 1 to 64 letters, digits, '.', '_' and '-', beginning with one of the first"
         )
+    if message.name in _OWN:
+        raise invalid(f"{path}.name", f"{message.name!r} is no other package's; it has settings of its own")
     if message.settings.ByteSize() > _MOST_SETTINGS:
         size = message.settings.ByteSize()
         raise invalid(f"{path}.settings", f"has {size} bytes; at most {_MOST_SETTINGS}")

@@ -123,6 +123,8 @@ OUTSIDE = [
     ("reasoning.registered.name", "registered { name: '' }"),
     ("reasoning.registered.name", "registered { name: 'a b' }"),
     ("reasoning.registered.name", f"registered {{ name: '{'x' * 65}' }}"),
+    ("reasoning.registered.name", "registered { name: 'sample' }"),
+    ("reasoning.registered.name", "registered { name: 'vote' }"),
     (
         "reasoning.registered.settings",
         f"registered {{ name: 'x' settings {{ fields {{ key: 'a' value {{ string_value: '{'x' * 16384}' }} }} }} }}",
