@@ -134,6 +134,7 @@ class ReasoningReader:
             raise conflict([f"{path}.confidence", f"{path}.stop"], "only the stop posterior has a confidence")
         if vote.span.kind == pb.ANSWER_KIND_CONTINUATION:
             raise conflict([f"{path}.span.kind", path], "samples of a vote are not asked for their answers")
+        asked = vote.samples if vote.HasField("samples") else default.samples
         samples = self._width(f"{path}.samples", vote, default.samples)
         return Vote(
             samples=samples,
@@ -143,7 +144,7 @@ class ReasoningReader:
             confidence=inside(f"{path}.confidence", vote.confidence, 0.5, 1)
             if vote.HasField("confidence")
             else default.confidence,
-            low_confidence=_low_confidence(path, vote.low_confidence, samples)
+            low_confidence=_low_confidence(path, vote.low_confidence, asked, samples)
             if vote.HasField("low_confidence")
             else None,
             span=_span(f"{path}.span", vote.span),
@@ -158,13 +159,14 @@ class ReasoningReader:
         )
 
 
-def _low_confidence(path: str, message: pb.LowConfidence, samples: int) -> LowConfidence:
+def _low_confidence(path: str, message: pb.LowConfidence, asked: int, samples: int) -> LowConfidence:
+    """``asked``: samples before the operator's cap made them ``samples``; the warm-up is lowered with them."""
     default, path, siblings = LowConfidence(), f"{path}.low_confidence", f"{path}.samples"
     warm_up = message.warm_up if message.HasField("warm_up") else min(default.warm_up, samples - 1)
-    if warm_up >= samples:
-        raise conflict([f"{path}.warm_up", siblings], f"{warm_up} of {samples} samples run in full; none can end early")
+    if warm_up >= asked:
+        raise conflict([f"{path}.warm_up", siblings], f"{warm_up} of {asked} samples run in full; none can end early")
     return LowConfidence(
-        warm_up=int(number(f"{path}.warm_up", warm_up, 1, MOST_SEQUENCES)),
+        warm_up=min(int(number(f"{path}.warm_up", warm_up, 1, MOST_SEQUENCES)), samples - 1),
         keep=inside(f"{path}.keep", message.keep, 0, 1) if message.HasField("keep") else default.keep,
         window=int(number(f"{path}.window", message.window, 1, _MOST_WINDOW))
         if message.HasField("window")

@@ -313,6 +313,8 @@ async def test_case_9_what_goes_beyond_a_cap_is_lowered_and_told(thinking: tuple
     assert isinstance(sent.reasoning, Trace) and sent.reasoning.budget == 100 and sent.limits.total_tokens == 5000
     assert (await stub.Generate(asked("branch { width: 20 }"))).reasoning.branch.width == 16
     assert (await stub.Generate(asked("vote { samples: 200 }"))).reasoning.vote.samples == 16
+    vote = (await stub.Generate(asked("vote { samples: 200 low_confidence { warm_up: 100 } }"))).reasoning.vote
+    assert (vote.samples, vote.low_confidence.warm_up) == (16, 15)
     assert (await stub.Generate(asked("max_total_tokens: 40"))).reasoning.max_total_tokens == 40
     assert engine.requests[-1].limits.total_tokens == 40
 
