@@ -202,7 +202,7 @@ def compared(base: Run, run: Run) -> dict[str, Any]:
     return {
         "points": round(100 * (sum(after) - sum(before)) / len(after), 1),
         "interval": [round(100 * low, 1), round(100 * high, 1)],
-        "p": round(mcnemar(before, after), 4),
+        "p": float(f"{mcnemar(before, after):.2g}"),
         "tokens": round(sum(o.tokens for o in run.outcomes) / sum(o.tokens for o in base.outcomes), 3),
         "time": round(run.seconds / base.seconds, 3),
     }
