@@ -133,7 +133,7 @@ class StructuredOutput:
             self._ends = ends
         matcher = LLMatcher(self._tokenizer, grammar)
         if matcher.is_error():
-            raise FormatError(" ".join(matcher.get_error().split())[:_LONGEST_ERROR])
+            raise FormatError(_reason(matcher))
         place = _Place(matcher)
         if not matcher.is_accepting() and place.allows_only(ends, self._vocabulary):
             raise FormatError("no answer has this form")
@@ -236,7 +236,12 @@ class GrammarConstraint:
             matcher = self._place.result().matcher
         except (FormatError, ValueError) as error:
             return str(error)
-        return " ".join(matcher.get_error().split())[:_LONGEST_ERROR] if matcher.is_error() else ""
+        return _reason(matcher) if matcher.is_error() else ""
+
+
+def _reason(matcher: LLMatcher) -> str:
+    """What is wrong, without the matcher's state, which says nothing to a caller."""
+    return " ".join(matcher.get_error().split("<state>")[0].split())[:_LONGEST_ERROR]
 
 
 def _copy(place: Future[_Place]) -> _Place:

@@ -284,6 +284,19 @@ def test_a_form_that_explodes_fails_its_request_alone(
     assert answers["a"].finished
 
 
+def test_a_form_that_fails_on_the_way_says_why_and_no_more(context: StrategyContext) -> None:
+    """The matcher's error goes on with its whole state, for those who mend it."""
+    assert context.renderer is not None
+    constraint = StructuredOutput(context, 3072)(generate("a", [1], output=REGEX), [2])
+    assert constraint is not None
+    while not constraint.is_ready:
+        time.sleep(0.01)
+    constraint.take(context.renderer.encoder.encode("maybe", "x", any_length=True).ids[0])
+    mask = constraint.mask()
+    assert mask is not None and not mask.words().any()
+    assert "doesn't satisfy the grammar" in constraint.error() and "state>" not in constraint.error()
+
+
 def test_a_model_without_ends_or_texts_is_refused(context: StrategyContext) -> None:
     from ift_serve.engine.protocol.refused import RefusedError
 
