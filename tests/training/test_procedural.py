@@ -172,3 +172,11 @@ def test_part_of_a_word_is_no_thing_of_a_kind(seed: int) -> None:
     group, kind, phrase = ast.literal_eval(example.key.split("|")[1])
     glued = "".join(CATEGORIES[group][:2])
     assert not judge_all(example.checks, f"{phrase}: {glued}" if kind == "begin" else f"{glued}. {phrase}")
+
+
+def test_the_families_that_test_requirements_are_these() -> None:
+    """The demo scores them, and a recipe's group `constraints` trains on them."""
+    assert [name for name, family in families().items() if family.is_constraint] == [
+        *("bullets", "json", "commas", "frame", "include_word", "avoid_word"),
+        *("combined", "both_ends", "list_shape", "words_in_and_out", "short_sentence", "long_sum"),
+    ]

@@ -21,7 +21,7 @@ _COUNTS = ("zero", "one", "two", "three", "four", "five")
 class BothEnds(Family):
     """Begin and end a sentence about a person with given phrases."""
 
-    name, kind = "both_ends", "creative"
+    name, kind, is_constraint = "both_ends", "creative", True
 
     def generate(self, rng: random.Random) -> Example:
         """Two different phrases and a name."""
@@ -36,7 +36,7 @@ class BothEnds(Family):
 class ListShape(Family):
     """Name things of a kind in a given form, each form with one more requirement."""
 
-    name, kind = "list_shape", "creative"
+    name, kind, is_constraint = "list_shape", "creative", True
 
     def generate(self, rng: random.Random) -> Example:
         """Bullets in capitals, a JSON list, or commas with an end phrase."""
@@ -65,7 +65,7 @@ class ListShape(Family):
 class WordsInAndOut(Family):
     """A sentence with two words to use and one to avoid."""
 
-    name, kind = "words_in_and_out", "creative"
+    name, kind, is_constraint = "words_in_and_out", "creative", True
 
     def generate(self, rng: random.Random) -> Example:
         """The banned word is the common article, so that the usual sentence will not do."""
@@ -82,7 +82,7 @@ class WordsInAndOut(Family):
 class ShortSentence(Family):
     """A sentence with a given word, in very few words, in capitals or with a beginning."""
 
-    name, kind = "short_sentence", "creative"
+    name, kind, is_constraint = "short_sentence", "creative", True
 
     def generate(self, rng: random.Random) -> Example:
         """Four to six words at most."""
