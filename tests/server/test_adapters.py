@@ -11,11 +11,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ift_serve.client import AsyncClient, Message, Prompt, ServerError
-from ift_serve.engine.adapters.slots import SlotPool
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.engines.thread import local_engine
@@ -289,30 +286,3 @@ async def test_a_directory_swapped_for_a_link_after_the_check_is_refused(
         with pytest.raises(EngineError, match="mine") as caught:
             await engine.load_adapter("tuned", str(path), "mine", str(found))
         assert caught.value.kind is FailureKind.UNFIT
-
-
-@settings(max_examples=100, deadline=None)
-@given(count=st.integers(1, 4), moves=st.lists(st.tuples(st.booleans(), st.integers(0, 6)), max_size=60))
-def test_slots_belong_to_one_adapter_at_a_time(count: int, moves: list[tuple[bool, int]]) -> None:
-    pool = SlotPool(count)
-    users: dict[str, int] = {}
-    held: dict[str, int] = {}
-    placed: dict[int, str] = {}
-    for take, number in moves:
-        key = str(number)
-        if take and pool.can_take(key):
-            slot, fresh = pool.take(key)
-            assert 1 <= slot <= count
-            if fresh:
-                placed[slot] = key
-            assert placed[slot] == key, "the slot holds another adapter"
-            assert held.get(key, slot) == slot, "an adapter in use moved"
-            held[key] = slot
-            users[key] = users.get(key, 0) + 1
-        elif not take and users.get(key):
-            pool.give_back(key)
-            users[key] -= 1
-            if not users[key]:
-                del held[key], users[key]
-        assert len(set(held.values())) == len(held)
-        assert pool.can_take("new") == (len(held) < count)

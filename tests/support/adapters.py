@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from ift_serve.engine.adapters.registry import ReadAdapter
+from ift_serve.engine.adapters.host import ReadAdapter
 from ift_serve.engine.adapters.tensors import DeviceAdapterTensors
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.config import BaseReference, IftConfig

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from zlib import crc32
 
-from ift_serve.engine.adapters.registry import ReadAdapter
+from ift_serve.engine.adapters.host import ReadAdapter
 from ift_serve.engine.adapters.version import AdapterMetadata
 
 

@@ -4,53 +4,49 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from ift_serve.engine.adapters.version import AdapterVersion
+
 
 class SlotPool:
-    """Slots ``1 .. count`` (0 is the base model). A key in use keeps its slot; an unused one may lose it.
+    """Slots ``1 .. count`` (0 is the base model). A version in use keeps its slot; an unused one may lose it.
 
-    Nothing here touches memory: ``take`` says what has to be placed where.
+    Which slot a version has, and how many requests run in it, stands on the version itself. Nothing here touches
+    memory: ``take`` says what has to be placed where.
     """
 
     def __init__(self, count: int) -> None:
         self._free = list(range(count, 0, -1))
-        self._slots: dict[str, int] = {}
-        self._users: dict[str, int] = {}
-        self._idle: OrderedDict[str, int] = OrderedDict()
+        self._idle: OrderedDict[AdapterVersion, None] = OrderedDict()
 
-    def is_resident(self, key: str) -> bool:
-        """Whether the adapter has a slot already."""
-        return key in self._slots
-
-    def can_take(self, key: str) -> bool:
+    def can_take(self, adapter: AdapterVersion) -> bool:
         """Whether ``take`` would succeed."""
-        return key in self._slots or bool(self._free) or bool(self._idle)
+        return bool(adapter.slot or self._free or self._idle)
 
-    def take(self, key: str) -> tuple[int, bool]:
-        """A slot for one more user, and whether the adapter must be placed there first. One must be available."""
-        fresh = key not in self._slots
+    def take(self, adapter: AdapterVersion) -> bool:
+        """A slot for one more request; one must be available. True: place the adapter there first."""
+        fresh = not adapter.slot
         if fresh:
             if not self._free:
-                evicted, slot = self._idle.popitem(last=False)
-                del self._slots[evicted]
-                self._free.append(slot)
-            self._slots[key] = self._free.pop()
-        self._idle.pop(key, None)
-        self._users[key] = self._users.get(key, 0) + 1
-        return self._slots[key], fresh
+                evicted, _ = self._idle.popitem(last=False)
+                self._free.append(evicted.slot)
+                evicted.slot = 0
+            adapter.slot = self._free.pop()
+        self._idle.pop(adapter, None)
+        adapter.running += 1
+        return fresh
 
-    def give_back(self, key: str) -> None:
-        """One user less; the last one leaves the adapter where it is, for others or to be replaced."""
-        self._users[key] -= 1
-        if not self._users[key]:
-            del self._users[key]
-            self._idle[key] = self._slots[key]
+    def give_back(self, adapter: AdapterVersion) -> None:
+        """One request less; the last one leaves the adapter where it is, for others or to be replaced."""
+        adapter.running -= 1
+        if not adapter.running:
+            self._idle[adapter] = None
 
-    def drop(self, key: str) -> int | None:
-        """Forget an adapter that nobody uses; returns the slot it had."""
-        if key not in self._slots:
+    def drop(self, adapter: AdapterVersion) -> int | None:
+        """Free the slot of an adapter that no request uses; returns which one that was."""
+        assert not adapter.running, "an adapter in use cannot be dropped"
+        if not adapter.slot:
             return None
-        assert key not in self._users, "an adapter in use cannot be dropped"
-        slot = self._slots.pop(key)
-        del self._idle[key]
+        slot, adapter.slot = adapter.slot, 0
+        del self._idle[adapter]
         self._free.append(slot)
         return slot

@@ -13,9 +13,9 @@ from torch.nn.functional import linear
 from ift_kernels.lora import LoraRows, group_rows
 from ift_kernels.lora_add import lora_add
 from ift_kernels.row_statistics import row_statistics
+from ift_serve.engine.adapters.host import ReadAdapter
 from ift_serve.engine.adapters.predicted_temperatures import PredictedTemperatures
 from ift_serve.engine.adapters.prompt_states import PromptStates
-from ift_serve.engine.adapters.registry import ReadAdapter
 from ift_serve.engine.adapters.version import AdapterMetadata
 from ift_serve.engine.sequences.step import SequenceStep
 from ift_serve.modeling.adapter_format.base import BaseMetadata
@@ -39,7 +39,7 @@ _CPU_TILE, _GPU_TILE = 4, 16
 
 
 class DeviceAdapterTensors:
-    """The ``AdapterTensors`` of a model runner (see ``registry``). Only ``read`` runs in another thread."""
+    """The ``AdapterTensors`` of a model runner (see ``host``). Only ``read`` runs in another thread."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class DeviceAdapterTensors:
         """Predicts the temperatures of a step's rows, as the sampler asks it."""
 
     def read(self, path: str, root: str) -> ReadAdapter:
-        """See :class:`ift_serve.engine.adapters.registry.AdapterTensors`. Raises AdapterError."""
+        """See :class:`ift_serve.engine.adapters.host.AdapterTensors`. Raises AdapterError."""
         from ift_serve.modeling.adapter_format.reader import read_adapter
 
         torch.set_num_threads(1)  # of this thread only: the engine's keep theirs
@@ -137,11 +137,11 @@ class DeviceAdapterTensors:
         return ReadAdapter(metadata, prepared)
 
     def keep(self, key: str, tensors: PreparedAdapter) -> None:
-        """See :class:`ift_serve.engine.adapters.registry.AdapterTensors`."""
+        """See :class:`ift_serve.engine.adapters.host.AdapterTensors`."""
         self._resident[key] = tensors
 
     def place(self, key: str, slot: int) -> None:
-        """See :class:`ift_serve.engine.adapters.registry.AdapterTensors`."""
+        """See :class:`ift_serve.engine.adapters.host.AdapterTensors`."""
         adapter = self._placed[slot] = self._resident[key]
         self._scales.pop(slot, None)
         if adapter.scales:
@@ -151,7 +151,7 @@ class DeviceAdapterTensors:
         self._linears = self.tables.linears
 
     def forget(self, key: str, slot: int | None) -> None:
-        """See :class:`ift_serve.engine.adapters.registry.AdapterTensors`."""
+        """See :class:`ift_serve.engine.adapters.host.AdapterTensors`."""
         del self._resident[key]
         if slot is not None:
             del self._placed[slot]

@@ -31,7 +31,12 @@ class AdapterMetadata:
 
 @dataclass(slots=True, eq=False)
 class AdapterVersion:
-    """One version of an adapter. ``users`` counts requests that were accepted and have not ended."""
+    """One version of an adapter.
+
+    ``state``: moved by the registry alone. ``users``: requests that were accepted and have not ended; ``running``:
+    those of them that hold ``slot``, its place on the device, 0 while it has none. ``deadline``: when its time to
+    drain ends.
+    """
 
     name: str
     path: str
@@ -39,6 +44,7 @@ class AdapterVersion:
     state: AdapterState = AdapterState.READY
     users: int = 0
     slot: int = 0
+    running: int = 0
     deadline: float | None = None
 
     @property

@@ -9,12 +9,9 @@ from math import isnan
 from typing import Protocol
 
 from ift_serve.engine.adapters.admission import AdapterAdmission
-from ift_serve.engine.adapters.registry import (
-    AdapterLimits,
-    AdapterRegistry,
-    AdapterTensors,
-    NoAdapters,
-)
+from ift_serve.engine.adapters.host import AdapterTensors, NoAdapters
+from ift_serve.engine.adapters.limits import AdapterLimits
+from ift_serve.engine.adapters.registry import AdapterRegistry
 from ift_serve.engine.cache.block_tables import BlockTables
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.intake import Intake
@@ -263,7 +260,7 @@ class EngineCore:
             step_seconds=self._step_seconds,
             batch_tokens=self._batch_tokens,
             adapter_bytes=self._adapters.bytes,
-            adapter_users=dict(self._adapters.in_flight),
+            adapter_users=self._adapters.in_flight,
             strategy_seconds=self._rounds.seconds,
             slow_callbacks=self._rounds.slow_callbacks,
         )
