@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
+import os
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 _STATUS = {"VmRSS": "rss", "RssAnon": "anonymous", "RssFile": "file", "VmHWM": "peak"}
@@ -23,7 +28,8 @@ _FIELDS = (
     "top",
 )
 _BYTES = ("arena", "mapped", "used", "free", "top")
-_TYPES = 12
+_TYPES = 24
+_CONTAINERS = (dict, list, set, deque, Counter, OrderedDict)
 
 
 class _MallInfo(ctypes.Structure):
@@ -70,11 +76,21 @@ def _arenas(library: ctypes.CDLL) -> int:
 
 
 def objects() -> dict[str, Any]:
-    """Python's blocks and tracked objects by type, and torch's tensors: how many, and the MiB of their storages."""
-    import torch
-
+    """Python's blocks, tracked objects by type, and entries of all containers; where torch is in use, its tensors too."""
     tracked = gc.get_objects()
     types = Counter(f"{type(o).__module__}.{type(o).__qualname__}" for o in tracked)
+    return {
+        "blocks": sys.getallocatedblocks(),
+        "tracked": len(tracked),
+        "types": dict(types.most_common(_TYPES)),
+        "entries": sum(len(o) for o in tracked if type(o) in _CONTAINERS),
+    } | (_tensors(tracked) if "torch" in sys.modules else {})
+
+
+def _tensors(tracked: list[Any]) -> dict[str, Any]:
+    """How many, and the MiB of their storages."""
+    import torch
+
     storages = {}
     count = 0
     for one in tracked:
@@ -84,15 +100,19 @@ def objects() -> dict[str, Any]:
                 continue  # weights in oneDNN's own layout have no storage that torch knows of
             storage = one.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
-    return {
-        "blocks": sys.getallocatedblocks(),
-        "tracked": len(tracked),
-        "types": dict(types.most_common(_TYPES)),
-        "tensors": count,
-        "tensor_mib": mib(sum(storages.values())),
-    }
+    return {"tensors": count, "tensor_mib": mib(sum(storages.values()))}
 
 
 def snapshot() -> dict[str, Any]:
     """All of it."""
     return {"system": system(), "allocator": allocator(), "objects": objects()}
+
+
+def record(path: Path, seconds: float, more: Callable[[], dict[str, Any]]) -> None:
+    """Append a line of JSON every so many seconds, for ever: what the process holds, and what ``more`` says."""
+    begun = time.monotonic()
+    with path.open("a") as file:
+        while True:
+            line = {"pid": os.getpid(), "at": round(time.monotonic() - begun, 1), **more(), **snapshot()}
+            print(json.dumps(line), file=file, flush=True)
+            time.sleep(seconds)

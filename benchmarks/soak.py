@@ -1,8 +1,8 @@
 """Does the server stay right and lean for hours? Mixed traffic, cancels, deadlines, bad requests, engine kills.
 
 ``python benchmarks/soak.py --minutes 10 --json``. Every answer is compared with the one the same request got alone.
-``--adapters 8`` has adapters replaced all the time. The report says what the engine's memory was made of meanwhile, by
-the system, the allocator, Python and torch; ``soak_plot.py`` draws it. Exit code 0 only if no answer was lost or wrong
+``--adapters 8`` has adapters replaced all the time. The report says what the memory of engine and front was made of
+meanwhile, by the system, the allocator, Python and torch; ``soak_plot.py`` draws it. Exit code 0 only if no answer was lost or wrong
 and nothing leaked.
 """
 
@@ -255,7 +255,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--adapters", type=int, default=0, help="names whose two versions replace one another")
     parser.add_argument("--reload-seconds", type=float, default=2.0, help="between two such replacements")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds that a caller waits between calls")
-    parser.add_argument("--memory-seconds", type=float, default=10.0, help="between two looks into the engine's memory")
+    parser.add_argument("--memory-seconds", type=float, default=10.0, help="between two looks into the memory")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="JSON only, on standard output")
     return parser.parse_args()
@@ -280,11 +280,16 @@ def main() -> int:
         engine = {"model": str(model), "dtype": "float32", "cache_bytes": given.cache_mib * 2**20}
         fields = json.dumps({"engine": engine, "adapter_roots": [str(folder / "adapters")]})
         command = [sys.executable, str(Path(__file__).with_name("soak_server.py")), fields]
-        memory = folder / "memory.jsonl"
-        watched = {"IFT_SOAK_MEMORY": str(memory), "IFT_SOAK_SECONDS": str(given.memory_seconds)}
+        memory, front_memory = folder / "engine.jsonl", folder / "front.jsonl"
+        watched = {
+            "IFT_SOAK_MEMORY": str(memory),
+            "IFT_SOAK_FRONT": str(front_memory),
+            "IFT_SOAK_SECONDS": str(given.memory_seconds),
+        }
         with running(command, environment=watched) as (address, front):
             report = asyncio.run(soak(address, front, given, versions))
         report["engine_memory"] = [json.loads(line) for line in memory.read_text().splitlines()]
+        report["front_memory"] = [json.loads(line) for line in front_memory.read_text().splitlines()]
     print(json.dumps(report, indent=None if given.json else 2))
     return 0 if report["passed"] else 1
 

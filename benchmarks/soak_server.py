@@ -1,12 +1,20 @@
-"""The server of a soak: as ``ift-serve serve``, with an engine that writes down its memory. Its argument is JSON."""
+"""The server of a soak: as ``ift-serve serve``, but both its processes write down their memory. Its argument is JSON.
+
+The server process's lines go into the file ``IFT_SOAK_FRONT``, one every ``IFT_SOAK_SECONDS``; see ``memory.snapshot``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
+import threading
+from pathlib import Path
 from typing import Any
+
+from memory import record
 
 from ift_serve.engine.config import EngineConfig
 from ift_serve.frontend.engine_client import EngineClient
@@ -25,6 +33,8 @@ async def serve(fields: dict[str, Any]) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     await server.start()
+    place, seconds = Path(os.environ["IFT_SOAK_FRONT"]), float(os.environ["IFT_SOAK_SECONDS"])
+    threading.Thread(target=record, args=(place, seconds, dict), name="memory", daemon=True).start()
     announce(server)
     await ended.wait()
     await server.stop()

@@ -5,13 +5,12 @@ A line of JSON every ``IFT_SOAK_SECONDS`` into the file ``IFT_SOAK_MEMORY``; see
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
-import time
+from pathlib import Path
 
-from memory import snapshot
+from memory import mib, record
 
 from ift_serve.engine.build import build_core
 from ift_serve.engine.config import EngineConfig
@@ -22,19 +21,11 @@ from ift_serve.system.logs import configure_logs
 
 
 def _record(core: EngineCore) -> None:
-    begun, interval = time.monotonic(), float(os.environ["IFT_SOAK_SECONDS"])
-    with open(os.environ["IFT_SOAK_MEMORY"], "a") as file:
-        while True:
-            load = core.stats()
-            line = {
-                "pid": os.getpid(),
-                "at": round(time.monotonic() - begun, 1),
-                "steps": load.steps,
-                "adapter_mib": round(load.adapter_bytes / 2**20, 2),
-                **snapshot(),
-            }
-            print(json.dumps(line), file=file, flush=True)
-            time.sleep(interval)
+    def load() -> dict[str, float]:
+        stats = core.stats()
+        return {"steps": stats.steps, "adapter_mib": mib(stats.adapter_bytes)}
+
+    record(Path(os.environ["IFT_SOAK_MEMORY"]), float(os.environ["IFT_SOAK_SECONDS"]), load)
 
 
 def _build(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
