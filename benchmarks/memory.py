@@ -76,7 +76,7 @@ def _arenas(library: ctypes.CDLL) -> int:
 
 
 def objects() -> dict[str, Any]:
-    """Python's blocks, tracked objects by type, and entries of all containers; where torch is in use, its tensors too."""
+    """Python's blocks, tracked objects by type, entries of all containers; where torch is in use, its tensors."""
     tracked = gc.get_objects()
     types = Counter(f"{type(o).__module__}.{type(o).__qualname__}" for o in tracked)
     return {

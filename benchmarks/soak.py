@@ -2,8 +2,8 @@
 
 ``python benchmarks/soak.py --minutes 10 --json``. Every answer is compared with the one the same request got alone.
 ``--adapters 8`` has adapters replaced all the time. The report says what the memory of engine and front was made of
-meanwhile, by the system, the allocator, Python and torch; ``soak_plot.py`` draws it. Exit code 0 only if no answer was lost or wrong
-and nothing leaked.
+meanwhile, by the system, the allocator, Python and torch; ``soak_plot.py`` draws it. Exit code 0 only if no answer was
+lost or wrong and nothing leaked.
 """
 
 from __future__ import annotations
