@@ -86,6 +86,13 @@ def serve(
         int | None, typer.Option(help="tokens of a request, hidden sequences included", min=1)
     ] = None,
     max_connections: Annotated[int | None, typer.Option(help="open connections", min=1)] = None,
+    max_connections_per_address: Annotated[
+        int | None, typer.Option(help="of one address (of IPv6 its /64); else half of all", min=1)
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="address or network of a proxy: its connections are many callers', its x-forwarded-for true"),
+    ] = None,
     max_streams: Annotated[int | None, typer.Option(help="calls on one connection", min=1)] = None,
     max_watches: Annotated[int | None, typer.Option(help="watches of adapters, of health", min=1)] = None,
     stream_idle_timeout: Annotated[
@@ -155,6 +162,7 @@ def serve(
                 ),
                 **_given(
                     max_calls=max_calls, max_connections=max_connections, max_streams=max_streams,
+                    max_connections_per_address=max_connections_per_address, trusted_proxies=trusted_proxy,
                     max_watches=max_watches, max_admin_calls=max_admin_calls,
                     stream_idle_timeout=stream_idle_timeout,
                 ),

@@ -14,6 +14,7 @@ from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.frontend.errors import EngineError
 from ift_serve.server.call_guard import Call
 from ift_serve.server.errors import StatusError, invalid
+from ift_serve.sharing.places import Places
 from ift_serve.v1 import adapter_pb2 as pb
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -83,13 +84,15 @@ def adapter_message(info: AdapterInfo, users: dict[str, int]) -> pb.Adapter:
 
 
 class AdapterService:
-    """Handlers by rpc name. Each gets the request and its call."""
+    """Handlers by rpc name. Each gets the request and its call.
+
+    ``max_watches``: of one caller, twice as many of all.
+    """
 
     def __init__(self, engine: BaseEngineClient, roots: AdapterRoots, max_watches: int) -> None:
         self._engine = engine
         self._roots = roots
-        self._max_watches = max_watches
-        self._watches = 0
+        self._watches = Places(2 * max_watches)
 
     async def load_adapter(self, request: pb.LoadAdapterRequest, call: Call) -> pb.LoadAdapterResponse:
         """Load a directory; the old version goes on serving until the new one is ready, and if it fails."""
@@ -126,16 +129,16 @@ class AdapterService:
         self, request: pb.WatchAdaptersRequest, call: Call
     ) -> AsyncIterator[pb.WatchAdaptersResponse]:
         """All versions, then every change."""
-        if self._watches >= self._max_watches:
-            raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._max_watches} watches are open already", retry_after=5.0
-            )
-        self._watches += 1
+        caller, watches = call.identity.name, self._watches
+        if not watches.has_room(caller):
+            message = f"{watches.held(caller)} watches of this caller and {watches.taken} of all are open already"
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after=5.0)
+        watches.take(caller)
         try:
             async for info in self._engine.adapters.watch():
                 yield pb.WatchAdaptersResponse(adapter=self._message(info))
         finally:
-            self._watches -= 1
+            watches.leave(caller)
 
     def _message(self, info: AdapterInfo) -> pb.Adapter:
         return adapter_message(info, self._engine.stats.adapter_users)

@@ -15,6 +15,7 @@ from ift_serve.server.adapter_service import AdapterRoots, AdapterService
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.call_guard import CallGuard
 from ift_serve.server.config import ServerConfig
+from ift_serve.server.connections import ConnectionShares
 from ift_serve.server.evaluation_service import EvaluationService
 from ift_serve.server.folder import WatchedFolder
 from ift_serve.server.inference_service import InferenceService
@@ -22,7 +23,8 @@ from ift_serve.server.listener import ListenError, allow_descriptors, listen, op
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.metrics_port import MetricsPort
 from ift_serve.server.model_service import ModelService
-from ift_serve.server.open_services import OpenStreamLimit
+from ift_serve.server.open_services import OpenServices
+from ift_serve.server.peers import Peers
 from ift_serve.server.sampling import chosen_defaults, warn_of_settings_not_applied
 from ift_serve.server.services import ADAPTER, EVALUATION, INFERENCE, MODEL, generic_handlers
 from ift_serve.server.thoughts import Thoughts
@@ -47,13 +49,17 @@ class Server:
         self.port = 0
         self.metrics_port: int | None = None
         self._authenticator = Authenticator(config.tokens_file)
+        self._peers = Peers(config.trusted_proxies)
         self._guard = CallGuard(
             self._authenticator,
             self.metrics,
             {"generate": Places(config.max_calls), "admin": Places(2 * (config.max_admin_calls + config.max_watches))},
+            self._peers,
         )
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=options(config), interceptors=(OpenStreamLimit(config.max_watches),))
+        bounds = OpenServices(config.max_watches, config.max_streams, self._peers, config.stream_idle_timeout)
+        self._server = grpc.aio.server(options=options(config), interceptors=(bounds,))
+        self._connections: ConnectionShares | None = None
         self._watchdog = LoopWatchdog(self.metrics.loop_blocked.inc)
         self._metrics_port: MetricsPort | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,6 +94,8 @@ class Server:
         self._server.add_generic_rpc_handlers(tuple(handlers))
         reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         await self._server.start()
+        if self._connections is not None:
+            self._connections.start()
         if self._metrics_port is not None:
             self._metrics_port.serve()
         if self.config.adapter_folder is not None:
@@ -113,6 +121,14 @@ class Server:
         config = self.config
         allow_descriptors(config.max_connections)
         self.port = listen(self._server, config)
+        if not config.host.startswith("unix:"):
+            self._connections = ConnectionShares(
+                self.port,
+                config.connections_per_address,
+                self._peers,
+                self.metrics.connections_closed.inc,
+                encrypted=config.tls_certificate is not None,
+            )
         if config.metrics_port is not None:
             try:
                 self._metrics_port = MetricsPort(config.metrics_host, config.metrics_port, self.metrics.registry)
@@ -156,6 +172,8 @@ class Server:
         await self._server.stop(0)
         await self.engine.close()
         self._watchdog.close()
+        if self._connections is not None:
+            await asyncio.to_thread(self._connections.close)
         if self._metrics_port is not None:
             self._metrics_port.close()
 

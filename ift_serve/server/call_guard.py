@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import itertools
 import logging
 import re
@@ -13,13 +12,13 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 
 from ift_serve.server.auth import Authenticator, Identity, Role, require
 from ift_serve.server.errors import StatusError, as_status, details
 from ift_serve.server.metrics import Metrics
+from ift_serve.server.peers import Peers
 from ift_serve.sharing.places import Places
 
 _log = logging.getLogger(__name__)
@@ -46,9 +45,15 @@ class Call:
 
 
 class CallGuard:
-    """Opens and closes calls. ``places``: how many may be open at once, of the calls that need each role."""
+    """Opens and closes calls. ``places``: how many may be open at once, of the calls that need each role.
 
-    def __init__(self, authenticator: Authenticator, metrics: Metrics, places: Mapping[Role, Places]) -> None:
+    ``peers`` names callers that have no token.
+    """
+
+    def __init__(
+        self, authenticator: Authenticator, metrics: Metrics, places: Mapping[Role, Places], peers: Peers
+    ) -> None:
+        self._peers = peers
         self._authenticator = authenticator
         self._metrics = metrics
         self._places = places
@@ -70,7 +75,7 @@ class CallGuard:
         self.in_flight += 1
         self._metrics.in_flight.inc()
         try:
-            identity = self._authenticator.identify(metadata, host(context.peer()))
+            identity = self._authenticator.identify(metadata, self._peers.caller(context.peer(), metadata))
             notes["client"] = identity.name
             require(identity, role)
             with self._place(identity.name, role):
@@ -130,26 +135,6 @@ class CallGuard:
 def _request_id(metadata: list[tuple[str, str | bytes]]) -> str:
     given = next((str(v) for k, v in metadata if k == "x-request-id"), "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def host(peer: str) -> str:
-    """Whose share of what callers share a call counts against, by its address: without a port, and of IPv6 the /64.
-
-    `ipv4:10.0.0.1:5000` -> `ipv4:10.0.0.1`, `ipv6:%5B2001:db8::7%5D:5000` -> `ipv6:2001:db8::/64`: whoever has one
-    IPv6 address usually has 2^64 of them.
-    """
-    kind, _, address = unquote(peer).partition(":")
-    if kind not in ("ipv4", "ipv6"):
-        return peer
-    address = address.rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return f"{kind}:{address}"
-    if isinstance(found, ipaddress.IPv6Address):
-        mapped = found.ipv4_mapped
-        return f"ipv4:{mapped}" if mapped else f"ipv6:{ipaddress.ip_network((found, 64), strict=False)}"
-    return f"ipv4:{found}"
 
 
 def _deadline(remaining: float | None, now: float) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -86,9 +87,20 @@ class ServerConfig(BaseModel):
         default=16, ge=1, description="adapter calls of one caller in flight beside its watches, twice as many of all"
     )
     max_connections: int = Field(default=1024, ge=1, description="open connections; past it new ones are closed")
+    max_connections_per_address: int | None = Field(
+        default=None, ge=1, description="of one address; past it its newest are closed; None: half of max_connections"
+    )
+    trusted_proxies: list[IPv4Network | IPv6Network] = Field(
+        default_factory=list,
+        description="networks whose connections are many callers': not bounded, and x-forwarded-for is believed",
+    )
     max_streams: int = Field(default=256, ge=1, description="calls on one connection; past it they wait at the client")
     stream_idle_timeout: float = Field(default=60.0, gt=0, description="seconds that a stream may be left unread")
-    max_watches: int = Field(default=64, ge=1, description="adapter watches, and health watches and reflection streams")
+    max_watches: int = Field(
+        default=64,
+        ge=1,
+        description="adapter watches of one caller; health watches and reflection streams of all, half of one address",
+    )
     sampling_defaults: Literal["model", "neutral"] = Field(
         default="model", description="what unset sampling fields stand for: the model's generation_config, or nothing"
     )
@@ -99,6 +111,11 @@ class ServerConfig(BaseModel):
         default=False, description="control tokens typed into messages are control tokens, not text"
     )
     log_prompts: bool = Field(default=False, description="write prompt texts into the log")
+
+    @property
+    def connections_per_address(self) -> int:
+        """Of one address, the default worked out."""
+        return self.max_connections_per_address or max(1, self.max_connections // 2)
 
     @model_validator(mode="after")
     def _check(self) -> ServerConfig:

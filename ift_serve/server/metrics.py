@@ -32,6 +32,9 @@ class Metrics:
         self.step = Histogram(
             "ift_engine_step_seconds", "Seconds of a step of the engine", buckets=_SECONDS, registry=r
         )
+        self.connections_closed = Counter(
+            "ift_connections_closed", "Connections closed because their address had more than its share", registry=r
+        )
         self.loop_blocked = Counter(
             "ift_event_loop_blocked_seconds", "Seconds in which nobody was answered", registry=r
         )

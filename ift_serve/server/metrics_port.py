@@ -23,7 +23,7 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """One thread a reader, at most ``_READERS``; who comes when all are busy is told so."""
+    """One thread a reader, at most ``_READERS``, half of them of one address; who comes past that is told so."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -31,8 +31,8 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
         self._lock = threading.Lock()
-        self._since: dict[Any, float] = {}
-        """When each reader that is being answered came."""
+        self._since: dict[Any, tuple[float, str]] = {}
+        """When each reader that is being answered came, and from which address."""
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
@@ -46,9 +46,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            is_full = len(self._since) >= _READERS
+            here = sum(address == client_address[0] for _, address in self._since.values())
+            is_full = len(self._since) >= _READERS or here >= _READERS // 2
             if not is_full:
-                self._since[request] = time.monotonic()
+                self._since[request] = time.monotonic(), client_address[0]
         if is_full:
             with contextlib.suppress(OSError):
                 request.settimeout(0)
@@ -67,7 +68,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     def service_actions(self) -> None:
         """Cut off readers whose time is over, however busily they send. Called twice a second."""
         with self._lock:
-            late = [request for request, since in self._since.items() if time.monotonic() - since > _PATIENCE]
+            late = [request for request, (since, _) in self._since.items() if time.monotonic() - since > _PATIENCE]
         for request in late:
             with contextlib.suppress(OSError):
                 request.shutdown(socket.SHUT_RDWR)

@@ -150,6 +150,26 @@ async def test_slow_readers_of_metrics_keep_nobody_from_them(server_config: Make
             held.close()
 
 
+async def test_slow_readers_of_metrics_at_one_address_leave_room_for_others(
+    server_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ift_serve.server.metrics_port._PATIENCE", 120.0)
+    async with serving(server_config(metrics_port=0)) as (server, _):
+        assert server.metrics_port is not None
+        there = ("127.0.0.2", 0)
+        opened = [await asyncio.open_connection("127.0.0.1", server.metrics_port, local_addr=there) for _ in range(20)]
+        refused = [asyncio.ensure_future(reader.read()) for reader, _ in opened]
+        await asyncio.wait(refused, return_when=asyncio.FIRST_COMPLETED)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.metrics_port)
+        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        assert b"ift_engine_ready 1.0" in await asyncio.wait_for(reader.read(), timeout=60)
+        assert sum(not read.done() for read in refused) == 4, "they are still waited for"
+        for read in refused:
+            read.cancel()
+        for _, held in (*opened, (reader, writer)):
+            held.close()
+
+
 async def test_a_reader_of_metrics_that_sends_for_ever_is_cut_off(server_config: Make) -> None:
     async with serving(server_config(metrics_port=0)) as (server, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.metrics_port)
