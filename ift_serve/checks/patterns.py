@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -13,6 +14,7 @@ from ift_serve.checks.verdict import PASSED, Verdict, failed, passed
 _MEMORY = 1 << 18
 """Bytes of RE2's program and automaton for one expression; one that needs more is refused."""
 _LONGEST = 1000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @functools.lru_cache(maxsize=256)
@@ -30,6 +32,11 @@ def compiled(pattern: str, *, ignore_case: bool = False) -> Any:
         said = error.args[0] if error.args else ""
         text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
         raise ValueError(f"{pattern!r:.80} is no expression that can be matched: {text}") from None
+
+
+def searchable(text: str) -> str:
+    """The text as RE2 can read it, character for character: a lone surrogate, which is no text, is one replacement."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def _valid(pattern: str) -> str:
@@ -50,7 +57,7 @@ class Pattern(Check):
 
     def verdict(self, response: str, instruction: str = "") -> Verdict:
         """Points at the first match."""
-        found = compiled(self.pattern).search(response)
+        found = compiled(self.pattern).search(searchable(response))
         if self.wanted:
             return passed(found.span()) if found else failed(f"nothing matches {self.pattern!r}")
         return failed(f"something matches {self.pattern!r}", found.span()) if found else PASSED

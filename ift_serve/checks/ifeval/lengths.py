@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from ift_serve.checks.instruction import Instruction, Number, Relation, Word, compared, exactly
+from ift_serve.checks.language.sentence_rules import trained_rules
 from ift_serve.checks.language.sentences import sentence_spans
 from ift_serve.checks.verdict import Span, Verdict, failed, passed
 
@@ -30,15 +31,15 @@ class NumberWords(Instruction):
 
 
 class NumberSentences(Instruction):
-    """Less or at least so many sentences."""
+    """Less or at least so many sentences, cut by what Punkt has learnt of English."""
 
     id: ClassVar[str] = "length_constraints:number_sentences"
     num_sentences: Number
     relation: Relation
 
     def verdict(self, response: str) -> Verdict:
-        """Points at the first sentence that is too many."""
-        found = sentence_spans(response)
+        """Points at the first sentence too many. Raises MissingExtraError without the package of what was learnt."""
+        found = sentence_spans(response, trained_rules())
         return compared(len(found), self.relation, self.num_sentences, "sentences", found)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ift_serve.checks.patterns import compiled
+from ift_serve.checks.patterns import compiled, searchable
 from ift_serve.checks.verdict import Span
 from ift_serve.checks.words import fold
 
@@ -30,7 +30,7 @@ def spans(keyword: str, text: str, *, whole: bool = False) -> Iterator[Span]:
     if _PLAIN.match(keyword):
         yield from _plain_spans(keyword, text, whole=whole)
     else:
-        yield from (found.span() for found in _expression(keyword, whole=whole).finditer(text))
+        yield from (found.span() for found in _expression(keyword, whole=whole).finditer(searchable(text)))
 
 
 def _plain_spans(keyword: str, text: str, *, whole: bool) -> Iterator[Span]:
