@@ -324,7 +324,10 @@ def adapter(message: adapter_pb2.Adapter) -> Adapter:
     """One version of an adapter."""
     m = message
     state = adapter_pb2.AdapterState.Name(m.state).removeprefix("ADAPTER_STATE_").lower()
-    return Adapter(m.name, m.version, state, m.path, tuple(m.components), m.rank, m.bytes, m.in_flight, m.message)
+    return Adapter(
+        m.name, m.version, state, m.path, tuple(m.components), m.rank, m.bytes, m.in_flight, m.message,
+        tuple(m.trained_on),
+    )  # fmt: skip
 
 
 def unload_message(reference: str, drain_seconds: float | None) -> adapter_pb2.UnloadAdapterRequest:

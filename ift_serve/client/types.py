@@ -232,7 +232,10 @@ class Tokenization:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One version of an adapter. ``state``: loading, ready, draining, unloaded or failed; ``bytes``: host memory."""
+    """One version of an adapter. ``state``: loading, ready, draining, unloaded or failed; ``bytes``: host memory.
+
+    ``trained_on``: ``family:NAME``, ``check:TYPE`` and ``instruction:ID``, as far as its directory says.
+    """
 
     name: str
     version: str
@@ -243,6 +246,7 @@ class Adapter:
     bytes: int
     in_flight: int
     message: str
+    trained_on: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version} ({self.state})" if self.version else f"{self.name} ({self.state})"

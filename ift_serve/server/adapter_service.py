@@ -80,6 +80,7 @@ def adapter_message(info: AdapterInfo, users: dict[str, int]) -> pb.Adapter:
         bytes=info.bytes,
         in_flight=users.get(f"{info.name}@{info.version}", 0),
         message=info.message,
+        trained_on=info.trained_on,
     )
 
 

@@ -24,37 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aift_serve/v1/adapter.proto\x12\x0cift_serve.v1\"\xb6\x01\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.ift_serve.v1.AdapterState\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x12\n\ncomponents\x18\x05 \x03(\t\x12\x0c\n\x04rank\x18\x06 \x01(\r\x12\r\n\x05\x62ytes\x18\x07 \x01(\x04\x12\x11\n\tin_flight\x18\x08 \x01(\r\x12\x0f\n\x07message\x18\t \x01(\t\"0\n\x12LoadAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"=\n\x13LoadAdapterResponse\x12&\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x15.ift_serve.v1.Adapter\"R\n\x14UnloadAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\rdrain_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_drain_seconds\"@\n\x15UnloadAdapterResponse\x12\'\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x15.ift_serve.v1.Adapter\"\x15\n\x13ListAdaptersRequest\"?\n\x14ListAdaptersResponse\x12\'\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x15.ift_serve.v1.Adapter\"!\n\x11GetAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetAdapterResponse\x12&\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x15.ift_serve.v1.Adapter\"\x16\n\x14WatchAdaptersRequest\"?\n\x15WatchAdaptersResponse\x12&\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x15.ift_serve.v1.Adapter*\xb3\x01\n\x0c\x41\x64\x61pterState\x12\x1d\n\x19\x41\x44\x41PTER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41\x44\x41PTER_STATE_LOADING\x10\x01\x12\x17\n\x13\x41\x44\x41PTER_STATE_READY\x10\x02\x12\x1a\n\x16\x41\x44\x41PTER_STATE_DRAINING\x10\x03\x12\x1a\n\x16\x41\x44\x41PTER_STATE_UNLOADED\x10\x04\x12\x18\n\x14\x41\x44\x41PTER_STATE_FAILED\x10\x05\x32\xc2\x03\n\x0e\x41\x64\x61pterService\x12R\n\x0bLoadAdapter\x12 .ift_serve.v1.LoadAdapterRequest\x1a!.ift_serve.v1.LoadAdapterResponse\x12X\n\rUnloadAdapter\x12\".ift_serve.v1.UnloadAdapterRequest\x1a#.ift_serve.v1.UnloadAdapterResponse\x12U\n\x0cListAdapters\x12!.ift_serve.v1.ListAdaptersRequest\x1a\".ift_serve.v1.ListAdaptersResponse\x12O\n\nGetAdapter\x12\x1f.ift_serve.v1.GetAdapterRequest\x1a .ift_serve.v1.GetAdapterResponse\x12Z\n\rWatchAdapters\x12\".ift_serve.v1.WatchAdaptersRequest\x1a#.ift_serve.v1.WatchAdaptersResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aift_serve/v1/adapter.proto\x12\x0cift_serve.v1\"\xca\x01\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.ift_serve.v1.AdapterState\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x12\n\ncomponents\x18\x05 \x03(\t\x12\x0c\n\x04rank\x18\x06 \x01(\r\x12\r\n\x05\x62ytes\x18\x07 \x01(\x04\x12\x11\n\tin_flight\x18\x08 \x01(\r\x12\x0f\n\x07message\x18\t \x01(\t\x12\x12\n\ntrained_on\x18\n \x03(\t\"0\n\x12LoadAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"=\n\x13LoadAdapterResponse\x12&\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x15.ift_serve.v1.Adapter\"R\n\x14UnloadAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\rdrain_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_drain_seconds\"@\n\x15UnloadAdapterResponse\x12\'\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x15.ift_serve.v1.Adapter\"\x15\n\x13ListAdaptersRequest\"?\n\x14ListAdaptersResponse\x12\'\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x15.ift_serve.v1.Adapter\"!\n\x11GetAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetAdapterResponse\x12&\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x15.ift_serve.v1.Adapter\"\x16\n\x14WatchAdaptersRequest\"?\n\x15WatchAdaptersResponse\x12&\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x15.ift_serve.v1.Adapter*\xb3\x01\n\x0c\x41\x64\x61pterState\x12\x1d\n\x19\x41\x44\x41PTER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41\x44\x41PTER_STATE_LOADING\x10\x01\x12\x17\n\x13\x41\x44\x41PTER_STATE_READY\x10\x02\x12\x1a\n\x16\x41\x44\x41PTER_STATE_DRAINING\x10\x03\x12\x1a\n\x16\x41\x44\x41PTER_STATE_UNLOADED\x10\x04\x12\x18\n\x14\x41\x44\x41PTER_STATE_FAILED\x10\x05\x32\xc2\x03\n\x0e\x41\x64\x61pterService\x12R\n\x0bLoadAdapter\x12 .ift_serve.v1.LoadAdapterRequest\x1a!.ift_serve.v1.LoadAdapterResponse\x12X\n\rUnloadAdapter\x12\".ift_serve.v1.UnloadAdapterRequest\x1a#.ift_serve.v1.UnloadAdapterResponse\x12U\n\x0cListAdapters\x12!.ift_serve.v1.ListAdaptersRequest\x1a\".ift_serve.v1.ListAdaptersResponse\x12O\n\nGetAdapter\x12\x1f.ift_serve.v1.GetAdapterRequest\x1a .ift_serve.v1.GetAdapterResponse\x12Z\n\rWatchAdapters\x12\".ift_serve.v1.WatchAdaptersRequest\x1a#.ift_serve.v1.WatchAdaptersResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ift_serve.v1.adapter_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ADAPTERSTATE']._serialized_start=767
-  _globals['_ADAPTERSTATE']._serialized_end=946
+  _globals['_ADAPTERSTATE']._serialized_start=787
+  _globals['_ADAPTERSTATE']._serialized_end=966
   _globals['_ADAPTER']._serialized_start=45
-  _globals['_ADAPTER']._serialized_end=227
-  _globals['_LOADADAPTERREQUEST']._serialized_start=229
-  _globals['_LOADADAPTERREQUEST']._serialized_end=277
-  _globals['_LOADADAPTERRESPONSE']._serialized_start=279
-  _globals['_LOADADAPTERRESPONSE']._serialized_end=340
-  _globals['_UNLOADADAPTERREQUEST']._serialized_start=342
-  _globals['_UNLOADADAPTERREQUEST']._serialized_end=424
-  _globals['_UNLOADADAPTERRESPONSE']._serialized_start=426
-  _globals['_UNLOADADAPTERRESPONSE']._serialized_end=490
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=492
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=513
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=515
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=578
-  _globals['_GETADAPTERREQUEST']._serialized_start=580
-  _globals['_GETADAPTERREQUEST']._serialized_end=613
-  _globals['_GETADAPTERRESPONSE']._serialized_start=615
-  _globals['_GETADAPTERRESPONSE']._serialized_end=675
-  _globals['_WATCHADAPTERSREQUEST']._serialized_start=677
-  _globals['_WATCHADAPTERSREQUEST']._serialized_end=699
-  _globals['_WATCHADAPTERSRESPONSE']._serialized_start=701
-  _globals['_WATCHADAPTERSRESPONSE']._serialized_end=764
-  _globals['_ADAPTERSERVICE']._serialized_start=949
-  _globals['_ADAPTERSERVICE']._serialized_end=1399
+  _globals['_ADAPTER']._serialized_end=247
+  _globals['_LOADADAPTERREQUEST']._serialized_start=249
+  _globals['_LOADADAPTERREQUEST']._serialized_end=297
+  _globals['_LOADADAPTERRESPONSE']._serialized_start=299
+  _globals['_LOADADAPTERRESPONSE']._serialized_end=360
+  _globals['_UNLOADADAPTERREQUEST']._serialized_start=362
+  _globals['_UNLOADADAPTERREQUEST']._serialized_end=444
+  _globals['_UNLOADADAPTERRESPONSE']._serialized_start=446
+  _globals['_UNLOADADAPTERRESPONSE']._serialized_end=510
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=512
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=533
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=535
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=598
+  _globals['_GETADAPTERREQUEST']._serialized_start=600
+  _globals['_GETADAPTERREQUEST']._serialized_end=633
+  _globals['_GETADAPTERRESPONSE']._serialized_start=635
+  _globals['_GETADAPTERRESPONSE']._serialized_end=695
+  _globals['_WATCHADAPTERSREQUEST']._serialized_start=697
+  _globals['_WATCHADAPTERSREQUEST']._serialized_end=719
+  _globals['_WATCHADAPTERSRESPONSE']._serialized_start=721
+  _globals['_WATCHADAPTERSRESPONSE']._serialized_end=784
+  _globals['_ADAPTERSERVICE']._serialized_start=969
+  _globals['_ADAPTERSERVICE']._serialized_end=1419
 # @@protoc_insertion_point(module_scope)

@@ -70,6 +70,7 @@ class Adapter(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    TRAINED_ON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name requests use."""
     version: _builtins.str
@@ -90,6 +91,12 @@ class Adapter(_message.Message):
     def components(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Components it carries, such as lora, attention_bias, temperature_head."""
 
+    @_builtins.property
+    def trained_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it was trained on, as far as its directory says: `family:NAME` of generated examples, `check:TYPE` and
+        `instruction:ID` of what its records were judged by. At most 1,024, each of at most 200 characters.
+        """
+
     def __init__(
         self,
         *,
@@ -102,10 +109,11 @@ class Adapter(_message.Message):
         bytes: _builtins.int = ...,
         in_flight: _builtins.int = ...,
         message: _builtins.str = ...,
+        trained_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "components", b"components", "in_flight", b"in_flight", "message", b"message", "name", b"name", "path", b"path", "rank", b"rank", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "components", b"components", "in_flight", b"in_flight", "message", b"message", "name", b"name", "path", b"path", "rank", b"rank", "state", b"state", "trained_on", b"trained_on", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

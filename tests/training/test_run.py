@@ -85,6 +85,7 @@ def test_a_run_leaves_an_adapter_with_its_card_curves_and_report(base: Path, fin
     assert out is not None
     assert report.steps == 4 and set(report.before) == set(report.after) == {"frame", "repeat"}
     config = json.loads((out / "ift_config.json").read_text())
+    assert {name.partition(":")[0] for name in config["recipe"]["trained_on"]} >= {"family", "check"}
     assert config["recipe"]["trainer"]["max_steps"] == 4 and config["scores"]["after"] == report.after
     card = (out / "README.md").read_text()
     assert "| frame |" in card and "## Some answers" in card

@@ -20,6 +20,7 @@ from ift_training.build import Built, build_recipe
 from ift_training.checkpoint import read
 from ift_training.data.encode import Encoder
 from ift_training.data.selection import TrainingData
+from ift_training.data.trained_on import KEY, trained_on
 from ift_training.evaluation.best import BestWeights
 from ift_training.evaluation.callback import EdgesCallback, EpochCallback, ScoreCallback, score_metrics
 from ift_training.evaluation.divergence import DivergenceCallback, diverged
@@ -227,7 +228,7 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float, losses: dict[s
     trainer.write(
         recipe.output,
         card=model_card(recipe, report, answers),
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.model_dump(mode="json") | {KEY: trained_on(run.data.report, _families(recipe))},
         scores={"before": report.before, "after": report.after, **report.losses},
         template_fingerprint=run.encoder.renderer.template_fingerprint,
         end_ids=answer_ends(run.encoder.renderer),
@@ -235,6 +236,10 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float, losses: dict[s
     plot(history, run.folder / "curves.png", recipe.name, report.written_step)
     found = {**report.to_json(), "history": history}
     (run.folder / REPORT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _families(recipe: Recipe) -> list[str]:
+    return [name for source in recipe.sources for name in source.procedural or ()]
 
 
 def _training_losses(history: list[dict[str, Any]], step: int) -> dict[str, float]:

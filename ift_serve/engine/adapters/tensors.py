@@ -133,6 +133,7 @@ class DeviceAdapterTensors:
             uses_segments=components.uses_segments,
             uses_instruction=components.uses_instruction_vector,
             end_ids=tuple(weights.config.end_ids) if weights.config is not None else (),
+            trained_on=weights.config.trained_on if weights.config is not None else (),
         )
         return ReadAdapter(metadata, prepared)
 

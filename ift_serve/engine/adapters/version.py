@@ -17,6 +17,7 @@ class AdapterMetadata:
 
     ``shares_cache``: keys and values are the base model's. ``uses_segments``: they depend on the prompt's segments;
     ``uses_instruction``: on its whole instruction. ``end_ids``: tokens that end its answers, beside the base model's.
+    ``trained_on``: families and checks, as its directory names them.
     """
 
     version: str
@@ -27,6 +28,7 @@ class AdapterMetadata:
     uses_segments: bool
     uses_instruction: bool
     end_ids: tuple[int, ...] = ()
+    trained_on: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +67,7 @@ class AdapterVersion:
             bytes=metadata.bytes,
             in_flight=self.users,
             message=message,
+            trained_on=list(metadata.trained_on),
         )
 
     def cache_root(self, token_ids: list[int], segment_ids: bytes) -> bytes:

@@ -44,7 +44,10 @@ class AdapterState(StrEnum):
 
 
 class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One version of an adapter. ``bytes``: host memory; ``in_flight``: requests; ``message``: why it failed."""
+    """One version of an adapter. ``bytes``: host memory; ``in_flight``: requests; ``message``: why it failed.
+
+    ``trained_on``: names of families and checks, as its directory gives them.
+    """
 
     name: str
     version: str
@@ -55,6 +58,7 @@ class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     bytes: int = 0
     in_flight: int = 0
     message: str = ""
+    trained_on: list[str] = []
 
 
 class AdapterReply(msgspec.Struct, frozen=True, kw_only=True, tag="adapters"):

@@ -25,13 +25,17 @@ class BaseReference(BaseModel):
     shape: BaseShape
 
 
+_MOST_NAMES, _LONGEST_NAME = 1024, 200
+"""What is told of an adapter's training; the directory comes from strangers."""
+
+
 class IftConfig(BaseModel):
     """``ift_config.json``.
 
     ``template_fingerprint``: of the chat template that it was trained with; ``template``: its text (jinja) where it is
     not the base model's own. ``calibration_temperature``: what logits are divided by before confidences are read off
     them (Guo et al. 2017), and nothing else; None where none was fitted. ``end_ids``: tokens that end an answer, beside
-    those of the base model. ``recipe`` and ``scores`` are for people; nothing reads them back.
+    those of the base model. ``recipe`` and ``scores`` are for people; of these only :attr:`trained_on` is read back.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +49,14 @@ class IftConfig(BaseModel):
     end_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]] = Field(default=[], max_length=64)
     recipe: dict[str, Any] = {}
     scores: dict[str, Any] = {}
+
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Families and checks that it was trained on, as ``family:case``; nothing where the recipe does not say."""
+        found = self.recipe.get("trained_on")
+        if not isinstance(found, list):
+            return ()
+        return tuple(name for name in found[:_MOST_NAMES] if isinstance(name, str) and len(name) <= _LONGEST_NAME)
 
 
 def ift_config(fields: dict[str, Any]) -> IftConfig:

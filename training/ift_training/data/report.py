@@ -38,10 +38,11 @@ class SourceReport:
 
     path: where the recipe has it. tokens: of the kept records, of which targets are ``target_tokens``. lengths: tokens
     of the records that were kept or too long. tasks: kept records of each task that was read. typed: records that hold
-    a control token, and ``markers`` how many times which. listed: the file that names every dropped record. For the
-    instruction loss only: judged: kept records with something that judges answers, ``contrasted`` of which got an
-    answer that breaks it; unpaired: records with no wrong answer at all, which ``length_to_pair`` tokens would give
-    each of them (0: there is no other answer).
+    a control token, and ``markers`` how many times which. trained_on: families and checks of the kept records, by the
+    names of adapter directories. listed: the file that names every dropped record. For the instruction loss only:
+    judged: kept records with something that judges answers, ``contrasted`` of which got an answer that breaks it;
+    unpaired: records with no wrong answer at all, which ``length_to_pair`` tokens would give each of them (0: there is
+    no other answer).
     """
 
     name: str
@@ -65,6 +66,7 @@ class SourceReport:
     unpaired: int = 0
     length_to_pair: int = 0
     listed: str = ""
+    trained_on: set[str] = field(default_factory=set)
     sampled: bool = False
     notes: list[str] = field(default_factory=list)
 

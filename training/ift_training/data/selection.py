@@ -20,6 +20,7 @@ from ift_training.data.records import Record
 from ift_training.data.report import DataReport, SourceReport
 from ift_training.data.settings import SourceSettings, ValidationSettings
 from ift_training.data.sources import ProceduralSource, Source, open_source
+from ift_training.data.trained_on import names_of
 from ift_training.data.violations import violate
 
 _SAMPLE = 256
@@ -127,6 +128,7 @@ class _Reader:
                 report.lengths.append(error.length)
             raise
         report.keep(len(example.input_ids), sum(example.labels_mask), task)
+        report.trained_on |= names_of(record)
         if record.example is None:
             report.mark(self.encoder.typed_markers(record))
         if self.negatives is not None:
