@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ift_serve.cli.connect import ClientOptions, Json, connected, fail, readable_errors
+from ift_serve.cli.connect import ClientOptions, Json, connected, fail
+from ift_serve.cli.eval_harness import ask_harness, harness_table, split_names
+from ift_serve.cli.eval_judge import evaluation_errors, judge
 
 if TYPE_CHECKING:
     from ift_serve.evaluation.run import Plan, Result
@@ -27,8 +27,25 @@ def evaluate(
     context: typer.Context,
     target: Annotated[str | None, typer.Option(help="host:port of the server; the same as --server")] = None,
     adapter: Annotated[list[str] | None, typer.Option(help="base, name or name@version; may be repeated")] = None,
-    tasks: Annotated[str, typer.Option(help="adherence, ifeval, ifbench, gsm8k, mt_bench, perplexity")] = "adherence",
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="adherence, unseen, density, reliable@K, ifeval, ifbench, multi_if, gsm8k, mt_bench, perplexity, or "
+            "any of lm-eval's; lm_eval:NAME is lm-eval's where both have one"
+        ),
+    ] = "adherence",
+    include_path: Annotated[
+        Path | None, typer.Option(help="folder of lm-eval's task files, which come before its own", file_okay=False)
+    ] = None,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", help="tasks of lm-eval: prompts as conversations")
+    ] = False,
+    num_fewshot: Annotated[int | None, typer.Option(help="tasks of lm-eval: examples in the prompt", min=0)] = None,
     data: Annotated[list[str] | None, typer.Option(help="local file of a task: TASK=FILE; may be repeated")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="directory of an adapter, for what it was trained on: ADAPTER=DIR; may be repeated"),
+    ] = None,
     repeats: Annotated[int, typer.Option(help="samples of each prompt", min=1)] = 1,
     limit: Annotated[int | None, typer.Option(help="prompts of each task at most", min=1)] = None,
     seed: Annotated[int, typer.Option(help="of everything that is drawn")] = 0,
@@ -50,18 +67,33 @@ def evaluate(
     """Ask a server everything that tasks hold, judge the answers, and compare models. Greedy unless told otherwise."""
     if context.invoked_subcommand is not None:
         return
+    from ift_serve.evaluation.harness.lm_eval_tasks import HarnessPlan, load_tasks, metrics_of
+    from ift_serve.evaluation.harness.result_files import write_result_files
     from ift_serve.evaluation.reporting.document import document, read_document
 
-    with _errors():
-        plan = _plan(tasks, data or [], adapter or ["base"], decoding or [], repeats, seed, limit)
+    with evaluation_errors():
+        files = {name.replace("-", "_"): Path(path) for name, path in (_pair(text, "data") for text in data or [])}
+        given = {name: _value(text) for name, text in (_pair(text, "decoding") for text in decoding or [])}
+        own, others = split_names(tasks, files, include_path)
+        plan = _plan(own, files, adapter or ["base"], given, repeats, seed, limit, recipe or [])
+        harness = HarnessPlan(others, include_path, limit, apply_chat_template, num_fewshot, seed)
+        loaded = load_tasks(harness) if others else None
         before = None if no_regression_against is None else read_document(no_regression_against)
-        result = _run(target or options.server, options, plan, report, concurrency, timeout, quiet=as_json)
-        found = document(result, plan)
+        address = target or options.server
+        result = _run(address, options, plan, report, concurrency, timeout, quiet=as_json)
+        answered: dict[str, dict[str, Any]] = {}
+        if loaded is not None:
+            arguments = options.arguments() | given | {"timeout": timeout, "concurrency": concurrency}
+            rows, answered = ask_harness(address, arguments, loaded, harness, result.models, report)
+            result.rows.extend(rows)
+        found = document(result, plan) | {"lm_eval": {model: metrics_of(values) for model, values in answered.items()}}
         _deliver(found, report, as_json)
+        write_result_files(found, result.rows, report / "lm_eval", answered)
     _judge(found, fail_under, before, slack)
 
 
 app.callback()(evaluate)
+app.command("judge")(judge)
 
 
 @app.command()
@@ -74,7 +106,7 @@ def compare(
     """Compare two saved runs on the prompts that both asked: the second minus the first."""
     from ift_serve.evaluation.reporting.document import merged
 
-    with _errors():
+    with evaluation_errors():
         _deliver(merged(first, second), report, as_json)
 
 
@@ -93,17 +125,23 @@ def register(
 
 
 def _plan(
-    tasks: str, data: list[str], adapters: list[str], decoding: list[str], repeats: int, seed: int, limit: int | None
+    tasks: list[str],
+    files: dict[str, Path],
+    adapters: list[str],
+    decoding: dict[str, Any],
+    repeats: int,
+    seed: int,
+    limit: int | None,
+    recipes: list[str],
 ) -> Plan:
+    from ift_serve.evaluation.exposure import read_trained_on
     from ift_serve.evaluation.run import Plan
     from ift_serve.evaluation.serving.decoding_settings import DecodingSettings
     from ift_serve.evaluation.tasks.registry import build_task
 
-    files = {name: Path(path) for name, path in (_pair(text, "data") for text in data)}
-    given = {name: _value(text) for name, text in (_pair(text, "decoding") for text in decoding)}
-    settings = DecodingSettings.read({"temperature": 0.0} | given)
-    names = dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip())
-    return Plan([build_task(name, files) for name in names], adapters, settings, repeats, seed, limit)
+    settings = DecodingSettings.read({"temperature": 0.0} | decoding)
+    trained_on = {name: read_trained_on(Path(path)) for name, path in (_pair(text, "recipe") for text in recipes)}
+    return Plan([build_task(name, files) for name in tasks], adapters, settings, repeats, seed, limit, trained_on)
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -177,7 +215,12 @@ def _deliver(found: dict[str, Any], report: Path | None, as_json: bool) -> None:
         print(json.dumps({name: value for name, value in found.items() if name != "rows"}))
         return
     console = Console()
-    console.print(score_table(found))
+    if found["coverage"]:
+        console.print(score_table(found))
+    if found.get("lm_eval"):
+        console.print(harness_table(found["lm_eval"]))
+    for note in found.get("notes", ()):
+        typer.secho(note, fg="yellow", err=True)
     for line in failure_lines(found):
         typer.secho(line, fg="yellow", err=True)
     if found["comparisons"]:
@@ -194,15 +237,3 @@ def _judge(found: dict[str, Any], fail_under: float | None, before: dict[str, An
         typer.secho(line, fg="red", err=True)
     if said:
         raise typer.Exit(_EXIT_NOT_GOOD_ENOUGH)
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """Errors of evaluations, files and servers without a traceback."""
-    from ift_serve.evaluation.errors import EvaluationError
-
-    with readable_errors():
-        try:
-            yield
-        except EvaluationError as error:
-            raise fail(str(error)) from error

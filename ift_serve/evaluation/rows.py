@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ift_serve.evaluation.serving.outcomes import Answer, Failure, LogLikelihood, Outcome
-from ift_serve.evaluation.tasks.task import ConstraintVerdict, Item, Task
+from ift_serve.evaluation.serving.outcomes import Failure, LogLikelihood, Outcome
+from ift_serve.evaluation.tasks.task import ConstraintVerdict, Item, Label, Task
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """``error``: why there is no answer; such a row is in no score. ``verdicts``: by column, one a constraint.
 
-    ``earlier``: answers to the turns before the last.
+    ``earlier``: answers to the turns before the last. ``labels``: what scores are also broken down by.
     ``log_prob`` (nats), ``text_tokens`` and ``text_bytes`` are of texts that were scored instead of answered.
     """
 
@@ -39,6 +39,7 @@ class Row:
     text_tokens: int = 0
     text_bytes: int = 0
     earlier: Sequence[str] = ()
+    labels: Mapping[str, Label] = field(default_factory=dict)
 
     def passes(self, column: str) -> bool:
         """Whether every constraint is kept."""
@@ -48,10 +49,7 @@ class Row:
     def read(cls, values: Mapping[str, Any]) -> Row:
         """From what :meth:`values` gives, out of JSON. Raises TypeError, KeyError."""
         verdicts = {
-            column: tuple(
-                ConstraintVerdict(v["family"], v["passed"], v["reason"], tuple(v["span"]) if v["span"] else None)
-                for v in judged
-            )
+            column: tuple(ConstraintVerdict(**(v | {"span": tuple(v["span"]) if v["span"] else None})) for v in judged)
             for column, judged in values["verdicts"].items()
         }
         return cls(**(dict(values) | {"verdicts": verdicts, "earlier": tuple(values["earlier"])}))
@@ -64,6 +62,7 @@ class Row:
 def row_of(model: str, task: Task, item: Item, repeat: int, outcome: Outcome) -> Row:
     """The outcome of a request, judged by its task."""
     place: dict[str, Any] = {"model": model, "task": task.name, "key": item.key, "repeat": repeat, "prompt": item.text}
+    place["labels"] = dict(item.labels)
     if isinstance(outcome, Failure):
         return Row(**place, error=str(outcome), request_id=outcome.request_id)
     if isinstance(outcome, LogLikelihood):
@@ -81,7 +80,7 @@ def row_of(model: str, task: Task, item: Item, repeat: int, outcome: Outcome) ->
         reasoning=outcome.reasoning,
         is_empty=outcome.is_empty,
         is_cut=outcome.is_cut,
-        verdicts=_judged(task, item, outcome),
+        verdicts=task.judge_answers(item, (*outcome.earlier, outcome.text)),
         prompt_tokens=outcome.prompt_tokens,
         generated_tokens=outcome.generated_tokens,
         drawn_tokens=outcome.drawn_tokens,
@@ -89,7 +88,3 @@ def row_of(model: str, task: Task, item: Item, repeat: int, outcome: Outcome) ->
         request_id=outcome.request_id,
         earlier=outcome.earlier,
     )
-
-
-def _judged(task: Task, item: Item, answer: Answer) -> Mapping[str, Sequence[ConstraintVerdict]]:
-    return task.judge_empty(item) if answer.is_empty else task.judge(item, answer.text)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ift_serve.client import AsyncClient
+from ift_serve.client import AsyncClient, ServerError
+from ift_serve.evaluation.errors import EvaluationError
 from ift_serve.evaluation.rows import Row, row_of
 from ift_serve.evaluation.serving.decoding_settings import DecodingSettings
 from ift_serve.evaluation.serving.request_runner import Outcomes, RequestRunner
@@ -22,7 +23,10 @@ BASE = "base"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be evaluated. ``adapters``: references, or ``base``; ``limit``: prompts of each task."""
+    """What is to be evaluated. ``adapters``: references, or ``base``; ``limit``: prompts of each task.
+
+    ``trained_on``: names of families and checks by name of adapter, where the server does not tell them.
+    """
 
     tasks: Sequence[Task]
     adapters: Sequence[str] = (BASE,)
@@ -30,6 +34,7 @@ class Plan:
     repeats: int = 1
     seed: int = 0
     limit: int | None = None
+    trained_on: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -66,13 +71,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All rows in the order of the plan, the labels of the models in the order of the adapters, and the cost."""
+    """All rows in the order of the plan, the labels of the models in the order of the adapters, and the cost.
+
+    ``trained_on``: by label, of the adapters of which it is known.
+    """
 
     rows: list[Row]
     models: list[str]
     served: ServedModel
     runner: RequestRunner
     seconds: float
+    trained_on: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 async def evaluate(
@@ -91,6 +100,7 @@ async def evaluate(
     """
     served = await ServedModel.of(client)
     models = [await _pinned(client, plan.settings, adapter) for adapter in dict.fromkeys(plan.adapters)]
+    trained_on = await _trained_on(client, plan, [label for label, _ in models])
     runner = RequestRunner(client, served, store, concurrency=concurrency, timeout=timeout, attempts=attempts)
     places, requests = _planned(plan, models)
     if any(not isinstance(request, Generation) for request in requests):
@@ -109,7 +119,7 @@ async def evaluate(
     begun = time.monotonic()
     await runner.run(requests, done)
     ordered = [rows[index] for index in range(len(requests))]
-    return Result(ordered, [label for label, _ in models], served, runner, time.monotonic() - begun)
+    return Result(ordered, [label for label, _ in models], served, runner, time.monotonic() - begun, trained_on)
 
 
 _Place = tuple[str, Task, Item, int]
@@ -120,7 +130,7 @@ def _planned(plan: Plan, models: Sequence[tuple[str, DecodingSettings]]) -> tupl
     places: list[_Place] = []
     requests: list[Request] = []
     for task in plan.tasks:
-        for item in spread(task.items(), plan.limit):
+        for item in task.limited(plan.limit):
             # A text that is scored has no samples: its score is always the same.
             is_drawn = isinstance(task.request(item, plan.settings, plan.seed, 0), Generation)
             for repeat in range(plan.repeats if is_drawn else 1):
@@ -130,13 +140,38 @@ def _planned(plan: Plan, models: Sequence[tuple[str, DecodingSettings]]) -> tupl
     return places, requests
 
 
-def spread(items: Sequence[Item], limit: int | None) -> Sequence[Item]:
-    """``limit`` items from all over a task, for those of one kind stand together; all without a limit."""
-    if limit is None or limit >= len(items):
-        return items
-    return [items[index * len(items) // limit] for index in range(limit)]
-
-
 async def _pinned(client: AsyncClient, settings: DecodingSettings, adapter: str) -> tuple[str, DecodingSettings]:
     own = await pinned(client, settings.with_adapter("" if adapter == BASE else adapter))
     return own.adapter or BASE, own
+
+
+async def _trained_on(client: AsyncClient, plan: Plan, labels: Sequence[str]) -> dict[str, Sequence[str]]:
+    """What the plan says, else what the server does. Raises EvaluationError where a task needs it and nobody does."""
+    found: dict[str, Sequence[str]] = {}
+    for label in labels:
+        name = label.partition("@")[0]
+        names = plan.trained_on.get(name) or (() if label == BASE else await _told(client, label))
+        if names:
+            found[label] = names
+    needing = next((task.name for task in plan.tasks if task.needs_training), None)
+    if needing is None:
+        return found
+    adapters = [label for label in labels if label != BASE]
+    if not adapters:
+        raise EvaluationError(f"{needing}: name an adapter beside the base: --adapter base --adapter NAME")
+    if unknown := [label for label in adapters if label not in found]:
+        raise EvaluationError(
+            f"{needing}: {unknown[0]}: nothing says what it was trained on; name its directory with "
+            f"--recipe {unknown[0].partition('@')[0]}=DIR, or train it again if its ift_config.json has no such list"
+        )
+    return found
+
+
+async def _told(client: AsyncClient, label: str) -> Sequence[str]:
+    """What the server says of an adapter; nothing where the caller may not ask, which takes the role admin."""
+    try:
+        return (await client.adapter(label)).trained_on
+    except ServerError as error:
+        if error.code in ("PERMISSION_DENIED", "UNIMPLEMENTED"):
+            return ()
+        raise

@@ -20,11 +20,11 @@ from ift_serve.evaluation.reporting.page import page
 from ift_serve.evaluation.reporting.tables import failure_lines, score_table
 from ift_serve.evaluation.reporting.verdict import problems
 from ift_serve.evaluation.rows import Row
-from ift_serve.evaluation.run import Plan, evaluate, spread
+from ift_serve.evaluation.run import Plan, evaluate
 from ift_serve.evaluation.serving.decoding_settings import DecodingSettings
 from ift_serve.evaluation.serving.result_store import ResultStore
 from ift_serve.evaluation.tasks.adherence import Adherence
-from ift_serve.evaluation.tasks.task import ConstraintVerdict
+from ift_serve.evaluation.tasks.task import ConstraintVerdict, spread
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from tests.support.adapters import EVERYTHING, write_random
 

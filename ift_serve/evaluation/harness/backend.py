@@ -78,6 +78,8 @@ class IftServeLM(LM):  # type: ignore[misc]
             attempts=int(attempts),
         )
         self._adapters = {adapter: self._settings.adapter, self._settings.adapter: self._settings.adapter}
+        self.failed: dict[tuple[str, int], str] = {}
+        """Why there is no answer, by task and document, with ``errors="count"``."""
         self._counts = dict.fromkeys(("requests", "failed", "empty", "cut"), 0)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -93,7 +95,7 @@ class IftServeLM(LM):  # type: ignore[misc]
         answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
         self._counts["empty"] += sum(answer.is_empty for answer in answers)
         self._counts["cut"] += sum(answer.is_cut for answer in answers)
-        self._check(outcomes)
+        self._check(requests, outcomes)
         for instance, text in zip(requests, texts, strict=True):
             self.cache_hook.add_partial("generate_until", instance.args, text)
         return texts
@@ -118,7 +120,7 @@ class IftServeLM(LM):  # type: ignore[misc]
             by_text = dict(zip(request.continuations, found, strict=True))
             answered |= {i: by_text[requests[i].args[1]] for i in indices}
         outcomes = [answered[i] for i in range(len(requests))]
-        self._check(outcomes)
+        self._check(requests, outcomes)
         return [(_log_prob(outcome), isinstance(outcome, LogLikelihood) and outcome.is_greedy) for outcome in outcomes]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -126,7 +128,7 @@ class IftServeLM(LM):  # type: ignore[misc]
         self.served.require_scores()
         asked: list[Request] = [WholeText(instance.args[0], self._settings.adapter) for instance in requests]
         outcomes = [found[0] for found in self._ask(asked, disable_tqdm)]
-        self._check(outcomes)
+        self._check(requests, outcomes)
         return [_log_prob(outcome) for outcome in outcomes]
 
     def apply_chat_template(
@@ -196,10 +198,13 @@ class IftServeLM(LM):  # type: ignore[misc]
             self._loop.run(self.runner.run(requests, done))
         return [found[index] for index in range(len(requests))]
 
-    def _check(self, outcomes: Sequence[Outcome]) -> None:
+    def _check(self, requests: Sequence[Instance], outcomes: Sequence[Outcome]) -> None:
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         self._counts["requests"] += len(outcomes)
         self._counts["failed"] += len(failures)
+        for instance, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, Failure) and instance.doc_id is not None:
+                self.failed[str(instance.task_name), int(instance.doc_id)] = str(outcome)
         if failures and self._errors == "raise":
             raise IncompleteError(len(failures), len(outcomes), [str(failure) for failure in failures])
         if failures:

@@ -7,10 +7,14 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from ift_serve.evaluation import exposure
+from ift_serve.evaluation.breakdowns import curves, reliability, turn_scores
 from ift_serve.evaluation.comparison import compare
 from ift_serve.evaluation.errors import EvaluationError
+from ift_serve.evaluation.exposure import TrainedOn
 from ift_serve.evaluation.rows import Row
 from ift_serve.evaluation.run import Plan, Result
 from ift_serve.evaluation.scores import coverage, scores, text_scores
@@ -21,7 +25,7 @@ FORMAT = 1
 def document(result: Result, plan: Plan) -> dict[str, Any]:
     """The report of a run: models are compared with the first of them."""
     info = result.served.info
-    found = report_of(result.rows, result.models)
+    found = report_of(result.rows, result.models, result.trained_on)
     totals = dataclasses.asdict(result.runner.totals)
     found["server"] = {
         "model": info.name,
@@ -33,12 +37,15 @@ def document(result: Result, plan: Plan) -> dict[str, Any]:
     }
     found["settings"] = plan.settings.described() | {"repeats": plan.repeats, "seed": plan.seed, "limit": plan.limit}
     found["run"] = totals | {"seconds": result.seconds, "concurrency": result.runner.concurrency}
+    found["notes"] = [f"{task.name}: {note}" for task in plan.tasks for note in task.notes]
     found["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return found
 
 
-def report_of(rows: Sequence[Row], models: Sequence[str]) -> dict[str, Any]:
-    """Scores and comparisons of rows."""
+def report_of(
+    rows: Sequence[Row], models: Sequence[str], trained_on: TrainedOn = MappingProxyType({})
+) -> dict[str, Any]:
+    """Scores and comparisons of rows. ``trained_on``: by adapter, what its training had."""
     compared = [c for other in models[1:] for c in compare(rows, models[0], other)]
     return {
         "format": FORMAT,
@@ -47,6 +54,10 @@ def report_of(rows: Sequence[Row], models: Sequence[str]) -> dict[str, Any]:
         "texts": [dataclasses.asdict(score) for score in text_scores(rows)],
         "coverage": [dataclasses.asdict(c) | {"share": c.share} for c in coverage(rows)],
         "comparisons": [dataclasses.asdict(c) | {"is_significant": c.is_significant} for c in compared],
+        "curves": [dataclasses.asdict(point) for point in curves(rows)],
+        "reliability": [dataclasses.asdict(found) for found in reliability(rows)],
+        **exposure.plain(trained_on, rows, models),
+        "turns": [dataclasses.asdict(found) for found in turn_scores(rows)],
         "rows": [row.values() for row in rows],
     }
 
@@ -92,5 +103,9 @@ def merged(first: Path, second: Path) -> dict[str, Any]:
         own += [dataclasses.replace(row, model=b) for row in rows[1] if row.model == other]
         every += own
         compared += [dataclasses.asdict(c) | {"is_significant": c.is_significant} for c in compare(own, a, b)]
-    found = report_of(every, list(dict.fromkeys(row.model for row in every)))
+    known = [found.get("trained_on", {}) for found in documents]
+    trained_on = {
+        f"{side}: {name}": names for side, own in zip("AB", known, strict=True) for name, names in own.items()
+    }
+    found = report_of(every, list(dict.fromkeys(row.model for row in every)), trained_on)
     return found | {"comparisons": compared, "created": documents[1].get("created", ""), "server": {}, "settings": {}}

@@ -9,7 +9,7 @@ from ift_serve.checks import Check, parse_checks
 from ift_serve.client import Prompt
 from ift_serve.evaluation.errors import EvaluationError
 from ift_serve.evaluation.tasks.json_lines import read_records
-from ift_serve.evaluation.tasks.task import ConstraintVerdict, Item, Task, Verdicts
+from ift_serve.evaluation.tasks.task import KIND, ConstraintVerdict, Item, Task, Verdicts
 
 SHIPPED = Path(__file__).parent / "adherence.jsonl"
 """20 prompts of each family; ``ift-serve data held-out`` writes such files."""
@@ -34,6 +34,13 @@ class Adherence(Task):
         return {"strict": [ConstraintVerdict.of(f, v) for f, v in zip(item.families, judged, strict=True)]}
 
 
+class Unseen(Adherence):
+    """The same prompts, told apart by whether an adapter's training had their family."""
+
+    name = "unseen"
+    needs_training = True
+
+
 def _item(path: Path, number: int, row: dict[str, object]) -> Item:
     try:
         checks = parse_checks(row["checks"])
@@ -46,4 +53,5 @@ def _item(path: Path, number: int, row: dict[str, object]) -> Item:
     if not checks:
         raise EvaluationError(f"{path}:{number}: checks: an item without checks passes whatever is answered")
     text = f"{instruction}\n\n{context}" if context else instruction
-    return Item(key, Prompt(instruction=instruction, context=context), text, (family,) * len(checks), checks)
+    prompt = Prompt(instruction=instruction, context=context)
+    return Item(key, prompt, text, (family,) * len(checks), checks, {KIND: "family"})

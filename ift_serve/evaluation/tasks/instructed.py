@@ -10,7 +10,7 @@ from ift_serve.checks.instructions import Column, InstructedPrompt
 from ift_serve.client import Prompt
 from ift_serve.evaluation.errors import EvaluationError
 from ift_serve.evaluation.tasks.json_lines import read_records
-from ift_serve.evaluation.tasks.task import ConstraintVerdict, Item, Task, Verdicts
+from ift_serve.evaluation.tasks.task import KIND, ConstraintVerdict, Item, Task, Verdicts
 
 _COLUMNS: tuple[Column, ...] = ("repaired", "published")
 
@@ -31,7 +31,8 @@ class Instructed(Task):
                 raise EvaluationError(f"{data}:{number}: {error}") from None
             families = tuple(instruction.id for instruction in parsed.instructions)
             key = parsed.key or str(number)
-            self._items.append(Item(key, Prompt(instruction=parsed.prompt), parsed.prompt, families, parsed))
+            prompt, labels = Prompt(instruction=parsed.prompt), {KIND: "instruction"}
+            self._items.append(Item(key, prompt, parsed.prompt, families, parsed, labels))
 
     def items(self) -> Sequence[Item]:
         return self._items

@@ -1,0 +1,1 @@
+"""Judging answers by a model, kept apart from what programs can verify."""
