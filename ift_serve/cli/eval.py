@@ -204,6 +204,7 @@ def _deliver(found: dict[str, Any], report: Path | None, as_json: bool) -> None:
 
     from rich.console import Console
 
+    from ift_serve.evaluation.reporting.breakdown_tables import breakdown_tables
     from ift_serve.evaluation.reporting.document import write_document
     from ift_serve.evaluation.reporting.page import write_page
     from ift_serve.evaluation.reporting.tables import comparison_table, failure_lines, score_table
@@ -219,6 +220,8 @@ def _deliver(found: dict[str, Any], report: Path | None, as_json: bool) -> None:
         console.print(score_table(found))
     if found.get("lm_eval"):
         console.print(harness_table(found["lm_eval"]))
+    for table in breakdown_tables(found):
+        console.print(table)
     for note in found.get("notes", ()):
         typer.secho(note, fg="yellow", err=True)
     for line in failure_lines(found):
