@@ -22,3 +22,10 @@ def test_the_parity_with_hf_is_measured_on_the_embedded_model() -> None:
     assert report["largest_difference"] < 1e-3 and report["verdicts_that_differ"] == 0
     assert report["verdicts"] == 2 * 8 + 8
     assert report["prefill"]["ratio"] >= 3
+
+
+@pytest.mark.slow
+def test_the_time_of_an_evaluation_of_adherence_is_measured() -> None:
+    report = run_script("eval_adherence.py", "--limit", "12")
+    assert report["prompts"] == 12 and report["models"] == 2 and report["generated_tokens"] > 0
+    assert not report["passed"], "twelve prompts are not the goal"
