@@ -43,12 +43,15 @@ class AnswerConstraint:
     """``form`` from the first token of the answer on, as the phase machine tells it.
 
     ``start``: before any token. ``thought``: what may be drawn inside a thought; an end there would leave no answer.
+    ``may_open``: whether the model opens thoughts itself. One that does not gives the marker next to no probability,
+    but that may be more than what it gives to all that the form allows.
     """
 
-    def __init__(self, form: Constraint, start: PhaseState, thought: TokenMask) -> None:
+    def __init__(self, form: Constraint, start: PhaseState, thought: TokenMask, *, may_open: bool = True) -> None:
         self._form = form
         self._start = start
         self._thought = thought
+        self._may_open = may_open
         self._state = start.copy()
         self._tokens: list[tuple[int, bool]] = []
         """Each token, and whether it is the form's."""
@@ -58,7 +61,7 @@ class AnswerConstraint:
         return self._form.is_ready
 
     def copy(self) -> AnswerConstraint:
-        other = AnswerConstraint(self._form.copy(), self._start, self._thought)
+        other = AnswerConstraint(self._form.copy(), self._start, self._thought, may_open=self._may_open)
         other._state = self._state.copy()
         other._tokens = list(self._tokens)
         return other
@@ -85,7 +88,7 @@ class AnswerConstraint:
         if not self._state.is_constrained:
             return None
         mask = self._form.mask()
-        openers = self._state.openers
+        openers = self._state.openers if self._may_open else ()
         return mask if mask is None or not openers else _AlsoAllowed(mask, openers)
 
     def error(self) -> str:

@@ -117,7 +117,13 @@ class StructuredOutput:
             return form
         # A marker may be a token that ends an answer too.
         markers = {token_id for marker in start.settings.markers.closing for token_id in marker.token_ids}
-        return AnswerConstraint(form, start, AllBut(set(ends) - markers, self._vocabulary))
+        phases = self._context.phases
+        return AnswerConstraint(
+            form,
+            start,
+            AllBut(set(ends) - markers, self._vocabulary),
+            may_open=trace is not None or phases is None or not phases.is_opened_by_prompt,
+        )
 
     def _place(self, tokenizer: Any, output: OutputFormat, ends: tuple[int, ...]) -> _Place:
         """In the compiler's thread: a form can take long, and others' masks do not wait for it."""

@@ -108,6 +108,10 @@ class PromptRenderer:
         segments = token_segments(encoding.offsets, spans, len(source))
         return RenderedPrompt(list(encoding.ids), segments, text, None if self.parse_special_tokens else source)
 
+    def opens_thoughts(self, marker: str) -> bool:
+        """Whether it is for the prompt to open a thought with ``marker``: it does where the template is asked to."""
+        return self._chat.opens_thoughts(marker)
+
     def text(self, text: str, *, add_special_tokens: bool = True) -> RenderedPrompt:
         """Raw text: all of it counts as template, since nothing says which part is the instruction."""
         ids = list(self.encoder.encode(text, "prompt", special=add_special_tokens).ids)

@@ -126,7 +126,18 @@ class ChatTemplate:
         # A template that trims the message has trimmed the mark's space: then the message ends without one, too.
         return text[:place] if text.startswith(_CONTINUED, place) else text[:place].rstrip()
 
-    def _run(self, messages: list[dict[str, Any]], size: int, continue_final: bool) -> str:
+    def opens_thoughts(self, marker: str) -> bool:
+        """Whether a prompt ends in ``marker`` where ``enable_thinking`` asks for a thought, and only there."""
+        if self._problem:
+            return False
+        messages = [self._shaped("user", _PROBE)]
+        try:
+            plain, asked = (self._run(messages, len(_PROBE), False, **more) for more in ({}, {"enable_thinking": True}))
+        except PromptError:
+            return False
+        return asked.rstrip().endswith(marker) and not plain.rstrip().endswith(marker)
+
+    def _run(self, messages: list[dict[str, Any]], size: int, continue_final: bool, **more: Any) -> str:
         budget = RenderBudget(size)
         try:
             pieces = self._template.generate(
@@ -135,6 +146,7 @@ class ChatTemplate:
                 documents=None,
                 add_generation_prompt=not continue_final,
                 **self._variables,
+                **more,
                 **budget.variables,
             )
             return "".join(budget.pieces(pieces))

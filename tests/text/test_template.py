@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ift_serve.text.message import Message, Part, PromptError
 from ift_serve.text.prompt import PromptRenderer
+from ift_serve.text.template import ChatTemplate
 from tests.support.tiny_tokenizers import byte_level
 
 USER = [Message("user", (Part("the dog"),))]
@@ -154,3 +155,23 @@ def test_named_templates_are_chosen_or_refused() -> None:
         renderer("{{ messages[0].content }}", chat_template="rag")
     assert renderer(named, chat_template="tool_use").conversation(USER).text == "Tthe dog"
     assert renderer(named | {"default": "D{{ messages[0].content }}"}).conversation(USER).text == "Dthe dog"
+
+
+_TURNS = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("ending", "opens"),
+    [
+        ("{% if enable_thinking %}{{ '<think>' }}{% endif %}", True),
+        ("{% if enable_thinking %}{{ '<think>\n' }}{% endif %}", True),
+        # The prompt opens each thought, asked or not; the model opens them itself; one says that there is none.
+        ("{{ '<think>\n' }}", False),
+        ("", False),
+        ("{% if enable_thinking is defined and not enable_thinking %}{{ '<think></think>' }}{% endif %}", False),
+        ("{{ raise_exception('no') }}", False),
+        ("{% if", False),
+    ],
+)
+def test_it_is_known_whether_thoughts_are_the_prompts_to_open(ending: str, opens: bool) -> None:
+    assert ChatTemplate(_TURNS + ending, {}).opens_thoughts("<think>") is opens

@@ -60,11 +60,15 @@ class PhaseBuilder:
         self._markers = lru_cache(_MARKER_CHOICES)(self._make_markers)
         self.pair = configured or _detect(template, encoder.markers.ids)
         """The model's own markers; None where nothing tells."""
+        self.is_opened_by_prompt = False
+        """Whether the template opens thoughts where it is asked to, so that this model has not learned to do it."""
 
     @classmethod
     def of(cls, renderer: PromptRenderer, configured: MarkerPair | None = None) -> PhaseBuilder:
         """For the tokenizer and the template with which prompts are rendered."""
-        return cls(renderer.encoder, renderer.decoder, renderer.template, configured)
+        builder = cls(renderer.encoder, renderer.decoder, renderer.template, configured)
+        builder.is_opened_by_prompt = builder.pair is not None and renderer.opens_thoughts(builder.pair.opening)
+        return builder
 
     def settings(
         self,
