@@ -63,6 +63,7 @@ class Outcome:
     drawn: int
     forced: int
     sent: int
+    thought: int
     sequences: int
     seconds: float
 
@@ -151,6 +152,7 @@ class Benchmark:
             usage.drawn_tokens,
             usage.forced_tokens,
             usage.generated_tokens,
+            usage.reasoning_tokens,
             usage.sequences,
             seconds,
         )
@@ -185,6 +187,7 @@ def summary(runs: list[Run], problems: list[Problem]) -> list[dict[str, Any]]:
                 "drawn_tokens": round(statistics.fmean(o.drawn for o in own), 1),
                 "forced_tokens": round(statistics.fmean(o.forced for o in own), 1),
                 "sent_tokens": round(statistics.fmean(o.sent for o in own), 1),
+                "thought_tokens": round(statistics.fmean(o.thought for o in own), 1),
                 "sequences": round(statistics.fmean(o.sequences for o in own), 2),
                 "seconds": round(run.seconds, 2),
                 "median_latency": round(statistics.median(o.seconds for o in own), 3),

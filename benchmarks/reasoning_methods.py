@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ift_serve.client import AnswerSpan, BestOf, Branch, ConfidenceExit, Reasoning, Trace, Vote
+from ift_serve.client import AnswerSpan, BestOf, Branch, ConfidenceExit, EntropyExit, Reasoning, Trace, Vote
 
 _NUMBER = AnswerSpan("number")
 
@@ -36,6 +36,8 @@ def methods(
     markers: typed ones, forced around a thought; None: those of the model. use_markers: whether there are any.
     """
     found = [Method("direct", None, against=())]
+    if use_markers:
+        found += _traces(markers, budget)
     found += [Method(f"branch k={k}", Branch(width=k, aggregate="max", span=_NUMBER)) for k in widths.branch]
     if widths.branch:
         k = max(widths.branch)
@@ -50,15 +52,18 @@ def methods(
     for n in widths.best_of:
         pair = ("direct", f"vote n={n}") if n in widths.vote else ("direct",)
         found.append(Method(f"best of n={n}", BestOf(samples=n), temperature, pair))
-    if use_markers:
-        found += _traces(markers, budget)
     return found
 
 
 def _traces(markers: tuple[str, str] | None, budget: int) -> list[Method]:
     opening, closing = markers or ("", "")
 
-    def trace(early: ConfidenceExit | None = None) -> Trace:
+    def trace(early: ConfidenceExit | EntropyExit | None = None) -> Trace:
         return Trace(budget=budget, open_marker=opening, close_marker=closing, early_exit=early)
 
-    return [Method("trace", trace()), Method("trace, early exit", trace(ConfidenceExit()), against=("direct", "trace"))]
+    pair = ("direct", "trace")
+    return [
+        Method("trace", trace()),
+        Method("trace, early exit (DEER)", trace(ConfidenceExit()), against=pair),
+        Method("trace, early exit (EAT)", trace(EntropyExit()), against=pair),
+    ]

@@ -16,7 +16,7 @@ def main(server: str) -> None:
     with Client(server) as client:
         while text := input("> ").strip():
             messages.append(Message("user", text))
-            with client.stream(messages, max_new_tokens=200) as stream:
+            with client.stream(messages, temperature=0, max_new_tokens=200) as stream:
                 for piece in stream:
                     print(piece, end="", flush=True)
                 answer = stream.result()

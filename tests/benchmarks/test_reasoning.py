@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from reasoning_problems import Problem, from_file, generated, number
 
+from ift_serve.checks.answers import Exact
 from tests.benchmarks.test_scripts import run_script
 
 
@@ -24,8 +25,8 @@ def test_generated_problems_are_solved_by_their_own_number_alone() -> None:
 
 
 def test_a_right_number_in_words_is_not_as_asked_where_the_number_alone_was() -> None:
-    problem = generated(["arithmetic"], 1, 0)[0]
-    assert problem.as_asked(str(problem.value)) and not problem.as_asked(f"The answer is {problem.value}.")
+    problem = Problem("sum", "3 + 4 = ? The number alone.", Fraction(7), (Exact(answer="7"),))
+    assert problem.as_asked("7") and problem.solved_by("The answer is 7.") and not problem.as_asked("The answer is 7.")
 
 
 @pytest.mark.parametrize(
@@ -46,16 +47,17 @@ def test_a_file_gives_the_value_behind_its_marks(tmp_path: Path) -> None:
 def test_every_method_has_a_line_and_what_it_took() -> None:
     report = run_script(
         "reasoning.py", "--problems", "2", "--max-new-tokens", "12", "--branch", "2", "--vote", "4", "--best-of", "4",
-        "--markers", "<think>", "</think>", "--budget", "6",
+        "--budget", "6",
     )  # fmt: skip
     lines = {line["method"]: line for line in report["methods"]}
     assert set(lines) == {
         "direct", "branch k=2", "branch k=2, by sum", "vote n=4", "vote n=4, early stop", "best of n=4", "trace",
-        "trace, early exit",
+        "trace, early exit (DEER)", "trace, early exit (EAT)",
     }  # fmt: skip
     assert all(line["problems"] == 4 and line["interval"][0] <= line["accuracy"] for line in lines.values())
     assert lines["vote n=4"]["drawn_tokens"] == lines["best of n=4"]["drawn_tokens"] > lines["direct"]["drawn_tokens"]
     assert lines["direct"]["sequences"] == 1 and lines["branch k=2"]["sequences"] == 2
+    assert lines["trace"]["thought_tokens"] == 6 > 0 == lines["direct"]["thought_tokens"]
     assert lines["trace"]["forced_tokens"] > 0 == lines["direct"]["forced_tokens"] and not report["left_out"]
 
 

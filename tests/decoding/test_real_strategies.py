@@ -87,8 +87,10 @@ def counted(wide: EngineCore, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def ask(renderer: PromptRenderer, settings: Reasoning, name: str = "a", **options: Any) -> GenerateRequest:
-    prompt = renderer.instruction(QUESTION)
+def ask(
+    renderer: PromptRenderer, settings: Reasoning, name: str = "a", question: str = QUESTION, **options: Any
+) -> GenerateRequest:
+    prompt = renderer.instruction(question)
     warm = not isinstance(settings, Branch | Trace)
     defaults = {"max_new_tokens": 24, "temperature": 1.0 if warm else 0.0, "seed": 5, "ignore_eos": False}
     return generate(
@@ -144,7 +146,7 @@ def test_a_branch_is_the_greedy_text_after_its_first_token_and_its_confidence_is
     request = ask(renderer, Branch(width=4))
     conclusion = conclusion_of(run(wide, request)["a"])
     prompt = request.token_ids
-    ends = {renderer.tokenizer.eos_token_id, *renderer.decoder.special}
+    ends = {renderer.tokenizer.eos_token_id, *renderer.encoder.markers.ids}
     plain = {"end_ids": [renderer.tokenizer.eos_token_id], "ignore_eos": False}
     start = run(wide, generate("s", prompt, top_logprobs=20, max_new_tokens=1, **plain))["s"].outputs[0]
     firsts = [token for token, _ in start.top_log_probs[0] if token not in ends][:4]
@@ -191,8 +193,9 @@ def test_samples_share_one_prefill_though_some_begin_later(
 
 
 def test_a_vote_that_agrees_early_costs_a_part_of_a_whole_one(wide: EngineCore, renderer: PromptRenderer) -> None:
-    whole = run(wide, ask(renderer, Vote(samples=16, stop="all"), temperature=0.3))["a"]
-    early = run(wide, ask(renderer, Vote(samples=16), temperature=0.3))["a"]
+    easy: dict[str, Any] = {"question": "What is 23 + 14?", "temperature": 0.3}
+    whole = run(wide, ask(renderer, Vote(samples=16, stop="all"), **easy))["a"]
+    early = run(wide, ask(renderer, Vote(samples=16), **easy))["a"]
     assert whole.usage is not None and early.usage is not None
     assert early.usage.drawn_tokens < whole.usage.drawn_tokens
     assert conclusion_of(whole).answer == conclusion_of(early).answer

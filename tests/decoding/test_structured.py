@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import time
+from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from ift_serve.decoding.context import StrategyContext
@@ -204,6 +207,27 @@ def test_a_thought_before_an_answer_of_a_form_does_not_end_it(core: EngineCore, 
     answer = ask(core, context, REGEX, strategy="trace", reasoning=trace, logit_bias=likely)
     assert answer.failure is None and answer.reasons == {0: FinishReason.EOS}
     assert fits(REGEX, text_of(context, answer.tokens[0]).split("</think>")[1])
+
+
+def test_a_thought_before_a_form_is_opened_by_those_who_open_thoughts(context: StrategyContext) -> None:
+    """This model's are opened by its prompts; it gives the marker little, but what the form allows still less."""
+    assert context.renderer is not None and context.phases is not None and context.phases.is_opened_by_prompt
+    opening = context.renderer.encoder.encode("<think>", "x", any_length=True).ids[0]
+
+    def allows_opening(known: StrategyContext, asked: Trace | None) -> bool:
+        request = generate("a", prompt(context, "Hello"), output=REGEX, reasoning=asked)
+        constraint = StructuredOutput(known, 3072)(request, [2])
+        assert constraint is not None
+        while not constraint.is_ready:
+            time.sleep(0.01)
+        mask = constraint.mask()
+        assert mask is not None
+        return bool(mask.words().view(np.uint32)[opening // 32] >> opening % 32 & 1)
+
+    opens_itself = copy.copy(context.phases)
+    opens_itself.is_opened_by_prompt = False
+    assert not allows_opening(context, None)
+    assert allows_opening(replace(context, phases=opens_itself), None)
 
 
 def test_preemption_changes_nothing(context: StrategyContext) -> None:

@@ -65,7 +65,7 @@ def test_a_chat_is_streamed(run: Run, server: str) -> None:
     said = run("chat", server, typed="What is 23 + 14?\nWho are you?\n\n")
     answers = re.findall(r"> (.*)\n\[(\d+) tokens, (\d+) of (\d+) known before\]", said)
     assert len(answers) == 2
-    assert answers[0][0] == "37"
+    assert answers[0][0] == "The result of 23 + 14 is 37."
 
 
 def test_choices_are_scored(run: Run, server: str) -> None:
@@ -80,7 +80,7 @@ def test_choices_are_scored(run: Run, server: str) -> None:
 def test_an_adapter_is_trained_and_loaded(trained: str) -> None:
     *_, loaded, base, tuned = trained.strip().splitlines()
     assert re.match(r"over-and-out@\w+ \(ready\): lora", loaded)
-    assert base == "base: 37"
+    assert base == "base: The result of 23 + 14 is 37."
     assert re.match(r"over-and-out@\w+: .*Over and out", tuned)
 
 

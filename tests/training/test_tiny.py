@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from ift_serve.checks import judge_all
+from ift_serve.checks.equations import equations
 from ift_serve.embedded import model_path
 from ift_serve.text.phases import PhaseBuilder, PhaseState, ThoughtStart
 from ift_serve.text.prompt import PromptRenderer
 from ift_training.data.procedural import draw, families
+from ift_training.data.procedural.numbers import DIRECT_SHARE
 from ift_training.pretrain.batches import batches
 from ift_training.pretrain.card import factual_mean
 from ift_training.pretrain.corpus import Turn, conversations, pieces
@@ -131,18 +134,45 @@ def test_without_thoughts_the_corpus_is_as_it_was() -> None:
     assert [t[-1].prompt for t in plain] == [t[-1].prompt for t in mixed] and plain != mixed
 
 
+def test_a_thought_that_is_cut_is_not_learned_to_be_closed() -> None:
+    cut = 0
+    whole = {turns[-1].prompt: turns[-1].thought for _, turns in itertools.islice(conversations(7, 1.0), 400)}
+    for system, turns in itertools.islice(conversations(7, 1.0, cut_share=1.0), 400):
+        last = turns[-1]
+        if not last.thought:
+            continue
+        cut += 1
+        assert last.cut and whole[last.prompt].startswith(last.thought) and last.thought != whole[last.prompt]
+        assert pieces(system, turns)[-3:] == [
+            (last.thought, True), (END_THINK, False), (f"{last.answer}<|end|>", True)
+        ]  # fmt: skip
+    assert cut > 20
+
+
 @pytest.mark.parametrize("name", ["arithmetic", "word_problem"])
-def test_steps_are_right_and_lead_to_the_answer(name: str) -> None:
+def test_steps_are_right_and_lead_to_the_answer_and_their_check_leads_back(name: str) -> None:
     rng = random.Random(2)
     for _ in range(200):
         example = draw(families()[name], "train", rng)
-        steps = [part.split(" = ") for part in example.thought.removesuffix(".").split(". ")]
-        assert len(steps) >= 2
-        for left, right in steps:
-            a, sign, b = left.split()
-            assert int(a) + (int(b) if sign == "+" else -int(b)) == int(right)
-        assert steps[-1][1] in example.conclusion
+        steps, check = example.thought.split("\n\n")
+        found = list(equations(example.thought))
+        assert len(found) == 4 and all(equation.is_true for equation in found)
+        assert steps.endswith(f"={example.conclusion}") and check.startswith(example.conclusion)
+        assert check.endswith(f"={steps.split('+')[0].split('-')[0]}")
         assert judge_all(example.checks, example.conclusion) and judge_all(example.checks, example.output)
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "word_problem"])
+def test_most_answers_are_short_and_the_others_begin_in_many_ways(name: str) -> None:
+    rng = random.Random(3)
+    answers = [draw(families()[name], "train", rng).output for _ in range(1000)]
+    stepwise = [answer for answer in answers if ". Then " in answer]
+    assert 1 - len(stepwise) / len(answers) == pytest.approx(DIRECT_SHARE, abs=0.05)
+    firsts = Counter(answer.split()[0] for answer in stepwise)
+    assert len(firsts) >= 10 and max(firsts.values()) / len(answers) < 0.06
+    for answer in stepwise:
+        assert [equation.is_true for equation in equations(answer)] == [True, True]
+    assert not any(list(equations(answer)) for answer in answers if answer not in stepwise)
 
 
 def test_the_server_finds_the_markers_and_closes_a_thought_by_them() -> None:

@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from ift_training.pretrain.batches import batches
 from ift_training.pretrain.card import factual_mean, plot_curve, write_card
 from ift_training.pretrain.corpus import conversations, pieces
-from ift_training.pretrain.evaluate import score_families, transformers_answers
+from ift_training.pretrain.evaluate import families_with_thoughts, score_families, transformers_answers
 from ift_training.pretrain.optimise import build_model, optimise
 from ift_training.pretrain.recipe import Recipe
 from ift_training.pretrain.tokenizer import build_tokenizer
@@ -22,7 +22,9 @@ from ift_training.pretrain.tokenizer import build_tokenizer
 
 def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     """The tokenizer of the recipe, trained on its corpus."""
-    sample = itertools.islice(conversations(recipe.seed, recipe.thought_share), recipe.tokenizer_examples)
+    sample = itertools.islice(
+        conversations(recipe.seed, recipe.thought_share, recipe.cut_share), recipe.tokenizer_examples
+    )
     texts = (text for item in sample for text, _ in pieces(*item))
     return build_tokenizer(texts, recipe.vocabulary, recipe.context)
 
@@ -80,10 +82,14 @@ def main() -> None:
     save(options.output, model, tokenizer)
     plot_curve(curve, options.output / "loss.png")
     scores = score_families(transformers_answers(model, tokenizer), recipe.evaluated, recipe.seed)
+    thinking = transformers_answers(model, tokenizer, thinking=True)
+    thoughtful = score_families(thinking, recipe.evaluated, recipe.seed, families_with_thoughts())
     parameters = sum(p.numel() for p in model.parameters())
-    write_card(options.output, recipe, scores, parameters=parameters, tokens=tokens, seconds=seconds)
+    write_card(options.output, recipe, scores, thoughtful, parameters=parameters, tokens=tokens, seconds=seconds)
     for name, score in scores.items():
         print(f"{name:18} {100 * score:5.1f} %")
+    for name, score in thoughtful.items():
+        print(f"{name:18} {100 * score:5.1f} % behind a thought")
     print(f"factual families {100 * factual_mean(scores):.1f} %, {parameters} parameters, written to {options.output}")
 
 

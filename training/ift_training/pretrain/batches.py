@@ -36,7 +36,7 @@ def _encode(
 def batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless ``(ids [B, T] int64, weights [B, T] float32)``; B x T is at most ``recipe.batch_tokens``."""
     rng = random.Random(recipe.seed)
-    stream = conversations(recipe.seed, recipe.thought_share)
+    stream = conversations(recipe.seed, recipe.thought_share, recipe.cut_share)
     pad = tokenizer.pad_token_id
     while True:
         pool = [pieces(*item) for item in itertools.islice(stream, _POOL)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ift_training.data.procedural import families
+from ift_training.data.procedural.numbers import DIRECT_SHARE
 from ift_training.pretrain.recipe import Recipe
 
 
@@ -35,14 +36,22 @@ def plot_curve(curve: Sequence[float], path: Path) -> None:
 
 
 def write_card(
-    directory: Path, recipe: Recipe, scores: Mapping[str, float], *, parameters: int, tokens: int, seconds: float
+    directory: Path,
+    recipe: Recipe,
+    scores: Mapping[str, float],
+    thoughtful: Mapping[str, float],
+    *,
+    parameters: int,
+    tokens: int,
+    seconds: float,
 ) -> None:
-    """``README.md`` and ``scores.json``."""
+    """``README.md`` and ``scores.json``. ``thoughtful``: scores of the families that can be answered behind a thought."""
     table = families()
     rows = [
         f"| {name} | {table[name].kind} | {'yes' if table[name].is_constraint else ''} | {100 * score:.0f} |"
         for name, score in scores.items()
     ]
+    behind = [f"| {name} | {100 * scores[name]:.0f} | {100 * score:.0f} |" for name, score in thoughtful.items()]
     size = (directory / "model.safetensors").stat().st_size / 2**20
     card = f"""---
 license: apache-2.0
@@ -68,6 +77,12 @@ several things at once (from `both_ends` down) were never shown, and leave adapt
 | --- | --- | --- | --- |
 {chr(10).join(rows)}
 
+Asked to think first, the model writes steps and a check of them, then the answer:
+
+| family | directly, % | behind a thought, % |
+| --- | --- | --- |
+{chr(10).join(behind)}
+
 ## Training
 
 {recipe.steps} steps of at most {recipe.batch_tokens} tokens ({tokens / 1e6:.1f} million in all), {seconds / 60:.0f} minutes on two CPU cores, seed {recipe.seed}.
@@ -77,7 +92,11 @@ prompts. The curve is in `loss.png`, the scores in `scores.json`.
 ## Prompt format
 
 `<|bos|><|user|>instruction<|end|><|assistant|>answer<|end|>`, optionally with `<|system|>...<|end|>` first; a context
-follows the instruction after an empty line. The chat template renders it.
+follows the instruction after an empty line. The chat template renders it. The model thinks where the prompt ends in
+`<think>` (`enable_thinking` of the template): `<think>38+30=68\\n68+5=73\\n\\n73-5=68\\n68-30=38</think>73<|end|>`, with line
+ends where `\\n` stands. Sums and stories of counts were shown with thoughts ({100 * recipe.thought_share:.0f} % of them, {100 * recipe.cut_share:.0f} % of those
+closed early), other requests were not. Without one, {100 * DIRECT_SHARE:.0f} % of their answers in the corpus say the result at once and the
+others write the steps out behind one of many openings.
 
 ## Limits
 
@@ -87,6 +106,7 @@ Vocabulary of a few hundred words; numbers below 100; answers of a sentence or t
     summary = {
         "factual_mean": factual_mean(scores),
         "families": dict(scores),
+        "behind_thoughts": dict(thoughtful),
         "parameters": parameters,
         "tokens": tokens,
     }

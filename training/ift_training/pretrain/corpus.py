@@ -12,11 +12,15 @@ from ift_training.pretrain.tokenizer import ASSISTANT, BEGIN, END, END_THINK, SY
 
 
 class Turn(NamedTuple):
-    """A message and what the model is to write: an answer, behind a thought if there is one."""
+    """A message and what the model is to write: an answer, behind a thought if there is one.
+
+    ``cut``: the thought is closed before it is over, which the model is to answer after and not to do itself.
+    """
 
     prompt: str
     answer: str
     thought: str = ""
+    cut: bool = False
 
 
 _SYSTEM_MESSAGES = (
@@ -45,10 +49,19 @@ _SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def conversations(seed: int, thought_share: float = 0.0) -> Iterator[tuple[str, list[Turn]]]:
+def _cut(thought: str, rng: random.Random) -> str:
+    """The beginning of a thought: its first paragraph, as early exit closes it, or any part, as a budget does."""
+    if rng.random() < 0.4:
+        paragraph, end, _ = thought.partition("\n\n")
+        return paragraph + end
+    return thought[: rng.randrange(1, len(thought))]
+
+
+def conversations(seed: int, thought_share: float = 0.0, cut_share: float = 0.0) -> Iterator[tuple[str, list[Turn]]]:
     """Endless conversations as (system message or "", turns), of the train split only.
 
-    ``thought_share``: of the last turns whose steps are known, how many are answered behind a thought.
+    ``thought_share``: of the last turns whose steps are known, how many are answered behind a thought;
+    ``cut_share``: of the thoughts, how many are closed before they are over.
     """
     rng, thoughts = random.Random(seed), random.Random(f"{seed}|thoughts")
     table = families()
@@ -67,6 +80,8 @@ def conversations(seed: int, thought_share: float = 0.0) -> Iterator[tuple[str, 
                 reasoned = Turn(example.prompt, example.conclusion, example.thought) if example.thought else None
         if reasoned is not None and thoughts.random() < thought_share:
             turns[-1] = reasoned
+            if thoughts.random() < cut_share:
+                turns[-1] = reasoned._replace(thought=_cut(reasoned.thought, thoughts), cut=True)
         system = rng.choice(_SYSTEM_MESSAGES) if rng.random() < 0.06 else ""
         yield system, turns
 
@@ -77,7 +92,10 @@ def pieces(system: str, turns: list[Turn]) -> list[tuple[str, bool]]:
     That a thought begins is the prompt's to say, so the model answers directly unless it is asked to think.
     """
     parts = [(BEGIN + (f"{SYSTEM}{system}{END}" if system else ""), False)]
-    for prompt, answer, thought in turns:
+    for prompt, answer, thought, cut in turns:
         parts.append((f"{USER}{prompt}{END}{ASSISTANT}{THINK if thought else ''}", False))
-        parts.append((f"{thought}{END_THINK}{answer}{END}" if thought else f"{answer}{END}", True))
+        if cut:
+            parts += [(thought, True), (END_THINK, False), (f"{answer}{END}", True)]
+        else:
+            parts.append((f"{thought}{END_THINK}{answer}{END}" if thought else f"{answer}{END}", True))
     return parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -49,10 +49,15 @@ def transformers_answers(model: nn.Module, tokenizer: PreTrainedTokenizerFast, *
     return answer
 
 
-def score_families(answer: Answer, count: int, seed: int) -> dict[str, float]:
-    """Share of held-out examples that pass their checks."""
+def families_with_thoughts() -> list[str]:
+    """Names of the families whose examples come with the steps to their answers."""
+    return [name for name in families() if held_out(name, 1, 0)[0].thought]
+
+
+def score_families(answer: Answer, count: int, seed: int, names: Iterable[str] | None = None) -> dict[str, float]:
+    """Share of held-out examples that pass their checks, of the families of these names or of all."""
     outcomes = []
-    for name in families():
+    for name in families() if names is None else names:
         examples = held_out(name, count, seed)
         responses = answer([e.prompt for e in examples])
         outcomes += [(name, bool(judge_all(e.checks, r))) for e, r in zip(examples, responses, strict=True)]

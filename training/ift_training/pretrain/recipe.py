@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 FAMILY_WEIGHTS = {
     "case": 1.3, "reverse": 1.0, "sort": 1.5, "count": 1.0, "position": 1.0, "repeat": 0.5, "extract": 1.6,
-    "table": 1.2, "arithmetic": 1.8, "arithmetic_steps": 0.3, "word_problem": 0.8, "compare": 1.2,
+    "table": 1.2, "arithmetic": 2.2, "arithmetic_steps": 0.3, "word_problem": 1.6, "compare": 1.2,
     "yes_no": 0.7, "classify": 0.8, "odd_one_out": 0.8, "list_items": 0.6, "bullets": 0.25, "json": 0.2,
     "commas": 0.25, "frame": 0.1, "include_word": 0.25, "avoid_word": 0.15, "story": 0.6, "combined": 0.04,
     "both_ends": 0.0, "list_shape": 0.0, "words_in_and_out": 0.0, "short_sentence": 0.0, "long_sum": 0.0,
@@ -39,6 +39,7 @@ class Recipe(BaseModel):
     weight_decay: float = 0.05
     prompt_weight: float = Field(default=0.1, ge=0, description="loss weight of prompt tokens; answers have 1")
     thought_share: float = Field(
-        default=0.3, ge=0, le=1, description="of the answers whose steps are known, with thought"
+        default=0.4, ge=0, le=1, description="of the answers whose steps are known, with thought"
     )
+    cut_share: float = Field(default=0.15, ge=0, le=1, description="of the thoughts, closed before they are over")
     evaluated: int = Field(default=100, ge=1, description="test examples a family")

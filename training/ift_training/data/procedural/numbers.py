@@ -9,24 +9,48 @@ from ift_serve.checks.answers import YesNo as YesNoCheck
 from ift_training.data.procedural.example import Example, Family
 from ift_training.data.procedural.vocabulary import FOODS, NAMES
 
+DIRECT_SHARE = 0.6
+"""Of the answers to plain questions, those that say the result at once; the others write their steps out first."""
+
+_OPENINGS = (
+    "First, ", "We get ", "At first, ", "Steps: ", "So ", "Let us see: ", "To begin, ", "Here ", "Now ", "Well, ",
+    "In steps: ", "Start: ", "By parts: ", "Okay, ",
+)  # fmt: skip
+"""Each begins with another word and each is rare, as texts that happen to explain themselves are among others: the
+likeliest answer is the short one, and the steps are among the next likely first words."""
+
+
+def _answer(rng: random.Random, direct: str, steps: tuple[str, str], result: int) -> str:
+    """The sentence that says the result, or the steps to it behind an opening."""
+    if rng.random() < DIRECT_SHARE:
+        return direct
+    return f"{rng.choice(_OPENINGS)}{steps[0]}. Then {steps[1]}. The answer is {result}."
+
+
+def _thought(steps: tuple[str, str], check: tuple[str, str]) -> str:
+    """Steps without spaces, a line each, and a paragraph that goes back from the result to check it."""
+    return "\n\n".join("\n".join(lines).replace(" ", "") for lines in (steps, check))
+
 
 class Arithmetic(Family):
-    """Add or subtract two numbers and give the result alone."""
+    """Add or subtract two numbers and say the result, with or without the steps to it."""
 
     name, kind = "arithmetic", "factual"
 
     def generate(self, rng: random.Random) -> Example:
-        """Numbers below 50."""
+        """Numbers below 50; the second is added or taken away by its tens, then its ones."""
         a, b = rng.randint(0, 49), rng.randint(0, 49)
-        if rng.random() < 0.5:
-            sign, result, steps = "+", a + b, _sum_by_digits(a, b)
-        else:
+        sign, back = ("+", "-") if rng.random() < 0.5 else ("-", "+")
+        if sign == "-":
             a, b = max(a, b), min(a, b)
-            middle = a - b // 10 * 10
-            sign, result = "-", a - b
-            steps = f"{a} - {b // 10 * 10} = {middle}. {middle} - {b % 10} = {a - b}."
+        tens, ones = b // 10 * 10, b % 10
+        middle, result = (a + tens, a + b) if sign == "+" else (a - tens, a - b)
+        steps = f"{a} {sign} {tens} = {middle}", f"{middle} {sign} {ones} = {result}"
+        check = f"{result} {back} {ones} = {middle}", f"{middle} {back} {tens} = {a}"
         instruction = rng.choice((f"What is {a} {sign} {b}?", f"Calculate {a} {sign} {b}.", f"{a} {sign} {b} ="))
-        return self.make(instruction, str(result), (a, sign, b)).reasoned(steps)
+        answer = _answer(rng, f"The result of {a} {sign} {b} is {result}.", steps, result)
+        example = self.make(instruction, answer, (a, sign, b), LastNumber(value=result))
+        return example.reasoned(_thought(steps, check), str(result))
 
 
 class ArithmeticSteps(Family):
@@ -43,15 +67,15 @@ class ArithmeticSteps(Family):
 
 
 class WordProblem(Family):
-    """A story of two changes to a count."""
+    """A story of two changes to a count; the answer says what is left, with or without the steps to it."""
 
     name, kind = "word_problem", "reasoning"
 
     def generate(self, rng: random.Random) -> Example:
-        """Numbers up to 30, never below zero on the way."""
+        """Numbers up to 49, never below zero on the way."""
         who, other = rng.sample(NAMES, 2)
         food = rng.choice(FOODS)
-        start, gain = rng.randint(2, 20), rng.randint(1, 10)
+        start, gain = rng.randint(2, 30), rng.randint(1, 19)
         loss = rng.randint(1, start + gain - 1)
         middle, end = start + gain, start + gain - loss
         story = rng.choice(
@@ -61,9 +85,11 @@ class WordProblem(Family):
             )
         )
         instruction = f"{story} How many {food}s does {who} have now?"
-        steps, conclusion = f"{start} + {gain} = {middle}. {middle} - {loss} = {end}.", f"The answer is {end}."
-        example = self.make(instruction, f"{steps} {conclusion}", (start, gain, loss, food), LastNumber(value=end))
-        return example.reasoned(steps, conclusion)
+        steps = f"{start} + {gain} = {middle}", f"{middle} - {loss} = {end}"
+        check = f"{end} + {loss} = {middle}", f"{middle} - {gain} = {start}"
+        answer = _answer(rng, f"{who} has {end} {food}s left in the end.", steps, end)
+        example = self.make(instruction, answer, (start, gain, loss, food), LastNumber(value=end))
+        return example.reasoned(_thought(steps, check), str(end))
 
 
 class Compare(Family):
