@@ -83,6 +83,10 @@ def kernels(rows: int, vocabulary: int, dtype: str) -> dict[str, Work]:
         if (bits := changes.get("mask")) is not None:
             of_row = torch.where(chosen, 0, -1).int()
             parameters.masks = TokenMasks(torch.full((1, words), bits, dtype=torch.int32), of_row)
+        if changes.get("in_one"):
+            return lambda: sample_rows(logits, parameters)
+        if changes.get("processed"):
+            parameters.processed = torch.ones(rows, dtype=torch.int32)
         return lambda: sample_rows(logits, parameters, statistics=known)
 
     kinds: dict[str, dict[str, Any]] = {
@@ -97,6 +101,8 @@ def kernels(rows: int, vocabulary: int, dtype: str) -> dict[str, Work]:
         "statistics": lambda: row_statistics(logits),
         "greedy": draw(0, drawn=False),
         "plain": draw(0),
+        "statistics and plain in one": draw(0, in_one=True),
+        "plain, processed log-probabilities": draw(0, processed=True),
     }
     works |= {name: draw(rows, **changes) for name, changes in kinds.items()}
     return works | {f"plain and one {name}": draw(1, **changes) for name, changes in kinds.items()}

@@ -124,6 +124,20 @@ def test_draws_follow_the_distribution(top_p: float, top_k: int) -> None:
     assert chi_squared < degrees + 4 * math.sqrt(2 * degrees)
 
 
+@pytest.mark.parametrize("spread", [5.0, 19.0, 21.0, 40.0, 1e7])
+@pytest.mark.parametrize("temperature", [0.05, 1.0, 3.0])
+def test_values_that_cannot_win_change_no_draw(spread: float, temperature: float) -> None:
+    """Noise is not drawn for them; what is drawn is what the definition draws with noise for all."""
+    rows = 200
+    logits = torch.linspace(-spread, 0, 97)[torch.randperm(97, generator=torch.Generator().manual_seed(1))].repeat(
+        rows, 1
+    )
+    parameters = greedy_parameters(rows)
+    parameters.temperature, parameters.seeds = torch.full((rows,), temperature), torch.arange(rows) * 13
+    found, expected = sample_rows(logits, parameters), sample_rows_reference(logits, parameters)
+    assert torch.equal(found.tokens, expected.tokens)
+
+
 def test_infinite_logits_are_never_drawn_and_do_not_poison_statistics() -> None:
     logits = torch.full((2, 40), float("-inf"))
     logits[:, 5], logits[:, 9] = 1.0, 1.0

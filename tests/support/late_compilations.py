@@ -28,6 +28,8 @@ SAMPLING = [
     SamplingParams(repetition_penalty=1.1),
     SamplingParams(logit_bias={3: 1.0}, top_k=4),
     SamplingParams(temperature=0.0),
+    SamplingParams(top_h=0.4, processed_log_probs=True),
+    SamplingParams(processed_log_probs=True, repetition_penalty=1.1),
 ]
 SHAPES = [[1], [17], [1, 1, 1], [1, 300], [512]]
 

@@ -126,7 +126,14 @@ def lora(tokens: int, tiles: int, width: int, parts: tuple[int, ...], rank: int 
 
 
 def sample(
-    rows: int, size: int, *, truncated: bool = True, adjusted: bool = False, masked: bool = False, shaped: bool = False
+    rows: int,
+    size: int,
+    *,
+    truncated: bool = True,
+    adjusted: bool = False,
+    masked: bool = False,
+    shaped: bool = False,
+    processed: bool = False,
 ) -> None:
     """Statistics and draws of a batch."""
     parameters: RowParameters = greedy_parameters(rows)
@@ -138,8 +145,10 @@ def sample(
     if masked:
         parameters.masks = TokenMasks(_integers(rows, -(-size // 32)), _integers(rows))
     if shaped:
-        parameters.truncations = Truncations(torch.zeros(rows), torch.zeros(rows))
+        parameters.truncations = Truncations(torch.zeros(rows), torch.zeros(rows), torch.zeros(rows))
         parameters.near = torch.zeros(rows)
+    if processed:
+        parameters.processed = _integers(rows)
     sample_rows(_empty(rows, size), parameters, "triton")
 
 
@@ -178,6 +187,7 @@ def budgeted() -> Iterator[tuple[str, Launch]]:
     yield "sample", lambda: sample(64, 151_936, adjusted=True)
     yield "sample/plain", lambda: sample(64, 151_936, truncated=False)
     yield "sample/shaped", lambda: sample(64, 151_936, masked=True, shaped=True)
+    yield "sample/processed", lambda: sample(64, 151_936, masked=True, shaped=True, processed=True)
     yield "temperatures", lambda: temperatures(64, 4096, 128)
     yield "elementwise", lambda: elementwise(64, 4096, 14_336)
 
@@ -190,7 +200,7 @@ def swept() -> Iterator[tuple[str, Launch]]:
             yield "decode", lambda r=rows, b=blocks: decode(r, *shape, blocks=b, bias=True)  # type: ignore[misc]
         yield "write", lambda r=rows: write(r, *shape)  # type: ignore[misc]
         yield "lora", lambda r=rows: lora(r, r, 4096, (4096, 1024, 1024))  # type: ignore[misc]
-        yield "sample", lambda r=rows: sample(r, 32_000, adjusted=True, masked=True)  # type: ignore[misc]
+        yield "sample", lambda r=rows: sample(r, 32_000, adjusted=True, masked=True, processed=True)  # type: ignore[misc]
         yield "temperatures", lambda r=rows: temperatures(r, 4096, 128)  # type: ignore[misc]
         yield "elementwise", lambda r=rows: elementwise(r, 4096, 14_336)  # type: ignore[misc]
     for lengths in ([1], [16], [17, 300], [5, 1, 64], [512]):

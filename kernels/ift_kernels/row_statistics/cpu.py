@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
@@ -31,7 +32,7 @@ from ift_kernels.cpu_simd.simd import (
 )
 from ift_kernels.row_statistics.types import ENTROPY, LARGEST, LOG_MASS, MEAN_TOP, MEASURES, P1, P2, TOP, RowStatistics
 
-_NEXT, _WORKER, _LOGITS, _SCRATCH, _MEASURES, _TOP_IDS, _TOP_VALUES, _ROWS, _SIZE, _PADDED, _STRIDE, _SLOTS = range(12)
+_NEXT, _WORKER, _LOGITS, _SCRATCH, _MEASURES, _TOP_IDS, _TOP_VALUES, _ROWS, _SIZE, _PADDED, _STRIDE, SLOTS = range(12)
 _NONE = np.float32(-np.inf)
 _FP = np.float32(0)
 
@@ -96,7 +97,8 @@ def _collect_top(row, padded, ids, values):
 
 
 @njit
-def _row(kind, size, args, row, scratch):
+def measure_row(kind, size, args, row, scratch):
+    """The statistics of one row, whose logits are in scratch afterwards, padded with -inf."""
     rows, padded = load_i64(args, _ROWS), load_i64(args, _PADDED)
     source = load_i64(args, _LOGITS) + size * row * load_i64(args, _STRIDE)
     largest = _copy_row(kind, source, scratch, load_i64(args, _SIZE), padded)
@@ -140,7 +142,7 @@ def _work(kind, size, args):
         row = openmp.take(args + 8 * _NEXT)
         if row >= load_i64(args, _ROWS):
             return
-        _row(kind, size, args, row, scratch)
+        measure_row(kind, size, args, row, scratch)
 
 
 def _worker_bf16(data):
@@ -154,20 +156,32 @@ def _worker_fp32(data):
 _WORKERS = {torch.bfloat16: _worker_bf16, torch.float32: _worker_fp32}
 
 
+def empty_statistics(rows: int) -> RowStatistics:
+    """Memory for those of so many rows."""
+    return RowStatistics(
+        torch.empty((MEASURES, rows), dtype=torch.float32),
+        torch.empty((rows, TOP), dtype=torch.int32),
+        torch.empty((rows, TOP), dtype=torch.float32),
+    )
+
+
+def fill_arguments(
+    arguments: NDArray[np.int64], logits: Tensor, scratch: Tensor, padded: int, result: RowStatistics
+) -> None:
+    """What ``measure_row`` reads, in the first ``SLOTS`` entries. ``padded``: floats of a row in scratch."""
+    outputs = (result.measures, result.top_ids, result.top_log_probs)
+    arguments[_LOGITS:_ROWS] = (logits.data_ptr(), scratch.data_ptr(), *(t.data_ptr() for t in outputs))
+    arguments[_ROWS:SLOTS] = (*logits.shape, padded, logits.stride(0))
+
+
 def row_statistics_cpu(logits: Tensor) -> RowStatistics:
     """See :func:`ift_kernels.row_statistics.row_statistics`. Rows may be strided."""
     rows, size = logits.shape
     padded = -(-size // LANES) * LANES
     threads = max(1, min(torch.get_num_threads(), rows))
     scratch = torch.empty(threads * padded, dtype=torch.float32)
-    result = RowStatistics(
-        torch.empty((MEASURES, rows), dtype=torch.float32),
-        torch.empty((rows, TOP), dtype=torch.int32),
-        torch.empty((rows, TOP), dtype=torch.float32),
-    )
-    arguments = np.zeros(_SLOTS, dtype=np.int64)
-    outputs = (result.measures, result.top_ids, result.top_log_probs)
-    arguments[_LOGITS:_ROWS] = (logits.data_ptr(), scratch.data_ptr(), *(t.data_ptr() for t in outputs))
-    arguments[_ROWS:_SLOTS] = (rows, size, padded, logits.stride(0))
+    result = empty_statistics(rows)
+    arguments = np.zeros(SLOTS, dtype=np.int64)
+    fill_arguments(arguments, logits, scratch, padded, result)
     openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[logits.dtype]), arguments, threads)
     return result

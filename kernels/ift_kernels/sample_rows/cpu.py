@@ -7,7 +7,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numba import njit
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
@@ -32,7 +31,11 @@ from ift_kernels.cpu_simd.simd import (
     sub,
     zero,
 )
+from ift_kernels.row_statistics.cpu import SLOTS, empty_statistics, fill_arguments, measure_row
 from ift_kernels.row_statistics.types import LARGEST, LOG_MASS, P1, TOP, RowStatistics
+from ift_kernels.sample_rows import cpu_arguments as at
+from ift_kernels.sample_rows.cpu_arguments import addresses, fill_parameters
+from ift_kernels.sample_rows.cpu_processed import report_certain, report_scores, wants_processed
 from ift_kernels.sample_rows.thresholds import (
     LOWEST,
     collision_threshold,
@@ -44,10 +47,6 @@ from ift_kernels.sample_rows.thresholds import (
 )
 from ift_kernels.sample_rows.types import RowParameters, SampledRows
 
-_NEXT, _WORKER, _LOGITS, _SCRATCH, _TOKENS, _STATISTICS, _PROBABILITIES, _ROWS, _SIZE, _PADDED, _STRIDE = range(11)
-_MEASURES, _TOP_IDS, _TEMPERATURE, _TOP_P, _MIN_P, _TOP_K, _SEEDS, _STEPS, _TARGETS = range(11, 20)
-_OFFSETS, _IDS, _GENERATED, _BIAS, _REPETITION, _PRESENCE, _FREQUENCY = range(20, 27)
-_BITS, _MASK_OF_ROW, _WORDS, _SIGMA, _P_LESS, _TOP_H, _NEAR, _BUFFERS, _SLOTS = range(27, 36)
 _STATISTIC_COUNT = 5
 _NONE = np.float32(-np.inf)
 _SMALLEST = np.float32(1.17549435e-38)
@@ -60,9 +59,9 @@ _OFF = np.float32(0.0)
 @njit
 def _say_nothing(args, row, token):
     """A row without a distribution, or without a token: statistics that are NaN."""
-    store_i32(load_i64(args, _TOKENS), row, token)
+    store_i32(load_i64(args, at.TOKENS), row, token)
     for i in range(_STATISTIC_COUNT):
-        store_one(_FP, load_i64(args, _STATISTICS) + 4 * row * _STATISTIC_COUNT, i, np.float32(np.nan))
+        store_one(_FP, load_i64(args, at.STATISTICS) + 4 * row * _STATISTIC_COUNT, i, np.float32(np.nan))
 
 
 @njit
@@ -96,15 +95,15 @@ def _argmax(row, padded, top):
 @njit
 def _adjust(args, row, scratch):
     """Bias and penalties of a row that has any, in place."""
-    offsets = load_i64(args, _OFFSETS)
+    offsets = load_i64(args, at.OFFSETS)
     first, end = load_i32(offsets, row), load_i32(offsets, row + 1)
-    repetition = load_one(_FP, load_i64(args, _REPETITION), row)
-    presence = load_one(_FP, load_i64(args, _PRESENCE), row)
-    frequency = load_one(_FP, load_i64(args, _FREQUENCY), row)
+    repetition = load_one(_FP, load_i64(args, at.REPETITION), row)
+    presence = load_one(_FP, load_i64(args, at.PRESENCE), row)
+    frequency = load_one(_FP, load_i64(args, at.FREQUENCY), row)
     for entry in range(first, end):
-        token = load_i32(load_i64(args, _IDS), entry)
-        generated = load_i32(load_i64(args, _GENERATED), entry)
-        x = load_one(_FP, scratch, token) + load_one(_FP, load_i64(args, _BIAS), entry)
+        token = load_i32(load_i64(args, at.IDS), entry)
+        generated = load_i32(load_i64(args, at.GENERATED), entry)
+        x = load_one(_FP, scratch, token) + load_one(_FP, load_i64(args, at.BIAS), entry)
         if generated >= 0:
             x = x / repetition if x > 0 else x * repetition
             x -= frequency * np.float32(generated)
@@ -123,14 +122,14 @@ def _largest(row, padded):
 
 @njit
 def _is_adjusted(args, row):
-    offsets = load_i64(args, _OFFSETS)
+    offsets = load_i64(args, at.OFFSETS)
     return offsets != 0 and load_i32(offsets, row + 1) > load_i32(offsets, row)
 
 
 @njit
 def _mask_of(args, row):
     """The row's mask, -1 for none."""
-    table = load_i64(args, _MASK_OF_ROW)
+    table = load_i64(args, at.MASK_OF_ROW)
     return load_i32(table, row) if table != 0 else -1
 
 
@@ -162,21 +161,21 @@ def _temper(kind, source, scratch, whole, padded, size, origin, factor):
 def _threshold(args, row, scratch, weights, padded, top, sigma):
     """The smallest tempered logit that stays, ``sigma`` being where top-n-sigma puts it."""
     threshold = sigma
-    top_k = load_i32(load_i64(args, _TOP_K), row)
-    top_p = load_one(_FP, load_i64(args, _TOP_P), row)
-    min_p = load_one(_FP, load_i64(args, _MIN_P), row)
-    if 0 < top_k < load_i64(args, _SIZE):
+    top_k = load_i32(load_i64(args, at.TOP_K), row)
+    top_p = load_one(_FP, load_i64(args, at.TOP_P), row)
+    min_p = load_one(_FP, load_i64(args, at.MIN_P), row)
+    if 0 < top_k < load_i64(args, at.SIZE):
         threshold = max(threshold, count_threshold(weights, scratch, padded, top, np.float32(top_k)))
     if top_p < 1.0:
         total = weigh(weights, scratch, padded, top, threshold)
         threshold = max(threshold, mass_threshold(weights, scratch, padded, top, top_p * total))
     if min_p > 0.0:
         threshold = max(threshold, top + np.float32(np.log(min_p)))
-    if _option(args, _P_LESS, row, _OFF) > 0.0:
+    if _option(args, at.P_LESS, row, _OFF) > 0.0:
         total = weigh(weights, scratch, padded, top, threshold)
         threshold = max(threshold, collision_threshold(weights, padded, top, total))
-    alpha = _option(args, _TOP_H, row, _OFF)
-    if alpha > 0.0:
+    alpha = _option(args, at.TOP_H, row, _OFF)
+    if 0.0 < alpha < 1.0:  # of all of the entropy everything stays
         weigh(weights, scratch, padded, top, threshold)
         threshold = keep_entropy(weights, scratch, padded, top, threshold, alpha)
     return threshold
@@ -197,15 +196,22 @@ def _near_scores(scratch, weights, padded, top, threshold, near):
 
 
 @njit
-def _gumbel_max(args, row, scratch, scores, padded, threshold):
-    """First index of the largest value plus noise among the values from ``threshold`` on."""
-    seed = load_i64(load_i64(args, _SEEDS), row)
-    step = load_i32(load_i64(args, _STEPS), row)
-    truncated = threshold > LOWEST
+def _least_that_can_win(top):
+    """No value below it is the largest after noise, which is from -2.82 to 16.64. Of values so large that float32 lacks
+    the digits for noise, all could be."""
+    return top - np.float32(20.0) if abs(top) < np.float32(2.0**20) else LOWEST
+
+
+@njit
+def _gumbel_max(args, row, scratch, scores, padded, threshold, least):
+    """First index of the largest value plus noise among those from ``threshold`` on; from ``least`` on one could be."""
+    seed = load_i64(load_i64(args, at.SEEDS), row)
+    step = load_i32(load_i64(args, at.STEPS), row)
+    lowest = max(threshold, least)
     limit, best = splat(threshold), splat(_NONE)
     for i in range(0, padded, LANES):
         z = load(_FP, scratch, i)
-        if truncated and max_lanes(z) < threshold:
+        if lowest > LOWEST and max_lanes(z) < lowest:
             store(_FP, scores, i, splat(_NONE))
             continue
         u = uniform(seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, i, step)
@@ -219,12 +225,12 @@ def _gumbel_max(args, row, scratch, scores, padded, threshold):
 @njit
 def _draw(kind, source, args, row, scratch, weights, largest, copied):
     """A token of the row, whose largest logit is known; ``copied`` if scratch has the logits to draw from."""
-    size, padded = load_i64(args, _SIZE), load_i64(args, _PADDED)
-    factor = np.float32(1.0) / max(load_one(_FP, load_i64(args, _TEMPERATURE), row), _SMALLEST)
+    size, padded = load_i64(args, at.SIZE), load_i64(args, at.PADDED)
+    factor = np.float32(1.0) / max(load_one(_FP, load_i64(args, at.TEMPERATURE), row), _SMALLEST)
     # Far out, the largest logit becomes the zero of the row, so that nothing overflows but what is never drawn.
     origin = largest if not abs(largest) * factor < _FAR else np.float32(0.0)
     threshold = LOWEST
-    n = _option(args, _SIGMA, row, _OFF)
+    n = _option(args, at.SIGMA, row, _OFF)
     if n > 0.0:
         if not copied:
             _copy_row(kind, source, scratch, size, padded)
@@ -236,56 +242,67 @@ def _draw(kind, source, args, row, scratch, weights, largest, copied):
         _temper(kind, source, scratch, size // LANES * LANES, padded, size, origin, factor)
     top = (largest - origin) * factor
     threshold = _threshold(args, row, scratch, weights, padded, top, threshold)
-    near = _option(args, _NEAR, row, np.float32(-1.0))
+    near = _option(args, at.NEAR, row, np.float32(-1.0))
     if near < 0.0:
-        return _gumbel_max(args, row, scratch, weights, padded, threshold)
+        token = _gumbel_max(args, row, scratch, weights, padded, threshold, _least_that_can_win(top))
+        if wants_processed(args, row):
+            report_scores(args, row, scratch, padded, threshold, top, token)
+        return token
     mass = _near_scores(scratch, weights, padded, top, threshold, near)
-    token = _gumbel_max(args, row, scratch, weights + 4 * padded, padded, LOWEST)
-    store_one(_FP, load_i64(args, _PROBABILITIES), row, load_one(_FP, weights, token) / mass)
+    token = _gumbel_max(args, row, scratch, weights + 4 * padded, padded, LOWEST, LOWEST)
+    if wants_processed(args, row):
+        report_scores(args, row, scratch, padded, LOWEST, _largest(scratch, padded), token)
+    store_one(_FP, load_i64(args, at.PROBABILITIES), row, load_one(_FP, weights, token) / mass)
     return token
 
 
 @njit
-def _choose(kind, source, args, row, scratch, weights, largest):
+def _choose(kind, source, args, row, scratch, weights, largest, copied):
     """The row's token, -1 where there is none."""
-    size, padded = load_i64(args, _SIZE), load_i64(args, _PADDED)
+    size, padded = load_i64(args, at.SIZE), load_i64(args, at.PADDED)
     adjusted, mask = _is_adjusted(args, row), _mask_of(args, row)
     changed = adjusted or mask >= 0
-    greedy = load_one(_FP, load_i64(args, _TEMPERATURE), row) == 0.0
+    greedy = load_one(_FP, load_i64(args, at.TEMPERATURE), row) == 0.0
     if changed:
-        _copy_row(kind, source, scratch, size, padded)
+        if not copied:
+            _copy_row(kind, source, scratch, size, padded)
         if adjusted:
             _adjust(args, row, scratch)
         if mask >= 0:
-            words = load_i64(args, _WORDS)
-            _forbid(load_i64(args, _BITS) + 4 * mask * words, words, scratch)
+            words = load_i64(args, at.WORDS)
+            _forbid(load_i64(args, at.BITS) + 4 * mask * words, words, scratch)
         largest = _largest(scratch, padded)
         if largest == _NONE:
             return -1
-        if greedy:
-            return _argmax(scratch, padded, largest)
-    if greedy:
-        return load_i32(load_i64(args, _TOP_IDS) + 4 * row * TOP, 0)
-    return _draw(kind, source, args, row, scratch, weights, largest, changed)
+    if not greedy:
+        return _draw(kind, source, args, row, scratch, weights, largest, changed or copied)
+    if changed:
+        token = _argmax(scratch, padded, largest)
+    else:
+        token = load_i32(load_i64(args, at.TOP_IDS) + 4 * row * TOP, 0)
+    if wants_processed(args, row):
+        report_certain(args, row, token)
+    return token
 
 
 @njit
-def _row(kind, size, args, row, scratch, weights):
-    rows = load_i64(args, _ROWS)
-    source = load_i64(args, _LOGITS) + size * row * load_i64(args, _STRIDE)
-    measures = load_i64(args, _MEASURES) + 4 * row
+def _row(kind, size, args, row, scratch, weights, copied):
+    """``copied``: scratch has the row's logits in float32, padded."""
+    rows = load_i64(args, at.ROWS)
+    source = load_i64(args, at.LOGITS) + size * row * load_i64(args, at.STRIDE)
+    measures = load_i64(args, at.MEASURES) + 4 * row
     largest, log_mass = load_one(_FP, measures, LARGEST * rows), load_one(_FP, measures, LOG_MASS * rows)
-    token = load_i32(load_i64(args, _TARGETS), row)
+    token = load_i32(load_i64(args, at.TARGETS), row)
     if np.isnan(log_mass):
         _say_nothing(args, row, max(token, 0))
         return
     if token < 0:
-        token = _choose(kind, source, args, row, scratch, weights, largest)
+        token = _choose(kind, source, args, row, scratch, weights, largest, copied)
     if token < 0:
         _say_nothing(args, row, token)
         return
-    store_i32(load_i64(args, _TOKENS), row, token)
-    statistics = load_i64(args, _STATISTICS) + 4 * row * _STATISTIC_COUNT
+    store_i32(load_i64(args, at.TOKENS), row, token)
+    statistics = load_i64(args, at.STATISTICS) + 4 * row * _STATISTIC_COUNT
     store_one(_FP, statistics, 0, load_one(kind, source, token) - largest - log_mass)
     for i in range(1, _STATISTIC_COUNT):
         store_one(_FP, statistics, i, load_one(_FP, measures, (P1 - 1 + i) * rows))
@@ -293,13 +310,27 @@ def _row(kind, size, args, row, scratch, weights):
 
 @njit
 def _work(kind, size, args):
-    padded = load_i64(args, _PADDED)
-    scratch = load_i64(args, _SCRATCH) + openmp.take(args + 8 * _WORKER) * padded * 4 * load_i64(args, _BUFFERS)
+    padded = load_i64(args, at.PADDED)
+    scratch = load_i64(args, at.SCRATCH) + openmp.take(args + 8 * at.WORKER) * padded * 4 * load_i64(args, at.BUFFERS)
     while True:
-        row = openmp.take(args + 8 * _NEXT)
-        if row >= load_i64(args, _ROWS):
+        row = openmp.take(args + 8 * at.NEXT)
+        if row >= load_i64(args, at.ROWS):
             return
-        _row(kind, size, args, row, scratch, scratch + 4 * padded)
+        _row(kind, size, args, row, scratch, scratch + 4 * padded, False)
+
+
+@njit
+def _work_all(kind, size, measured):
+    """Statistics and draw of a row while it is in the caches. What is measured comes first among the arguments."""
+    args = measured + 8 * SLOTS
+    padded = load_i64(args, at.PADDED)
+    scratch = load_i64(args, at.SCRATCH) + openmp.take(args + 8 * at.WORKER) * padded * 4 * load_i64(args, at.BUFFERS)
+    while True:
+        row = openmp.take(args + 8 * at.NEXT)
+        if row >= load_i64(args, at.ROWS):
+            return
+        measure_row(kind, size, measured, row, scratch)
+        _row(kind, size, args, row, scratch, scratch + 4 * padded, True)
 
 
 def _worker_bf16(data):
@@ -310,30 +341,16 @@ def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 
 
+def _worker_all_bf16(data):
+    _work_all(simd.BF16, 2, openmp.address_of(data))
+
+
+def _worker_all_fp32(data):
+    _work_all(simd.FP32, 4, openmp.address_of(data))
+
+
 _WORKERS = {torch.bfloat16: _worker_bf16, torch.float32: _worker_fp32}
-
-
-def _addresses(*tensors: Tensor) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]
-
-
-def _arguments(parameters: RowParameters) -> NDArray[np.int64]:
-    """The addresses of everything that varies by row, 0 for what is absent."""
-    arguments = np.zeros(_SLOTS, dtype=np.int64)
-    p = parameters
-    arguments[_TEMPERATURE:_OFFSETS] = _addresses(p.temperature, p.top_p, p.min_p, p.top_k, p.seeds, p.steps, p.targets)
-    if (a := p.adjustments) is not None:
-        arguments[_OFFSETS:_BITS] = _addresses(
-            a.offsets, a.token_ids, a.generated, a.bias, a.repetition, a.presence, a.frequency
-        )
-    if (m := p.masks) is not None:
-        arguments[_BITS:_SIGMA] = (*_addresses(m.bits, m.of_row), m.bits.shape[1])
-    if (t := p.truncations) is not None:
-        arguments[_SIGMA:_TOP_H] = _addresses(t.top_n_sigma, t.p_less)
-        arguments[_TOP_H] = 0 if t.top_h is None else t.top_h.data_ptr()
-    if p.near is not None:
-        arguments[_NEAR] = p.near.data_ptr()
-    return arguments
+_WORKERS_OF_ALL = {torch.bfloat16: _worker_all_bf16, torch.float32: _worker_all_fp32}
 
 
 def _computes(parameters: RowParameters) -> bool:
@@ -342,21 +359,30 @@ def _computes(parameters: RowParameters) -> bool:
     return p.adjustments is not None or p.masks is not None or bool(np.count_nonzero(p.temperature.numpy()))
 
 
-def sample_rows_cpu(logits: Tensor, parameters: RowParameters, known: RowStatistics) -> SampledRows:
-    """See :func:`ift_kernels.sample_rows.sample_rows`."""
+def sample_rows_cpu(logits: Tensor, parameters: RowParameters, known: RowStatistics | None) -> SampledRows:
+    """See :func:`ift_kernels.sample_rows.sample_rows`. What is not known is computed row by row, before its draw."""
     rows, size = logits.shape
     padded = -(-size // (2 * LANES)) * 2 * LANES  # whole words of a mask
-    threads = max(1, min(torch.get_num_threads(), rows)) if _computes(parameters) else 1
+    threads = max(1, min(torch.get_num_threads(), rows)) if known is None or _computes(parameters) else 1
     buffers = 2 if parameters.near is None else 3
     scratch = torch.empty(threads * padded * buffers, dtype=torch.float32)
     tokens = torch.empty(rows, dtype=torch.int32)
     statistics = torch.empty((rows, _STATISTIC_COUNT), dtype=torch.float32)
     probabilities = None if parameters.near is None else torch.full((rows,), float("nan"))
-    arguments = _arguments(parameters)
-    arguments[_LOGITS:_PROBABILITIES] = _addresses(logits, scratch, tokens, statistics)
-    arguments[_PROBABILITIES] = 0 if probabilities is None else probabilities.data_ptr()
-    arguments[_BUFFERS] = buffers
-    arguments[_ROWS:_MEASURES] = (rows, size, padded, logits.stride(0))
-    arguments[_MEASURES:_TEMPERATURE] = _addresses(known.measures, known.top_ids)
-    openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[logits.dtype]), arguments, threads)
-    return SampledRows(tokens, statistics, known.top_ids, known.top_log_probs, probabilities)
+    processed = None if parameters.processed is None else torch.full((rows, 1 + TOP), float("nan"))
+    found = empty_statistics(rows) if known is None else known
+    everything = np.zeros(SLOTS + at.SLOTS, dtype=np.int64)
+    arguments = everything[SLOTS:]
+    fill_parameters(arguments, parameters)
+    arguments[at.LOGITS : at.PROBABILITIES] = addresses(logits, scratch, tokens, statistics)
+    arguments[at.PROBABILITIES] = 0 if probabilities is None else probabilities.data_ptr()
+    arguments[at.PROCESSED] = 0 if processed is None else processed.data_ptr()
+    arguments[at.BUFFERS] = buffers
+    arguments[at.ROWS : at.MEASURES] = (rows, size, padded, logits.stride(0))
+    arguments[at.MEASURES : at.TEMPERATURE] = addresses(found.measures, found.top_ids)
+    if known is None:
+        fill_arguments(everything, logits, scratch, padded, found)
+        openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS_OF_ALL[logits.dtype]), everything, threads)
+    else:
+        openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[logits.dtype]), arguments, threads)
+    return SampledRows(tokens, statistics, found.top_ids, found.top_log_probs, probabilities, processed)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.row_statistics.reference import row_statistics_reference
-from ift_kernels.row_statistics.types import P1, RowStatistics
+from ift_kernels.row_statistics.types import P1, TOP, RowStatistics
 from ift_kernels.sample_rows.types import RowParameters, SampledRows, SparseAdjustments, TokenMasks
 
 
@@ -117,17 +117,20 @@ def _kept(adjusted: Tensor, scaled: Tensor, row: int, parameters: RowParameters)
     return keep
 
 
-def _drawn(raw: Tensor, row: int, parameters: RowParameters) -> tuple[int, float]:
-    """The token of a row, -1 if there is none, and its probability before adaptive-p."""
+def _drawn(raw: Tensor, row: int, parameters: RowParameters) -> tuple[int, float, Tensor]:
+    """The token of a row, -1 if there is none, its probability before adaptive-p, and the log-probabilities ``[V]`` of
+    the distribution that it is drawn from."""
     size = raw.numel()
     adjusted = raw if parameters.adjustments is None else _adjust(raw, row, parameters.adjustments)
     if parameters.masks is not None:
         adjusted = adjusted.masked_fill(~_allowed(parameters.masks, row, size), float("-inf"))
     if bool((adjusted == float("-inf")).all()):
-        return -1, float("nan")
+        return -1, float("nan"), torch.full_like(raw, float("nan"))
     temperature = float(parameters.temperature[row])
     if temperature == 0.0:
-        return int(torch.argmax(adjusted)), float("nan")
+        best = int(torch.argmax(adjusted))
+        certain = torch.full_like(raw, float("-inf")).index_fill(0, torch.tensor([best]), 0.0)
+        return best, float("nan"), certain
     # Far from zero, even float64 has no room for the noise.
     scaled = (adjusted - adjusted.max()) / temperature
     scores = scaled.masked_fill(~_kept(adjusted, scaled, row, parameters), float("-inf"))
@@ -137,7 +140,12 @@ def _drawn(raw: Tensor, row: int, parameters: RowParameters) -> tuple[int, float
         scores = near_scores(probabilities, near).masked_fill(scores == float("-inf"), float("-inf"))
     uniform = philox_uniform(int(parameters.seeds[row]), int(parameters.steps[row]), size)
     token = int(torch.argmax(scores - torch.log(-torch.log(torch.from_numpy(uniform)))))
-    return token, float(probabilities[token]) if near >= 0 else float("nan")
+    return token, float(probabilities[token]) if near >= 0 else float("nan"), torch.log_softmax(scores, 0)
+
+
+def _of_tokens(log_probs: Tensor, token_ids: list[int]) -> Tensor:
+    """Those of some tokens; -inf for -1, which is none."""
+    return torch.tensor([float(log_probs[token]) if token >= 0 else float("-inf") for token in token_ids])
 
 
 def sample_rows_reference(
@@ -151,14 +159,19 @@ def sample_rows_reference(
     probabilities = torch.full((rows,), float("nan"))
     log_probs = torch.full((rows,), float("nan"))
     sound = ~(raw.isnan() | (raw == float("inf"))).any(-1) & (raw > float("-inf")).any(-1)
+    processed = torch.full((rows, 1 + TOP), float("nan"))
     for row in range(rows):
         token = int(parameters.targets[row])
-        if token < 0:
-            drawn = _drawn(raw[row], row, parameters) if sound[row] else (0, float("nan"))
-            token, probabilities[row] = drawn
+        if token < 0 and not sound[row]:
+            token = 0
+        elif token < 0:
+            token, probabilities[row], after = _drawn(raw[row], row, parameters)
+            if parameters.processed is not None and bool(parameters.processed[row]):
+                processed[row] = _of_tokens(after, [token, *known.top_ids[row].tolist()])
         tokens[row] = token
         if token >= 0:
             log_probs[row] = torch.log_softmax(raw[row], 0)[token]
     reported = torch.stack((log_probs, *known.measures[P1:]), dim=1)
     near = None if parameters.near is None else probabilities
-    return SampledRows(tokens, reported, known.top_ids, known.top_log_probs, near)
+    after_all = None if parameters.processed is None else processed
+    return SampledRows(tokens, reported, known.top_ids, known.top_log_probs, near, after_all)

@@ -59,7 +59,7 @@ class RowParameters:
     temperature (0: greedy), top_p, min_p float32; top_k int32 (0: off); seeds int64; steps int32 (tokens drawn
     so far); targets int32: -1 draws a token, any other value reports that token instead. What is None costs nothing;
     ``truncated`` says whether any row truncates. ``near`` float32: the probability that the drawn token should have
-    (adaptive-p), -1 for off.
+    (adaptive-p), -1 for off. ``processed`` int32: 1 where log-probabilities after all of this are wanted, else 0.
     """
 
     temperature: Tensor
@@ -74,6 +74,7 @@ class RowParameters:
     masks: TokenMasks | None = None
     truncations: Truncations | None = None
     near: Tensor | None = None
+    processed: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -82,6 +83,9 @@ class SampledRows:
     entropy, mean top-20 log-prob; top_ids ``[R, 20]`` int32 and top_log_probs ``[R, 20]`` float32 as in RowStatistics.
 
     probabilities: ``[R]`` float32, only with ``near``: what the drawn token had before adaptive-p, NaN in other rows.
+    processed: ``[R, 21]`` float32, only with ``processed``: log-probabilities in the distribution that the row was
+    drawn from, of its token, then of ``top_ids``; -inf for what could not be drawn, NaN in rows that did not ask and
+    for targets. A greedy row's token has 0.
     """
 
     tokens: Tensor
@@ -89,6 +93,7 @@ class SampledRows:
     top_ids: Tensor
     top_log_probs: Tensor
     probabilities: Tensor | None = None
+    processed: Tensor | None = None
 
 
 def greedy_parameters(rows: int) -> RowParameters:
