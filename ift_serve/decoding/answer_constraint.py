@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,19 +22,6 @@ class _AlsoAllowed:
         for token_id in self._token_ids:
             bits[token_id // 32] |= np.uint32(1 << token_id % 32)
         return bits.view(np.int32)
-
-
-class AllBut:
-    """A mask of everything but a few tokens. ``size``: tokens that there are."""
-
-    def __init__(self, token_ids: Iterable[int], size: int) -> None:
-        bits = np.full(-(-size // 32), 0xFFFFFFFF, dtype=np.uint32)
-        for token_id in token_ids:
-            bits[token_id // 32] &= ~np.uint32(1 << token_id % 32)
-        self._words = bits.view(np.int32)
-
-    def words(self) -> NDArray[np.int32]:
-        return self._words
 
 
 class AnswerConstraint:

@@ -1,21 +1,24 @@
 """Structured output: answers that a JSON schema, a regular expression or a grammar describes, by llguidance.
 
-Masks are made in one thread beside the model's step: what a token allows next is being computed while the model
-computes that token's successor's logits, and the sampler asks for it only then.
+Masks are made in threads beside the model's step: what a token allows next is being computed while the model computes
+that token's successor's logits, and the sampler asks for it only then. Requests take turns in them, and so do callers
+whose forms are read, so a form that is slow costs others one of its masks at a time at most, and its caller the rest.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ift_serve.decoding.answer_constraint import AllBut, AnswerConstraint
+from ift_serve.decoding.answer_constraint import AnswerConstraint
 from ift_serve.decoding.context import StrategyContext
+from ift_serve.decoding.lanes import Lane, Lanes
 from ift_serve.decoding.sequence_rules import SequenceRules
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.output import OutputFormat
@@ -24,11 +27,14 @@ from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.engine.sequences.constraint import Constraint
 from ift_serve.engine.sequences.step import TokenMask
+from ift_serve.engine.sequences.token_masks import AllBut
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 _WORD = 32
+_THREADS = 2
+"""That read forms, and as many that make masks."""
 LONGEST_SCHEMA, LONGEST_GRAMMAR, LONGEST_REGEX = 2**16, 4096, 512
 """Bytes of a form's source. Regular expressions cost more than their length: 2,000 bytes of `.*` take a second."""
 _PATTERN_BYTES = 2048
@@ -93,10 +99,13 @@ class StructuredOutput:
     def __init__(self, context: StrategyContext, vocabulary: int) -> None:
         self._context = context
         self._vocabulary = vocabulary
-        self._compilers = ThreadPoolExecutor(1, thread_name_prefix="grammar")
-        self._masks = ThreadPoolExecutor(1, thread_name_prefix="masks")
+        self._compilers = Lanes(_THREADS, "grammar")
+        self._masks = Lanes(_THREADS, "masks")
+        self._lanes: dict[str, Lane] = {}
+        """Of the callers whose forms are being read."""
         self._tokenizer: LLTokenizer | None = None
         self._ends: tuple[int, ...] = ()
+        self._lock = Lock()
 
     def __call__(self, request: GenerateRequest, end_ids: Sequence[int]) -> Constraint | None:
         """See ``ConstraintFactory``."""
@@ -109,8 +118,8 @@ class StructuredOutput:
         if not end_ids:
             raise _refused(output, "the model names no token that ends an answer")
         ends = tuple(sorted(set(end_ids)))
-        place = self._compilers.submit(self._place, renderer.tokenizer, output, ends)
-        form = GrammarConstraint(self._masks.submit, place, self._vocabulary)
+        place = self._lane(request.client).submit(self._place, renderer.tokenizer, output, ends)
+        form = GrammarConstraint(self._masks.open().submit, place, self._vocabulary)
         trace = request.reasoning if isinstance(request.reasoning, Trace) else getattr(request.reasoning, "trace", None)
         start = SequenceRules.of(request, self._context, trace, "reasoning").start
         if start is None:
@@ -125,19 +134,29 @@ class StructuredOutput:
             may_open=trace is not None or phases is None or not phases.is_opened_by_prompt,
         )
 
-    def _place(self, tokenizer: Any, output: OutputFormat, ends: tuple[int, ...]) -> _Place:
-        """In the compiler's thread: a form can take long, and others' masks do not wait for it."""
-        grammar = grammar_of(output)
+    def _lane(self, client: str) -> Lane:
+        """Where the forms of a caller are read, one after the other."""
+        self._lanes = {other: lane for other, lane in self._lanes.items() if not lane.is_idle}
+        return self._lanes.setdefault(client, self._compilers.open())
+
+    def _tokens(self, tokenizer: Any, ends: tuple[int, ...]) -> LLTokenizer:
         import llguidance.hf
+
+        with self._lock:
+            if self._tokenizer is None or self._ends != ends:
+                known = len(tokenizer)
+                self._tokenizer = llguidance.hf.from_tokenizer(
+                    tokenizer, n_vocab=max(self._vocabulary, known), eos_token=list(ends)
+                )
+                self._ends = ends
+            return self._tokenizer
+
+    def _place(self, tokenizer: Any, output: OutputFormat, ends: tuple[int, ...]) -> _Place:
+        """In a compiler's thread: a form can take long, and others' masks do not wait for it."""
+        grammar = grammar_of(output)
         from llguidance import LLMatcher
 
-        if self._tokenizer is None or self._ends != ends:
-            known = len(tokenizer)
-            self._tokenizer = llguidance.hf.from_tokenizer(
-                tokenizer, n_vocab=max(self._vocabulary, known), eos_token=list(ends)
-            )
-            self._ends = ends
-        matcher = LLMatcher(self._tokenizer, grammar)
+        matcher = LLMatcher(self._tokens(tokenizer, ends), grammar)
         if matcher.is_error():
             raise FormatError(_reason(matcher))
         place = _Place(matcher)
@@ -162,7 +181,7 @@ class _Mask:
 
 
 class _Place:
-    """Where a sequence is in a grammar. Used in one thread.
+    """Where a sequence is in a grammar. Used by one thread at a time.
 
     A form that nothing can follow is over before the token that ends the answer, which the matcher does not take; so
     what it took is counted here, and only that is taken back from it.
@@ -207,7 +226,8 @@ class _Place:
 class GrammarConstraint:
     """One sequence's place in a grammar.
 
-    Everything is done in one thread, in the order in which it is asked for, so that a copy sees just what came before.
+    Everything is done in the request's lane, in the order in which it is asked for, so that a copy sees just what came
+    before.
     Nothing may be asked before it is ready. Where the grammar turns out not to work, its masks allow no token.
     """
 
