@@ -35,6 +35,11 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="string that ends the answer; may be repeated")] = None,
     n: Annotated[int, typer.Option(help="candidates", min=1)] = 1,
     statistics: Annotated[bool, typer.Option(help="with --json: statistics of every token")] = False,
+    alternatives: Annotated[int, typer.Option(help="with --json: likeliest tokens beside each", min=0, max=20)] = 0,
+    processed_log_probs: Annotated[
+        bool, typer.Option("--processed-log-probs", help="with --json: log-probabilities after temperature and filters")
+    ] = False,
+    prompt_ids: Annotated[bool, typer.Option("--prompt-ids", help="with --json: ids of the prompt's tokens")] = False,
     colour: Colour = None,
     as_json: Json = False,
 ) -> None:
@@ -61,8 +66,9 @@ def generate(
         text = sys.stdin.read() if instruction == "-" else instruction
         prompt = Prompt.from_text(text) if raw else Prompt(instruction=text, context=context)
         if as_json:
-            answer = client.generate(prompt, **asked)
-            print(json.dumps(json_fields(answer), ensure_ascii=False))
+            asked |= {"top_alternatives": alternatives, "processed_log_probs": processed_log_probs}
+            answer = client.generate(prompt, prompt_token_ids=prompt_ids, **asked)
+            print(json.dumps(json_fields(answer), ensure_ascii=False, allow_nan=False))
         elif n > 1:
             _print_all(client.generate(prompt, **asked), colour)
         else:
@@ -87,10 +93,8 @@ def _print_all(answer: Generation, colour: str | None) -> None:
 
 
 def json_fields(answer: Generation) -> dict[str, Any]:
-    """As JSON has them: a bias of minus infinity, which it has no number for, is null; bytes are hexadecimal."""
+    """As JSON has them: minus infinity, which it has no number for, is null; bytes are hexadecimal."""
     fields: dict[str, Any] = _plain(dataclasses.asdict(answer))
-    if bias := fields["sampling"].get("logit_bias"):
-        fields["sampling"]["logit_bias"] = {token: v if math.isfinite(v) else None for token, v in bias.items()}
     if answer.applied_reasoning is not None:
         fields["applied_reasoning"]["kind"] = type(answer.applied_reasoning.settings).__name__
     return fields
@@ -99,6 +103,8 @@ def json_fields(answer: Generation) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))
     if isinstance(value, dict):

@@ -98,6 +98,8 @@ def sampling_message(options: Mapping[str, Any]) -> pb.Sampling:
             if (part := options.get(name)) is not None:
                 if not isinstance(part, kind):
                     raise TypeError(f"{name} must be of type {kind.__name__}, not {type(part).__name__}")
+                # Settings that leave all to the server are asked for all the same.
+                getattr(message, name).SetInParent()
                 fill(getattr(message, name), part, name)
         return message
     except (TypeError, ValueError) as error:
@@ -135,13 +137,17 @@ def _matched(message: pb.Candidate | pb.CandidateDelta) -> str | int | None:
     return None if kind is None else getattr(message.matched_stop, kind)  # type: ignore[no-any-return]
 
 
+def _processed(message: pb.Token | pb.Alternative) -> float | None:
+    return message.processed_log_prob if message.HasField("processed_log_prob") else None
+
+
 def _token(token: pb.Token) -> Token:
     statistics = None
     if token.HasField("statistics"):
         s = token.statistics
         statistics = Statistics(s.p1, s.p2, s.entropy, s.mean_top20_log_prob, s.temperature)
-    alternatives = tuple(Alternative(a.token_id, a.text, a.log_prob, a.raw) for a in token.alternatives)
-    processed = token.processed_log_prob if token.HasField("processed_log_prob") else None
+    alternatives = tuple(Alternative(a.token_id, a.text, a.log_prob, a.raw, _processed(a)) for a in token.alternatives)
+    processed = _processed(token)
     channel = _CHANNELS[token.channel]
     return Token(
         token.token_id,

@@ -73,6 +73,8 @@ class Alternative:
     log_prob: float
     raw: bytes = b""
     """Its own bytes, parts of characters included."""
+    processed_log_prob: float | None = None
+    """In the distribution that was drawn from, -inf where it could not be drawn; where asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Token:
     forced: bool = False
     """Whether it was appended without being drawn; its log-probability is 0 then, and it has no statistics."""
     processed_log_prob: float | None = None
-    """After temperature and filters, where asked for."""
+    """In the distribution that it was drawn from, after temperature and filters; where asked for."""
 
     @property
     def margin(self) -> float | None:

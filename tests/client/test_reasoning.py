@@ -98,6 +98,7 @@ def test_what_varies_from_token_to_token_goes_and_comes_back() -> None:
         "reasoning_temperature": 0.25,
     }
     assert sampling_fields(sampling_message(options)) == options
+    assert sampling_message({"adaptive": AdaptiveTemperature()}).HasField("adaptive"), "what is asked for is sent"
     with pytest.raises(ValueError, match="adaptive must be of type AdaptiveTemperature, not dict"):
         sampling_message({"adaptive": {"min": 1}})
 
