@@ -8,7 +8,7 @@ from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.path_confidence import mean_log_prob
 from ift_serve.decoding.requirements import invalid, require_draws, require_one_candidate, settings_of
 from ift_serve.decoding.sequence_rules import SequenceRules
-from ift_serve.decoding.watched_sequence import ALTERNATIVES, WatchedSequence
+from ift_serve.decoding.watched_sequence import WatchedSequence
 from ift_serve.engine.core.strategy import Branch, Control, Strategy
 from ift_serve.engine.protocol import reasoning
 from ift_serve.engine.protocol.generate import BranchSummary, Conclusion, GenerateRequest, TokenStatistics
@@ -44,8 +44,7 @@ class BestOfDecoding(Strategy):
         self.width = settings.samples
         self.extra_tokens = self._rules.extra_tokens
         self.first_temperature = self._rules.first_temperature
-        if settings.trace is not None and settings.trace.minimum:
-            self.alternatives = ALTERNATIVES
+        self.first_forbidden = self._rules.first_forbidden
         self._samples: dict[int, _Sample] = {}
 
     def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:

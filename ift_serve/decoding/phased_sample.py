@@ -24,6 +24,7 @@ class PhasedSample(Strategy):
             raise invalid(_FIELD, "the model has no markers of thoughts that are known")
         self.width = request.sampling.candidates
         self.first_temperature = self._rules.first_temperature
+        self.first_forbidden = self._rules.first_forbidden
         self._candidates: dict[int, WatchedSequence] = {}
 
     def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:

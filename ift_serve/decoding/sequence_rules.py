@@ -38,6 +38,11 @@ class SequenceRules:
         """The temperature of the first draw."""
         return self.temperature if self.start is None else self.temperature_in(self.start.phase)
 
+    @property
+    def first_forbidden(self) -> tuple[int, ...] | None:
+        """What the first draw must leave alone beside ends; None: nothing."""
+        return None if self.start is None else forbidden_in(self.start)
+
     def temperature_in(self, phase: Phase) -> float:
         """The temperature of draws in a phase."""
         return PerPhase(thought=self.thought_temperature).choose(phase, self.temperature)
@@ -58,6 +63,11 @@ class SequenceRules:
         markers = len(settings.markers.opening[0].token_ids) + len(settings.closing)
         extra = trace.budget + markers + _REST_OF_CHARACTER
         return cls(decoder, start, stop, sampling.max_new_tokens, extra, *temperatures)
+
+
+def forbidden_in(state: PhaseState) -> tuple[int, ...] | None:
+    """What the next draw must leave alone beside tokens that end; None: nothing, ends included."""
+    return None if state.may_end else state.forbidden
 
 
 def _phases(context: StrategyContext, trace: Trace | None, path: str) -> PhaseSettings | None:

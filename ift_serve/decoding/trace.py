@@ -8,7 +8,7 @@ from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.early_exit import EntropyVariance, trial_confidence
 from ift_serve.decoding.requirements import invalid, settings_of
 from ift_serve.decoding.sequence_rules import SequenceRules
-from ift_serve.decoding.watched_sequence import ALTERNATIVES, WatchedSequence
+from ift_serve.decoding.watched_sequence import WatchedSequence
 from ift_serve.engine.core.strategy import Branch, Control, LimitError, Strategy
 from ift_serve.engine.protocol import reasoning
 from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest, TokenStatistics
@@ -49,8 +49,7 @@ class TraceDecoding(Strategy):
         self._exit = settings.early_exit
         self._threshold = 0.0
         self._prompt: list[int] = []
-        if settings.minimum:
-            self.alternatives = ALTERNATIVES
+        self.first_forbidden = self._rules.first_forbidden
         if self._exit is not None:
             self.records = True
             self._threshold = _threshold(self._exit, f"{path}.early_exit")

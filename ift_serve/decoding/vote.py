@@ -26,7 +26,7 @@ from ift_serve.decoding.votes import (
     is_settled,
     majority_weights,
 )
-from ift_serve.decoding.watched_sequence import ALTERNATIVES, WatchedSequence
+from ift_serve.decoding.watched_sequence import WatchedSequence
 from ift_serve.engine.core.strategy import Branch, Control, LimitError, Strategy
 from ift_serve.engine.protocol import reasoning
 from ift_serve.engine.protocol.generate import BranchSummary, Conclusion, GenerateRequest
@@ -65,8 +65,7 @@ class VoteDecoding(Strategy):
         self._rules = SequenceRules.of(request, context, settings.trace, f"{path}.trace")
         self.extra_tokens = self._rules.extra_tokens
         self.first_temperature = self._rules.first_temperature
-        if settings.trace is not None and settings.trace.minimum:
-            self.alternatives = ALTERNATIVES
+        self.first_forbidden = self._rules.first_forbidden
         self._samples: dict[int, _Sample] = {}
         self._threshold: float | None = None
         self._left = settings.samples

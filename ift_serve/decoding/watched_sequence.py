@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ift_serve.decoding.answer_tokens import PathText
-from ift_serve.decoding.sequence_rules import SequenceRules
+from ift_serve.decoding.sequence_rules import SequenceRules, forbidden_in
 from ift_serve.engine.core.strategy import Branch, Control, LimitError
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.sequences.step import SampledToken
@@ -67,6 +67,7 @@ class WatchedSequence:
         """Characters of the answer that are before any stop string."""
         self._has_stopped = self._is_flushed = False
         self._begun = False
+        self._forbidden = rules.first_forbidden
         self._thought_tail = ""
         self.is_kept = True
         """Whether the token that was observed last is one of the sequence, and not taken back."""
@@ -87,7 +88,16 @@ class WatchedSequence:
         over = self._observe(control, token, reason)
         if over is None and self.state is not None and self._rules.thought_temperature is not None:
             control.set_temperature(self.branch, self._rules.temperature_in(self.state.phase))
+        if over is None:
+            self._forbid(control)
         return over
+
+    def _forbid(self, control: Control) -> None:
+        """Have the next draw leave alone what would close a thought, or end, before it has its minimum."""
+        forbidden = None if self.state is None else forbidden_in(self.state)
+        if forbidden != self._forbidden:
+            self._forbidden = forbidden
+            control.forbid(self.branch, forbidden)
 
     def _observe(self, control: Control, token: SampledToken, reason: FinishReason | None) -> FinishReason | None:
         state, token_id = self.state, token.token_id
@@ -98,10 +108,9 @@ class WatchedSequence:
                 self._begun, self.is_kept = True, False
                 return self._force(control, state.expected, replace_last=True)
             self._begun = True
-            instead = self._instead(state, token, reason)
-            if instead is not None:
-                self.is_kept = instead == token_id
-                return self._force(control, (instead,), replace_last=True)
+            if reason is FinishReason.STOP and state.stops_are_dormant:
+                # A stop token inside a thought is text.
+                return self._force(control, (token_id,), replace_last=True)
         if reason in (FinishReason.EOS, FinishReason.STOP):
             return reason
         self._take([token_id])
@@ -116,26 +125,15 @@ class WatchedSequence:
             return FinishReason.LENGTH
         return reason
 
-    def _instead(self, state: PhaseState, token: SampledToken, reason: FinishReason | None) -> int | None:
-        """The token that takes the place of a drawn one that must not be: an end or a marker that is too early.
-
-        The most likely one that may be. A stop token inside a thought is text.
-        """
-        ends = reason in (FinishReason.EOS, FinishReason.STOP)
-        if not state.may_end and (ends or token.token_id in state.forbidden):
-            refused = {token.token_id, *state.forbidden, *self._rules.decoder.special}
-            return next((i for i, _ in token.top_log_probs if i not in refused), None)
-        if reason is FinishReason.STOP and state.stops_are_dormant:
-            return token.token_id
-        return None
-
     def close_thought(self, control: Control) -> FinishReason | None:
         """Close the thought from here, if it is one. Returns why the sequence is over if there is no room for it."""
         state = self.state
         if state is None or state.phase is not Phase.THOUGHT or state.expected:
             return None
         control.set_temperature(self.branch, self._rules.temperature)
-        return self._force(control, state.closing())
+        over = self._force(control, state.closing())
+        self._forbid(control)
+        return over
 
     def _force(
         self, control: Control, token_ids: tuple[int, ...], *, replace_last: bool = False

@@ -35,8 +35,9 @@ class Wanted:
 
     @classmethod
     def of(cls, details: pb.Details) -> Wanted:
-        """From the request's details; alternatives and statistics imply tokens."""
-        return cls(details.tokens or details.statistics or details.top_alternatives > 0, details.statistics)
+        """From the request's details; alternatives, statistics and processed log-probabilities imply tokens."""
+        implied = details.statistics or details.processed_log_probs or details.top_alternatives > 0
+        return cls(details.tokens or implied, details.statistics)
 
 
 class CandidateText:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ift_serve.engine.protocol.generate import SamplingParams
 from ift_serve.engine.protocol.reasoning import BestOf, Reasoning, Vote
-from ift_serve.server.errors import conflict, invalid
+from ift_serve.server.errors import conflict
 from ift_serve.v1 import inference_pb2 as pb
 
 AnyGenerate = pb.GenerateRequest | pb.StreamGenerateRequest
@@ -19,7 +19,6 @@ def check_combinations(
 ) -> None:
     """Raise StatusError for the first contradiction. ``has_thoughts``: whether the answers may hold thoughts."""
     _check_output(request, sampling)
-    _check_not_carried_out(request)
     kind = request.reasoning.WhichOneof("kind")
     path = f"reasoning.{kind}"
     if kind in _SINGLE and sampling.candidates > 1:
@@ -44,11 +43,6 @@ def _check_output(request: AnyGenerate, sampling: SamplingParams) -> None:
         raise conflict([path, "sampling.ignore_eos"], "an answer of a form ends where the form does")
     if kind in ("branch", "auto"):
         raise conflict([path, f"reasoning.{kind}"], "branches begin with tokens that the form may not allow")
-
-
-def _check_not_carried_out(request: AnyGenerate) -> None:
-    if request.details.processed_log_probs:
-        raise invalid("details.processed_log_probs", "are not reported by this server")
 
 
 def _check_branch(sampling: pb.Sampling, path: str) -> None:

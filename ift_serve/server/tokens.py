@@ -35,6 +35,10 @@ class TokenMessages:
         for alternative, log_prob in output.top_log_probs[place] if output.top_log_probs else ():
             piece = self._alone(alternative, stream)
             message.alternatives.add(token_id=alternative, text=piece.text, raw=piece.raw, log_prob=log_prob)
+        if statistics.processed:
+            message.processed_log_prob, *others = statistics.processed
+            for one, processed in zip(message.alternatives, others, strict=False):
+                one.processed_log_prob = processed
         if self._statistics and not statistics.forced:
             message.statistics.p1 = statistics.p1
             message.statistics.p2 = statistics.p2

@@ -144,6 +144,7 @@ class Validator:
             ignore_eos=s.ignore_eos,
             candidates=int(number(f"{path}.n", s.n, 1, self._candidates())) if s.HasField("n") else 1,
             top_logprobs=int(number("details.top_alternatives", details.top_alternatives, 0, MAX_ALTERNATIVES)),
+            processed_log_probs=details.processed_log_probs,
         )
 
     def answer_size(self, sampling: SamplingParams, *, whole: bool, thought_tokens: int = 0) -> None:

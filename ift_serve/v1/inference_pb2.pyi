@@ -735,8 +735,8 @@ class Details(_message.Message):
     prompt_token_ids: _builtins.bool
     """Ids of the prompt's tokens."""
     processed_log_probs: _builtins.bool
-    """For every token, its log-probability after temperature and filters too. Implies `tokens`. No server of this version
-    reports it: a request for it is INVALID_ARGUMENT.
+    """For every token and alternative, the log-probability in the distribution that was drawn from too: after penalties,
+    biases, masks, temperature and filters. Implies `tokens`.
     """
     def __init__(
         self,
@@ -915,6 +915,7 @@ class Alternative(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     LOG_PROB_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
+    PROCESSED_LOG_PROB_FIELD_NUMBER: _builtins.int
     token_id: _builtins.int
     """Its id."""
     text: _builtins.str
@@ -923,6 +924,10 @@ class Alternative(_message.Message):
     """Its log-probability at temperature 1."""
     raw: _builtins.bytes
     """Its own bytes, parts of characters included."""
+    processed_log_prob: _builtins.float
+    """Its log-probability in the distribution that was drawn from, minus infinity where it could not be drawn; set when
+    asked for.
+    """
     def __init__(
         self,
         *,
@@ -930,12 +935,15 @@ class Alternative(_message.Message):
         text: _builtins.str = ...,
         log_prob: _builtins.float = ...,
         raw: _builtins.bytes = ...,
+        processed_log_prob: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_processed_log_prob", b"_processed_log_prob", "processed_log_prob", b"processed_log_prob"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_prob", b"log_prob", "raw", b"raw", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_processed_log_prob", b"_processed_log_prob", "log_prob", b"log_prob", "processed_log_prob", b"processed_log_prob", "raw", b"raw", "text", b"text", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__processed_log_prob: _TypeAlias = _typing.Literal["processed_log_prob"]  # noqa: Y015
+    _WhichOneofArgType__processed_log_prob: _TypeAlias = _typing.Literal["_processed_log_prob", b"_processed_log_prob"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__processed_log_prob) -> _WhichOneofReturnType__processed_log_prob | None: ...
 
 Global___Alternative: _TypeAlias = Alternative  # noqa: Y015
 
@@ -970,7 +978,10 @@ class Token(_message.Message):
     forced: _builtins.bool
     """Whether it was appended without being drawn, such as a closing message. It has no log-probability and no statistics."""
     processed_log_prob: _builtins.float
-    """Its log-probability in the distribution that it was drawn from, after temperature and filters; set when asked for."""
+    """Its log-probability in the distribution that it was drawn from: after penalties, biases, masks, temperature and
+    filters. 0 at temperature 0. Set when asked for, but not for a forced token; minus infinity for one that a strategy
+    chose where it could not be drawn, as the first tokens of branches are.
+    """
     @_builtins.property
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]:
         """Most likely first."""
@@ -1069,9 +1080,13 @@ class Usage(_message.Message):
     answer_tokens: _builtins.int
     """Of the generated tokens, those of answers; an end-of-answer or stop token counts. What is left are markers."""
     drawn_tokens: _builtins.int
-    """Tokens drawn in all sequences, those that were not sent too."""
+    """Draws in all sequences, those that were not sent or were taken back too. Tokens that sequences share, having been
+    forked, count once; so the tokens of `Conclusion.branches` may add up to more.
+    """
     forced_tokens: _builtins.int
-    """Tokens appended without being drawn, in all sequences."""
+    """Tokens put in their places without being drawn, in all sequences: those of messages, markers, questions, those that
+    branches begin with, and tokens that were scored. Shared ones count once.
+    """
     sequences: _builtins.int
     """Sequences that there were, hidden ones too."""
     def __init__(
@@ -1118,7 +1133,7 @@ class BranchSummary(_message.Message):
     votes: _builtins.float
     """The weight that it gave its answer."""
     tokens: _builtins.int
-    """Its tokens."""
+    """Its tokens, those that it shares with others included."""
     finish_reason: Global___FinishReason.ValueType
     """Why it ended; unspecified where it was still running when the request ended."""
     chosen: _builtins.bool

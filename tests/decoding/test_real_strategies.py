@@ -186,7 +186,7 @@ def test_branches_share_one_prefill(wide: EngineCore, renderer: PromptRenderer, 
 def test_samples_share_one_prefill_though_some_begin_later(
     wide: EngineCore, renderer: PromptRenderer, counted: list[int]
 ) -> None:
-    request = ask(renderer, Vote(samples=24, span=AnswerSpan(kind=AnswerKind.LAST_LINE)))
+    request = ask(renderer, Vote(samples=24, span=AnswerSpan(kind=AnswerKind.LAST_LINE)), seed=6)
     usage = run(wide, request)["a"].usage
     assert usage is not None and usage.sequences > 4
     assert sum(counted) <= len(request.token_ids) + usage.drawn_tokens + usage.sequences
@@ -202,6 +202,35 @@ def test_a_vote_that_agrees_early_costs_a_part_of_a_whole_one(wide: EngineCore, 
     assert whole.usage.sequences == 16 and whole.usage.drawn_tokens == sum(
         branch.tokens for branch in conclusion_of(whole).branches
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_early_stopped_vote_draws_the_first_samples_of_the_full_one(
+    seed: int, wide: EngineCore, renderer: PromptRenderer
+) -> None:
+    full = conclusion_of(run(wide, ask(renderer, Vote(samples=12, stop="all"), seed=seed))["a"]).branches
+    early = conclusion_of(run(wide, ask(renderer, Vote(samples=12), seed=seed))["a"]).branches
+    ended = [(place, one) for place, one in enumerate(early) if one.ended is not FinishReason.STOP]
+    assert len(ended) >= 4
+    for place, one in ended:
+        assert (one.answer, one.tokens) == (full[place].answer, full[place].tokens)
+        assert one.confidence == pytest.approx(full[place].confidence, rel=1e-5)
+
+
+def test_a_thought_s_minimum_is_drawn_from_what_is_left_of_the_distribution(
+    wide: EngineCore, renderer: PromptRenderer
+) -> None:
+    """At temperature 1 a mask only takes mass away from what it forbids."""
+    settings = Trace(budget=30, minimum=12, **TYPED)
+    options = {"temperature": 1.0, "processed_log_probs": True, "max_new_tokens": 8}
+    answers = [run(wide, ask(renderer, settings, seed=seed, **options))["a"] for seed in range(6)]
+    assert len({tuple(answer.tokens[0]) for answer in answers}) == 6, "a thought is drawn, not the likeliest"
+    for answer in answers:
+        drawn = [one for output in answer.outputs for one in output.statistics if not one.forced]
+        assert all(one.processed[0] > one.log_prob - 1e-6 for one in drawn[:12])
+        assert any(one.processed[0] > one.log_prob + 1e-5 for one in drawn[:12])
+        for one in drawn[12:]:
+            assert one.processed[0] == pytest.approx(one.log_prob, abs=1e-4)
 
 
 def test_the_thought_is_as_long_as_its_budget(wide: EngineCore, renderer: PromptRenderer) -> None:

@@ -115,7 +115,7 @@ def test_case_6_a_character_is_not_cut() -> None:
 
 
 def test_a_minimum_keeps_markers_and_ends_away() -> None:
-    """What was drawn too early gives way to the most likely token that may be."""
+    """They are masked, so nothing gives way and nothing is forced for it."""
     answer, _ = run(thinking("5"), Trace(budget=50, minimum=4), max_new_tokens=20)
     assert shown(answer).startswith("<think>5") and thought_tokens(answer) >= 4
     assert shown(answer).endswith("</think>8 dogs")
@@ -124,7 +124,28 @@ def test_a_minimum_keeps_markers_and_ends_away() -> None:
         return Next(["", "fox"])
 
     early, _ = run(ends, Trace(budget=50, minimum=4))
+    forced = [one.forced for output in early.outputs for one in output.statistics]
+    assert forced == [True] + [False] * 5
     assert text_of(early.tokens[0]).count("</s>") == 1 and len(early.tokens[0]) == 6
+
+
+def test_case_27_before_the_minimum_ends_stops_and_markers_are_masked_and_nothing_else_is() -> None:
+    seen: list[tuple[int, list[int] | None]] = []
+    size, stop = len(tokenizer()), ids_of("dog")[0]
+
+    def script(text: str, row: SamplingRow) -> Next:
+        words = None if row.mask is None else row.mask.words()
+        refused = None if words is None else [i for i in range(size) if not words[i // 32] >> i % 32 & 1]
+        seen.append((len(row.history) - row.prompt_length, refused))
+        return thinking("fox " * 9)(text, row)
+
+    answer, _ = run(script, Trace(budget=50, minimum=3), stop_ids=[stop])
+    closing, end = tokenizer().convert_tokens_to_ids([CLOSE, "</s>"])
+    masks = [refused for _, refused in seen]
+    # The first draw is the one that the opening marker takes the place of.
+    assert masks[1:4] == [sorted({closing, end, stop})] * 3
+    assert masks[4:] == [None] * len(masks[4:])
+    assert shown(answer).endswith("</think>8 dogs")
 
 
 def test_the_answer_has_a_limit_of_its_own() -> None:

@@ -61,6 +61,17 @@ def test_the_majority_wins_and_its_surest_sample_is_given() -> None:
     assert [branch.confidence for branch in conclusion.branches] == [8, 3, 6, 20]
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**40), stop=st.sampled_from(["settled", "posterior"]), most=st.integers(1, 9))
+def test_what_an_early_stop_draws_is_what_the_full_vote_draws_first(seed: int, stop: str, most: int) -> None:
+    """A sample is a function of the request and its place alone, however many run at once."""
+    texts = ["8", "8 it is", "8.0", "5", "so 8", "maybe 9", "8 dogs"]
+    _, full = run(by_seed(texts), Vote(samples=9, stop="all"), seed=seed)
+    _, early = run(by_seed(texts), Vote(samples=9, stop=stop), seed=seed, limits=RequestLimits(sequences=most))
+    found = [(one.answer, one.confidence, one.tokens) for one in early.branches if one.ended is FinishReason.EOS]
+    assert found == [(one.answer, one.confidence, one.tokens) for one in full.branches[: len(found)]]
+
+
 def test_borda_and_confidence_weigh_votes() -> None:
     texts, confidences = ["5", "8", "8", "5", "8"], [9.0, 2.0, 3.0, 8.0, 1.0]
     _, majority = run(Says(texts, confidences), Vote(samples=5, stop="all"))

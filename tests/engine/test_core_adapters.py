@@ -240,7 +240,7 @@ def test_a_drain_that_takes_too_long_ends_the_requests() -> None:
     ("first", "second", "shares"),
     [("one", "one", True), ("one", "two", False), ("one", "", False), ("heads1", "", True), ("heads1", "heads2", True)],
 )
-def test_what_prefixes_versions_share(first: str, second: str, shares: bool) -> None:
+def test_case_37a_what_prefixes_versions_share(first: str, second: str, shares: bool) -> None:
     driver, _ = make()
     for path in {first, second} - {""}:
         driver.load(path, path)

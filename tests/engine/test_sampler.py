@@ -203,10 +203,37 @@ def test_plain_batches_run_one_statistics_and_one_draw(monkeypatch: pytest.Monke
 
     sampler, logits = Sampler(Counted()), torch.zeros(2, 16)
     sampler.run(logits, None, [_row(1), _row(2)], [-1, -1])
-    assert calls == ["row_statistics", "sample_rows"]
+    assert calls == ["sample_rows"], "which does the statistics too"
+    calls.clear()
+    sampler.run(logits, None, [_row(1, temperature=0.0), _row(2, temperature=0.0)], [-1, -1])
+    assert calls == ["row_statistics"], "which tell the most likely token"
     calls.clear()
     sampler.run(logits, None, [_row(1), _row(2, adaptive=_rule())], [-1, -1])
     assert calls == ["row_statistics", "temperatures", "sample_rows"]
+
+
+def test_rows_that_take_the_likeliest_are_as_among_others() -> None:
+    logits = torch.randn(3, 300, generator=torch.Generator().manual_seed(3)) * 3
+    logits[1, 7] = math.nan
+    greedy = [_row(place, temperature=0.0, top_logprobs=3) for place in range(3)]
+    alone = _draw(logits, list(greedy))
+    mixed = _draw(torch.cat((logits, logits[:1])), [*greedy, _row(9)])[:3]
+    assert alone[0] == mixed[0] and alone[2] == mixed[2]
+    for found in (alone[1], mixed[1]):
+        assert found.token_id >= 0 and math.isnan(found.statistics.log_prob)
+
+
+def test_rows_tell_what_they_were_drawn_from_where_asked() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.2]]).log().repeat(3, 1)
+    rows: list[SequenceStep | None] = [
+        _row(1, top_k=2, processed_log_probs=True, top_logprobs=3),
+        _row(2),
+        _row(3, temperature=0.0, processed_log_probs=True),
+    ]
+    first, second, third = (token.statistics.processed for token in _draw(logits, rows))
+    assert first[1:] == pytest.approx([math.log(0.625), math.log(0.375), -math.inf])
+    assert first[0] in first[1:3]
+    assert second == () and third == (0.0,)
 
 
 def test_rows_of_every_kind_are_each_as_alone() -> None:

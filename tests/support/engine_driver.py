@@ -115,7 +115,8 @@ class Driver:
 
     @staticmethod
     def _take(answer: Answer, output: CandidateOutput) -> None:
-        assert output.candidate not in answer.reasons, "a candidate spoke after its end"
+        only_ends_request = output.request_finished and not output.token_ids and output.finish_reason is None
+        assert output.candidate not in answer.reasons or only_ends_request, "a candidate spoke after its end"
         assert len(output.statistics) == len(output.token_ids)
         answer.outputs.append(output)
         answer.tokens.setdefault(output.candidate, []).extend(output.token_ids)

@@ -87,7 +87,16 @@ class ScriptedModel(PagedOracle):
             tokens.insert(0, said.token_id)
         statistics = TokenStatistics(said.log_prob, said.p1, said.p2, said.entropy, -said.confidence, row.temperature)
         top = [(token, said.log_prob - place) for place, token in enumerate(tokens)]
-        return SampledToken(tokens[0], statistics, top[: row.params.top_logprobs])
+        return SampledToken(_first_allowed(tokens, row), statistics, top[: row.params.top_logprobs])
+
+
+def _first_allowed(tokens: list[int], row: SamplingRow) -> int:
+    """The most likely token that the row's mask lets stay."""
+    if row.mask is None:
+        return tokens[0]
+    words = row.mask.words()
+    others = range(len(tokenizer()))
+    return next(token for token in (*tokens, *others) if words[token // 32] >> token % 32 & 1)
 
 
 def write(texts: list[str], **statistics: Any) -> Script:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import msgspec
@@ -63,12 +64,15 @@ class RequestControl:
         self._require_candidate("fork", candidate)
         if request.prompt.length + kept >= request.length_limit:
             raise LimitError("length", f"a fork with {kept} generated tokens has no room for another one")
+        if replace_last is not None:
+            self._require_tokens(1)
         self._require_sequence()
         child = request.branch(parent, self._scheduler.next_number(), kept)
         if is_free:
             child.free()
         child.candidate = candidate
         if replace_last is not None:
+            request.forced_tokens += 1
             child.tokens[-1] = replace_last
             self._replace_record(child, replace_last)
             if child.constraint is not None:
@@ -102,13 +106,22 @@ class RequestControl:
             raise LimitError("forks", f"the request may fork {limits.forks} times")
         request.forks += 1
 
+    def _require_tokens(self, count: int) -> None:
+        request = self._request
+        if request.spent + count > request.limits.total_tokens:
+            raise LimitError("total_tokens", f"the request may take {request.limits.total_tokens} tokens")
+
     def _replace_record(self, child: Sequence, token_id: int) -> None:
         """The last token's statistics, with the log-probability of the token that took its place if known."""
         last = child.record[-1]
-        log_prob = dict(last.top_log_probs).get(token_id)
         statistics = FORCED
-        if log_prob is not None:
-            statistics = msgspec.structs.replace(last.statistics, log_prob=log_prob)
+        place = next((place for place, (other, _) in enumerate(last.top_log_probs) if other == token_id), None)
+        if place is not None:
+            known = last.statistics
+            # That of the drawn token comes first among those after all filters.
+            processed = (known.processed[1 + place], *known.processed[1:]) if known.processed else ()
+            log_prob = last.top_log_probs[place][1]
+            statistics = msgspec.structs.replace(known, log_prob=log_prob, processed=processed)
         child.record[-1] = SampledToken(token_id, statistics, last.top_log_probs)
         child.statistics[-1] = statistics
 
@@ -127,8 +140,7 @@ class RequestControl:
         length = len(sequence.tokens) - replace_last + len(token_ids)
         if length > request.length_limit:
             raise LimitError("length", f"{len(token_ids)} forced tokens have no room")
-        if request.spent + len(token_ids) > request.limits.total_tokens:
-            raise LimitError("total_tokens", f"the request may take {request.limits.total_tokens} tokens")
+        self._require_tokens(len(token_ids))
         if request.drawn.pop(sequence, None) is not None:
             self._scheduler.resume(sequence)
         if replace_last:
@@ -149,8 +161,7 @@ class RequestControl:
             raise ValueError("score: no tokens given")
         if len(parent.tokens) + len(token_ids) > request.length_limit:
             raise LimitError("length", f"{len(token_ids)} tokens to score have no room")
-        if request.spent + len(token_ids) > request.limits.total_tokens:
-            raise LimitError("total_tokens", f"the request may take {request.limits.total_tokens} tokens")
+        self._require_tokens(len(token_ids))
         self._require_sequence()
         probe = request.probe(parent, self._scheduler.next_number(), token_ids)
         request.forced_tokens += len(token_ids)
@@ -196,3 +207,7 @@ class RequestControl:
         row = cast(Sequence, branch).row
         if row is not None:
             row.temperature = temperature
+
+    def forbid(self, branch: Branch, token_ids: Iterable[int] | None) -> None:
+        mask = None if token_ids is None else self._request.all_but(token_ids)
+        cast(Sequence, branch).forbid(mask)

@@ -338,7 +338,7 @@ class EngineCore:
                 self._prompt_tokens += request.prompt.length
         self._generated_tokens += 1
         request.drawn_tokens += 1
-        if request.strategy.passive:
+        if request.is_passive:
             self._rounds.accept(sequence, token)
         else:
             request.drawn[sequence] = token

@@ -79,7 +79,7 @@ class Intake:
         # Nothing is refused from here on: the account is open.
         account = self._scheduler.accounts.open(message.client, is_owed=self._places.held(message.client) > 0)
         request = Generation(message, next(self._numbers), account, now, strategy, adapter)
-        request.set_limits(list(ends), self._model.context_length)
+        request.set_limits(list(ends), self._model.context_length, self._model.vocabulary_size)
         request.constraint = constraint
         self._hold(request)
         if constraint is None:

@@ -20,7 +20,6 @@ class RequestValidator:
     """The limits of one engine."""
 
     def __init__(self, model: ModelDescription, block_size: int, total_blocks: int) -> None:
-        self._features = frozenset(model.features)
         self._vocabulary = model.vocabulary_size
         self._context = model.context_length
         self._block_size = block_size
@@ -38,7 +37,7 @@ class RequestValidator:
             raise _invalid("segment_ids", f"{len(request.segment_ids)} segments for {len(request.token_ids)} tokens")
         if isinstance(request, GenerateRequest):
             self._check_generation(request)
-            if (fault := sampling_fault(request.sampling, self._features, components)) is not None:
+            if (fault := sampling_fault(request.sampling, components)) is not None:
                 raise _invalid(*fault)
         else:
             self._check_continuations(request)
@@ -47,6 +46,9 @@ class RequestValidator:
         """Raise ``RefusedError`` unless what a strategy needs beside the request's own tokens can be had."""
         if width > request.limits.sequences:
             raise _invalid("limits.sequences", f"{request.limits.sequences}; the strategy starts with {width}")
+        if width > request.limits.total_tokens:
+            text = f"{request.limits.total_tokens}; the strategy starts with {width} sequences of at least a token"
+            raise _invalid("reasoning.max_total_tokens", text)
         if extra_tokens:
             most = len(request.token_ids) + request.sampling.max_new_tokens + extra_tokens
             self._check_fit("reasoning", "tokens of prompt, thought and answer", min(most, self._context) - 1)

@@ -32,6 +32,8 @@ def candidate_outputs(request: Generation) -> list[CandidateOutput]:
     for index, sequence in enumerate(unsent):
         carries = usage is not None and (index == last if finished else index == 0)
         token_ids, statistics, top_log_probs = _unsent(sequence, request)
+        if sequence.ended is not None:
+            request.told_ends.add(sequence.candidate)
         outputs.append(
             CandidateOutput(
                 request_id=request.request_id,
@@ -66,13 +68,14 @@ def _unsent(
 
 
 def _closing(request: Generation) -> CandidateOutput:
-    """Ends a request that has nothing more to say."""
+    """Ends a request that has nothing more to say; its candidate may have ended before its hidden sequences did."""
+    reason = None if 0 in request.told_ends else request.finish_reason or FinishReason.STOP
     return CandidateOutput(
         request_id=request.request_id,
         candidate=0,
         token_ids=[],
         statistics=[],
-        finish_reason=request.finish_reason or FinishReason.STOP,
+        finish_reason=reason,
         request_finished=True,
         usage=request.usage(),
         conclusion=request.conclusion,

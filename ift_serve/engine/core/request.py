@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import msgspec
 
@@ -15,9 +16,10 @@ from ift_serve.engine.protocol.score import ContinuationScore, ScoreRequest
 from ift_serve.engine.scheduling.fair_share import rank
 from ift_serve.engine.sequences.constraint import Constraint
 from ift_serve.engine.sequences.prompt import Prompt
-from ift_serve.engine.sequences.seeds import candidate_seed
+from ift_serve.engine.sequences.seeds import candidate_seed, prompt_seed
 from ift_serve.engine.sequences.sequence import Sequence
-from ift_serve.engine.sequences.step import AdaptedPrompt, SampledToken, SamplingRow, ScoredTokens
+from ift_serve.engine.sequences.step import AdaptedPrompt, SampledToken, SamplingRow, ScoredTokens, TokenMask
+from ift_serve.engine.sequences.token_masks import AllBut
 from ift_serve.sharing.accounts import Account
 
 
@@ -137,6 +139,8 @@ class Generation(Request):
         """What sequences have drawn, or been given as scores, in the round that is not told of yet."""
         self.candidates: set[int] = set(range(strategy.width)) if strategy.streams else set()
         self.drawn_tokens = self.forced_tokens = self.forks = 0
+        self.told_ends: set[int] = set()
+        """Candidates whose end was sent."""
         self.concluded = False
         self.conclusion: Conclusion | None = None
         self.output_field = "" if message.output is None else f"output.{message.output.kind}"
@@ -145,14 +149,34 @@ class Generation(Request):
         wanted = max(message.sampling.top_logprobs, strategy.alternatives)
         self._params = msgspec.structs.replace(message.sampling, top_logprobs=wanted)
         self._split = strategy.width == 1
+        self.told = Strategy() if strategy.passive else strategy
+        """What is called of the sequences."""
+        self.is_passive = strategy.passive
+        """Whether its sequences go on without waiting for one another."""
+        self._seed = prompt_seed(message.sampling.seed, message.token_ids)
+        self._vocabulary = 0
+        self._masks: dict[frozenset[int], AllBut] = {}
 
-    def set_limits(self, eos_ids: list[int], context_length: int) -> None:
-        """Which tokens end a sequence, and how many tokens it may have."""
+    def set_limits(self, eos_ids: list[int], context_length: int, vocabulary: int) -> None:
+        """Which tokens end a sequence, and how many tokens it may have. ``vocabulary``: tokens that there are."""
         sampling = self.sampling
         self.eos_ids = frozenset() if sampling.ignore_eos else frozenset(eos_ids)
         self.end_ids = self.eos_ids.union(sampling.stop_ids)
         longest = self.prompt.length + sampling.max_new_tokens + self.strategy.extra_tokens
         self.length_limit = min(longest, context_length)
+        self._vocabulary = vocabulary
+        most = self.strategy.width * (self.length_limit - self.prompt.length)
+        # Which of several sequences get the last tokens must not depend on the load: it is told in rounds.
+        self.is_passive = self.strategy.passive and most <= self.limits.total_tokens
+
+    def all_but(self, token_ids: Iterable[int]) -> TokenMask:
+        """A mask of all tokens but these and those that end a sequence; rows that have the same share it."""
+        refused = self.end_ids.union(token_ids)
+        mask = self._masks.get(refused)
+        if mask is None:
+            known = (token_id for token_id in refused if token_id < self._vocabulary)
+            mask = self._masks[refused] = AllBut(known, self._vocabulary)
+        return mask
 
     @property
     def spent(self) -> int:
@@ -183,7 +207,7 @@ class Generation(Request):
         """The root sequence."""
         root = self.new_sequence(number, list(self.prompt.token_ids))
         root.constraint = self.constraint
-        self._prepare(root, candidate_seed(self.sampling.seed, 0), self._first_temperature)
+        self._begin(root)
         root.deferred = 0 if self._split else 1
         return root
 
@@ -198,11 +222,17 @@ class Generation(Request):
             sequence.candidate = HIDDEN
         sequence.constrain()
 
+    def _begin(self, sequence: Sequence) -> None:
+        """Have one that begins at the prompt draw as its ordinal says, and what its strategy lets it draw first."""
+        self._prepare(sequence, candidate_seed(self._seed, sequence.ordinal), self._first_temperature)
+        if self.strategy.first_forbidden is not None:
+            sequence.forbid(self.all_but(self.strategy.first_forbidden))
+
     def branch(self, parent: Sequence, number: int, kept: int) -> Sequence:
         """A sequence with ``kept`` of the parent's generated tokens, their record and its temperature, without blocks.
 
-        Its seed depends on the parent's and on how many branches that had, not on when other sequences
-        of the request were created, which the rest of the batch decides.
+        Its seed depends on the parent's and on how many branches that had. Where it keeps nothing it is one more first
+        sequence: its seed depends on its ordinal, so it draws the same however many of them began together.
         """
         child = self._copy(parent, number)
         del child.tokens[self.prompt.length + kept :]
@@ -210,8 +240,13 @@ class Generation(Request):
             child.constraint.take_back(parent.generated_count - kept)
         row = parent.row
         assert row is not None
-        parent.branches += 1
-        self._prepare(child, candidate_seed(row.seed, parent.branches), row.temperature)
+        if kept:
+            parent.branches += 1
+            self._prepare(child, candidate_seed(row.seed, parent.branches), row.temperature)
+        else:
+            self._begin(child)
+            assert child.row is not None
+            child.row.temperature = row.temperature
         if child.row is not None and row.average is not None:
             child.row.average = row.average.fork(child.tokens)
         child.record = parent.record[:kept]
@@ -243,7 +278,7 @@ class Generation(Request):
         root.deferred = 0
         children = [self._copy(root, number) for number in numbers]
         for child in children:
-            self._prepare(child, candidate_seed(self.sampling.seed, child.ordinal), self._first_temperature)
+            self._begin(child)
         return children
 
     def _copy(self, parent: Sequence, number: int) -> Sequence:

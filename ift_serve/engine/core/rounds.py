@@ -19,8 +19,9 @@ from ift_serve.engine.sequences.step import SampledToken
 _log = logging.getLogger(__name__)
 _SLOW_SECONDS = 0.05
 """A callback that takes longer is counted: all requests of the step wait for it."""
-_LONGEST_SECONDS = 1.0
-"""A request fails whose callback takes longer."""
+_LONGEST_SECONDS, _LONGEST_WAIT = 1.0, 10.0
+"""A request fails whose callback computes longer, or takes longer: one that computes little and takes a second has not
+got a processor, which is the machine's fault."""
 
 
 class SlowStrategyError(Exception):
@@ -30,7 +31,8 @@ class SlowStrategyError(Exception):
 class Rounds:
     """The strategies of all requests. ``close`` and ``fail`` end a request in the core.
 
-    ``seconds``: time spent in callbacks; ``slow_callbacks``: how many took longer than 50 ms.
+    ``busy``: seconds that this thread has computed. ``seconds``: time spent in callbacks; ``slow_callbacks``: how many
+    took longer than 50 ms.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class Rounds:
         close: Callable[[Request], None],
         fail: Callable[[Request, FailureKind, str], None],
         clock: Callable[[], float] = time.perf_counter,
+        busy: Callable[[], float] = time.thread_time,
     ) -> None:
         self._scheduler = scheduler
         self._close = close
         self._fail = fail
         self._clock = clock
+        self._busy = busy
         self.seconds = 0.0
         self.slow_callbacks = 0
 
@@ -71,7 +75,7 @@ class Rounds:
                 else:
                     self._control(request).end(sequence, FinishReason.STOP)
                     with self._timed():
-                        request.strategy.on_score(self._control(request), sequence, drawn.log_probs)
+                        request.told.on_score(self._control(request), sequence, drawn.log_probs)
             if request.spent + len(request.live) > request.limits.total_tokens:
                 raise LimitError("total_tokens", f"another round would exceed {request.limits.total_tokens} tokens")
         self._close_if_over(request)
@@ -89,9 +93,9 @@ class Rounds:
         """A candidate was ended by the front, which found a stop string."""
         request = sequence.owner
         assert isinstance(request, Generation)
-        if not request.strategy.passive:
+        if not request.is_passive:
             with self._guarded(request), self._timed():
-                request.strategy.on_end(self._control(request), sequence, FinishReason.STOP)
+                request.told.on_end(self._control(request), sequence, FinishReason.STOP)
         if request.live and not request.done and request.drawn and request.round_complete:
             self.advance(request)
         else:
@@ -110,7 +114,7 @@ class Rounds:
     def _conclude(self, request: Generation, reason: FinishReason) -> None:
         request.concluded = True
         with self._timed():
-            request.strategy.conclude(self._control(request), reason)
+            request.told.conclude(self._control(request), reason)
         self._control(request).finish(reason)
 
     def _append(self, sequence: Sequence, token: SampledToken, request: Generation) -> FinishReason | None:
@@ -123,7 +127,7 @@ class Rounds:
     def _tell(self, sequence: Sequence, token: SampledToken) -> None:
         request = sequence.owner
         assert isinstance(request, Generation)
-        strategy, control = request.strategy, self._control(request)
+        strategy, control = request.told, self._control(request)
         reason = self._append(sequence, token, request)
         with self._timed():
             strategy.on_token(control, sequence, token, reason)
@@ -151,13 +155,13 @@ class Rounds:
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        started = self._clock()
+        started, busy = self._clock(), self._busy()
         yield
-        seconds = self._clock() - started
+        seconds, computed = self._clock() - started, self._busy() - busy
         self.seconds += seconds
         if seconds > _SLOW_SECONDS:
             self.slow_callbacks += 1
-        if seconds > _LONGEST_SECONDS:
+        if seconds > _LONGEST_WAIT or computed > _LONGEST_SECONDS:
             raise SlowStrategyError(f"a callback took {seconds:.1f} s")
 
     def _close_if_over(self, request: Generation) -> None:

@@ -11,16 +11,12 @@ _HEADS = frozenset({"temperature_head", "sequence_temperature"})
 _LONGEST_DECAY = 0.99
 
 
-def sampling_fault(
-    params: SamplingParams, features: Collection[str], components: Collection[str]
-) -> tuple[str, str] | None:
+def sampling_fault(params: SamplingParams, components: Collection[str]) -> tuple[str, str] | None:
     """The field at fault and what is wrong with it, None if nothing is. components: those of the request's adapter."""
     if params.top_n_sigma < 0:
         return "sampling.top_n_sigma", f"{params.top_n_sigma}; at least 0 is needed, which is off"
     if not 0 <= params.top_h <= 1:
         return "sampling.top_h", f"{params.top_h} is outside 0 (off) to 1"
-    if params.top_h and "top_h" not in features:
-        return "sampling.top_h", "this engine's kernels do not do it; leave it out, or use p_less or top_n_sigma"
     if params.adaptive is not None and (fault := _temperature_fault(params.adaptive, components)) is not None:
         return f"sampling.adaptive.{fault[0]}", fault[1]
     if params.target_probability is not None and (fault := _target_fault(params.target_probability)) is not None:

@@ -12,7 +12,7 @@ discards it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest, SamplingParams
@@ -98,8 +98,9 @@ class Control(Protocol):
 
         ``keep``: how many of the tokens after the prompt it has, None: all; 0 begins at the prompt once more.
         ``is_free``: nothing holds it to the form that the answer must have; for a question that is no answer itself.
-        It keeps the temperature of ``branch`` and draws with a seed derived from that of ``branch``. Forking
-        an ended branch is allowed until the request ends and recomputes what is no longer cached.
+        It keeps the temperature of ``branch`` and draws with a seed derived from that of ``branch``; one that begins at
+        the prompt draws as a first sequence of its ordinal would, whichever it was forked from. Forking an ended branch
+        is allowed until the request ends and recomputes what is no longer cached.
         """
 
     def force(self, branch: Branch, token_ids: list[int], *, replace_last: bool = False) -> None:
@@ -128,6 +129,12 @@ class Control(Protocol):
     def set_temperature(self, branch: Branch, temperature: float) -> None:
         """Draw this sequence's next tokens at ``temperature`` (0: greedy)."""
 
+    def forbid(self, branch: Branch, token_ids: Iterable[int] | None) -> None:
+        """Draw this sequence's next tokens from all but these and those that end a sequence; None: from all.
+
+        It holds until the next call. A fork does not have it.
+        """
+
 
 class Strategy:
     """Drives one request. Created for it alone, so it may keep state. What is not overridden decides nothing.
@@ -147,8 +154,11 @@ class Strategy:
     """Tokens that a sequence may have beyond ``max_new_tokens``, such as a thought before its answer."""
     first_temperature: float | None = None
     """The temperature of its first sequences until it sets another one; None: the request's."""
+    first_forbidden: tuple[int, ...] | None = None
+    """What its first sequences must not draw until it says otherwise, as with ``Control.forbid``; None: nothing."""
     passive: bool = False
-    """Whether it only lets its first sequences run: it is never called, and its sequences never wait for siblings."""
+    """Whether it only lets its first sequences run: it is never called, and its sequences never wait for siblings
+    unless they could take more tokens than the request may."""
 
     def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:
         """``token`` was drawn and appended; ``reason`` is set when it ends the sequence unless replaced."""

@@ -16,6 +16,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ``adaptive``: a temperature for each token, in place of ``temperature``, which is its T_0. Truncations beside top_p,
     top_k and min_p, 0 or False for off: ``top_n_sigma``, ``p_less``, ``top_h`` (:mod:`ift_kernels.sample_rows`).
     ``target_probability``: adaptive-p. ``reasoning_temperature``: in place of ``temperature`` within a thought.
+    ``processed_log_probs``: tell log-probabilities in the distribution that tokens are drawn from, too.
     """
 
     temperature: float = 1.0
@@ -38,6 +39,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ignore_eos: bool = False
     candidates: int = 1
     top_logprobs: int = 0
+    processed_log_probs: bool = False
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -92,7 +94,8 @@ class StopCandidate(msgspec.Struct, frozen=True, tag="stop"):
 class TokenStatistics(msgspec.Struct, frozen=True, array_like=True):
     """What every sampled token carries, from the raw logits at temperature 1 (natural logarithms).
 
-    A ``forced`` token was not drawn: it has no statistics, and zeros stand for them.
+    A ``forced`` token was not drawn: it has no statistics, and zeros stand for them. ``processed``: log-probabilities
+    of the token and of its alternatives in the distribution that it was drawn from, where the request asks for them.
     """
 
     log_prob: float
@@ -102,6 +105,7 @@ class TokenStatistics(msgspec.Struct, frozen=True, array_like=True):
     mean_top20_log_prob: float
     temperature: float
     forced: bool = False
+    processed: tuple[float, ...] = ()
 
 
 class BranchSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -142,7 +142,6 @@ class ModelRunner:
             max_sequences=config.max_sequences,
             attention_backend=f"{self._decoder.name}/{backend}",
             features=["generate", "score", "statistics", "adapters", "adaptive_temperature"]
-            + (["top_h"] if backend != "triton" else [])
             + (["prefix_caching"] if config.prefix_caching else []),
             sampling_defaults=sampling_defaults(model.generation, model.eos_ids, int(model.config.vocab_size)),
         )

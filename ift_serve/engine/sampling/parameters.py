@@ -47,6 +47,7 @@ def pack_parameters(rows: list[SamplingRow | None], targets: list[int]) -> RowPa
         masks=_masks(rows),
         truncations=truncations,
         near=near,
+        processed=_processed(rows),
     )
 
 
@@ -119,6 +120,11 @@ def _near(rows: list[SamplingRow | None]) -> Tensor | None:
             row.average = ProbabilityAverage(target)
         values[index] = row.average.wanted(row.history)
     return torch.from_numpy(values)
+
+
+def _processed(rows: list[SamplingRow | None]) -> Tensor | None:
+    wanted = [row is not None and row.params.processed_log_probs for row in rows]
+    return torch.tensor(wanted, dtype=torch.int32) if any(wanted) else None
 
 
 def _signed(seed: int) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ift_kernels.row_statistics import row_statistics
+from ift_kernels.row_statistics import RowStatistics, row_statistics
+from ift_kernels.row_statistics.types import LOG_MASS, P1
 from ift_kernels.sample_rows import SampledRows, sample_rows
 from ift_serve.engine.protocol.generate import TokenStatistics
 from ift_serve.engine.sampling.parameters import pack_parameters
 from ift_serve.engine.sampling.temperatures import Rows, Temperatures
+from ift_serve.engine.sequences.adjusted_tokens import is_adjusted
 from ift_serve.engine.sequences.step import SampledToken, SamplingRow, ScoredTokens
 
 
@@ -46,25 +49,41 @@ class Sampler:
         """logits: ``[R, V]``; hidden: ``[R, d]``, what they were computed from; ``rows[i]`` is None where
         ``targets[i]`` is a token to score (else -1)."""
         sampling = [None if row is None else row.sampling for row in rows]
-        statistics = row_statistics(logits, self._backend)
+        if all(row is not None and _takes_the_likeliest(row) for row in sampling):
+            likeliest = _likeliest(row_statistics(logits, self._backend))
+            return DrawnRows(likeliest if self._device == "cpu" else _on_cpu(likeliest), None)
         parameters = pack_parameters(sampling, targets)
         adapts = any(row is not None and row.params.adaptive is not None for row in sampling)
         if self._device != "cpu":
             parameters = _moved(parameters, self._device)
+        statistics = None
         if adapts:
+            statistics = row_statistics(logits, self._backend)
             parameters = replace(parameters, temperature=self._temperatures(statistics, hidden, rows))
         drawn = sample_rows(logits, parameters, self._backend, statistics)
         if self._device != "cpu":
-            near = drawn.probabilities
-            drawn = SampledRows(
-                drawn.tokens.cpu(),
-                drawn.statistics.cpu(),
-                drawn.top_ids.cpu(),
-                drawn.top_log_probs.cpu(),
-                None if near is None else near.cpu(),
-            )
+            drawn = _on_cpu(drawn)
         _note_probabilities(drawn, sampling)
         return DrawnRows(drawn, parameters.temperature.tolist() if adapts else None)
+
+
+def _on_cpu(drawn: SampledRows) -> SampledRows:
+    parts = (getattr(drawn, field.name) for field in fields(drawn))
+    return SampledRows(*(None if part is None else part.cpu() for part in parts))
+
+
+def _takes_the_likeliest(row: SamplingRow) -> bool:
+    """Whether nothing is drawn and nothing changes the logits, so that the statistics tell all."""
+    greedy = row.temperature == 0.0 and row.mask is None
+    return greedy and not is_adjusted(row.params) and not row.params.processed_log_probs
+
+
+def _likeliest(known: RowStatistics) -> SampledRows:
+    """The most likely token of each row. In one without a distribution any token, with statistics that are NaN."""
+    tokens = known.top_ids[:, 0].clamp_min(0)
+    log_prob = 0.0 - known.measures[LOG_MASS : LOG_MASS + 1]
+    statistics = torch.cat((log_prob, known.measures[P1:])).T
+    return SampledRows(tokens, statistics, known.top_ids, known.top_log_probs)
 
 
 def _note_probabilities(drawn: SampledRows, rows: list[SamplingRow | None]) -> None:
@@ -93,8 +112,12 @@ def sampled_tokens(result: DrawnRows, rows: Rows) -> list[SampledToken | None]:
         temperature = row.temperature
         if result.temperatures is not None and row.params.adaptive is not None:
             temperature = result.temperatures[index]
+        after: tuple[float, ...] = ()
+        if row.params.processed_log_probs and result.rows.processed is not None:
+            after = tuple(result.rows.processed[index, : 1 + len(top)].tolist())
         log_prob, p1, p2, entropy, top20 = statistics[index]
-        drawn.append(SampledToken(tokens[index], TokenStatistics(log_prob, p1, p2, entropy, top20, temperature), top))
+        told = TokenStatistics(log_prob, p1, p2, entropy, top20, temperature, False, after)
+        drawn.append(SampledToken(tokens[index], told, top))
     return drawn
 
 

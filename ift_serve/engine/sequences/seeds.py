@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+
 _MASK = (1 << 64) - 1
 
 
@@ -11,6 +16,16 @@ def _mix(value: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
     return value ^ (value >> 31)
+
+
+def prompt_seed(seed: int, token_ids: Sequence[int]) -> int:
+    """A seed, in ``[0, 2**64)``, for one prompt.
+
+    The noise of a draw depends on seed, step and token id; by the caller's seed alone, answers to many prompts that are
+    asked with one seed would have the same noise, and not be independent.
+    """
+    digest = blake2b(np.asarray(token_ids, dtype="<u4").tobytes(), digest_size=8).digest()
+    return _mix(seed & _MASK) ^ int.from_bytes(digest, "little")
 
 
 def candidate_seed(seed: int, ordinal: int) -> int:

@@ -10,7 +10,8 @@ from ift_serve.engine.protocol.generate import TokenStatistics
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.sequences.constraint import Constraint
 from ift_serve.engine.sequences.prompt import Prompt
-from ift_serve.engine.sequences.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep
+from ift_serve.engine.sequences.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep, TokenMask
+from ift_serve.engine.sequences.token_masks import Both
 from ift_serve.sharing.accounts import Account
 
 _RESPONSE = b"\x03"
@@ -53,6 +54,7 @@ class Sequence:
     ``tokens[:computed]`` have keys and values in the blocks of ``table``. ``deferred`` is 1 where the last
     token is not to be computed: a prompt that several sequences will share, or a text that is only scored.
     ``row_start`` is how many tokens it had when it last got a row (``has_row``).
+    ``forbidden``: what its strategy lets it draw, beside the form of the answer; None: everything.
     ``pending`` is set while a step computes it, until its result is taken in. ``is_probe``: its last tokens are scored
     for a strategy, and it draws none. ``is_paused``: it has drawn, and waits for its siblings to have.
     """
@@ -67,6 +69,7 @@ class Sequence:
         "deferred",
         "digests",
         "ended",
+        "forbidden",
         "has_row",
         "is_paused",
         "is_probe",
@@ -118,6 +121,7 @@ class Sequence:
         if prompt.segment_ids:
             self.decode_step.segment_ids = _RESPONSE
         self.constraint: Constraint | None = None
+        self.forbidden: TokenMask | None = None
         self.ended: FinishReason | None = None
         self.overridden = False
         self.pending = False
@@ -174,15 +178,23 @@ class Sequence:
             self.constraint.take_back(1)
 
     def constrain(self) -> None:
-        """Have the next draw held to the form, as it is after the last token."""
+        """Have the next draw held to the form, as it is after the last token, and to what its strategy forbids."""
         if self.constraint is not None and self.row is not None:
-            self.row.mask = self.constraint.mask()
+            mask, forbidden = self.constraint.mask(), self.forbidden
+            self.row.mask = mask if forbidden is None else forbidden if mask is None else Both(mask, forbidden)
+
+    def forbid(self, mask: TokenMask | None) -> None:
+        """Hold its draws to ``mask`` too, until the next call; None: to nothing beside the form."""
+        self.forbidden = mask
+        if self.row is not None:
+            self.row.mask = mask
+        self.constrain()
 
     def free(self) -> None:
         """Hold it to no form any more."""
         self.constraint = None
         if self.row is not None:
-            self.row.mask = None
+            self.row.mask = self.forbidden
 
     def take_scores(self, scored: ScoredTokens) -> None:
         """Scores of the next targets."""
