@@ -315,6 +315,8 @@ class EngineCore:
                 self._reach_goal(sequence, rounds)
         for request in rounds:
             self._rounds.advance(request)
+            # A round that scores complete may end its request in a step in which it draws nothing.
+            self._note_new_tokens(request)
         self._batch_tokens = total
         self._scheduler.accounts.advance(total)
 
@@ -330,12 +332,10 @@ class EngineCore:
         if isnan(token.statistics.log_prob):
             self._fail_unsound(sequence)
             return
-        if not request.has_new_tokens:
-            request.has_new_tokens = True
-            self._with_new_tokens.append(request)
-            if not request.first_token:
-                request.first_token = now
-                self._prompt_tokens += request.prompt.length
+        self._note_new_tokens(request)
+        if not request.first_token:
+            request.first_token = now
+            self._prompt_tokens += request.prompt.length
         self._generated_tokens += 1
         request.drawn_tokens += 1
         if request.is_passive:
@@ -343,6 +343,11 @@ class EngineCore:
         else:
             request.drawn[sequence] = token
             rounds[request] = None
+
+    def _note_new_tokens(self, request: Generation) -> None:
+        if not request.has_new_tokens:
+            request.has_new_tokens = True
+            self._with_new_tokens.append(request)
 
     def _fail_unsound(self, sequence: Sequence) -> None:
         """The logits are not numbers: an adapter's values overflow, or the model itself is broken."""
