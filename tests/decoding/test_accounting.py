@@ -97,7 +97,7 @@ def _run(request: GenerateRequest, rows: int, blocks: int, company: int) -> tupl
     return answers[request.request_id], made[0], oracle.draws - 20 * company
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32), rows=st.integers(1, 8), blocks=st.integers(40, 90), company=st.integers(0, 3),
     total=st.integers(3, 200), candidates=st.integers(1, 3),
