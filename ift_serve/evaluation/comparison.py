@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,33 @@ class Comparison:
         return self.p_value < 0.05 and not self.low <= 0.0 <= self.high
 
 
+@dataclass(frozen=True, slots=True)
+class FamilyComparison(Comparison):
+    """The same for the constraints of one family. ``q_value``: the p-value corrected for looking at all families.
+
+    ``gained``, ``lost``: prompts of which only the second, only the first keeps more than half of the family's
+    constraints.
+    """
+
+    family: str
+    q_value: float
+
+    @property
+    def is_significant(self) -> bool:
+        """As of :class:`Comparison`, by the corrected p-value."""
+        return self.q_value < 0.05 and not self.low <= 0.0 <= self.high
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Corrected p-values, in the order of the given ones (Benjamini and Hochberg 1995)."""
+    count = len(p_values)
+    smallest, found = 1.0, [1.0] * count
+    for rank, index in reversed(list(enumerate(sorted(range(count), key=p_values.__getitem__), 1))):
+        smallest = min(smallest, p_values[index] * count / rank)
+        found[index] = smallest
+    return found
+
+
 def mcnemar(gained: int, lost: int) -> float:
     """Two-sided exact p-value: binomial of the discordant pairs with one half (McNemar 1947)."""
     count = gained + lost
@@ -54,26 +82,62 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def compare(rows: Sequence[Row], first: str, second: str, *, seed: int = 0) -> list[Comparison]:
-    """Of two models, for each task and column that both have."""
+    """Of two models, for each task and column that both have: prompts kept whole."""
+    return [
+        Comparison(task, column, first, second, *_compared(shares, seed))
+        for task, column, own in _common(rows, first, second)
+        if (shares := [_means((row.key, [row.passes(column)]) for row in found) for found in own])
+        and shares[0].keys() & shares[1].keys()
+    ]
+
+
+def compare_families(rows: Sequence[Row], first: str, second: str, *, seed: int = 0) -> list[FamilyComparison]:
+    """Of two models, for each task, column and family that both have: the family's constraints kept in each prompt."""
     found = []
-    own = {name: [row for row in rows if row.model == name and row.verdicts] for name in (first, second)}
-    for task in dict.fromkeys(row.task for row in own[first]):
-        of_task = {name: [row for row in own[name] if row.task == task] for name in own}
-        if not of_task[second]:
-            continue
-        for column in of_task[first][0].verdicts:
-            shares = {name: _shares(of_task[name], column) for name in own}
-            keys = [key for key in shares[first] if key in shares[second]]
-            left_out = len(shares[first].keys() | shares[second].keys()) - len(keys)
-            a, b = (np.array([shares[name][key] for key in keys], dtype=np.float64) for name in (first, second))
-            if keys:
-                found.append(_compared(task, column, first, second, a, b, left_out, seed))
+    for task, column, own in _common(rows, first, second):
+        compared = {}
+        for family in dict.fromkeys(v.family for row in own[0] for v in row.verdicts[column]):
+            kept = [
+                _means((row.key, [v.passed for v in row.verdicts[column] if v.family == family]) for row in rows_of)
+                for rows_of in own
+            ]
+            if kept[0].keys() & kept[1].keys():
+                compared[family] = _compared(kept, seed)
+        q_values = benjamini_hochberg([figures.p_value for figures in compared.values()])
+        found += [
+            FamilyComparison(task, column, first, second, *figures, family, q_value)
+            for (family, figures), q_value in zip(compared.items(), q_values, strict=True)
+        ]
     return found
 
 
-def _compared(
-    task: str, column: str, first: str, second: str, a: np.ndarray, b: np.ndarray, left_out: int, seed: int
-) -> Comparison:
+class _Figures(NamedTuple):
+    """The fields of a comparison from the difference on, in their order."""
+
+    difference: float
+    low: float
+    high: float
+    gained: int
+    lost: int
+    p_value: float
+    smallest: float
+    prompts: int
+    left_out: int
+
+
+def _common(rows: Sequence[Row], first: str, second: str) -> Iterator[tuple[str, str, tuple[list[Row], list[Row]]]]:
+    """Judged rows of both models, by task and column that both have."""
+    own = {name: [row for row in rows if row.model == name and row.verdicts] for name in (first, second)}
+    for task in dict.fromkeys(row.task for row in own[first]):
+        a, b = ([row for row in own[name] if row.task == task] for name in (first, second))
+        for column in a[0].verdicts if b else ():
+            yield task, column, (a, b)
+
+
+def _compared(shares: Sequence[Mapping[str, float]], seed: int) -> _Figures:
+    """``shares``: of each prompt, by key, of the first and of the second model."""
+    keys = [key for key in shares[0] if key in shares[1]]
+    a, b = (np.array([own[key] for key in keys], dtype=np.float64) for own in shares)
     differences = b - a
     count = len(differences)
     low, high = bootstrap(differences, seed)
@@ -81,10 +145,10 @@ def _compared(
     # Without any difference the variance is unknown, not zero: as if one prompt were discordant.
     variance = max(float(np.var(differences, ddof=1)) if count > 1 else 1.0, 1.0 / count)
     smallest = min(1.0, (_Z_TEST + _Z_POWER) * math.sqrt(variance / count))
-    return Comparison(
-        task, column, first, second, float(differences.mean()), low, high, gained, lost, mcnemar(gained, lost),
-        smallest, count, left_out,
-    )  # fmt: skip
+    left_out = len(shares[0].keys() | shares[1].keys()) - count
+    return _Figures(
+        float(differences.mean()), low, high, gained, lost, mcnemar(gained, lost), smallest, count, left_out
+    )
 
 
 def bootstrap(differences: np.ndarray, seed: int) -> tuple[float, float]:
@@ -100,12 +164,13 @@ def bootstrap(differences: np.ndarray, seed: int) -> tuple[float, float]:
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def _shares(rows: Sequence[Row], column: str) -> dict[str, float]:
-    """Share of the samples of each prompt that keep it whole."""
-    passes: dict[str, list[bool]] = {}
-    for row in rows:
-        passes.setdefault(row.key, []).append(row.passes(column))
-    return {key: sum(found) / len(found) for key, found in passes.items()}
+def _means(passes: Iterable[tuple[str, list[bool]]]) -> dict[str, float]:
+    """The share of what is kept of each prompt, over all its samples; prompts without anything are left out."""
+    every: dict[str, list[bool]] = {}
+    for key, found in passes:
+        if found:
+            every.setdefault(key, []).extend(found)
+    return {key: sum(found) / len(found) for key, found in every.items()}
 
 
 def _log(number: int) -> float:

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from ift_serve.evaluation.comparison import bootstrap, compare, mcnemar
+from ift_serve.evaluation.comparison import benjamini_hochberg, bootstrap, compare, compare_families, mcnemar
 from ift_serve.evaluation.rows import Row
 from ift_serve.evaluation.scores import coverage, scores, wilson
 from ift_serve.evaluation.tasks.task import ConstraintVerdict
@@ -90,3 +90,34 @@ def test_the_smallest_effect_is_shown_in_four_of_five_cases() -> None:
         assert gained + lost
     smallest = (1.959964 + 0.841621) * (0.236 - 0.116**2) ** 0.5 / 200**0.5
     assert smallest == pytest.approx(0.0935, abs=0.002) and shown >= 80
+
+
+@pytest.mark.parametrize("p_values", [[], [0.03], [0.01, 0.04, 0.03, 0.5, 0.02], [1.0, 1.0], [1e-9, 0.9, 1e-9]])
+def test_p_values_are_corrected_as_scipy_does(p_values: list[float]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = list(stats.false_discovery_control(p_values)) if p_values else []
+    assert benjamini_hochberg(p_values) == pytest.approx(expected)
+
+
+def test_the_bootstrap_is_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    drawn = np.random.default_rng(5).choice([-1.0, 0.0, 0.5, 1.0], size=300, p=[0.1, 0.5, 0.2, 0.2])
+    expected = stats.bootstrap((drawn,), np.mean, n_resamples=10_000, method="percentile", rng=7).confidence_interval
+    assert bootstrap(drawn, 0) == pytest.approx((expected.low, expected.high), abs=0.01)
+
+
+def test_families_are_compared_on_the_prompts_that_hold_them_to_it() -> None:
+    rows = [_row(m, str(i), m == "b" or i < 3, i % 2 == 0) for m in ("a", "b") for i in range(20)]
+    better, same = compare_families(rows, "a", "b")
+    assert (better.family, better.difference, better.gained, better.lost) == ("f0", 17 / 20, 17, 0)
+    assert better.p_value == pytest.approx(2 * 0.5**17) and better.q_value == pytest.approx(2 * better.p_value)
+    assert better.is_significant and (same.family, same.difference, same.q_value) == ("f1", 0.0, 1.0)
+
+
+def test_a_family_that_only_stands_out_among_many_is_not_called_different() -> None:
+    rows = [
+        Row(m, "t", str(i), 0, "p", "a", verdicts={"strict": [ConstraintVerdict(f"f{i // 8}", m == "b" and i < 6)]})
+        for m in ("a", "b") for i in range(80)
+    ]  # fmt: skip
+    found = compare_families(rows, "a", "b")
+    assert found[0].p_value < 0.05 < found[0].q_value and not any(one.is_significant for one in found)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ift_serve.evaluation import exposure
 from ift_serve.evaluation.breakdowns import curves, reliability, turn_scores
-from ift_serve.evaluation.comparison import compare
+from ift_serve.evaluation.comparison import Comparison, compare, compare_families
 from ift_serve.evaluation.errors import EvaluationError
 from ift_serve.evaluation.exposure import TrainedOn
 from ift_serve.evaluation.rows import Row
@@ -46,20 +46,30 @@ def report_of(
     rows: Sequence[Row], models: Sequence[str], trained_on: TrainedOn = MappingProxyType({})
 ) -> dict[str, Any]:
     """Scores and comparisons of rows. ``trained_on``: by adapter, what its training had."""
-    compared = [c for other in models[1:] for c in compare(rows, models[0], other)]
     return {
         "format": FORMAT,
         "models": list(models),
         "scores": [dataclasses.asdict(score) for score in scores(rows)],
         "texts": [dataclasses.asdict(score) for score in text_scores(rows)],
         "coverage": [dataclasses.asdict(c) | {"share": c.share} for c in coverage(rows)],
-        "comparisons": [dataclasses.asdict(c) | {"is_significant": c.is_significant} for c in compared],
+        **_comparisons(rows, [(models[0], other) for other in models[1:]]),
         "curves": [dataclasses.asdict(point) for point in curves(rows)],
         "reliability": [dataclasses.asdict(found) for found in reliability(rows)],
         **exposure.plain(trained_on, rows, models),
         "turns": [dataclasses.asdict(found) for found in turn_scores(rows)],
         "rows": [row.values() for row in rows],
     }
+
+
+def _comparisons(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Of pairs of models, by prompts and by families of constraints."""
+    whole = [c for first, second in pairs for c in compare(rows, first, second)]
+    families = [c for first, second in pairs for c in compare_families(rows, first, second)]
+    return {"comparisons": [_plain(c) for c in whole], "family_comparisons": [_plain(c) for c in families]}
+
+
+def _plain(compared: Comparison) -> dict[str, Any]:
+    return dataclasses.asdict(compared) | {"is_significant": compared.is_significant}
 
 
 def write_document(found: dict[str, Any], path: Path) -> None:
@@ -96,16 +106,13 @@ def merged(first: Path, second: Path) -> dict[str, Any]:
     shared = [name for name in documents[0]["models"] if name in documents[1]["models"]]
     pairs = [(name, name) for name in shared] or [(documents[0]["models"][0], documents[1]["models"][0])]
     every: list[Row] = []
-    compared = []
     for one, other in pairs:
-        a, b = f"A: {one}", f"B: {other}"
-        own = [dataclasses.replace(row, model=a) for row in rows[0] if row.model == one]
-        own += [dataclasses.replace(row, model=b) for row in rows[1] if row.model == other]
-        every += own
-        compared += [dataclasses.asdict(c) | {"is_significant": c.is_significant} for c in compare(own, a, b)]
+        every += [dataclasses.replace(row, model=f"A: {one}") for row in rows[0] if row.model == one]
+        every += [dataclasses.replace(row, model=f"B: {other}") for row in rows[1] if row.model == other]
     known = [found.get("trained_on", {}) for found in documents]
     trained_on = {
         f"{side}: {name}": names for side, own in zip("AB", known, strict=True) for name, names in own.items()
     }
     found = report_of(every, list(dict.fromkeys(row.model for row in every)), trained_on)
-    return found | {"comparisons": compared, "created": documents[1].get("created", ""), "server": {}, "settings": {}}
+    compared = _comparisons(every, [(f"A: {one}", f"B: {other}") for one, other in pairs])
+    return found | compared | {"created": documents[1].get("created", ""), "server": {}, "settings": {}}
