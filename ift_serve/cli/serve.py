@@ -108,6 +108,12 @@ def serve(
         Path | None, typer.Option(help="write a trace of some steps into it at each SIGUSR2", file_okay=False)
     ] = None,
     profile_steps: Annotated[int | None, typer.Option(help="steps in a trace", min=1)] = None,
+    check_timeout: Annotated[
+        float | None, typer.Option(help="seconds that the checks of one response may take", min=0.1)
+    ] = None,
+    max_evaluations: Annotated[
+        int | None, typer.Option(help="evaluations that the server runs at once for admins; 0: none", min=0)
+    ] = None,
     drain_timeout: Annotated[float, typer.Option(help="seconds for calls in flight on SIGTERM", min=0)] = 30.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning, error")] = "info",
     log_prompts: Annotated[bool, typer.Option(help="write prompt texts into the log")] = False,
@@ -115,6 +121,7 @@ def serve(
     """Serve MODEL (or the embedded model) until SIGTERM or Ctrl-C."""
     from pydantic import ValidationError
 
+    from ift_serve.cli.hosted_evaluation import hosted_evaluation
     from ift_serve.embedded import EMBEDDED_NAME, model_path
     from ift_serve.engines.process import engine_process
     from ift_serve.frontend.errors import EngineError, EngineStartError
@@ -164,11 +171,12 @@ def serve(
                     max_calls=max_calls, max_connections=max_connections, max_streams=max_streams,
                     max_connections_per_address=max_connections_per_address, trusted_proxies=trusted_proxy,
                     max_watches=max_watches, max_admin_calls=max_admin_calls,
-                    stream_idle_timeout=stream_idle_timeout,
+                    stream_idle_timeout=stream_idle_timeout, check_timeout=check_timeout,
+                    max_evaluations=max_evaluations,
                 ),
             }
         )  # fmt: skip
-        run(config, engine_process)
+        run(config, engine_process, evaluate=hosted_evaluation)
     except ValidationError as error:
         told = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
         problems = [f"{where}: {message}".lstrip(": ") for where, message in told]

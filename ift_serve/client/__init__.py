@@ -1,8 +1,9 @@
 """The Python client of an ift-serve server, sync and asyncio with the same names."""
 
 from ift_serve.client.aio import AsyncClient
-from ift_serve.client.checks import ConstraintVerdict
+from ift_serve.client.checks import ConstraintVerdict, Verdicts
 from ift_serve.client.errors import FieldViolation, InvalidRequestError, ServerError
+from ift_serve.client.evaluations import EvaluationProgress, EvaluationReport, TaskProgress
 from ift_serve.client.output import Grammar, JsonSchema, Regex
 from ift_serve.client.reasoning import (
     AnswerSpan,
@@ -58,6 +59,8 @@ __all__ = [
     "ConstraintVerdict",
     "Delta",
     "EntropyExit",
+    "EvaluationProgress",
+    "EvaluationReport",
     "FieldViolation",
     "Generation",
     "Grammar",
@@ -76,9 +79,11 @@ __all__ = [
     "ServerError",
     "Statistics",
     "TargetProbability",
+    "TaskProgress",
     "Token",
     "Tokenization",
     "Trace",
     "Usage",
+    "Verdicts",
     "Vote",
 ]

@@ -10,9 +10,10 @@ from typing import Any
 import grpc
 
 from ift_serve.client import convert
-from ift_serve.client.checks import ConstraintVerdict, check_message, verdicts
+from ift_serve.client.checks import Verdicts, check_message, verdicts
 from ift_serve.client.connection import DEFAULT_TARGET, Attempts, Connection
 from ift_serve.client.errors import ServerError
+from ift_serve.client.evaluations import EvaluationProgress, EvaluationReport, ReportPieces, run_message
 from ift_serve.client.output import Output
 from ift_serve.client.reasoning import Reasoning
 from ift_serve.client.types import Adapter, Delta, Generation, ModelInfo, PromptLike, Scores, Tokenization
@@ -91,20 +92,22 @@ class AsyncClient:
         server_name: str | None = None,
         timeout: float | None = 120.0,
         retries: int = 3,
+        channel: Any = None,
     ) -> None:
         self._connection = Connection(target, token, authority, certificate, key, server_name)
-        credentials, options = self._connection.credentials(), self._connection.options
-        self._channel: Any = (
-            grpc.aio.insecure_channel(target, options)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options)
-        )
+        self._channel: Any = channel or self._opened()
         self._inference: Any = inference_pb2_grpc.InferenceServiceStub(self._channel)
         self._model: Any = model_pb2_grpc.ModelServiceStub(self._channel)
         self._adapters: Any = adapter_pb2_grpc.AdapterServiceStub(self._channel)
         self._evaluation: Any = evaluation_pb2_grpc.EvaluationServiceStub(self._channel)
         self._timeout = timeout
         self._retries = retries
+
+    def _opened(self) -> Any:
+        credentials, options = self._connection.credentials(), self._connection.options
+        if credentials is None:
+            return grpc.aio.insecure_channel(self._connection.target, options)
+        return grpc.aio.secure_channel(self._connection.target, credentials, options)
 
     async def generate(
         self,
@@ -216,11 +219,46 @@ class AsyncClient:
         constraints: Sequence[Mapping[str, Any]],
         *,
         prompt: str = "",
+        adapter: str = "",
         timeout: float | None = None,
-    ) -> list[ConstraintVerdict]:
-        """Whether a response keeps constraints such as ``{"type": "max_words", "limit": 50}``; no model is asked."""
-        request = check_message(response, constraints, prompt)
+    ) -> Verdicts:
+        """Whether a response keeps constraints such as ``{"type": "max_words", "limit": 50}``.
+
+        ``adapter``: whose adherence head is asked as well, how likely the response follows ``prompt``.
+        """
+        request = check_message(response, constraints, prompt, adapter)
         return verdicts((await self._call(self._evaluation.Check, request, timeout))[0])
+
+    async def evaluate(
+        self,
+        tasks: Mapping[str, str] | Sequence[str],
+        *,
+        adapters: Sequence[str] = (),
+        repeats: int = 1,
+        limit: int = 0,
+        seed: int = 0,
+        decoding: Mapping[str, Any] | None = None,
+        concurrency: int = 0,
+        request_timeout: float = 0.0,
+        include_rows: bool = True,
+    ) -> AsyncIterator[EvaluationProgress | EvaluationReport]:
+        """Have the server evaluate itself: progress, then the report. Needs the role admin.
+
+        ``tasks``: names, or the content of each one's file by its name. Closing the iterator ends the evaluation.
+        """
+        request = run_message(
+            tasks, adapters, repeats, limit, seed, decoding, concurrency, request_timeout, include_rows
+        )
+        call = self._evaluation.Run(request, metadata=self._connection.metadata)
+        pieces = ReportPieces()
+        try:
+            async for message in call:
+                if (found := pieces.add(message)) is not None:
+                    yield found
+        except grpc.RpcError as error:
+            raise ServerError.of(error) from None
+        finally:
+            call.cancel()
 
     async def load_adapter(self, name: str, path: str, *, timeout: float | None = None) -> Adapter:
         """Load a directory below one of the server's adapter roots; the version, ready. Needs the role admin."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,31 @@ class ConstraintVerdict:
         return self.passed
 
 
-def check_message(response: str, constraints: Sequence[Mapping[str, Any]], prompt: str) -> pb.CheckRequest:
+class Verdicts(list[ConstraintVerdict]):
+    """In the order of the constraints.
+
+    ``adherence``: what the adherence head of an adapter says, 0 to 1; None where none was asked or the adapter has
+    none, which ``adherence_unavailable`` then says.
+    """
+
+    def __init__(self, found: Iterable[ConstraintVerdict], adherence: float | None, adherence_unavailable: str) -> None:
+        super().__init__(found)
+        self.adherence = adherence
+        self.adherence_unavailable = adherence_unavailable
+
+    @property
+    def passed(self) -> bool:
+        """Whether every constraint is kept."""
+        return all(self)
+
+
+def check_message(
+    response: str, constraints: Sequence[Mapping[str, Any]], prompt: str, adapter: str = ""
+) -> pb.CheckRequest:
     """Constraints are objects such as ``{"type": "end", "phrase": "Over and out"}``. Raises ValueError."""
-    request = pb.CheckRequest(prompt=utf8("prompt", prompt), response=utf8("response", response))
+    request = pb.CheckRequest(
+        prompt=utf8("prompt", prompt), response=utf8("response", response), adapter=utf8("adapter", adapter)
+    )
     for index, constraint in enumerate(constraints):
         try:
             json_format.ParseDict(dict(constraint), request.constraints.add().check)
@@ -38,9 +60,11 @@ def check_message(response: str, constraints: Sequence[Mapping[str, Any]], promp
     return request
 
 
-def verdicts(message: pb.CheckResponse) -> list[ConstraintVerdict]:
-    """In the order of the constraints."""
-    return [
+def verdicts(message: pb.CheckResponse) -> Verdicts:
+    """What the server says."""
+    found = [
         ConstraintVerdict(v.passed, v.reason, (v.span.begin, v.span.end) if v.HasField("span") else None)
         for v in message.verdicts
     ]
+    adherence = message.adherence if message.HasField("adherence") else None
+    return Verdicts(found, adherence, message.adherence_unavailable)

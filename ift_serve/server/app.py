@@ -14,10 +14,13 @@ from ift_serve.frontend.errors import EngineError
 from ift_serve.server.adapter_service import AdapterRoots, AdapterService
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.call_guard import CallGuard
+from ift_serve.server.check_processes import CheckProcesses
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.connections import ConnectionShares
 from ift_serve.server.evaluation_service import EvaluationService
 from ift_serve.server.folder import WatchedFolder
+from ift_serve.server.head_scores import HeadScorer
+from ift_serve.server.hosted_evaluation import HostedEvaluation
 from ift_serve.server.inference_service import InferenceService
 from ift_serve.server.listener import ListenError, allow_descriptors, listen, options
 from ift_serve.server.metrics import Metrics
@@ -40,11 +43,18 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Server:
-    """One server. ``start``, then ``stop``; ``port`` and ``metrics_port`` are the real ones."""
+    """One server. ``start``, then ``stop``; ``port`` and ``metrics_port`` are the real ones.
 
-    def __init__(self, config: ServerConfig, engine: BaseEngineClient) -> None:
+    ``evaluate``: what runs evaluations of the server for its callers; None: it offers none.
+    """
+
+    def __init__(
+        self, config: ServerConfig, engine: BaseEngineClient, evaluate: HostedEvaluation | None = None
+    ) -> None:
         self.config = config
         self.engine = engine
+        self._evaluate = evaluate
+        self._checks = CheckProcesses(config.check_timeout)
         self.metrics = Metrics()
         self.port = 0
         self.metrics_port: int | None = None
@@ -82,11 +92,15 @@ class Server:
         self.metrics.watch(self.engine)
         warn_of_settings_not_applied(chosen_defaults(self.engine.model, self.config))
         thoughts = await asyncio.to_thread(Thoughts, renderer)
-        services = {
+        asked: dict[str, object] = {
             INFERENCE: InferenceService(self.engine, renderer, self.config, self.metrics, thoughts),
             MODEL: ModelService(self.engine, renderer, self.config, thoughts),
+        }
+        services = asked | {
             ADAPTER: AdapterService(self.engine, AdapterRoots(self.config.adapter_roots), self.config.max_watches),
-            EVALUATION: EvaluationService(),
+            EVALUATION: EvaluationService(
+                self._checks, HeadScorer(self.engine), asked, self._evaluate, self.config.max_evaluations
+            ),
         }
         handlers = generic_handlers(
             self._guard, services, self.config.limits.request_bytes, self.config.stream_idle_timeout
@@ -170,6 +184,7 @@ class Server:
     async def close(self) -> None:
         """Let go of the engine and the ports at once, started or not."""
         await self._server.stop(0)
+        await self._checks.close()
         await self.engine.close()
         self._watchdog.close()
         if self._connections is not None:

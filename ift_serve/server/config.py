@@ -101,6 +101,8 @@ class ServerConfig(BaseModel):
         ge=1,
         description="adapter watches of one caller; health watches and reflection streams of all, half of one address",
     )
+    check_timeout: float = Field(default=10.0, gt=0, description="seconds that the checks of one response may take")
+    max_evaluations: int = Field(default=1, ge=0, description="evaluations that run at once; 0: none are offered")
     sampling_defaults: Literal["model", "neutral"] = Field(
         default="model", description="what unset sampling fields stand for: the model's generation_config, or nothing"
     )

@@ -1,53 +1,92 @@
-"""EvaluationService: verdicts on texts, for applications that want to know whether an answer did what was asked."""
+"""EvaluationService: verdicts on texts, and evaluations of what the server serves."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 from google.protobuf import json_format
 
-from ift_serve.checks import Check, parse_check
-from ift_serve.checks.errors import MissingExtraError
-from ift_serve.checks.verdict import Verdict, failed
 from ift_serve.server.call_guard import Call
+from ift_serve.server.check_processes import CheckProcesses
 from ift_serve.server.errors import StatusError, invalid
-from ift_serve.text.workers import TextWorkers
+from ift_serve.server.head_scores import HeadScorer
+from ift_serve.server.hosted_evaluation import HostedEvaluation
+from ift_serve.server.in_process_channel import InProcessChannel
 from ift_serve.v1 import evaluation_pb2 as pb
 
 _MOST, _LARGEST = 64, 16_384
-_EMPTY = failed("empty answer")
 
 
 class EvaluationService:
-    """Checks are linear in the response whatever it holds, and are made beside the event loop where it is long."""
+    """Handlers by rpc name. ``services``: what a run asks, by name; ``evaluate``: None where runs are not offered."""
 
-    def __init__(self) -> None:
-        self._workers = TextWorkers()
+    def __init__(
+        self,
+        processes: CheckProcesses,
+        heads: HeadScorer,
+        services: dict[str, object],
+        evaluate: HostedEvaluation | None,
+        most_runs: int,
+    ) -> None:
+        self._processes = processes
+        self._heads = heads
+        self._services = services
+        self._evaluate = evaluate
+        self._most_runs = most_runs
+        self._runs = 0
 
     async def check(self, request: pb.CheckRequest, call: Call) -> pb.CheckResponse:
-        """A verdict for each constraint."""
+        """A verdict for each constraint, and the adherence head's where an adapter is named."""
         if not 1 <= len(request.constraints) <= _MOST:
             raise invalid("constraints", f"has {len(request.constraints)} entries; give 1 to {_MOST}")
-        checks = [_check(one, f"constraints[{index}].check") for index, one in enumerate(request.constraints)]
-        size = (len(request.response) + len(request.prompt)) * len(checks)
-        verdicts = await self._workers.run(size, lambda: _judged(checks, request.response, request.prompt))
-        response = pb.CheckResponse(passed=all(verdicts))
-        for verdict in verdicts:
-            message = response.verdicts.add(passed=verdict.passed, reason=verdict.reason)
-            if verdict.span is not None:
-                message.span.begin, message.span.end = verdict.span
+        constraints = [_plain(one, f"constraints[{index}].check") for index, one in enumerate(request.constraints)]
+        answer = await self._processes.ask(
+            {"constraints": constraints, "response": request.response, "prompt": request.prompt}
+        )
+        if "invalid" in answer:
+            raise invalid(*answer["invalid"])
+        if "missing" in answer:
+            raise StatusError(grpc.StatusCode.UNIMPLEMENTED, answer["missing"])
+        response = pb.CheckResponse(passed=all(passed for passed, _, _ in answer["verdicts"]))
+        for passed, reason, span in answer["verdicts"]:
+            message = response.verdicts.add(passed=passed, reason=reason)
+            if span is not None:
+                message.span.begin, message.span.end = span
+        if request.adapter:
+            score = await self._heads.score(request.prompt, request.response, request.adapter, call)
+            if isinstance(score, str):
+                response.adherence_unavailable = score
+            else:
+                response.adherence = score
         return response
 
+    async def run(self, request: pb.RunRequest, call: Call) -> AsyncIterator[pb.RunResponse]:
+        """Progress, then the report. What it asks is asked in the caller's name."""
+        if self._evaluate is None:
+            raise StatusError(
+                grpc.StatusCode.UNIMPLEMENTED, "this server runs no evaluations; ask it with `ift-serve eval`"
+            )
+        if self._runs >= self._most_runs:
+            message = f"{self._runs} evaluations are running already"
+            raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after=10.0)
+        self._runs += 1
+        try:
+            channel = InProcessChannel(self._services, call.identity, call.request_id)
+            async with contextlib.aclosing(self._evaluate(request, channel)) as messages:
+                async for told in messages:
+                    yield told
+        finally:
+            self._runs -= 1
 
-def _check(constraint: pb.Constraint, path: str) -> Check:
+
+def _plain(constraint: pb.Constraint, path: str) -> Any:
     if constraint.ByteSize() > _LARGEST:
         raise invalid(path, f"has more than {_LARGEST} bytes")
     try:
-        return parse_check(_whole(json_format.MessageToDict(constraint.check)), path)
-    except ValueError as error:
-        field, _, message = str(error).partition(": ")
-        raise invalid(field if message else path, message or field) from None
+        return _whole(json_format.MessageToDict(constraint.check))
     except RecursionError:
         raise invalid(path, "is nested too deeply") from None
 
@@ -59,12 +98,3 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list):
         return [_whole(inner) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _judged(checks: list[Check], response: str, prompt: str) -> list[Verdict]:
-    if not response.strip():
-        return [_EMPTY] * len(checks)
-    try:
-        return [check.verdict(response, prompt) for check in checks]
-    except MissingExtraError as error:
-        raise StatusError(grpc.StatusCode.UNIMPLEMENTED, str(error)) from None

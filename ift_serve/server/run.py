@@ -10,6 +10,7 @@ from ift_serve.engine.config import EngineConfig
 from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
+from ift_serve.server.hosted_evaluation import HostedEvaluation
 from ift_serve.server.stop_signals import StopSignals
 from ift_serve.system.logs import configure_logs
 
@@ -41,11 +42,15 @@ async def _until_stopped(server: Server, asked: asyncio.Event, ready: Callable[[
 
 
 async def _run(
-    config: ServerConfig, open_engine: OpenEngine, ready: Callable[[Server], None], signals: StopSignals
+    config: ServerConfig,
+    open_engine: OpenEngine,
+    ready: Callable[[Server], None],
+    signals: StopSignals,
+    evaluate: HostedEvaluation | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
-    server = Server(config, open_engine(config.engine))
+    server = Server(config, open_engine(config.engine), evaluate)
     signals.on_stop = lambda: loop.call_soon_threadsafe(asked.set)
     signals.on_hangup = server.reload
     signals.on_profile = lambda: loop.call_soon_threadsafe(server.engine.profile)
@@ -63,11 +68,12 @@ def serve(
     config: ServerConfig,
     open_engine: OpenEngine,
     ready: Callable[[Server], None] = announce,
+    evaluate: HostedEvaluation | None = None,
 ) -> None:
-    """Serve the engine that ``open_engine`` makes until SIGTERM or SIGINT.
+    """Serve the engine that ``open_engine`` makes until SIGTERM or SIGINT. ``evaluate``: as of :class:`Server`.
 
     Raises EngineStartError, ListenError, ValueError when it cannot start.
     """
     configure_logs(config.log_level)
     with StopSignals(config.drain_notice + config.drain_timeout + _GRACE) as signals:
-        asyncio.run(_run(config, open_engine, ready, signals))
+        asyncio.run(_run(config, open_engine, ready, signals, evaluate))

@@ -23,10 +23,13 @@ MODEL = "ift_serve.v1.ModelService"
 ADAPTER = "ift_serve.v1.AdapterService"
 EVALUATION = "ift_serve.v1.EvaluationService"
 ROLES: dict[str, Role] = {INFERENCE: "generate", MODEL: "generate", ADAPTER: "admin", EVALUATION: "generate"}
+METHOD_ROLES: dict[tuple[str, str], Role] = {(EVALUATION, "Run"): "admin"}
+"""Rpcs that need another role than their service."""
 _FILES = (inference_pb2, model_pb2, adapter_pb2, evaluation_pb2)
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
+    """What the method of an rpc is called."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
@@ -85,11 +88,12 @@ def generic_handlers(
     for name, implementation in implementations.items():
         methods = {}
         for method in pool.FindServiceByName(name).methods:
-            handler = getattr(implementation, _snake(method.name))
+            handler = getattr(implementation, snake(method.name))
+            role = METHOD_ROLES.get((name, method.name), ROLES[name])
             methods[method.name] = (
-                _streaming(guard, method, handler, ROLES[name], reader, patience)
+                _streaming(guard, method, handler, role, reader, patience)
                 if method.server_streaming
-                else _unary(guard, method, handler, ROLES[name], reader)
+                else _unary(guard, method, handler, role, reader)
             )
         handlers.append(grpc.method_handlers_generic_handler(name, methods))
     return handlers

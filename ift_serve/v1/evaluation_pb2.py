@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dift_serve/v1/evaluation.proto\x12\x0cift_serve.v1\x1a\x1cgoogle/protobuf/struct.proto\"4\n\nConstraint\x12&\n\x05\x63heck\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"_\n\x0c\x43heckRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x10\n\x08response\x18\x02 \x01(\t\x12-\n\x0b\x63onstraints\x18\x03 \x03(\x0b\x32\x18.ift_serve.v1.Constraint\"&\n\x08TextSpan\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"Y\n\x11\x43onstraintVerdict\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12$\n\x04span\x18\x03 \x01(\x0b\x32\x16.ift_serve.v1.TextSpan\"R\n\rCheckResponse\x12\x31\n\x08verdicts\x18\x01 \x03(\x0b\x32\x1f.ift_serve.v1.ConstraintVerdict\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x32U\n\x11\x45valuationService\x12@\n\x05\x43heck\x12\x1a.ift_serve.v1.CheckRequest\x1a\x1b.ift_serve.v1.CheckResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dift_serve/v1/evaluation.proto\x12\x0cift_serve.v1\x1a\x1cgoogle/protobuf/struct.proto\"4\n\nConstraint\x12&\n\x05\x63heck\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"p\n\x0c\x43heckRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x10\n\x08response\x18\x02 \x01(\t\x12-\n\x0b\x63onstraints\x18\x03 \x03(\x0b\x32\x18.ift_serve.v1.Constraint\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\t\"&\n\x08TextSpan\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"Y\n\x11\x43onstraintVerdict\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12$\n\x04span\x18\x03 \x01(\x0b\x32\x16.ift_serve.v1.TextSpan\"\x97\x01\n\rCheckResponse\x12\x31\n\x08verdicts\x18\x01 \x03(\x0b\x32\x1f.ift_serve.v1.ConstraintVerdict\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x16\n\tadherence\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x15\x61\x64herence_unavailable\x18\x04 \x01(\tB\x0c\n\n_adherence\",\n\x0e\x45valuationTask\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\t\"\xe8\x01\n\nRunRequest\x12+\n\x05tasks\x18\x01 \x03(\x0b\x32\x1c.ift_serve.v1.EvaluationTask\x12\x10\n\x08\x61\x64\x61pters\x18\x02 \x03(\t\x12\x0f\n\x07repeats\x18\x03 \x01(\r\x12\r\n\x05limit\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12)\n\x08\x64\x65\x63oding\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x0b\x63oncurrency\x18\x07 \x01(\r\x12\x17\n\x0frequest_timeout\x18\x08 \x01(\x01\x12\x14\n\x0cinclude_rows\x18\t \x01(\x08\"z\n\x0cTaskProgress\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07planned\x18\x03 \x01(\r\x12\x0c\n\x04\x64one\x18\x04 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x05 \x01(\r\x12\x13\n\x06passed\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\t\n\x07_passed\"\x92\x01\n\x0bRunProgress\x12\r\n\x05total\x18\x01 \x01(\r\x12\x0c\n\x04\x64one\x18\x02 \x01(\r\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\x19\n\x0cseconds_left\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12)\n\x05tasks\x18\x05 \x03(\x0b\x32\x1a.ift_serve.v1.TaskProgressB\x0f\n\r_seconds_left\"*\n\tRunReport\x12\x0c\n\x04json\x18\x01 \x01(\x0c\x12\x0f\n\x07is_last\x18\x02 \x01(\x08\"p\n\x0bRunResponse\x12-\n\x08progress\x18\x01 \x01(\x0b\x32\x19.ift_serve.v1.RunProgressH\x00\x12)\n\x06report\x18\x02 \x01(\x0b\x32\x17.ift_serve.v1.RunReportH\x00\x42\x07\n\x05\x65vent2\x93\x01\n\x11\x45valuationService\x12@\n\x05\x43heck\x12\x1a.ift_serve.v1.CheckRequest\x1a\x1b.ift_serve.v1.CheckResponse\x12<\n\x03Run\x12\x18.ift_serve.v1.RunRequest\x1a\x19.ift_serve.v1.RunResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,13 +35,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSTRAINT']._serialized_start=77
   _globals['_CONSTRAINT']._serialized_end=129
   _globals['_CHECKREQUEST']._serialized_start=131
-  _globals['_CHECKREQUEST']._serialized_end=226
-  _globals['_TEXTSPAN']._serialized_start=228
-  _globals['_TEXTSPAN']._serialized_end=266
-  _globals['_CONSTRAINTVERDICT']._serialized_start=268
-  _globals['_CONSTRAINTVERDICT']._serialized_end=357
-  _globals['_CHECKRESPONSE']._serialized_start=359
-  _globals['_CHECKRESPONSE']._serialized_end=441
-  _globals['_EVALUATIONSERVICE']._serialized_start=443
-  _globals['_EVALUATIONSERVICE']._serialized_end=528
+  _globals['_CHECKREQUEST']._serialized_end=243
+  _globals['_TEXTSPAN']._serialized_start=245
+  _globals['_TEXTSPAN']._serialized_end=283
+  _globals['_CONSTRAINTVERDICT']._serialized_start=285
+  _globals['_CONSTRAINTVERDICT']._serialized_end=374
+  _globals['_CHECKRESPONSE']._serialized_start=377
+  _globals['_CHECKRESPONSE']._serialized_end=528
+  _globals['_EVALUATIONTASK']._serialized_start=530
+  _globals['_EVALUATIONTASK']._serialized_end=574
+  _globals['_RUNREQUEST']._serialized_start=577
+  _globals['_RUNREQUEST']._serialized_end=809
+  _globals['_TASKPROGRESS']._serialized_start=811
+  _globals['_TASKPROGRESS']._serialized_end=933
+  _globals['_RUNPROGRESS']._serialized_start=936
+  _globals['_RUNPROGRESS']._serialized_end=1082
+  _globals['_RUNREPORT']._serialized_start=1084
+  _globals['_RUNREPORT']._serialized_end=1126
+  _globals['_RUNRESPONSE']._serialized_start=1128
+  _globals['_RUNRESPONSE']._serialized_end=1240
+  _globals['_EVALUATIONSERVICE']._serialized_start=1243
+  _globals['_EVALUATIONSERVICE']._serialized_end=1390
 # @@protoc_insertion_point(module_scope)

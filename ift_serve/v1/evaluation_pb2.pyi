@@ -55,10 +55,15 @@ class CheckRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """What the response answers, for checks that look at it. May be empty."""
     response: _builtins.str
     """What is judged. An empty one keeps no constraint."""
+    adapter: _builtins.str
+    """An adapter, `name` or `name@version`, whose adherence head is asked as well: how likely the response follows the
+    prompt. Needs a prompt. Empty: no head is asked.
+    """
     @_builtins.property
     def constraints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Constraint]:
         """1 to 64."""
@@ -69,10 +74,11 @@ class CheckRequest(_message.Message):
         prompt: _builtins.str = ...,
         response: _builtins.str = ...,
         constraints: _abc.Iterable[Global___Constraint] | None = ...,
+        adapter: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "prompt", b"prompt", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "constraints", b"constraints", "prompt", b"prompt", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -144,8 +150,16 @@ class CheckResponse(_message.Message):
 
     VERDICTS_FIELD_NUMBER: _builtins.int
     PASSED_FIELD_NUMBER: _builtins.int
+    ADHERENCE_FIELD_NUMBER: _builtins.int
+    ADHERENCE_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     passed: _builtins.bool
     """Whether every constraint is kept."""
+    adherence: _builtins.float
+    """What the adapter's adherence head says: 0, does not follow the prompt, to 1, follows it. Unset where no adapter was
+    named or the adapter has no such head.
+    """
+    adherence_unavailable: _builtins.str
+    """Why `adherence` is unset although an adapter was named."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConstraintVerdict]:
         """One per constraint."""
@@ -155,11 +169,249 @@ class CheckResponse(_message.Message):
         *,
         verdicts: _abc.Iterable[Global___ConstraintVerdict] | None = ...,
         passed: _builtins.bool = ...,
+        adherence: _builtins.float | None = ...,
+        adherence_unavailable: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adherence", b"_adherence", "adherence", b"adherence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adherence", b"_adherence", "adherence", b"adherence", "adherence_unavailable", b"adherence_unavailable", "passed", b"passed", "verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__adherence: _TypeAlias = _typing.Literal["adherence"]  # noqa: Y015
+    _WhichOneofArgType__adherence: _TypeAlias = _typing.Literal["_adherence", b"_adherence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adherence) -> _WhichOneofReturnType__adherence | None: ...
+
+Global___CheckResponse: _TypeAlias = CheckResponse  # noqa: Y015
+
+@_typing.final
+class EvaluationTask(_message.Message):
+    """A task of an evaluation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, such as `adherence` or `ifeval`."""
+    data: _builtins.str
+    """The content of the file that tasks of local files need, such as the benchmark's JSON Lines. The server reads no file
+    of its own for it. Empty for tasks whose prompts come with the server.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        data: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["passed", b"passed", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CheckResponse: _TypeAlias = CheckResponse  # noqa: Y015
+Global___EvaluationTask: _TypeAlias = EvaluationTask  # noqa: Y015
+
+@_typing.final
+class RunRequest(_message.Message):
+    """What is evaluated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    DECODING_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    REQUEST_TIMEOUT_FIELD_NUMBER: _builtins.int
+    INCLUDE_ROWS_FIELD_NUMBER: _builtins.int
+    repeats: _builtins.int
+    """Samples of each prompt; 0 stands for 1."""
+    limit: _builtins.int
+    """Prompts of each task at most; 0: all."""
+    seed: _builtins.int
+    """Of everything that is drawn."""
+    concurrency: _builtins.int
+    """Requests in flight, 256 at most; 0: twice the server's batch."""
+    request_timeout: _builtins.float
+    """Seconds for a request, 3600 at most; 0 stands for 300."""
+    include_rows: _builtins.bool
+    """Whether the report holds every prompt with its answers and verdicts, which the page and comparisons are made of."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationTask]:
+        """1 to 8, each once."""
+
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`base`, or adapters as `name` or `name@version`; 8 at most. None: the model without an adapter. The first is what
+        the others are compared with.
+        """
+
+    @_builtins.property
+    def decoding(self) -> _struct_pb2.Struct:
+        """Settings by name, such as `{"temperature": 0.7, "reasoning": "trace:256"}`. Greedy unless it says otherwise."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___EvaluationTask] | None = ...,
+        adapters: _abc.Iterable[_builtins.str] | None = ...,
+        repeats: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        decoding: _struct_pb2.Struct | None = ...,
+        concurrency: _builtins.int = ...,
+        request_timeout: _builtins.float = ...,
+        include_rows: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decoding", b"decoding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "concurrency", b"concurrency", "decoding", b"decoding", "include_rows", b"include_rows", "limit", b"limit", "repeats", b"repeats", "request_timeout", b"request_timeout", "seed", b"seed", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
+
+@_typing.final
+class TaskProgress(_message.Message):
+    """How far one model is in one task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    PLANNED_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """`base`, or `name@version`."""
+    task: _builtins.str
+    """Its name."""
+    planned: _builtins.int
+    """Samples that are to be asked."""
+    done: _builtins.int
+    """Samples that were answered or failed."""
+    failed: _builtins.int
+    """Samples that were not answered."""
+    passed: _builtins.int
+    """Samples of which every constraint is kept; unset where nothing is judged yet."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        task: _builtins.str = ...,
+        planned: _builtins.int = ...,
+        done: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        passed: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_passed", b"_passed", "passed", b"passed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_passed", b"_passed", "done", b"done", "failed", b"failed", "model", b"model", "passed", b"passed", "planned", b"planned", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__passed: _TypeAlias = _typing.Literal["passed"]  # noqa: Y015
+    _WhichOneofArgType__passed: _TypeAlias = _typing.Literal["_passed", b"_passed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__passed) -> _WhichOneofReturnType__passed | None: ...
+
+Global___TaskProgress: _TypeAlias = TaskProgress  # noqa: Y015
+
+@_typing.final
+class RunProgress(_message.Message):
+    """How far a run is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    SECONDS_LEFT_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Samples of all models and tasks."""
+    done: _builtins.int
+    """Samples that were answered or failed."""
+    seconds: _builtins.float
+    """Seconds since the first was asked."""
+    seconds_left: _builtins.float
+    """Seconds that are left, by the rate so far; unset before the first is done."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskProgress]:
+        """In the order of the plan."""
+
+    def __init__(
+        self,
+        *,
+        total: _builtins.int = ...,
+        done: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        seconds_left: _builtins.float | None = ...,
+        tasks: _abc.Iterable[Global___TaskProgress] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left", "seconds_left", b"seconds_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left", "done", b"done", "seconds", b"seconds", "seconds_left", b"seconds_left", "tasks", b"tasks", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seconds_left: _TypeAlias = _typing.Literal["seconds_left"]  # noqa: Y015
+    _WhichOneofArgType__seconds_left: _TypeAlias = _typing.Literal["_seconds_left", b"_seconds_left"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seconds_left) -> _WhichOneofReturnType__seconds_left | None: ...
+
+Global___RunProgress: _TypeAlias = RunProgress  # noqa: Y015
+
+@_typing.final
+class RunReport(_message.Message):
+    """What came out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSON_FIELD_NUMBER: _builtins.int
+    IS_LAST_FIELD_NUMBER: _builtins.int
+    json: _builtins.bytes
+    """A piece of the report in JSON, UTF-8, as `ift-serve eval` writes it; pieces are joined in the order they come."""
+    is_last: _builtins.bool
+    """Whether it is the last piece."""
+    def __init__(
+        self,
+        *,
+        json: _builtins.bytes = ...,
+        is_last: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_last", b"is_last", "json", b"json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunReport: _TypeAlias = RunReport  # noqa: Y015
+
+@_typing.final
+class RunResponse(_message.Message):
+    """Progress every half second while something changes, then the report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___RunProgress:
+        """How far it is."""
+
+    @_builtins.property
+    def report(self) -> Global___RunReport:
+        """The report."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___RunProgress | None = ...,
+        report: Global___RunReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "report"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___RunResponse: _TypeAlias = RunResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EvaluationServiceStub:
-    """Judges texts by the checks that training and evaluation use. Asks no model.
+    """Judges texts by the checks that training and evaluation use, and evaluates what the server serves.
     """
 
     def __init__(self, channel):
@@ -40,14 +40,28 @@ class EvaluationServiceStub:
                 request_serializer=ift__serve_dot_v1_dot_evaluation__pb2.CheckRequest.SerializeToString,
                 response_deserializer=ift__serve_dot_v1_dot_evaluation__pb2.CheckResponse.FromString,
                 _registered_method=True)
+        self.Run = channel.unary_stream(
+                '/ift_serve.v1.EvaluationService/Run',
+                request_serializer=ift__serve_dot_v1_dot_evaluation__pb2.RunRequest.SerializeToString,
+                response_deserializer=ift__serve_dot_v1_dot_evaluation__pb2.RunResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluationServiceServicer:
-    """Judges texts by the checks that training and evaluation use. Asks no model.
+    """Judges texts by the checks that training and evaluation use, and evaluates what the server serves.
     """
 
     def Check(self, request, context):
-        """Whether a response keeps constraints, each with its reason and place.
+        """Whether a response keeps constraints, each with its reason and place. Checks run in processes of their own under a
+        time limit; one that is not decided in time is RESOURCE_EXHAUSTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Run(self, request, context):
+        """Evaluates the served model and its adapters, as `ift-serve eval` does: tells how far it is, then sends the report.
+        Needs the role `admin`. One run at a time; another is RESOURCE_EXHAUSTED. Ends when the call is cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +75,11 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
                     request_deserializer=ift__serve_dot_v1_dot_evaluation__pb2.CheckRequest.FromString,
                     response_serializer=ift__serve_dot_v1_dot_evaluation__pb2.CheckResponse.SerializeToString,
             ),
+            'Run': grpc.unary_stream_rpc_method_handler(
+                    servicer.Run,
+                    request_deserializer=ift__serve_dot_v1_dot_evaluation__pb2.RunRequest.FromString,
+                    response_serializer=ift__serve_dot_v1_dot_evaluation__pb2.RunResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'ift_serve.v1.EvaluationService', rpc_method_handlers)
@@ -70,7 +89,7 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EvaluationService:
-    """Judges texts by the checks that training and evaluation use. Asks no model.
+    """Judges texts by the checks that training and evaluation use, and evaluates what the server serves.
     """
 
     @staticmethod
@@ -90,6 +109,33 @@ class EvaluationService:
             '/ift_serve.v1.EvaluationService/Check',
             ift__serve_dot_v1_dot_evaluation__pb2.CheckRequest.SerializeToString,
             ift__serve_dot_v1_dot_evaluation__pb2.CheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Run(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ift_serve.v1.EvaluationService/Run',
+            ift__serve_dot_v1_dot_evaluation__pb2.RunRequest.SerializeToString,
+            ift__serve_dot_v1_dot_evaluation__pb2.RunResponse.FromString,
             options,
             channel_credentials,
             insecure,

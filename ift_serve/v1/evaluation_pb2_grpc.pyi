@@ -27,25 +27,37 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EvaluationServiceStub:
-    """Judges texts by the checks that training and evaluation use. Asks no model."""
+    """Judges texts by the checks that training and evaluation use, and evaluates what the server serves."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EvaluationServiceAsyncStub: ...
     Check: _grpc.UnaryUnaryMultiCallable[_evaluation_pb2.CheckRequest, _evaluation_pb2.CheckResponse]
-    """Whether a response keeps constraints, each with its reason and place."""
+    """Whether a response keeps constraints, each with its reason and place. Checks run in processes of their own under a
+    time limit; one that is not decided in time is RESOURCE_EXHAUSTED.
+    """
+    Run: _grpc.UnaryStreamMultiCallable[_evaluation_pb2.RunRequest, _evaluation_pb2.RunResponse]
+    """Evaluates the served model and its adapters, as `ift-serve eval` does: tells how far it is, then sends the report.
+    Needs the role `admin`. One run at a time; another is RESOURCE_EXHAUSTED. Ends when the call is cancelled.
+    """
 
 @_typing.type_check_only
 class EvaluationServiceAsyncStub(EvaluationServiceStub):
-    """Judges texts by the checks that training and evaluation use. Asks no model."""
+    """Judges texts by the checks that training and evaluation use, and evaluates what the server serves."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Check: _aio.UnaryUnaryMultiCallable[_evaluation_pb2.CheckRequest, _evaluation_pb2.CheckResponse]  # type: ignore[assignment]
-    """Whether a response keeps constraints, each with its reason and place."""
+    """Whether a response keeps constraints, each with its reason and place. Checks run in processes of their own under a
+    time limit; one that is not decided in time is RESOURCE_EXHAUSTED.
+    """
+    Run: _aio.UnaryStreamMultiCallable[_evaluation_pb2.RunRequest, _evaluation_pb2.RunResponse]  # type: ignore[assignment]
+    """Evaluates the served model and its adapters, as `ift-serve eval` does: tells how far it is, then sends the report.
+    Needs the role `admin`. One run at a time; another is RESOURCE_EXHAUSTED. Ends when the call is cancelled.
+    """
 
 class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Judges texts by the checks that training and evaluation use. Asks no model."""
+    """Judges texts by the checks that training and evaluation use, and evaluates what the server serves."""
 
     @_abc_1.abstractmethod
     def Check(
@@ -53,6 +65,18 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _evaluation_pb2.CheckRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_pb2.CheckResponse, _abc.Awaitable[_evaluation_pb2.CheckResponse]]:
-        """Whether a response keeps constraints, each with its reason and place."""
+        """Whether a response keeps constraints, each with its reason and place. Checks run in processes of their own under a
+        time limit; one that is not decided in time is RESOURCE_EXHAUSTED.
+        """
+
+    @_abc_1.abstractmethod
+    def Run(
+        self,
+        request: _evaluation_pb2.RunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_evaluation_pb2.RunResponse], _abc.AsyncIterator[_evaluation_pb2.RunResponse]]:
+        """Evaluates the served model and its adapters, as `ift-serve eval` does: tells how far it is, then sends the report.
+        Needs the role `admin`. One run at a time; another is RESOURCE_EXHAUSTED. Ends when the call is cancelled.
+        """
 
 def add_EvaluationServiceServicer_to_server(servicer: EvaluationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

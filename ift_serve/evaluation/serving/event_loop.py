@@ -20,9 +20,13 @@ class EventLoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, name="evaluation", daemon=True)
         self._thread.start()
 
+    def start(self, coroutine: Coroutine[Any, Any, _ResultT]) -> Future[_ResultT]:
+        """Have a coroutine run; its result comes with the future, which cancels it too."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
     def run(self, coroutine: Coroutine[Any, Any, _ResultT]) -> _ResultT:
         """The result of a coroutine; an interrupt cancels it."""
-        future: Future[_ResultT] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self.start(coroutine)
         try:
             return future.result()
         except KeyboardInterrupt:
@@ -30,11 +34,18 @@ class EventLoopThread:
             raise
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, when what still runs in it has been cancelled and has ended."""
         if not self._loop.is_closed():
+            self.start(self._cancel_all()).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     def __enter__(self) -> EventLoopThread:
         return self
