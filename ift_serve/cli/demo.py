@@ -17,6 +17,7 @@ import typer
 
 from ift_serve.cli.connect import Json, fail
 from ift_serve.cli.demo_loop import NAME, Loop, ask_and_judge, constraint_examples, load_beside_requests, train
+from ift_serve.cli.demo_report import write_demo_report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,9 +102,10 @@ def _start(log: Path, root: Path) -> tuple[subprocess.Popen[str], int]:
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="answers only; train no adapter")] = False,
     examples: Annotated[int, typer.Option(help="test requests of each family", min=1)] = 40,
+    report: Annotated[Path | None, typer.Option(help="directory of the report; a new temporary one")] = None,
     as_json: Json = False,
 ) -> None:
-    """Serve the embedded model; answer several callers; score it, train an adapter, load it, score again."""
+    """Serve the embedded model; answer several callers; score it, train an adapter, load it, score again; report."""
     import asyncio
 
     with tempfile.TemporaryDirectory() as folder:
@@ -120,7 +122,8 @@ def demo(
             if not as_json:
                 _show(answers, started, seconds)
             if not quick:
-                loop = _run_loop(port, root, examples, quiet=as_json)
+                report = report or Path(tempfile.mkdtemp(prefix="ift-serve-demo-"))
+                loop = _run_loop(port, root, examples, report, quiet=as_json)
         except RuntimeError as error:
             raise fail(str(error)) from None
         finally:
@@ -128,7 +131,7 @@ def demo(
             code = process.wait()
     if as_json:
         found = {"start_seconds": started, "seconds": seconds, "answers": [asdict(a) for a in answers]}
-        print(json.dumps(found | ({} if loop is None else {"loop": loop.to_json()})))
+        print(json.dumps(found | ({} if loop is None else {"loop": loop.to_json(), "report": str(report)})))
     silent = [a.instruction for a in answers if not a.text.strip() or a.finish_reason != "eos"]
     if silent:
         raise fail(f"no whole answer to: {silent[0]}")
@@ -136,8 +139,8 @@ def demo(
         raise fail(f"the server ended with code {code}")
 
 
-def _run_loop(port: int, root: Path, count: int, *, quiet: bool) -> Loop:
-    """Score, train, load, score; with a table unless ``quiet``."""
+def _run_loop(port: int, root: Path, count: int, report: Path, *, quiet: bool) -> Loop:
+    """Score, train, load, score, report; with tables unless ``quiet``."""
     import asyncio
 
     from rich.console import Console
@@ -160,6 +163,15 @@ def _run_loop(port: int, root: Path, count: int, *, quiet: bool) -> Loop:
     console.print("[bold]4.[/] The same requests, to the adapter")
     _score(port, loop, NAME, console)
     _show_loop(loop, console)
+    console.print("[bold]5.[/] Both on the task adherence: instructions whose combinations no training has seen")
+    begun = time.perf_counter()
+    write_demo_report(port, NAME, report, console)
+    loop.seconds["report"] = time.perf_counter() - begun
+    console.print(
+        f"Everything took {sum(loop.seconds.values()):.0f} s, of which the training {loop.seconds['train']:.0f} s. "
+        "Scores, comparison and every answer are in this page:"
+    )
+    console.print(f"  {(report / 'report.html').absolute()}", soft_wrap=True)
     return loop
 
 
@@ -203,9 +215,6 @@ def _show_loop(loop: Loop, console: Console) -> None:
     table.add_section()
     table.add_row("all", f"{base:.1f}", f"{adapter:.1f}", f"{adapter - base:+.1f}", str(gained), str(lost))
     console.print(table)
-    console.print(
-        f"The loop took {sum(loop.seconds.values()):.0f} s, of which the training {loop.seconds['train']:.0f} s."
-    )
 
 
 def _show(answers: list[Answer], started: float, seconds: float) -> None:

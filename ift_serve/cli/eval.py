@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +12,15 @@ import typer
 from ift_serve.cli.connect import ClientOptions, Json, connected, fail
 from ift_serve.cli.eval_harness import ask_harness, harness_table, split_names
 from ift_serve.cli.eval_judge import evaluation_errors, judge
+from ift_serve.cli.eval_on_server import run_on_server
 
 if TYPE_CHECKING:
-    from ift_serve.evaluation.run import Plan, Result
+    from ift_serve.evaluation.run import Plan, Progress, Result
 
 app = typer.Typer(help="Evaluate a running server.", invoke_without_command=True)
 _EXIT_NOT_GOOD_ENOUGH = 2
+_LOG_SECONDS = 30.0
+"""Between two lines of progress where there is no terminal."""
 FailUnder = Annotated[
     float | None, typer.Option(help="exit with 2 if a model keeps a smaller share of a task's prompts", min=0, max=1)
 ]
@@ -54,6 +59,10 @@ def evaluate(
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="requests in flight; twice the server's batch", min=1)] = None,
     timeout: Annotated[float, typer.Option(help="seconds for a request", min=0.1)] = 300.0,
+    on_server: Annotated[
+        bool,
+        typer.Option("--on-server", help="the server asks itself; needs the role admin, keeps nothing to go on with"),
+    ] = False,
     report: Annotated[Path, typer.Option(help="directory of the report, and of what a killed run goes on with")] = Path(
         "evaluation"
     ),
@@ -71,15 +80,24 @@ def evaluate(
     from ift_serve.evaluation.harness.result_files import write_result_files
     from ift_serve.evaluation.reporting.document import document, read_document
 
+    address = target or options.server
     with evaluation_errors():
-        files = {name.replace("-", "_"): Path(path) for name, path in (_pair(text, "data") for text in data or [])}
-        given = {name: _value(text) for name, text in (_pair(text, "decoding") for text in decoding or [])}
+        before = None if no_regression_against is None else read_document(no_regression_against)
+        given = _decoding(decoding)
+        if on_server:
+            found = run_on_server(
+                address, options.arguments(), _names(tasks), _pairs(data, "data"), _shown(quiet=as_json),
+                adapters=adapter or ["base"], repeats=repeats, limit=limit or 0, seed=seed, decoding=given,
+                concurrency=concurrency or 0, request_timeout=timeout,
+            )  # fmt: skip
+            _deliver(found, report, as_json)
+            _judge(found, fail_under, before, slack)
+            return
+        files = {name.replace("-", "_"): Path(path) for name, path in _pairs(data, "data").items()}
         own, others = split_names(tasks, files, include_path)
         plan = _plan(own, files, adapter or ["base"], given, repeats, seed, limit, recipe or [])
         harness = HarnessPlan(others, include_path, limit, apply_chat_template, num_fewshot, seed)
         loaded = load_tasks(harness) if others else None
-        before = None if no_regression_against is None else read_document(no_regression_against)
-        address = target or options.server
         result = _run(address, options, plan, report, concurrency, timeout, quiet=as_json)
         answered: dict[str, dict[str, Any]] = {}
         if loaded is not None:
@@ -144,6 +162,18 @@ def _plan(
     return Plan([build_task(name, files) for name in tasks], adapters, settings, repeats, seed, limit, trained_on)
 
 
+def _names(tasks: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip()))
+
+
+def _decoding(given: list[str] | None) -> dict[str, Any]:
+    return {name: _value(text) for name, text in _pairs(given, "decoding").items()}
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    return dict(_pair(text, option) for text in given or [])
+
+
 def _pair(text: str, option: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name or not value:
@@ -166,36 +196,51 @@ def _run(
 ) -> Result:
     import asyncio
 
+    from ift_serve.client import AsyncClient
+    from ift_serve.evaluation.run import evaluate
+    from ift_serve.evaluation.serving.result_store import ResultStore
+
+    async def ask(show: Callable[[Progress], None]) -> Result:
+        async with AsyncClient(target, retries=0, **options.arguments()) as client:
+            with ResultStore(report / "results.sqlite") as store:
+                return await evaluate(client, plan, store, concurrency=concurrency, timeout=timeout, shown=show)
+
+    with _shown(quiet=quiet) as show:
+        try:
+            return asyncio.run(ask(show))
+        except KeyboardInterrupt:
+            raise fail("interrupted; what was answered is kept, the same command again asks for the rest") from None
+
+
+@contextlib.contextmanager
+def _shown(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Shows progress: a table that changes on a terminal, a line now and then in a log, nothing to programs."""
+    import time
+
     from rich.console import Console
     from rich.live import Live
 
-    from ift_serve.client import AsyncClient
-    from ift_serve.evaluation.reporting.tables import live_table
-    from ift_serve.evaluation.run import Progress, evaluate
-    from ift_serve.evaluation.serving.result_store import ResultStore
-
-    latest: list[Progress] = []
-
-    async def ask(live: Live | None) -> Result:
-        async with AsyncClient(target, retries=0, **options.arguments()) as client:
-            with ResultStore(report / "results.sqlite") as store:
-                running = asyncio.create_task(
-                    evaluate(
-                        client, plan, store, concurrency=concurrency, timeout=timeout,
-                        shown=lambda progress: latest.append(progress) if not latest else None,
-                    )
-                )  # fmt: skip
-                while not running.done():
-                    await asyncio.wait([running], timeout=0.25)
-                    if live is not None and latest:
-                        live.update(live_table(latest[0]))
-                return await running
+    from ift_serve.evaluation.reporting.tables import live_table, progress_line
 
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        return asyncio.run(ask(None))
-    with Live(console=console, refresh_per_second=4) as live:
-        return asyncio.run(ask(live))
+    if quiet:
+        yield lambda progress: None
+        return
+    latest: list[Progress] = []
+    told = time.monotonic()
+
+    def in_log(progress: Progress) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _LOG_SECONDS:
+            told = time.monotonic()
+            typer.echo(progress_line(progress), err=True)
+
+    if not console.is_terminal:
+        yield in_log
+        return
+    # Drawn by the display's own clock, not for every answer.
+    with Live(console=console, refresh_per_second=4, get_renderable=lambda: live_table(latest[0]) if latest else ""):
+        yield lambda progress: latest.__setitem__(slice(None), [progress])
 
 
 def _deliver(found: dict[str, Any], report: Path | None, as_json: bool) -> None:

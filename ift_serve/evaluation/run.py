@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +19,8 @@ from ift_serve.evaluation.tasks.task import Item, Task
 
 BASE = "base"
 """What the model without an adapter is called."""
+_RECENT = 64
+"""Samples that the rate is taken from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +49,25 @@ class Progress:
     counts: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
     planned: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     judged: set[tuple[str, str]] = field(default_factory=set)
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     @property
     def rate(self) -> float:
-        """Samples a second so far."""
-        return self.done / max(1e-6, time.monotonic() - self.started)
+        """Samples a second, by the last ones: what an earlier run had kept comes at once and tells nothing."""
+        is_full = len(self.recent) == _RECENT
+        counted, begun = (_RECENT, self.recent[0]) if is_full else (self.done, self.started)
+        return counted / max(1e-6, time.monotonic() - begun)
 
     @property
     def seconds_left(self) -> float:
-        """By the rate so far."""
+        """By that rate."""
         return (self.total - self.done) / self.rate if self.done else float("inf")
 
     def add(self, row: Row) -> None:
         """Count a row."""
         counts = self.counts[row.model, row.task]
         self.done += 1
+        self.recent.append(time.monotonic())
         counts[0] += 1
         counts[1] += bool(row.error)
         if row.verdicts:

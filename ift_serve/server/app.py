@@ -92,16 +92,15 @@ class Server:
         self.metrics.watch(self.engine)
         warn_of_settings_not_applied(chosen_defaults(self.engine.model, self.config))
         thoughts = await asyncio.to_thread(Thoughts, renderer)
-        asked: dict[str, object] = {
+        services: dict[str, object] = {
             INFERENCE: InferenceService(self.engine, renderer, self.config, self.metrics, thoughts),
             MODEL: ModelService(self.engine, renderer, self.config, thoughts),
-        }
-        services = asked | {
             ADAPTER: AdapterService(self.engine, AdapterRoots(self.config.adapter_roots), self.config.max_watches),
-            EVALUATION: EvaluationService(
-                self._checks, HeadScorer(self.engine), asked, self._evaluate, self.config.max_evaluations
-            ),
         }
+        evaluation = EvaluationService(
+            self._checks, HeadScorer(self.engine), dict(services), self._evaluate, self.config.max_evaluations
+        )
+        services[EVALUATION] = evaluation
         handlers = generic_handlers(
             self._guard, services, self.config.limits.request_bytes, self.config.stream_idle_timeout
         )

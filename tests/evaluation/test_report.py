@@ -61,7 +61,8 @@ def test_the_page_asks_nobody_for_anything() -> None:
     assert "default-src 'none'" in found
     allowed = {"http://www.w3.org/2000/svg"}
     assert set(re.findall(r"https?://[^\s\"'<>]+", found)) <= allowed
-    assert not re.search(r"\b(?:src|href|action)=|@import|url\(|fetch\(|XMLHttpRequest|innerHTML", found)
+    assert not re.search(r"\b(?:src|action)=|@import|url\(|fetch\(|XMLHttpRequest|innerHTML", found)
+    assert set(re.findall(r"\bhref=\"([^\"]*)", found)) == {"data:,", "#main"}
 
 
 @pytest.mark.parametrize(

@@ -136,14 +136,14 @@ async def test_runs_take_the_role_admin(server_config: Make, tmp_path: Path) -> 
 
 async def test_other_callers_are_answered_beside_a_run(server_config: Make) -> None:
     async with serving(server_config()) as (_, client):
-        run = asyncio.create_task(_events(client, ["adherence"], limit=60, decoding={"max_new_tokens": 30}))
-        answered = 0
-        while not run.done():
-            await client.check("yes", [{"type": "max_words", "limit": 3}])
-            await client.generate("the fox", temperature=0.0, max_new_tokens=2)
-            answered += 1
-        await run
-    assert answered > 1
+        await client.check("yes", [{"type": "upper"}])
+        events = client.evaluate(["adherence"], decoding={"max_new_tokens": 60, "ignore_eos": True})
+        async for event in events:
+            assert isinstance(event, EvaluationProgress) and event.done < event.total, "it goes on"
+            assert not (await client.check("yes", [{"type": "upper"}]))[0]
+            assert (await client.generate("the fox", temperature=0.0, max_new_tokens=2)).text
+            break
+        await events.aclose()  # type: ignore[attr-defined]
 
 
 async def test_a_server_that_offers_none_says_so(server_config: Make) -> None:

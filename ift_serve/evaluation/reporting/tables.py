@@ -6,25 +6,38 @@ from collections import Counter
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from ift_serve.evaluation.run import Progress
 
 _NAMES = ("task", "model", "models", "judged by")
 
 
-def live_table(progress: Progress) -> Table:
-    """Done, failed and score so far by model and task; rate and time left in the caption."""
+def live_table(progress: Progress) -> Group:
+    """Done, failed and score so far by model and task; rate and time left below."""
     table = _table("model", "task", "done", "errors", "score so far")
     for (model, task), planned in progress.planned.items():
         done, failed, passed = progress.counts[model, task]
         answered = done - failed
         so_far = f"{passed / answered:.1%}" if answered and (model, task) in progress.judged else ""
         table.add_row(model, task, f"{done}/{planned}", str(failed) if failed else "", so_far)
-    left = progress.seconds_left
-    known = f", {left // 60:.0f}:{left % 60:02.0f} left" if left != float("inf") else ""
-    table.caption = f"{progress.done}/{progress.total}, {progress.rate:.1f} a second{known}"
-    return table
+    return Group(table, Text(progress_line(progress), style="dim"))
+
+
+def progress_line(progress: Progress) -> str:
+    """How far a run is, in a line."""
+    failed = sum(counts[1] for counts in progress.counts.values())
+    errors = f", {failed} not answered" if failed else ""
+    known = f", {_clock(progress.seconds_left)} left" if progress.done else ""
+    return f"{progress.done}/{progress.total}, {progress.rate:.1f} a second{errors}{known}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def score_table(found: dict[str, Any]) -> Table:

@@ -85,6 +85,13 @@ function showBreakdowns() {
   }
   for (const own of groups(report.reliability)) place.append(element("h3", {}, `${own[0].task}: every rewording of a prompt kept (reliable@${own[0].k})`), table("Reliability", ["model", "judged by", `reliable@${own[0].k}`, "95 %", "the prompt as it was", "mean of rewordings", "prompts", "left out"], own.map((r) => [named(r.model), r.column, percent(r.value), between(r.low, r.high), percent(r.single), percent(r.mean), String(r.groups), String(r.left_out)])));
   for (const own of groups(report.turns)) place.append(element("h3", {}, `${own[0].task}: by turn`), table("Turns", ["turn", "model", "judged by", "kept whole", "95 %", "constraints kept", "prompts"], own.map((t) => [String(t.turn), named(t.model), t.column, percent(t.value), between(t.low, t.high), percent(t.kept), String(t.prompts)])));
+  for (const own of groups(report.parts)) place.append(element("h3", {}, `${own[0].task}, ${own[0].column}: what the adapter was trained on, and what not`), table("Parts", ["part", "model", "kept whole", "95 %", "constraints kept", "prompts", "difference", "95 %", "p"], own.map((p) => {
+    const c = (report.part_comparisons || []).find((o) => o.adapter === p.adapter && o.part === p.part && o.task === p.task && o.column === p.column && o.second === p.model);
+    return [p.part, named(p.model), percent(p.value), between(p.low, p.high), percent(p.kept), String(p.prompts), c ? points(c.difference) : "", c ? between(c.low, c.high, points) : "", c ? chance(c.p_value) : ""];
+  })));
+  for (const own of groups(report.forgetting)) place.append(element("h3", {}, `${own[0].task}, ${own[0].column}: what was forgotten`), table("Forgetting", ["model", "kept by the first model", "of these lost", "share lost", "95 %", "gained", "p"], own.map((f) => [named(f.adapter), String(f.kept), String(f.lost), percent(f.share), between(f.low, f.high), String(f.gained), chance(f.p_value)])));
+  if ((report.text_changes || []).length) place.append(element("h3", {}, "Texts, before and after"), table("Texts, before and after", ["task", "model", "bits a byte of the first model", "of this model"], report.text_changes.map((t) => [t.task, named(t.adapter), number(t.before, 4), number(t.after, 4)])));
+  for (const note of report.notes || []) place.append(element("p", { class: "dim" }, note));
   byId("breakdowns").hidden = !place.childElementCount;
 }
 function showCost() {
