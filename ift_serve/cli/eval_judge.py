@@ -122,8 +122,8 @@ def _show(found: dict[str, Any], path: Path) -> None:
             score["criterion"],
             f"{score['judged']}/{score['pairs']}",
             f"{score['won']}, {score['ties']}, {score['lost']}",
-            f"{score['win_rate']:.1%}",
-            f"{100 * score['low']:.1f}-{100 * score['high']:.1f}",
+            f"{score['win_rate']:.1%}" if score["judged"] else "-",
+            f"{100 * score['low']:.1f}-{100 * score['high']:.1f}" if score["judged"] else "-",
             _share(score["order_agreement"]),
             _share(score["self_agreement"]),
         )

@@ -86,7 +86,7 @@ def compare(rows: Sequence[Row], first: str, second: str, *, seed: int = 0) -> l
     return [
         Comparison(task, column, first, second, *_compared(shares, seed))
         for task, column, own in _common(rows, first, second)
-        if (shares := [_means((row.key, [row.passes(column)]) for row in found) for found in own])
+        if (shares := [_means((row.cluster, [row.passes(column)]) for row in found) for found in own])
         and shares[0].keys() & shares[1].keys()
     ]
 
@@ -98,7 +98,7 @@ def compare_families(rows: Sequence[Row], first: str, second: str, *, seed: int 
         compared = {}
         for family in dict.fromkeys(v.family for row in own[0] for v in row.verdicts[column]):
             kept = [
-                _means((row.key, [v.passed for v in row.verdicts[column] if v.family == family]) for row in rows_of)
+                _means((row.cluster, [v.passed for v in row.verdicts[column] if v.family == family]) for row in rows_of)
                 for rows_of in own
             ]
             if kept[0].keys() & kept[1].keys():
@@ -165,7 +165,7 @@ def bootstrap(differences: np.ndarray, seed: int) -> tuple[float, float]:
 
 
 def _means(passes: Iterable[tuple[str, list[bool]]]) -> dict[str, float]:
-    """The share of what is kept of each prompt, over all its samples; prompts without anything are left out."""
+    """The share of what is kept of each prompt, over its samples and wordings; prompts without anything are left out."""
     every: dict[str, list[bool]] = {}
     for key, found in passes:
         if found:

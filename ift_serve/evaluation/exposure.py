@@ -180,7 +180,7 @@ def _kept(rows: Sequence[Row], model: str, column: str) -> dict[str, bool]:
     passes: dict[str, list[bool]] = {}
     for row in rows:
         if row.model == model:
-            passes.setdefault(row.key, []).append(row.passes(column))
+            passes.setdefault(row.cluster, []).append(row.passes(column))
     return {key: 2 * sum(found) > len(found) for key, found in passes.items()}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ift_serve.evaluation.serving.outcomes import Failure, LogLikelihood, Outcome
-from ift_serve.evaluation.tasks.task import ConstraintVerdict, Item, Label, Task
+from ift_serve.evaluation.tasks.task import COUSIN_OF, ConstraintVerdict, Item, Label, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,11 @@ class Row:
     text_bytes: int = 0
     earlier: Sequence[str] = ()
     labels: Mapping[str, Label] = field(default_factory=dict)
+
+    @property
+    def cluster(self) -> str:
+        """What it is one observation of: wordings of one prompt are as little independent as its samples."""
+        return str(self.labels.get(COUSIN_OF, self.key))
 
     def passes(self, column: str) -> bool:
         """Whether every constraint is kept."""

@@ -76,19 +76,23 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 def scores(rows: Sequence[Row]) -> list[Score]:
     """For each model, task and column: prompts kept whole, constraints kept, and constraints of each family.
 
-    Samples and constraints of one prompt are one cluster: its share counts as one observation, whose variance is at
-    most that of a single yes or no, so the intervals are never too narrow for repeats.
+    Samples, wordings and constraints of one prompt are one cluster: its share counts as one observation, whose variance
+    is at most that of a single yes or no, so the intervals are never too narrow for repeats.
     """
     found: list[Score] = []
     for model, task, own in _by_model_and_task(rows):
         answered = [row for row in own if not row.error and row.verdicts]
         for column in answered[0].verdicts if answered else ():
-            found.append(_score(model, task, column, "prompt", ALL, ((r.key, [r.passes(column)]) for r in answered)))
-            kept = [(r.key, [v.passed for v in r.verdicts[column]]) for r in answered]
+            found.append(
+                _score(model, task, column, "prompt", ALL, ((r.cluster, [r.passes(column)]) for r in answered))
+            )
+            kept = [(r.cluster, [v.passed for v in r.verdicts[column]]) for r in answered]
             found.append(_score(model, task, column, "constraint", ALL, kept))
             families = dict.fromkeys(v.family for r in answered for v in r.verdicts[column])
             for family in families:
-                own_family = [(r.key, [v.passed for v in r.verdicts[column] if v.family == family]) for r in answered]
+                own_family = [
+                    (r.cluster, [v.passed for v in r.verdicts[column] if v.family == family]) for r in answered
+                ]
                 found.append(_score(model, task, column, "family", family, own_family))
     return found
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from ift_serve.evaluation.breakdowns import reliability
+from ift_serve.evaluation.comparison import compare
 from ift_serve.evaluation.errors import EvaluationError
 from ift_serve.evaluation.rows import Row, row_of
+from ift_serve.evaluation.scores import scores
 from ift_serve.evaluation.serving.outcomes import Answer, Failure
 from ift_serve.evaluation.tasks.registry import build_task
 from ift_serve.evaluation.tasks.rewording import MOST, cousins
@@ -100,3 +103,12 @@ def test_the_shipped_prompts_keep_their_context_and_their_checks() -> None:
 def test_a_number_of_wordings_that_there_is_not_is_refused(name: str) -> None:
     with pytest.raises(EvaluationError, match=r"reliable@|no task"):
         build_task(name, {})
+
+
+def test_wordings_of_a_prompt_are_one_observation(tmp_path: Path) -> None:
+    task = build_task("reliable@3", {"reliable": _file(tmp_path)})
+    rows = _rows(task, {item.key: "at least once " * 3 for item in task.items()})
+    score = next(s for s in scores(rows) if s.level == "prompt" and s.column == "repaired strict")
+    assert (score.prompts, score.samples) == (2, 6)
+    other = [dataclasses.replace(row, model="tuned") for row in rows]
+    assert next(iter(compare([*rows, *other], "base", "tuned"))).prompts == 2
