@@ -165,7 +165,7 @@ def bootstrap(differences: np.ndarray, seed: int) -> tuple[float, float]:
 
 
 def _means(passes: Iterable[tuple[str, list[bool]]]) -> dict[str, float]:
-    """The share of what is kept of each prompt, over its samples and wordings; prompts without anything are left out."""
+    """The share of what is kept of each prompt, over samples and wordings; prompts without anything are left out."""
     every: dict[str, list[bool]] = {}
     for key, found in passes:
         if found:
