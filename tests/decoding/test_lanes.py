@@ -30,7 +30,7 @@ def test_tasks_of_a_lane_run_in_order_one_at_a_time() -> None:
 
 def test_a_lane_with_much_to_do_delays_another_by_one_task() -> None:
     lanes = Lanes(1, "test")
-    go, order = threading.Event(), []
+    go, order = threading.Event(), list[str]()
     slow, other = lanes.open(), lanes.open()
     slow.submit(go.wait)
     tasks = [slow.submit(order.append, f"slow {place}") for place in range(5)]
