@@ -9,6 +9,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+_LANES = 16
+
+
+@dataclass(slots=True)
+class TableLaunch:
+    """What the CPU's kernel keeps of a table: its arguments, the worker's address, bytes of factors a tile and rank."""
+
+    arguments: NDArray[np.int64]
+    worker: int
+    rank_bytes: int
+
+
+@dataclass(slots=True)
+class TileLaunch:
+    """What the CPU's kernel keeps of the tiles of a batch: their arguments with the address of these, how many there
+    are, and a scratch of so many threads times ranks."""
+
+    arguments: NDArray[np.int64]
+    address: int
+    tiles: int
+    scratch: NDArray[np.float32]
+
 
 @dataclass(slots=True)
 class LoraTable:
@@ -19,8 +41,8 @@ class LoraTable:
     alone; scales: ``[A, P]`` float32. Addresses rather than one stacked tensor, so that ranks may differ without
     padding and an adapter's memory is its own. columns: P + 1 bounds of the parts in the output; bounds: the same on
     the device, int64. max_rank: an upper bound of the ranks. rank_in_use: the largest rank there is now, by which the
-    CPU chooses its threads; 0: not known. launch: what the CPU's kernel keeps of a table between calls, so the tensors
-    of a table are changed in place only.
+    CPU chooses its threads; 0: not known. lanes: whether all parts are whole vectors of 16. launch: what the CPU's
+    kernel keeps of a table between calls, so the tensors of a table are changed in place only.
     """
 
     a_addresses: Tensor
@@ -31,7 +53,11 @@ class LoraTable:
     columns: tuple[int, ...]
     max_rank: int
     rank_in_use: int = 0
-    launch: tuple[NDArray[np.int64], int] | None = field(default=None, init=False, repr=False, compare=False)
+    lanes: bool = field(init=False, repr=False, compare=False)
+    launch: TableLaunch | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.lanes = not any(column % _LANES for column in self.columns)
 
     @property
     def parts(self) -> int:
@@ -50,15 +76,14 @@ class LoraRows:
 
     order: ``[n]`` int32 row ids. tile_adapter, tile_start, tile_count: ``[M]`` int32: rows
     ``order[start : start + count]`` belong to ``adapter``; a count of 0 is padding (grids of CUDA graphs are fixed).
-    launch, scratch: what the CPU's kernel keeps between the layers of a batch.
+    launch: what the CPU's kernel keeps between the layers of a batch.
     """
 
     order: Tensor
     tile_adapter: Tensor
     tile_start: Tensor
     tile_count: Tensor
-    launch: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
-    scratch: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    launch: TileLaunch | None = field(default=None, init=False, repr=False, compare=False)
 
 
 def group_rows(adapter_of_row: NDArray[np.int32], tile_rows: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ift_kernels.gated_add import GateTerms
 from ift_serve.engine.sequences.step import AdaptedPrompt
 from ift_serve.modeling.components.instruction_components import InstructionComponents
 from ift_serve.modeling.components.tokens import TokenBatch
@@ -16,6 +17,8 @@ from ift_serve.modeling.multi_adapter.prepared import PreparedAdapter
 
 _INSTRUCTION = 1
 _REMEMBERED = 1024
+_GATE_BYTES = 128 << 20
+"""Of the terms of gates, which are as large as L hidden states; what is forgotten is computed again from c."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class PromptStates:
         self._decoder = decoder
         self._device = device
         self._known: OrderedDict[int, PromptState] = OrderedDict()
+        self._gates: OrderedDict[int, GateTerms] = OrderedDict()
+        self._gate_bytes = 0
 
     def of(self, adapter: PreparedAdapter, prompt: AdaptedPrompt | None) -> PromptState | None:
         """The state of a prompt with the adapter of its request; None where no instruction encoder is."""
@@ -49,6 +54,23 @@ class PromptStates:
                 self._known.popitem(last=False)
         self._known.move_to_end(number)
         return self._known[number]
+
+    def gate_terms(self, adapter: PreparedAdapter, prompt: AdaptedPrompt | None) -> GateTerms | None:
+        """What a prompt brings to the gate of its adapter; None where there is no gate."""
+        state = self.of(adapter, prompt)
+        gate = None if adapter.components is None else adapter.components.instruction_gate
+        if state is None or prompt is None or gate is None:
+            return None
+        number = prompt.number
+        if number not in self._gates:
+            offset, value = gate.of_instruction(state.instruction[None])
+            terms = GateTerms(offset[:, 0].float().contiguous(), value[:, 0].contiguous())
+            self._gates[number] = terms
+            self._gate_bytes += _bytes(terms)
+            while self._gate_bytes > _GATE_BYTES and len(self._gates) > 1:
+                self._gate_bytes -= _bytes(self._gates.popitem(last=False)[1])
+        self._gates.move_to_end(number)
+        return self._gates[number]
 
     def _compute(
         self, adapter: PreparedAdapter, components: InstructionComponents, prompt: AdaptedPrompt
@@ -67,3 +89,7 @@ class PromptStates:
         temperature = None if adapter.temperature is None else adapter.temperature.of_instruction(pooled[0])
         factor = float(components.initial_temperature(pooled)[0])
         return PromptState(pooled[0], float(components.strength(pooled, 1)[0]), factor, temperature)
+
+
+def _bytes(terms: GateTerms) -> int:
+    return terms.offset.nbytes + terms.value.nbytes

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ift_kernels.lora import LoraRows, group_rows
+from ift_kernels.lora import LoraRows, LoraTable, group_rows
 from ift_kernels.lora_add import lora_add
 from ift_kernels.row_statistics import row_statistics
 from ift_serve.engine.adapters.host import ReadAdapter
@@ -87,7 +87,7 @@ class DeviceAdapterTensors:
         self._resident: dict[str, PreparedAdapter] = {}
         self._placed: dict[int, PreparedAdapter] = {}
         self._scales: dict[int, dict[int, OutputScale]] = {}
-        self._linears = self.tables.linears
+        self._linears: tuple[list[int], list[LoraTable | None]] | None = None
         self._states = PromptStates(decoder, self._device)
         self._heads = TemperatureTable(slots, str(self._device))
         self.temperatures = PredictedTemperatures(self._heads, self._placed, self._states, backend)
@@ -149,7 +149,7 @@ class DeviceAdapterTensors:
             self._scales[slot] = adapter.scales
         self.tables.place(slot, self._resident[key])
         self._heads.place(slot, adapter.temperature)
-        self._linears = self.tables.linears
+        self._linears = None
 
     def forget(self, key: str, slot: int | None) -> None:
         """See :class:`ift_serve.engine.adapters.host.AdapterTensors`."""
@@ -159,7 +159,7 @@ class DeviceAdapterTensors:
             self._scales.pop(slot, None)
             self.tables.clear(slot)
             self._heads.clear(slot)
-            self._linears = self.tables.linears
+            self._linears = None
 
     def extend(self, batch: FlatBatch, sequences: list[SequenceStep]) -> NDArray[np.int32] | None:
         """Add to a batch what its sequences' adapters change; None, and nothing added, where there are none.
@@ -171,10 +171,11 @@ class DeviceAdapterTensors:
             return None
         owner = batch.sequence.numpy(force=True)
         rows = slots[owner]
-        if any(table is not None for table in self._linears):
-            scaling = BatchMagnitudes.of_rows(rows, self._scales, self._device) if self._scales else None
-            batch.lora = BatchLora(self._rows(rows), self._linears, self._backend, scaling)
         used = {int(slot): self._placed[int(slot)] for slot in np.unique(slots) if slot}
+        linears = self._changed_linears(list(used))
+        if any(table is not None for table in linears):
+            scaling = BatchMagnitudes.of_rows(rows, self._scales, self._device) if self._scales else None
+            batch.lora = BatchLora(self._rows(rows), linears, self._backend, scaling)
         if any(adapter.head_bias is not None for adapter in used.values()):
             batch.bias = self._bias(batch, sequences, slots, used)
         groups = [
@@ -183,7 +184,7 @@ class DeviceAdapterTensors:
             if adapter.changes_hidden
         ]
         if groups:
-            batch.adaptation = MixedAdaptation(groups)
+            batch.adaptation = MixedAdaptation(groups, self._backend)
         return slots
 
     def warm_up(self, batch: FlatBatch, tiles: int) -> None:
@@ -230,6 +231,12 @@ class DeviceAdapterTensors:
         if (table := self.tables.head) is not None and len(slots):
             lora_add(hidden.contiguous(), table, self._rows(slots), products, self._backend)
         return products
+
+    def _changed_linears(self, slots: list[int]) -> list[LoraTable | None]:
+        """What :meth:`AdapterTables.linears` gives; kept, since the next step mostly has the same adapters."""
+        if self._linears is None or self._linears[0] != slots:
+            self._linears = slots, self.tables.linears(slots)
+        return self._linears[1]
 
     def _rows(self, slots: NDArray[np.int32]) -> LoraRows:
         order, tiles = group_rows(np.where(slots > 0, slots, -1), self._tile)
@@ -280,5 +287,5 @@ class DeviceAdapterTensors:
             instruction=instruction,
             has_instruction=any(_INSTRUCTION in sequences[int(member)].segment_ids for member in members),
         )
-        one_each = len(members) == len(chosen) and bool((inverse == np.arange(len(members))).all())
-        return AdapterGroup(adapter, None if every else rows, tokens, one_each)
+        terms = [self._states.gate_terms(adapter, sequences[int(member)].prompt) for member in members]
+        return AdapterGroup(adapter, None if every else rows, tokens, [one for one in terms if one is not None])

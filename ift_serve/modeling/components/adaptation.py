@@ -33,9 +33,9 @@ class SoloAdaptation:
         """See :class:`ift_serve.modeling.decoder.flat_batch.Adaptation`."""
         return self.components.gain(layer, attended, self.tokens)
 
-    def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
+    def after_layer(self, layer: int, hidden: Tensor, delta: Tensor | None = None) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.flat_batch.Adaptation`."""
-        return self.components.after_layer(layer, hidden, self.tokens)
+        return self.components.after_layer(layer, hidden if delta is None else hidden + delta, self.tokens)
 
     def before_head(self, hidden: Tensor) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.flat_batch.Adaptation`."""

@@ -23,26 +23,21 @@ class InstructionGate(nn.Module):
         """``[T, d] -> [T, d]``."""
         assert tokens.instruction is not None, "the instruction vectors were not computed"
         down, value = self.of_instruction(tokens.instruction, slice(layer, layer + 1))
-        return self.change(layer, hidden, down[0], value[0], tokens.sequence)
-
-    def of_instruction(self, instruction: Tensor, layers: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """What depends on c alone: its part of the first factor of G_l, ``[L, S, r]``, and ``V_l c``, ``[L, S, d]``.
-
-        instruction: ``[S, d_c]``. Serving computes it for all layers at once, a step.
-        """
-        vectors = instruction.to(self.down.dtype)
-        own = self.down[layers, :, self.down.shape[2] - vectors.shape[1] :]
-        return torch.matmul(vectors, own.transpose(1, 2)), torch.matmul(vectors, self.value[layers].transpose(1, 2))
-
-    def change(self, layer: int, hidden: Tensor, down: Tensor, value: Tensor, sequence: Tensor | None) -> Tensor:
-        """Layer ``layer`` with its part of :meth:`of_instruction`; sequence: ``[T]``, None where token i is i's."""
-        if sequence is not None:
-            down, value = down[sequence], value[sequence]
+        down, value = down[0][tokens.sequence], value[0][tokens.sequence]
         narrow = torch.addmm(down, hidden.to(down.dtype), self.down[layer, :, : hidden.shape[1]].T)
         gate = torch.sigmoid(narrow @ self.up[layer].T)
         if hidden.dtype == gate.dtype:
             return torch.addcmul(hidden, gate, value)
         return hidden + (gate * value).to(hidden.dtype)
+
+    def of_instruction(self, instruction: Tensor, layers: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """What depends on c alone: its part of the first factor of G_l, ``[L, S, r]``, and ``V_l c``, ``[L, S, d]``.
+
+        instruction: ``[S, d_c]``. Serving computes it for all layers, once a request.
+        """
+        vectors = instruction.to(self.down.dtype)
+        own = self.down[layers, :, self.down.shape[2] - vectors.shape[1] :]
+        return torch.matmul(vectors, own.transpose(1, 2)), torch.matmul(vectors, self.value[layers].transpose(1, 2))
 
 
 class ReasoningPathways(nn.Module):

@@ -68,8 +68,11 @@ class Adaptation(Protocol):
     def gain(self, layer: int, attended: Tensor) -> Tensor:
         """Attention output ``[T, H, D]`` -> ``[T, H, D]``."""
 
-    def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
-        """Output ``[T, d]`` of a decoder layer -> ``[T, d]``."""
+    def after_layer(self, layer: int, hidden: Tensor, delta: Tensor | None = None) -> Tensor:
+        """Output ``[T, d]`` of a decoder layer -> ``[T, d]``.
+
+        With a ``delta`` the output is ``hidden + delta``, and ``hidden`` may be changed in place.
+        """
 
     def before_head(self, hidden: Tensor) -> Tensor:
         """Hidden states ``[T, d]`` after the last normalisation -> ``[T, d]``."""

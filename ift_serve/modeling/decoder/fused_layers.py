@@ -197,7 +197,7 @@ class FusedDecoder:
             if lora is not None:
                 lora.add(4 * index + 3, active, delta)
             if adaptation is not None and adaptation.changes_layers:
-                hidden = adaptation.after_layer(index, hidden + delta)
+                hidden = adaptation.after_layer(index, hidden, delta)
                 delta = None
         hidden = fused_add_rms_norm(hidden, delta, self._norm, self._epsilon, backend)
         if adaptation is not None:

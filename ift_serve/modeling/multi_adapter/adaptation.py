@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from ift_kernels.gated_add import GateGroup, Gates, GateTerms, gated_add
 from ift_serve.modeling.components.instruction_components import InstructionComponents
-from ift_serve.modeling.components.states import InstructionGate
 from ift_serve.modeling.components.tokens import TokenBatch
 from ift_serve.modeling.multi_adapter.prepared import PreparedAdapter
 
@@ -19,13 +19,13 @@ from ift_serve.modeling.multi_adapter.prepared import PreparedAdapter
 class AdapterGroup:
     """The rows of one adapter: ``rows`` ``[n]`` int64, None where they are all; ``tokens`` describes just these.
 
-    one_token_each: whether the rows are one token of each sequence, in the order of the sequences.
+    gate_terms: what each of the ``tokens.sequences`` brings to the adapter's gate; empty where it has none.
     """
 
     adapter: PreparedAdapter
     rows: Tensor | None
     tokens: TokenBatch
-    one_token_each: bool = False
+    gate_terms: list[GateTerms] = field(default_factory=list)
 
 
 Change = Callable[[AdapterGroup, Tensor], Tensor]
@@ -46,37 +46,30 @@ def _own_embeddings(adapter: PreparedAdapter, ids: Tensor, embeddings: Tensor) -
     return embeddings
 
 
-class _Gate:
-    """An adapter's gate with what depends on the instruction alone, computed once for all layers of a pass."""
-
-    def __init__(self, gate: InstructionGate, group: AdapterGroup) -> None:
-        instruction = group.tokens.instruction
-        assert instruction is not None, "the instruction vectors were not computed"
-        self._gate = gate
-        self._sequence = None if group.one_token_each else group.tokens.sequence
-        down, value = gate.of_instruction(instruction)
-        self._down, self._value = down.unbind(), value.unbind()
-
-    def of_layer(self, layer: int) -> Change:
-        """What it does after one layer."""
-        down, value = self._down[layer], self._value[layer]
-        return lambda _, states: self._gate.change(layer, states, down, value, self._sequence)
+def _gates(groups: list[AdapterGroup]) -> Gates | None:
+    found = [
+        GateGroup(gate.down, gate.up, group.rows, group.tokens.sequence, group.gate_terms)
+        for group in groups
+        if (gate := group.adapter.gate) is not None
+    ]
+    return Gates(found) if found else None
 
 
 class MixedAdaptation:
     """The :class:`ift_serve.modeling.decoder.flat_batch.Adaptation` of a batch with any number of adapters."""
 
-    def __init__(self, groups: list[AdapterGroup]) -> None:
+    def __init__(self, groups: list[AdapterGroup], backend: str) -> None:
         self._groups = groups
+        self._backend = backend
         modules = [(g, g.adapter.components) for g in groups if g.adapter.components is not None]
         self._gains = [(g, c) for g, c in modules if c.config.attention_gain and g.tokens.has_instruction]
-        self._gates = [(g, _Gate(c.instruction_gate, g)) for g, c in modules if c.instruction_gate is not None]
+        self._gates = _gates(groups)
         self._pathways = [(g, c) for g, c in modules if c.config.reasoning_pathways]
 
     @property
     def changes_layers(self) -> bool:
         """Whether ``after_layer`` does anything."""
-        return bool(self._gates)
+        return self._gates is not None
 
     def embed(self, embeddings: Tensor) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.flat_batch.Adaptation`."""
@@ -93,9 +86,14 @@ class MixedAdaptation:
         """See :class:`ift_serve.modeling.decoder.flat_batch.Adaptation`."""
         return _apply([(g, _gain(c, layer)) for g, c in self._gains], attended)
 
-    def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
+    def after_layer(self, layer: int, hidden: Tensor, delta: Tensor | None = None) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.flat_batch.Adaptation`."""
-        return _apply([(g, gate.of_layer(layer)) for g, gate in self._gates], hidden)
+        if self._gates is None:
+            return hidden if delta is None else hidden + delta
+        if delta is None:
+            hidden = hidden.clone()  # the layer's own output, which others may look at
+        gated_add(hidden, delta, layer, self._gates, self._backend)
+        return hidden
 
     def before_head(self, hidden: Tensor) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.flat_batch.Adaptation`."""

@@ -26,7 +26,7 @@ def _empty_table(linear: AdaptableLinear, rows: int, max_rank: int, device: str)
 class AdapterTables:
     """Rows ``0 .. slots``; row 0 is the base model and stays empty.
 
-    A linear's table is handed out only while some resident adapter has a factor for it, so layers that no adapter
+    A linear's table is handed out only to batches with an adapter that has a factor for it, so layers that none
     touches cost nothing.
     """
 
@@ -47,10 +47,10 @@ class AdapterTables:
         self._used: dict[int, list[int]] = {}
         self.head_bias: Tensor = torch.zeros((layers, slots + 1, heads), dtype=torch.float32, device=device)
 
-    @property
-    def linears(self) -> list[LoraTable | None]:
-        """One entry an adaptable linear; None where no resident adapter changes it."""
-        return [t if users else None for t, users in zip(self._tables[:-1], self._users[:-1], strict=True)]
+    def linears(self, slots: list[int]) -> list[LoraTable | None]:
+        """One entry an adaptable linear; None where none of the adapters in ``slots`` changes it."""
+        changed = set().union(*(self._used.get(slot, ()) for slot in slots))
+        return [table if index in changed else None for index, table in enumerate(self._tables[:-1])]
 
     @property
     def all_linears(self) -> list[LoraTable]:

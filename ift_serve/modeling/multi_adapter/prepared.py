@@ -13,6 +13,7 @@ from ift_serve.modeling.adapter_format.errors import AdapterError
 from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
 from ift_serve.modeling.components.config import BaseShape
 from ift_serve.modeling.components.instruction_components import InstructionComponents
+from ift_serve.modeling.components.states import InstructionGate
 from ift_serve.modeling.decoder.adaptable_layers import AdaptableLinear
 from ift_serve.modeling.multi_adapter.magnitudes import OutputScale, magnitude_ratio, output_scale
 from ift_serve.modeling.multi_adapter.temperature_table import PreparedHead
@@ -33,6 +34,20 @@ class Factors:
     def rank(self) -> int:
         """Rows of both factors."""
         return self.a.shape[0]
+
+
+@dataclass(slots=True)
+class GateFactors:
+    """``down`` and ``up`` ``[L, r, d]`` of an instruction gate, as :mod:`ift_kernels.gated_add` takes them."""
+
+    down: Tensor
+    up: Tensor
+
+    @classmethod
+    def of(cls, gate: InstructionGate) -> GateFactors:
+        """The part of G_l that multiplies hidden states; what multiplies c stays with the gate."""
+        hidden = gate.up.shape[1]
+        return cls(gate.down[:, :, :hidden].contiguous(), gate.up.transpose(1, 2).contiguous())
 
 
 @dataclass(slots=True)
@@ -59,6 +74,7 @@ class PreparedAdapter:
     head_ids: Tensor | None = None
     head_rows: Tensor | None = None
     components: InstructionComponents | None = None
+    gate: GateFactors | None = None
     head_bias: Tensor | None = None
     temperature: PreparedHead | None = None
 
@@ -108,6 +124,8 @@ class PreparedAdapter:
         ):
             if (tensor := getattr(self, name)) is not None:
                 yield name, tensor
+        if self.gate is not None:
+            yield from (("instruction_gate, down", self.gate.down), ("instruction_gate, up", self.gate.up))
         if self.components is not None:
             yield from self.components.state_dict().items()
 
@@ -200,9 +218,12 @@ def prepare(
     if weights.components.names:
         components = InstructionComponents(weights.components, shape)
         components.load_state_dict(weights.extras)
-        prepared.head_bias = components.head_bias().float().to(device) if weights.components.attention_bias else None
+        if weights.components.attention_bias:
+            prepared.head_bias = components.head_bias().detach().float().to(device)
         exact = deepcopy(components.temperature_head)
         prepared.components = components.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        if components.instruction_gate is not None:
+            prepared.gate = GateFactors.of(components.instruction_gate)
         if exact is not None and components.temperature_head is not None:
             prepared.temperature = PreparedHead.of(exact, components.temperature_head, device)
     for name, tensor in prepared.tensors():

@@ -126,6 +126,18 @@ def address_of(typing, data):
 
 
 @njit(cache=can_keep())
+def start(gomp, worker, arguments, threads, values):
+    """The same as :func:`run`, after ``values`` were written over the first arguments: for arguments that are kept."""
+    for place in range(len(values)):
+        arguments[place] = values[place]
+    data = np.int64(arguments.ctypes.data)
+    if gomp == 0 or threads <= 1:
+        _call_worker(worker, data)
+    else:
+        _call_gomp(gomp, worker, data, threads)
+
+
+@njit(cache=can_keep())
 def run(gomp, worker, arguments, threads):
     """Run ``worker(arguments.address)`` on ``threads`` threads; they share the work through ``take``."""
     data = np.int64(arguments.ctypes.data)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 from torch import Tensor
 
 from ift_kernels.backend import uses_cpu
@@ -10,6 +13,14 @@ from ift_kernels.lora_expand import lora_expand
 from ift_kernels.lora_shrink import lora_shrink
 
 _LANES = 16
+_Kernel = Callable[[Tensor, LoraTable, LoraRows, Tensor], None]
+
+
+@cache
+def _cpu() -> _Kernel:
+    from ift_kernels.lora_add.cpu import lora_add_cpu
+
+    return lora_add_cpu
 
 
 def lora_add(inputs: Tensor, table: LoraTable, rows: LoraRows, output: Tensor, backend: str = "auto") -> None:
@@ -18,11 +29,7 @@ def lora_add(inputs: Tensor, table: LoraTable, rows: LoraRows, output: Tensor, b
     inputs: ``[T, K]``, output: ``[T, N]`` of one dtype with unit column strides. Two launches on a GPU; one on the
     CPU, where tiles hold at most 4 rows and a row's result does not depend on the others, bit for bit.
     """
-    if not rows.order.shape[0]:
-        return
-    if uses_cpu(inputs, backend) and not any(c % _LANES for c in (inputs.shape[1], *table.columns)):
-        from ift_kernels.lora_add.cpu import lora_add_cpu
-
-        lora_add_cpu(inputs, table, rows, output)
-        return
-    lora_expand(lora_shrink(inputs, table, rows, backend), table, rows, output, backend)
+    if uses_cpu(inputs, backend) and table.lanes and not inputs.shape[1] % _LANES:
+        _cpu()(inputs, table, rows, output)
+    elif rows.order.shape[0]:
+        lora_expand(lora_shrink(inputs, table, rows, backend), table, rows, output, backend)

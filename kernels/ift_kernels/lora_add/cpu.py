@@ -16,17 +16,18 @@ import numpy as np
 import torch
 from numba import njit, types
 from numba.core.extending import overload
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.cpu_simd import bf16, openmp, simd
 from ift_kernels.cpu_simd.simd import load_i32, load_i64, load_one
-from ift_kernels.lora import LoraRows, LoraTable
+from ift_kernels.lora import LoraRows, LoraTable, TableLaunch, TileLaunch
 from ift_kernels.lora_add import floats, pairs
 
 TILE_ROWS = 4
-_NEXT, _WORKER, _INPUT, _OUTPUT, _SCRATCH, _ORDER, _ADAPTERS, _STARTS, _COUNTS, _TILES = range(10)
-_A, _B, _RANKS, _SCALES, _COLUMNS, _PARTS, _WIDTH, _IN_STRIDE, _OUT_STRIDE, _MAX_RANK, _SLOTS = range(10, 21)
+_NEXT, _WORKER, _INPUT, _OUTPUT, _IN_STRIDE, _OUT_STRIDE, _ROWS = range(7)
+_A, _B, _RANKS, _SCALES, _COLUMNS, _PARTS, _WIDTH, _MAX_RANK, _SLOTS = range(7, 16)
+_ORDER, _ADAPTERS, _STARTS, _COUNTS, _TILES, _SCRATCH = range(6)
+"""A launch sets the first arguments, a table has the others once; those of the rows stand apart, once a batch."""
 _FP = np.float32(0)
 _SINGLE_THREAD = 1 << 18
 """Bytes of factors below which the calling thread does it all."""
@@ -57,9 +58,11 @@ def _choose_four(
 @njit
 def _tile(kind, size, args, tile, part, shrunk):
     """One tile of rows and one part of the output."""
-    entry = load_i32(load_i64(args, _ADAPTERS), tile) * load_i64(args, _PARTS) + part
+    rows = load_i64(args, _ROWS)
+    adapters = load_i64(rows, _ADAPTERS)
+    entry = load_i32(adapters, tile) * load_i64(args, _PARTS) + part
     rank = load_i32(load_i64(args, _RANKS), entry)
-    count = load_i32(load_i64(args, _COUNTS), tile)
+    count = load_i32(load_i64(rows, _COUNTS), tile)
     if rank == 0 or count == 0:
         return
     width, stride = load_i64(args, _WIDTH), load_i64(args, _MAX_RANK)
@@ -67,10 +70,10 @@ def _tile(kind, size, args, tile, part, shrunk):
     scale = load_one(_FP, load_i64(args, _SCALES), entry)
     column = load_i64(load_i64(args, _COLUMNS), part)
     columns = load_i64(load_i64(args, _COLUMNS), part + 1) - column
-    order = load_i64(args, _ORDER) + 4 * load_i32(load_i64(args, _STARTS), tile)
+    order = load_i64(rows, _ORDER) + 4 * load_i32(load_i64(rows, _STARTS), tile)
     x_stride, y_stride = size * load_i64(args, _IN_STRIDE), size * load_i64(args, _OUT_STRIDE)
     x, y = load_i64(args, _INPUT), load_i64(args, _OUTPUT) + size * column
-    fresh = tile == 0 or load_i32(load_i64(args, _ADAPTERS), tile - 1) != load_i32(load_i64(args, _ADAPTERS), tile)
+    fresh = tile == 0 or load_i32(adapters, tile - 1) != load_i32(adapters, tile)
     if count < 4:
         for i in range(count):
             row = load_i32(order, i)
@@ -101,8 +104,9 @@ def _tile(kind, size, args, tile, part, shrunk):
 def _work(kind, size, args):
     """Take (tile, part) items until none is left."""
     parts = load_i64(args, _PARTS)
-    items = load_i64(args, _TILES) * parts
-    shrunk = load_i64(args, _SCRATCH) + openmp.take(args + 8 * _WORKER) * 4 * 4 * load_i64(args, _MAX_RANK)
+    rows = load_i64(args, _ROWS)
+    items = load_i64(rows, _TILES) * parts
+    shrunk = load_i64(rows, _SCRATCH) + openmp.take(args + 8 * _WORKER) * 4 * 4 * load_i64(args, _MAX_RANK)
     while True:
         item = openmp.take(args + 8 * _NEXT)
         if item >= items:
@@ -129,30 +133,34 @@ def _worker(dtype: torch.dtype, table: LoraTable, width: int) -> Callable[[Any],
     return _worker_pairs if whole and bf16.available() else _worker_bf16
 
 
-def _of_table(table: LoraTable, dtype: torch.dtype, width: int) -> tuple[NDArray[np.int64], int]:
-    """Arguments with what never changes of a table filled in, and the worker's address."""
-    if table.launch is None:
-        arguments = np.zeros(_SLOTS, dtype=np.int64)
-        arguments[_A], arguments[_B] = table.a_addresses.data_ptr(), table.b_addresses.data_ptr()
-        arguments[_RANKS], arguments[_SCALES] = table.ranks.data_ptr(), table.scales.data_ptr()
-        arguments[_COLUMNS], arguments[_PARTS] = table.bounds.data_ptr(), table.parts
-        arguments[_WIDTH], arguments[_MAX_RANK] = width, table.padded_rank
-        table.launch = arguments, openmp.compiled(_worker(dtype, table, width))
-    return table.launch
+def _of_table(table: LoraTable, dtype: torch.dtype, width: int) -> TableLaunch:
+    """Arguments with what never changes of a table filled in."""
+    arguments = np.zeros(_SLOTS, dtype=np.int64)
+    arguments[_A], arguments[_B] = table.a_addresses.data_ptr(), table.b_addresses.data_ptr()
+    arguments[_RANKS], arguments[_SCALES] = table.ranks.data_ptr(), table.scales.data_ptr()
+    arguments[_COLUMNS], arguments[_PARTS] = table.bounds.data_ptr(), table.parts
+    arguments[_WIDTH], arguments[_MAX_RANK] = width, table.padded_rank
+    worker = openmp.compiled(_worker(dtype, table, width))
+    return TableLaunch(arguments, worker, 2 * (width * table.parts + table.columns[-1]))
 
 
-def _of_rows(rows: LoraRows) -> tuple[int, ...]:
-    """Addresses and count of the tiles, the same for every layer of a batch."""
-    if rows.launch is None:
-        parts = (rows.order, rows.tile_adapter, rows.tile_start, rows.tile_count)
-        rows.launch = (*(part.data_ptr() for part in parts), rows.tile_adapter.shape[0])
-    return rows.launch
+def _of_rows(rows: LoraRows, padded_rank: int) -> TileLaunch:
+    """Where the tiles are, the same for every layer of a batch, and a scratch for all threads."""
+    parts = (rows.order, rows.tile_adapter, rows.tile_start, rows.tile_count)
+    tiles = rows.tile_adapter.shape[0]
+    scratch = np.empty(torch.get_num_threads() * TILE_ROWS * padded_rank, dtype=np.float32)
+    addresses = [part.data_ptr() for part in parts]
+    arguments = np.array((*addresses, tiles, scratch.ctypes.data), dtype=np.int64)
+    return TileLaunch(arguments, arguments.ctypes.data, tiles, scratch)
 
 
-def _threads(table: LoraTable, width: int, tiles: int) -> int:
+def _threads(launch: TableLaunch, table: LoraTable, of_rows: TileLaunch) -> int:
     """One where the factors are read faster than another thread wakes."""
-    touched = 2 * tiles * (table.rank_in_use or table.max_rank) * (width * table.parts + table.columns[-1])
-    return 1 if touched < _SINGLE_THREAD else min(torch.get_num_threads(), tiles * table.parts)
+    tiles = of_rows.tiles
+    if tiles * (table.rank_in_use or table.max_rank) * launch.rank_bytes < _SINGLE_THREAD:
+        return 1
+    room = of_rows.scratch.shape[0] // (TILE_ROWS * table.padded_rank)
+    return min(torch.get_num_threads(), tiles * (len(table.columns) - 1), room)
 
 
 def lora_add_cpu(inputs: Tensor, table: LoraTable, rows: LoraRows, output: Tensor) -> None:
@@ -160,15 +168,11 @@ def lora_add_cpu(inputs: Tensor, table: LoraTable, rows: LoraRows, output: Tenso
 
     A table is used with one dtype and one width of inputs, and from one thread at a time.
     """
-    width, tiles = inputs.shape[1], _of_rows(rows)
-    arguments, worker = _of_table(table, inputs.dtype, width)
-    threads = _threads(table, width, tiles[-1])
-    size = threads * TILE_ROWS * table.padded_rank
-    if rows.scratch is None or rows.scratch.shape[0] < size:
-        rows.scratch = torch.empty(size, dtype=torch.float32)
-    arguments[_NEXT] = arguments[_WORKER] = 0
-    arguments[_INPUT], arguments[_OUTPUT] = inputs.data_ptr(), output.data_ptr()
-    arguments[_SCRATCH] = rows.scratch.data_ptr()
-    arguments[_ORDER : _TILES + 1] = tiles
-    arguments[_IN_STRIDE], arguments[_OUT_STRIDE] = inputs.stride(0), output.stride(0)
-    openmp.run(openmp.entry_point(), worker, arguments, threads)
+    launch, of_rows = table.launch, rows.launch
+    if launch is None:
+        launch = table.launch = _of_table(table, inputs.dtype, inputs.shape[1])
+    if of_rows is None or of_rows.scratch.shape[0] < TILE_ROWS * table.padded_rank:
+        of_rows = rows.launch = _of_rows(rows, table.padded_rank)
+    values = (0, 0, inputs.data_ptr(), output.data_ptr(), inputs.stride(0), output.stride(0), of_rows.address)
+    threads = _threads(launch, table, of_rows)
+    openmp.start(openmp.entry_point(), launch.worker, launch.arguments, threads, values)
