@@ -82,9 +82,11 @@ def _memory() -> list[Finding]:
 
     free = available_memory() / 2**30
     enough = free > 2
+    cache = f"at most {free / 4:.1f} GiB by default, a quarter of what is free; taken as it is used"
     return [
         Finding("memory limit", "ok", f"{memory_limit() / 2**30:.1f} GiB"),
         Finding("free memory", "ok" if enough else "note", f"{free:.1f} GiB", "" if enough else "little for a cache"),
+        Finding("cache on the CPU", "ok", cache),
     ]
 
 

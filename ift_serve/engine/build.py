@@ -8,21 +8,25 @@ from ift_serve.decoding.structured import StructuredOutput
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.protocol.model import ModelDescription
+from ift_serve.system.start_stages import StartStages
 
 
 def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
     """Load the model and wrap it. Raises ValueError or OSError with a message for the operator."""
-    # torch is imported only where a model runs.
-    from ift_serve.engine.runner.model_runner import ModelRunner
-    from ift_serve.modeling.decoder.model_loader import UnsupportedModelError
+    with StartStages("starting python") as stages:
+        stages.begin("importing torch")
+        # torch is imported only where a model runs.
+        from ift_serve.engine.runner.model_runner import ModelRunner
+        from ift_serve.modeling.decoder.model_loader import UnsupportedModelError
 
-    try:
-        runner = ModelRunner(config)
-    except UnsupportedModelError as error:
-        raise ValueError(str(error)) from error
-    description = runner.description
-    context = StrategyContext.of_model(config.model, description.eos_ids)
-    structured = StructuredOutput(context, description.vocabulary_size)
+        try:
+            runner = ModelRunner(config, stages.begin)
+        except UnsupportedModelError as error:
+            raise ValueError(str(error)) from error
+        stages.begin("reading the tokenizer")
+        description = runner.description
+        context = StrategyContext.of_model(config.model, description.eos_ids)
+        structured = StructuredOutput(context, description.vocabulary_size)
     return EngineCore(
         runner, config, strategies(context), adapter_tensors=runner.adapters, constraints=structured
     ), description

@@ -7,12 +7,13 @@ import contextlib
 from collections.abc import Callable
 
 from ift_serve.engine.config import EngineConfig
-from ift_serve.frontend.engine_client import BaseEngineClient
+from ift_serve.frontend.engine_client import BaseEngineClient, EngineClient
 from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.hosted_evaluation import HostedEvaluation
 from ift_serve.server.stop_signals import StopSignals
 from ift_serve.system.logs import configure_logs
+from ift_serve.system.process_usage import resident_bytes
 
 OpenEngine = Callable[[EngineConfig], BaseEngineClient]
 
@@ -61,7 +62,18 @@ def announce(server: Server) -> None:
     """The line that tells people and scripts where the server listens."""
     host = server.config.host
     metrics = "" if server.metrics_port is None else f", metrics on {server.config.metrics_host}:{server.metrics_port}"
-    print(f"ift-serve ready on {host}:{server.port}, model {server.engine.model.name}{metrics}", flush=True)
+    model = server.engine.model.name
+    print(f"ift-serve ready on {host}:{server.port}, model {model}{metrics}{_held(server.engine)}", flush=True)
+
+
+def _held(engine: BaseEngineClient) -> str:
+    """What the engine's process holds, and what its cache adds as blocks are first used."""
+    pid = engine.engine_pid if isinstance(engine, EngineClient) else None
+    held = None if pid is None else resident_bytes(pid)
+    if held is None:
+        return ""
+    where = "" if engine.model.device == "cpu" else " on the GPU"
+    return f", holding {held / 2**20:.0f} MiB, cache up to {engine.model.cache_bytes / 2**20:.0f} MiB{where}"
 
 
 def serve(

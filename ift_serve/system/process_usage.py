@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 Usage = tuple[int, ...]
@@ -16,6 +17,15 @@ def usage(pid: int) -> Usage:
     except OSError:
         return (time.monotonic_ns(),)
     return tuple(map(sum, zip(own, *children, strict=True)))
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Memory of a process that is in the machine now, files it shares included; None where that cannot be told."""
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
 
 
 def _numbers(pid: int) -> Usage:

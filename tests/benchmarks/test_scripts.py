@@ -66,6 +66,13 @@ def test_every_kernel_benchmark_runs_in_the_interpreter() -> None:
 
 
 @pytest.mark.slow
+def test_the_startup_benchmark_tells_first_and_later_starts_apart() -> None:
+    report = run_script("startup.py", "--shape", "small", "--rounds", "1")
+    assert report["first"]["seconds"] > report["later"]["seconds"] > report["help"] > 0
+    assert "warming up" in report["first"]["engine"]
+
+
+@pytest.mark.slow
 def test_the_sampling_benchmark_has_every_kind_of_row_and_step() -> None:
     report = run_script("sampling.py", "--shape", "small", "--rounds", "2", "--rows", "4")
     assert {"statistics", "greedy", "plain", "top-H", "plain and one mask"} <= set(report["kernels"])

@@ -29,6 +29,8 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     attention_backend: str
     features: list[str] = []
     sampling_defaults: SamplingDefaults = SamplingDefaults()
+    cache_bytes: int = 0
+    """What keys and values take once every block was used."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

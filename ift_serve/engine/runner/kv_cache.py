@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+
 import torch
 
 from ift_serve.modeling.decoder.flat_batch import LayerCache, LayerGeometry
@@ -19,11 +22,22 @@ def bytes_per_block(geometry: list[LayerGeometry], block_size: int, dtype: torch
     return sum(g.kv_heads * block_size * (g.width + _padded(g.width, device)) * dtype.itemsize for g in geometry)
 
 
+def untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros on the CPU whose pages become resident only when they are written.
+
+    ``torch.zeros`` writes them all. A mapping of its own goes back to the system with the tensor.
+    """
+    count = math.prod(shape)
+    memory = mmap.mmap(-1, max(1, count * dtype.itemsize), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=dtype, count=count).view(shape)
+
+
 class KVCache:
     """``blocks`` blocks of ``block_size`` tokens for every layer, zeroed so that unwritten slots stay finite.
 
-    On the CPU the keys of a block lie transposed, so that 16 of them fill a vector; on a GPU a token's key is
-    contiguous. Either way their shape is ``[N, H_kv, D, B]``. ``dtype`` may be float8_e4m3fn on a GPU.
+    On the CPU the keys of a block lie transposed, so that 16 of them fill a vector, and a block takes memory from the
+    system once it is first written; on a GPU a token's key is contiguous. Either way the shape of keys is
+    ``[N, H_kv, D, B]``. ``dtype`` may be float8_e4m3fn on a GPU.
     """
 
     def __init__(
@@ -35,12 +49,12 @@ class KVCache:
 
     def _layer(self, layer: LayerGeometry, dtype: torch.dtype, device: str) -> LayerCache:
         outer = (self.blocks, layer.kv_heads)
+        padded = _padded(layer.width, device)
         if device == "cpu":
-            keys = torch.zeros(*outer, layer.width, self.block_size, dtype=dtype)
-        else:
-            keys = torch.zeros(*outer, self.block_size, layer.width, dtype=dtype, device=device).transpose(2, 3)
-        values = torch.zeros(*outer, self.block_size, _padded(layer.width, device), dtype=dtype, device=device)
-        return LayerCache(keys, values)
+            keys = untouched_zeros((*outer, layer.width, self.block_size), dtype)
+            return LayerCache(keys, untouched_zeros((*outer, self.block_size, padded), dtype))
+        keys = torch.zeros(*outer, self.block_size, layer.width, dtype=dtype, device=device).transpose(2, 3)
+        return LayerCache(keys, torch.zeros(*outer, self.block_size, padded, dtype=dtype, device=device))
 
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
         """Copy whole blocks, ``(source, destination)``, in every layer."""

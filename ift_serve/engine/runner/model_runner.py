@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -85,13 +86,15 @@ def _cache_dtype(config: EngineConfig, backend: str, dtype: torch.dtype) -> torc
 class ModelRunner:
     """Owns the model and the cache memory. ``execute`` is the only way to compute."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, on_stage: Callable[[str], None] = lambda name: None) -> None:
+        """``on_stage`` is told what begins. Raises ValueError, UnsupportedModelError and OSError, for the operator."""
         torch.set_num_threads(config.threads or min(torch.get_num_threads(), processors()))
         self.progress = Progress()
         report_compilations(lambda: self.progress)
         torch.manual_seed(config.seed)
         device = _device(config)
         self._profiler = StepProfiler(config.profile, config.profile_steps, gpu=device == "cuda")
+        on_stage("loading weights")
         model = load_model(
             config.model,
             name=config.model_name,
@@ -106,8 +109,11 @@ class ModelRunner:
         self.total_blocks = _block_count(config, self.block_size, model, device, dtype)
         self._cache = KVCache(model.geometry, self.total_blocks, self.block_size, dtype, device)
         metadata = BaseMetadata.of_model(model)
+        on_stage("comparing a small model with transformers")
         check = ServingCheck(model, backend, self.block_size)
+        on_stage("packing weights")
         self._decoder: Decoder = make_decoder(model, backend, fuse=check.fuses)
+        on_stage("comparing the model with transformers")
         check.compare(self._decoder)
         split = backend == "triton"
         self._build_batch = BatchBuilder(self._cache.layers, model.geometry, self.block_size, backend, split=split)
@@ -143,8 +149,10 @@ class ModelRunner:
             attention_backend=f"{self._decoder.name}/{backend}",
             features=["generate", "score", "statistics", "adapters", "adaptive_temperature"]
             + (["prefix_caching"] if config.prefix_caching else []),
+            cache_bytes=self.total_blocks * bytes_per_block(model.geometry, self.block_size, dtype, device),
             sampling_defaults=sampling_defaults(model.generation, model.eos_ids, int(model.config.vocab_size)),
         )
+        on_stage("warming up")
         self._warm_up()
 
     def _make_graphs(self, config: EngineConfig, model: LoadedModel, backend: str, device: str) -> DecodeGraphs:
