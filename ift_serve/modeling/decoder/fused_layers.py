@@ -20,11 +20,9 @@ from ift_kernels.silu_and_mul import silu_and_mul
 from ift_kernels.write_kv import rotate_and_write_kv
 from ift_serve.modeling.decoder.adaptable_layers import AdaptableLinear
 from ift_serve.modeling.decoder.flat_batch import FlatBatch
-from ift_serve.modeling.decoder.linear import PackedLinear, PlainLinear, can_pack, make_linear
+from ift_serve.modeling.decoder.linear import Linear, can_pack, make_linear
 from ift_serve.modeling.decoder.model_loader import LoadedModel
 from ift_serve.modeling.decoder.tail import ModelTail
-
-Linear = PackedLinear | PlainLinear
 
 _LANES = 16
 _LAYER_CLASSES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")

@@ -6,8 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ift_kernels.bf16_linear import PackedWeight, bf16_linear, pack_weight
+
 _SPLIT_WIDTH = 1024
 """oneDNN splits the sum of a single row from about this input width on, which rounds differently."""
+
+
+def has_bf16_products() -> bool:
+    """Whether this processor multiplies bf16, so that such a model computes in its own dtype."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def can_pack(dtype: torch.dtype) -> bool:
@@ -16,7 +23,7 @@ def can_pack(dtype: torch.dtype) -> bool:
         dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        and (dtype == torch.float32 or has_bf16_products())
     )
 
 
@@ -52,6 +59,33 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._bias is not None}"
 
 
+class Bf16Linear(nn.Module):
+    """``x W^T + b`` in float32 over a weight that is kept in bf16 and widened as it is read: half the bytes.
+
+    For processors without bf16 products, where the sums are float32 anyway. Only for weights that bf16 holds exactly,
+    as a model stored in bf16 has them, so nothing is rounded that float32 would keep.
+    """
+
+    def __init__(self, weight: PackedWeight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._packed = weight
+        self._bias = None if bias is None else bias.detach().float().contiguous()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs: ``[..., in_features]`` float32 -> ``[..., out_features]``."""
+        rows = inputs.reshape(-1, self.in_features).contiguous()
+        return bf16_linear(rows, self._packed, self._bias).view(*inputs.shape[:-1], self.out_features)
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """The weight ``[out_features, in_features]``, unpacked into new memory, and the bias."""
+        return self._packed.dense(), self._bias
+
+    def extra_repr(self) -> str:
+        """Shapes, as ``nn.Linear`` shows them."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._bias is not None}"
+
+
 class PlainLinear(nn.Module):
     """``x W^T + b`` by the vendor's matrix product, for devices that need no packing."""
 
@@ -70,10 +104,16 @@ class PlainLinear(nn.Module):
         return self._weight, self._bias
 
 
-def make_linear(weight: Tensor, bias: Tensor | None) -> PackedLinear | PlainLinear:
+Linear = PackedLinear | Bf16Linear | PlainLinear
+
+
+def make_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     """The fastest linear layer for a weight, where it is."""
-    packed = weight.device.type == "cpu" and can_pack(weight.dtype)
-    return PackedLinear(weight, bias) if packed else PlainLinear(weight, bias)
+    if weight.device.type != "cpu" or not can_pack(weight.dtype):
+        return PlainLinear(weight, bias)
+    if weight.dtype == torch.float32 and not has_bf16_products() and (packed := pack_weight(weight)) is not None:
+        return Bf16Linear(packed, bias)
+    return PackedLinear(weight, bias)
 
 
 def pack_linears(model: nn.Module) -> int:
@@ -82,6 +122,6 @@ def pack_linears(model: nn.Module) -> int:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and can_pack(child.weight.dtype) and child.weight.device.type == "cpu":
-                setattr(module, name, PackedLinear(child.weight, child.bias))
+                setattr(module, name, make_linear(child.weight, child.bias))
                 count += 1
     return count

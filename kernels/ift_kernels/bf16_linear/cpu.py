@@ -1,0 +1,135 @@
+"""Linear layers over bf16 weights on the CPU: a work item is four panels of 16 outputs, for all rows.
+
+One row takes the four panels together, which hides the latency of its sums behind one another; it is bound by reading
+them. More rows go by tiles of four, which share each widened weight. Every sum runs over the inputs in their order.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from ift_kernels.bf16_linear.types import PANEL, PackedWeight
+from ift_kernels.cpu_simd import openmp
+from ift_kernels.cpu_simd.bf16 import high_halves, load_pairs, low_halves
+from ift_kernels.cpu_simd.simd import (
+    FP32,
+    LANES,
+    add,
+    fma,
+    load,
+    load_i64,
+    load_one,
+    prefetch,
+    splat,
+    store,
+    zero,
+)
+
+_NEXT, _INPUT, _OUTPUT, _ROWS, _BIAS, _PANELS, _WEIGHT, _WIDTH, _SLOTS = range(9)
+_GROUP = 4
+_TILE = 4
+_AHEAD = 1024
+"""Bytes by which a panel is asked for before it is read."""
+
+
+@njit(inline="always")
+def _put(output, column, bias, value):
+    store(FP32, output, column, add(value, load(FP32, bias, column)) if bias != 0 else value)
+
+
+@njit(inline="always")
+def _one_row(x, panel, width, y, column, bias):
+    """64 outputs of one row."""
+    stride = 2 * LANES * width
+    p1, p2, p3 = panel + stride, panel + 2 * stride, panel + 3 * stride
+    a0, a1, a2, a3 = zero(), zero(), zero(), zero()
+    for k in range(0, width, 2):
+        place = k * LANES
+        prefetch(panel + 2 * place + _AHEAD)
+        prefetch(p1 + 2 * place + _AHEAD)
+        prefetch(p2 + 2 * place + _AHEAD)
+        prefetch(p3 + 2 * place + _AHEAD)
+        first, second = splat(load_one(FP32, x, k)), splat(load_one(FP32, x, k + 1))
+        w = load_pairs(panel, place)
+        a0 = fma(second, high_halves(w), fma(first, low_halves(w), a0))
+        w = load_pairs(p1, place)
+        a1 = fma(second, high_halves(w), fma(first, low_halves(w), a1))
+        w = load_pairs(p2, place)
+        a2 = fma(second, high_halves(w), fma(first, low_halves(w), a2))
+        w = load_pairs(p3, place)
+        a3 = fma(second, high_halves(w), fma(first, low_halves(w), a3))
+    _put(y, column, bias, a0)
+    _put(y, column + LANES, bias, a1)
+    _put(y, column + 2 * LANES, bias, a2)
+    _put(y, column + 3 * LANES, bias, a3)
+
+
+@njit(inline="always")
+def _few_rows(x0, x1, x2, x3, panel, width, y0, y1, y2, y3, column, bias):
+    """16 outputs of four rows; fewer rows are given again in the last ones' places."""
+    a0, a1, a2, a3 = zero(), zero(), zero(), zero()
+    for k in range(0, width, 2):
+        place = k * LANES
+        prefetch(panel + 2 * place + _AHEAD)
+        w = load_pairs(panel, place)
+        low, high = low_halves(w), high_halves(w)
+        a0 = fma(splat(load_one(FP32, x0, k + 1)), high, fma(splat(load_one(FP32, x0, k)), low, a0))
+        a1 = fma(splat(load_one(FP32, x1, k + 1)), high, fma(splat(load_one(FP32, x1, k)), low, a1))
+        a2 = fma(splat(load_one(FP32, x2, k + 1)), high, fma(splat(load_one(FP32, x2, k)), low, a2))
+        a3 = fma(splat(load_one(FP32, x3, k + 1)), high, fma(splat(load_one(FP32, x3, k)), low, a3))
+    _put(y0, column, bias, a0)
+    _put(y1, column, bias, a1)
+    _put(y2, column, bias, a2)
+    _put(y3, column, bias, a3)
+
+
+@njit
+def _group(args, first, end):
+    """Panels ``first .. end-1`` for all rows."""
+    rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)
+    columns = LANES * load_i64(args, _PANELS)
+    x, y, bias = load_i64(args, _INPUT), load_i64(args, _OUTPUT), load_i64(args, _BIAS)
+    weight, size = load_i64(args, _WEIGHT), 2 * LANES * width
+    if rows == 1 and end - first == _GROUP:
+        _one_row(x, weight + first * size, width, y, first * LANES, bias)
+        return
+    for row in range(0, rows, _TILE):
+        r1, r2, r3 = min(row + 1, rows - 1), min(row + 2, rows - 1), min(row + 3, rows - 1)
+        for panel in range(first, end):
+            _few_rows(
+                x + 4 * row * width, x + 4 * r1 * width, x + 4 * r2 * width, x + 4 * r3 * width,
+                weight + panel * size, width,
+                y + 4 * row * columns, y + 4 * r1 * columns, y + 4 * r2 * columns, y + 4 * r3 * columns,
+                panel * LANES, bias,
+            )  # fmt: skip
+
+
+def _worker(data):
+    args = openmp.address_of(data)
+    panels = load_i64(args, _PANELS)
+    while True:
+        first = openmp.take(args + 8 * _NEXT) * _GROUP
+        if first >= panels:
+            return
+        _group(args, first, min(first + _GROUP, panels))
+
+
+def bf16_linear_cpu(inputs: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
+    """See :func:`ift_kernels.bf16_linear.bf16_linear`. A packed weight is used from one thread at a time."""
+    if weight.launch is None:
+        outputs, width = weight.shape
+        arguments = np.zeros(_SLOTS, dtype=np.int64)
+        arguments[_PANELS:] = (outputs // PANEL, weight.panels.data_ptr(), width)
+        weight.launch = arguments, openmp.compiled(_worker)
+    arguments, worker = weight.launch
+    rows = inputs.shape[0]
+    output = torch.empty((rows, int(arguments[_PANELS]) * PANEL), dtype=torch.float32)
+    values = (0, inputs.data_ptr(), output.data_ptr(), rows, 0 if bias is None else bias.data_ptr())
+    threads = min(torch.get_num_threads(), -(-int(arguments[_PANELS]) // _GROUP))
+    openmp.start(openmp.entry_point(), worker, arguments, threads, values)
+    return output

@@ -1,0 +1,55 @@
+"""Linear layers over bf16 weights against float64, and their independence of the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ift_kernels.bf16_linear import bf16_linear, pack_weight
+
+SHAPES = [(64, 16), (80, 48), (16, 96), (192, 144)]
+"""Outputs in whole groups of four panels, with a rest, and less than a group."""
+
+
+def _weight(outputs: int, inputs: int) -> Tensor:
+    return (torch.randn(outputs, inputs) / inputs**0.5).bfloat16().float()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 9, 33])
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_it_is_the_product_in_float32(outputs: int, inputs: int, rows: int, backend: str) -> None:
+    torch.manual_seed(outputs + rows)
+    weight, x = _weight(outputs, inputs), torch.randn(rows, inputs)
+    packed = pack_weight(weight)
+    assert packed is not None
+    for bias in (None, torch.randn(outputs)):
+        expected = torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+        found = bf16_linear(x, packed, bias, backend)
+        assert found.dtype == torch.float32 and found.is_contiguous()
+        torch.testing.assert_close(found.double(), expected, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_a_row_is_the_same_alone_and_in_any_batch(outputs: int, inputs: int) -> None:
+    torch.manual_seed(1)
+    packed, x = pack_weight(_weight(outputs, inputs)), torch.randn(11, inputs)
+    assert packed is not None
+    together = bf16_linear(x, packed)
+    for row in range(11):
+        assert torch.equal(bf16_linear(x[row : row + 1], packed)[0], together[row])
+    assert torch.equal(bf16_linear(x[3:9].contiguous(), packed), together[3:9])
+
+
+def test_a_packed_weight_gives_its_values_back() -> None:
+    weight = _weight(48, 32)
+    packed = pack_weight(weight)
+    assert packed is not None and packed.shape == (48, 32) and torch.equal(packed.dense(), weight)
+
+
+def test_what_bf16_cannot_hold_and_what_fills_no_vector_is_not_packed() -> None:
+    weight = _weight(16, 16)
+    weight[3, 5] = 1 + 2**-10
+    assert pack_weight(weight) is None
+    assert pack_weight(_weight(24, 16)) is None and pack_weight(_weight(16, 24)) is None
