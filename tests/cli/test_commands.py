@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, adapters: Path) -> Iterato
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("ift-serve ready on 127.0.0.1:"), line
+    assert re.search(r", holding \d+ MiB, cache up to \d+ MiB$", line.strip()), line
     yield Running(line.split("ready on ")[1].split(",")[0], process.pid, traces)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0

@@ -13,7 +13,8 @@ SHAPES = [(64, 16), (80, 48), (16, 96), (192, 144)]
 
 
 def _weight(outputs: int, inputs: int) -> Tensor:
-    return (torch.randn(outputs, inputs) / inputs**0.5).bfloat16().float()
+    weight: Tensor = torch.randn(outputs, inputs) / inputs**0.5
+    return weight.bfloat16().float()
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

@@ -160,7 +160,7 @@ def _threads(launch: TableLaunch, table: LoraTable, of_rows: TileLaunch) -> int:
     if tiles * (table.rank_in_use or table.max_rank) * launch.rank_bytes < _SINGLE_THREAD:
         return 1
     room = of_rows.scratch.shape[0] // (TILE_ROWS * table.padded_rank)
-    return min(torch.get_num_threads(), tiles * (len(table.columns) - 1), room)
+    return int(min(torch.get_num_threads(), tiles * (len(table.columns) - 1), room))
 
 
 def lora_add_cpu(inputs: Tensor, table: LoraTable, rows: LoraRows, output: Tensor) -> None:
