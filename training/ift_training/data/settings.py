@@ -5,11 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ift_serve.checks import parse_checks
 from ift_training.data.procedural import families
 from ift_training.data.procedural.splits import Split
+
+_OF_THE_OTHER = {"file": ("split", "count"), "procedural": ("limit", "rename", "ignore", "checks")}
+"""Fields that mean nothing beside a kind of source."""
 
 
 class SourceSettings(BaseModel):
@@ -67,12 +79,19 @@ class SourceSettings(BaseModel):
         if (self.file is None) == (self.procedural is None):
             raise ValueError("give either `file` (of records) or `procedural` (names of families)")
         kind = "file" if self.file is not None else "procedural"
-        other = {"file": ("split", "count"), "procedural": ("limit", "rename", "ignore", "checks")}[kind]
-        if wrong := [name for name in other if name in self.model_fields_set]:
+        if wrong := [name for name in _OF_THE_OTHER[kind] if name in self.model_fields_set]:
             raise ValueError(f"{wrong[0]}: means nothing beside `{kind}`; take it out")
         if self.procedural is not None and self.count < len(self.procedural):
             raise ValueError(f"count: {self.count} is less than the {len(self.procedural)} families; some had none")
         return self
+
+    @model_serializer(mode="wrap")
+    def _of_its_kind(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what means nothing beside its kind, so that a recipe that was stored is a recipe again."""
+        fields: dict[str, Any] = whole(self)
+        for name in _OF_THE_OTHER["file" if self.file is not None else "procedural"]:
+            fields.pop(name, None)
+        return fields
 
     @property
     def task_names(self) -> list[str]:
