@@ -222,7 +222,7 @@ def test_a_thought_s_minimum_is_drawn_from_what_is_left_of_the_distribution(
 ) -> None:
     """At temperature 1 a mask only takes mass away from what it forbids."""
     settings = Trace(budget=30, minimum=12, **TYPED)
-    options = {"temperature": 1.0, "processed_log_probs": True, "max_new_tokens": 8}
+    options: dict[str, Any] = {"temperature": 1.0, "processed_log_probs": True, "max_new_tokens": 8}
     answers = [run(wide, ask(renderer, settings, seed=seed, **options))["a"] for seed in range(6)]
     assert len({tuple(answer.tokens[0]) for answer in answers}) == 6, "a thought is drawn, not the likeliest"
     for answer in answers:

@@ -18,17 +18,18 @@ def _row(model: str, key: str, passed: bool, turn: int = 0, **labels: str | int)
 
 
 def _said(rows: list[Row], trained_on: dict[str, list[str]]) -> str:
-    console = Console(file=io.StringIO(), width=160)
+    written = io.StringIO()
+    console = Console(file=written, width=160)
     for table in breakdown_tables(report_of(rows, ["base", "tuned"], trained_on)):
         console.print(table)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return written.getvalue()
 
 
 def test_each_part_that_has_rows_is_a_table() -> None:
     rows = []
     for model in ("base", "tuned"):
         for number in range(4):
-            labels = {"constraints": 7, "cousin_of": "a", "cousin": number, "kind": "family"}
+            labels: dict[str, str | int] = {"constraints": 7, "cousin_of": "a", "cousin": number, "kind": "family"}
             rows.append(_row(model, f"a#{number}", model == "base", 1, **labels))
         rows.append(Row(model, "text", "0", 0, "?", log_prob=-8.0, text_tokens=4, text_bytes=10))
     said = _said(rows, {"tuned": ["family:sort"]})

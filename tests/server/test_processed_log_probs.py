@@ -49,7 +49,7 @@ async def test_case_28_processed_ones_are_the_raw_ones_tempered_cut_and_renormal
         for token in candidate.tokens:
             raw = np.array([one.log_prob for one in token.alternatives])
             weights = np.where(raw >= raw[5], np.exp(raw / temperature - raw[0] / temperature), 0.0)
-            processed = np.exp([one.processed_log_prob for one in token.alternatives])
+            processed = np.exp(np.array([one.processed_log_prob for one in token.alternatives], dtype=np.float64))
             np.testing.assert_allclose(processed, weights / weights.sum(), rtol=1e-4, atol=1e-7)
             (own,) = [one for one in token.alternatives if one.token_id == token.token_id]
             assert own.processed_log_prob == token.processed_log_prob and own.log_prob == token.log_prob

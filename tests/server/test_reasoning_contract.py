@@ -415,6 +415,7 @@ async def test_case_08_a_budget_in_the_wrong_place_is_refused_and_not_left_aside
 
 @pytest.mark.parametrize("name", ["budget", "thinking_token_budget", "reasoning_budget"])
 def test_case_08_no_message_has_a_second_place_for_it(name: str) -> None:
-    for message in (pb.GenerateRequest(), pb.Sampling(), reasoning_pb2.Reasoning(), reasoning_pb2.Vote()):
+    messages: list[type[Any]] = [pb.GenerateRequest, pb.Sampling, reasoning_pb2.Reasoning, reasoning_pb2.Vote]
+    for message in messages:
         with pytest.raises(ValueError, match=name):
-            type(message)(**{name: 5})
+            message(**{name: 5})

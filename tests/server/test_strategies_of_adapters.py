@@ -142,7 +142,7 @@ async def test_a_branch_of_an_adapter_is_greedy_text_of_that_adapter(servers: _S
     for adapter in ("", "lora", "head"):  # components read segments, which a prompt of ids does not have
         found = await _asked(servers.tuned, "branch", adapter)
         first, *rest = (token.token_id for token in found.candidates[0].tokens)
-        begun = Prompt(token_ids=[*prompt, first])
+        begun = Prompt(token_ids=(*prompt, first))
         plain = await servers.tuned.generate(
             begun, adapter=adapter, temperature=0.0, max_new_tokens=7, ignore_eos=True, tokens=True
         )

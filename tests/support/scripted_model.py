@@ -96,7 +96,7 @@ def _first_allowed(tokens: list[int], row: SamplingRow) -> int:
         return tokens[0]
     words = row.mask.words()
     others = range(len(tokenizer()))
-    return next(token for token in (*tokens, *others) if words[token // 32] >> token % 32 & 1)
+    return next(token for token in (*tokens, *others) if int(words[token // 32]) >> token % 32 & 1)
 
 
 def write(texts: list[str], **statistics: Any) -> Script:

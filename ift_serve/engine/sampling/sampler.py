@@ -68,8 +68,8 @@ class Sampler:
 
 
 def _on_cpu(drawn: SampledRows) -> SampledRows:
-    parts = (getattr(drawn, field.name) for field in fields(drawn))
-    return SampledRows(*(None if part is None else part.cpu() for part in parts))
+    parts = {field.name: getattr(drawn, field.name) for field in fields(drawn)}
+    return replace(drawn, **{name: part.cpu() for name, part in parts.items() if part is not None})
 
 
 def _takes_the_likeliest(row: SamplingRow) -> bool:
