@@ -74,15 +74,15 @@ class LocalEngine(BaseEngineClient):
     def _serve(self, core: EngineCore) -> None:
         core.on_wake(lambda: self._inbox.put(None))
         while True:
-            if not core.has_work() and not self._take(core):
+            if not core.has_work() and not self._receive(core):
                 return
             while not self._inbox.empty():
-                if not self._take(core):
+                if not self._receive(core):
                     return
             said = core.step() if core.has_work() else StepOutputs(outputs=[], stats=core.stats())
-            self._tell(partial(self._deliver, said))
+            self._tell(partial(self._take, said))
 
-    def _take(self, core: EngineCore) -> bool:
+    def _receive(self, core: EngineCore) -> bool:
         """Wait for one message and handle it; None only wakes. False for ``Shutdown``."""
         message = self._inbox.get()
         return message is None or handle(core, message)
@@ -92,12 +92,6 @@ class LocalEngine(BaseEngineClient):
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
-
-    def _deliver(self, said: StepOutputs) -> None:
-        self.stats = said.stats
-        self.totals.take(said.stats)
-        self._pending.deliver(said)
-        self._adapters_changed(said.adapters)
 
     def _died(self) -> None:
         self._set_state("closed")

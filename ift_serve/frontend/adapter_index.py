@@ -1,4 +1,4 @@
-"""What the front knows of the engine's adapters, and who wants to be told of changes."""
+"""The engine's adapter versions as the server process knows them, one step late, and the watches of their changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class AdapterIndex:
             else:
                 queue.put_nowait(info)
 
-    def lost(self) -> None:
+    def clear(self) -> None:
         """The engine is gone, and its adapters with it."""
         for info in list(self._known.values()):
             self.change(AdapterInfo(name=info.name, version=info.version, state=AdapterState.UNLOADED, path=info.path))
@@ -48,6 +48,10 @@ class AdapterIndex:
         """Resident versions by name, newest first."""
         newest_first = list(reversed(self._known.values()))
         return sorted(newest_first, key=lambda info: info.name)
+
+    def get(self, name: str, version: str) -> AdapterInfo | None:
+        """One resident version."""
+        return self._known.get((name, version))
 
     def find(self, reference: str) -> AdapterInfo | None:
         """The newest ready version of ``name``, or ``name@version``."""

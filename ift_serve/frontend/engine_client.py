@@ -1,14 +1,11 @@
-"""The front's way to the engine: asyncio calls in, streams of outputs back."""
+"""The server process's way to the engine: asyncio calls in, streams of outputs back."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal, Self
 
@@ -26,7 +23,8 @@ from ift_serve.frontend.engine_totals import EngineTotals
 from ift_serve.frontend.errors import EngineError, EngineStartError
 from ift_serve.frontend.pending_requests import Call, PendingRequests
 from ift_serve.frontend.supervisor import Supervisor
-from ift_serve.sharing.places import Places
+from ift_serve.frontend.waiting_calls import WaitingCalls
+from ift_serve.frontend.wanted_adapters import AdapterSource, WantedAdapters
 
 __all__ = ["BaseEngineClient", "EngineClient", "EngineError", "EngineStartError", "State"]
 
@@ -34,20 +32,6 @@ _log = logging.getLogger(__name__)
 
 _OWN_NUMBERS = "/adapter/"
 _RESTORED_AT_ONCE = 4
-_REMEMBERED_NAMES = 4096
-_LONGEST_WAIT = 60.0
-"""Seconds that a call waits for a restarting engine when its deadline is further away, or it has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterSource:
-    """Where an adapter came from, what clients know that as, and the version it was; see ``LoadAdapter``."""
-
-    path: str
-    shown_path: str
-    root: str
-    version: str = ""
-
 
 State = Literal["starting", "ready", "restarting", "closed"]
 
@@ -69,17 +53,9 @@ class BaseEngineClient(ABC):
         self.restarts = self.hangs = 0
         self._pending = PendingRequests()
         self._callbacks: list[Callable[[State], None]] = []
-        self._changed = asyncio.Event()
-        self._crowd = Places(2 * config.max_waiting)
+        self._waiting = WaitingCalls(2 * config.max_waiting)
         self.adapters = AdapterIndex()
-        self._wanted: dict[str, AdapterSource] = {}
-        self._unloads: Counter[str] = Counter()
-        self._restoring: set[str] = set()
-        self._asked: dict[str, None] = {}
-        self._waiting_for: Counter[str] = Counter()
-        self.lost: dict[str, str] = {}
-        """Adapters that a restarted engine could not load again, and why; until they are loaded or unloaded."""
-        self.losses = 0
+        self.wanted = WantedAdapters(self.adapters)
         self._copies: AdapterCopies | None = None
         self._tasks: set[asyncio.Task[AdapterInfo]] = set()
         self._numbers = count()
@@ -106,7 +82,7 @@ class BaseEngineClient(ABC):
         Ends with the output that says ``request_finished``, or when every candidate was stopped. Leaving
         early aborts the request. Raises ``EngineError``.
         """
-        await self._until_ready(request.client, request.deadline, request.adapter)
+        await self._until_served(request)
         call = self._pending.open(request.request_id, request.sampling.candidates)
         self._send(request)
         try:
@@ -119,7 +95,7 @@ class BaseEngineClient(ABC):
 
     async def score(self, request: ScoreRequest) -> ScoreOutput:
         """The scores of all continuations. Raises ``EngineError``."""
-        await self._until_ready(request.client, request.deadline, request.adapter)
+        await self._until_served(request)
         call = self._pending.open(request.request_id, 0)
         self._send(request)
         try:
@@ -135,9 +111,9 @@ class BaseEngineClient(ABC):
         ``shown_path`` is what clients know it as; ``root``: where it must lie, see ``LoadAdapter``. Raises
         ``EngineError``; the old version then goes on serving. A caller that goes away does not end the load.
         """
-        await self._until_ready(_OWN_NUMBERS, None)
+        await self._until_ready(_OWN_NUMBERS, None, name)
         source = AdapterSource(path, shown_path or path, root)
-        task = asyncio.create_task(self._load_and_note(name, source))
+        task = asyncio.create_task(self._load_adapter(name, source))
         self._tasks.add(task)
         task.add_done_callback(self._loaded)
         return await asyncio.shield(task)
@@ -147,14 +123,6 @@ class BaseEngineClient(ABC):
         self._clear_spool()
         if not task.cancelled():
             task.exception()  # whoever waits is told; nobody may be waiting any more
-
-    async def _load_and_note(self, name: str, source: AdapterSource) -> AdapterInfo:
-        unloads = self._unloads[name]
-        info = await self._load_adapter(name, source)
-        if self._unloads[name] == unloads:
-            self._wanted[name] = replace(source, version=info.version)
-            self.lost.pop(name, None)
-        return info
 
     async def _load_adapter(self, name: str, source: AdapterSource) -> AdapterInfo:
         number = self._number()
@@ -172,11 +140,12 @@ class BaseEngineClient(ABC):
             keep_in=place,
             keep_bytes=room,
         )
+        self.wanted.begin_load(number, name, source)
         return (await self._ask(number, message))[0]
 
     def _clear_spool(self) -> None:
         if self._copies is not None and not self._tasks:
-            self._copies.retain({source.version for source in self._wanted.values()})
+            self._copies.retain(self.wanted.versions)
 
     def _number(self) -> str:
         """An id that no caller can choose: theirs do not begin with a slash."""
@@ -184,14 +153,9 @@ class BaseEngineClient(ABC):
 
     async def unload_adapter(self, reference: str, drain_seconds: float = 60.0) -> list[AdapterInfo]:
         """Refuse new requests for ``name`` or ``name@version``; wait until it is free. Raises ``EngineError``."""
-        await self._until_ready(_OWN_NUMBERS, None)
-        name, _, version = reference.partition("@")
-        self.lost.pop(name, None)
-        newest = self.adapters.find(name)
-        if newest is not None and version in ("", newest.version):
-            self._wanted.pop(name, None)
-            self._unloads[name] += 1
-            self._clear_spool()
+        await self._until_ready(_OWN_NUMBERS, None, reference)
+        self.wanted.unload(reference)
+        self._clear_spool()
         number = self._number()
         message = UnloadAdapter(request_id=number, reference=reference, drain_seconds=drain_seconds)
         return await self._ask(number, message)
@@ -206,9 +170,12 @@ class BaseEngineClient(ABC):
         finally:
             self._pending.close(call)
 
-    def _adapters_changed(self, changes: list[AdapterInfo]) -> None:
-        for info in changes:
-            self.adapters.change(info)
+    def _take(self, said: StepOutputs) -> None:
+        """One step's outputs."""
+        self.stats = said.stats
+        self.totals.take(said.stats)
+        self._pending.deliver(said)
+        self.wanted.take(said)
 
     def stop_candidate(self, request_id: str, candidate: int) -> None:
         """Free one candidate; nothing more of it comes. Unknown ones are ignored."""
@@ -241,55 +208,32 @@ class BaseEngineClient(ABC):
             self._send(Abort(call.request_id))
         self._pending.close(call)
 
-    def _must_wait(self, name: str) -> bool:
-        return self.state in ("starting", "restarting") or (self.state == "ready" and name in self._restoring)
-
-    async def _until_ready(self, caller: str, deadline: float | None, adapter: str = "") -> None:
-        """Wait while the engine restarts or loads ``adapter`` again.
-
-        Among at most so many calls of the same caller, up to the deadline, and not for ever.
-        """
-        name = adapter.partition("@")[0]
-        if name:
-            self._asked.pop(name, None)
-            self._asked[name] = None
-            if len(self._asked) > _REMEMBERED_NAMES:
-                del self._asked[next(iter(self._asked))]
-        if self.state != "ready" or name in self._restoring:
-            await self._wait_until_ready(caller, deadline, name)
-        if name in self.lost:
-            text = f"adapter: {name!r} was lost when the engine restarted: {self.lost[name]}; load it again"
+    async def _until_served(self, request: GenerateRequest | ScoreRequest) -> None:
+        """Wait until the engine is there and has the adapter again. Raises ``EngineError``, also if it is lost."""
+        name = request.adapter.partition("@")[0]
+        self.wanted.note_asked(name)
+        await self._until_ready(request.client, request.deadline, name)
+        if (reason := self.wanted.loss(name)) is not None:
+            text = f"adapter: {name!r} was lost when the engine restarted: {reason}; load it again"
             raise EngineError(FailureKind.NOT_FOUND, text, "adapter")
 
-    async def _wait_until_ready(self, caller: str, deadline: float | None, name: str) -> None:
-        if not self._crowd.has_room(caller):
-            message = f"{self._crowd.held(caller)} calls of this caller wait for the engine already"
-            raise EngineError(FailureKind.OVERLOADED, message, retry_after=1.0)
-        self._crowd.take(caller)
-        self._waiting_for[name] += 1
-        patience = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
-        try:
-            async with asyncio.timeout(min(patience, _LONGEST_WAIT)):
-                while self._must_wait(name):
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            if patience < _LONGEST_WAIT:
-                message = "the deadline passed while the engine was restarting"
-                raise EngineError(FailureKind.DEADLINE, message) from None
-            message = "the engine does not come back"
-            raise EngineError(FailureKind.UNAVAILABLE, message, retry_after=_LONGEST_WAIT) from None
-        finally:
-            self._crowd.leave(caller)
-            self._waiting_for[name] -= 1
+    async def _until_ready(self, caller: str, deadline: float | None, adapter: str) -> None:
+        """Wait while the engine restarts or loads ``adapter`` again; see ``WaitingCalls``."""
+        name = adapter.partition("@")[0]
+        if self._must_wait(name):
+            with self.wanted.waiting_for(name):
+                await self._waiting.wait_while(lambda: self._must_wait(name), caller, deadline)
         if self.state == "closed":
             raise EngineError(FailureKind.UNAVAILABLE, "the engine is closed")
+
+    def _must_wait(self, name: str) -> bool:
+        return self.state in ("starting", "restarting") or (self.state == "ready" and self.wanted.is_restoring(name))
 
     def _set_state(self, state: State) -> None:
         if state == self.state:
             return
         self.state = state
-        self._changed.set()
+        self._waiting.wake()
         for callback in self._callbacks:
             try:
                 callback(state)
@@ -361,51 +305,27 @@ class EngineClient(BaseEngineClient):
         self.totals.begin()
         if self.state == "restarting":
             self.restarts += 1
-        self._restoring = set(self._wanted)
         self._set_state("ready")
-        if self._restoring:
-            self._restore_task = asyncio.get_running_loop().create_task(self._restore())
+        self._restore_task = asyncio.get_running_loop().create_task(self._restore())
 
     async def _restore(self) -> None:
         """Load again what a dead engine had; calls that name one of them wait for it, others do not."""
-        begun: set[str] = set()
-        await asyncio.gather(*(self._restore_some(begun) for _ in range(_RESTORED_AT_ONCE)))
-        if self.lost:
-            _log.error("%d adapters could not be loaded again: %s", len(self.lost), ", ".join(sorted(self.lost)[:20]))
+        await asyncio.gather(*(self._restore_some() for _ in range(_RESTORED_AT_ONCE)))
+        if lost := self.wanted.lost:
+            _log.error("%d adapters could not be loaded again: %s", len(lost), ", ".join(sorted(lost)[:20]))
 
-    async def _restore_some(self, begun: set[str]) -> None:
-        while (name := self._next_to_restore(begun)) is not None:
-            begun.add(name)
-            source = self._wanted.get(name)
+    async def _restore_some(self) -> None:
+        while (found := self.wanted.to_restore()) is not None:
             try:
-                if source is not None:
-                    await self._load_adapter(name, source)
+                await self._load_adapter(*found)
             except EngineError as error:
                 if error.kind is FailureKind.UNAVAILABLE:
                     return  # this engine died too; the next one begins anew
-                if self._wanted.get(name) is source:
-                    self._lose(name, error.message)
-            self._restoring.discard(name)
-            self._changed.set()
-
-    def _next_to_restore(self, begun: set[str]) -> str | None:
-        """Of what is left, what most calls wait for, then what was asked for last."""
-        left = self._restoring - begun
-        last = {name: number for number, name in enumerate(self._asked)}
-        return max(left, key=lambda name: (self._waiting_for[name], last.get(name, -1)), default=None)
-
-    def _lose(self, name: str, reason: str) -> None:
-        _log.error("adapter %s could not be loaded again: %s", name, reason)
-        self._wanted.pop(name, None)
-        self.lost[name] = reason
-        self.losses += 1
+            self._waiting.wake()
 
     def engine_said(self, said: StepOutputs) -> None:
         """One step's outputs."""
-        self.stats = said.stats
-        self.totals.take(said.stats)
-        self._pending.deliver(said)
-        self._adapters_changed(said.adapters)
+        self._take(said)
 
     def engine_owes(self) -> bool:
         """Whether any call waits for tokens or scores."""
@@ -418,5 +338,5 @@ class EngineClient(BaseEngineClient):
         self.stats = EngineStats()
         self._stop_restoring()
         self._set_state("restarting")
-        self.adapters.lost()
+        self.wanted.engine_died()
         self._pending.fail_all(FailureKind.UNAVAILABLE, "the engine is restarting", retry_after)

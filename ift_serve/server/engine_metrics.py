@@ -36,7 +36,7 @@ class EngineCollector(Collector):
             ("ift_engine_generated_tokens", "Tokens drawn, hidden branches included", totals.generated_tokens),
             ("ift_engine_restarts", "Times that an engine was started after one died", engine.restarts),
             ("ift_engine_hangs", "Engines that were killed because they made no progress", engine.hangs),
-            ("ift_adapters_lost", "Adapters that a restarted engine could not load again", engine.losses),
+            ("ift_adapters_lost", "Adapters that a restarted engine could not load again", engine.wanted.losses),
         ):
             yield CounterMetricFamily(name, description, value=value)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,29 @@ def look(folder: Path) -> dict[str, Stamp | None]:
     return found
 
 
+class _Outcome(Enum):
+    """What came of handing a directory's files to the engine."""
+
+    LOADED = auto()
+    REFUSED = auto()
+    NO_ROOM = auto()
+
+
+@dataclass(slots=True)
+class _Directory:
+    """``stamp``: of its files at the last look, None once it is gone; ``looks``: how many in a row have seen that.
+
+    ``outcome`` is of the files with the stamp ``tried``. ``loaded``: a load of some of its files succeeded, so that the
+    adapter goes with the directory; whether the engine has it now is asked of the engine.
+    """
+
+    stamp: Stamp | None
+    looks: int = 0
+    outcome: _Outcome | None = None
+    tried: Stamp | None = None
+    loaded: bool = False
+
+
 class WatchedFolder:
     """Loads what appears or changes in a folder, unloads what goes. One look every ``interval`` seconds."""
 
@@ -47,11 +72,9 @@ class WatchedFolder:
         self._engine = engine
         self._folder = folder.resolve()
         self._interval = interval
-        self._seen: dict[str, tuple[Stamp | None, int]] = {}
-        self._loaded: dict[str, Stamp] = {}
-        self._refused: dict[str, Stamp] = {}
-        self._no_room: dict[str, Stamp] = {}
-        self._crowd = 0
+        self._directories: dict[str, _Directory] = {}
+        self._resident_when_full = 0
+        """Adapters that the engine had when it last had no room for one."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -72,30 +95,31 @@ class WatchedFolder:
             _log.warning("adapter folder %s cannot be read: %s", self._folder.name, error)
             return
         self._forget_what_was_lost()
-        for name in sorted(found.keys() | self._loaded.keys() | self._seen.keys()):
+        for name in sorted(found.keys() | self._directories.keys()):
             stamp = found.get(name)
             if name in found and stamp is None:
                 continue
-            before, times = self._seen.get(name, (stamp, 0))
-            times = times + 1 if before == stamp else 1
-            self._seen[name] = (stamp, times)
-            if times < _SETTLED or name in self._tasks:
+            directory = self._directories.setdefault(name, _Directory(stamp))
+            directory.looks = directory.looks + 1 if directory.stamp == stamp else 1
+            directory.stamp = stamp
+            if directory.looks < _SETTLED or name in self._tasks:
                 continue
             if stamp is None:
-                del self._seen[name]
-                self._refused.pop(name, None)
-                self._no_room.pop(name, None)
-                if self._loaded.pop(name, None) is not None:
+                del self._directories[name]
+                if directory.loaded:
                     self._begin(name, self._unload(name))
-            elif stamp not in (self._loaded.get(name), self._refused.get(name), self._no_room.get(name)):
-                self._begin(name, self._load(name, stamp))
+            elif stamp != directory.tried:
+                self._begin(name, self._load(name, directory, stamp))
 
     def _forget_what_was_lost(self) -> None:
         """What a restarted engine could not load again is loaded anew; what found no room, once there is more."""
-        for name in self._engine.lost:
-            self._loaded.pop(name, None)
-        if self._no_room and len(self._engine.adapters.all()) < self._crowd:
-            self._no_room.clear()
+        lost = self._engine.wanted.lost
+        has_room = len(self._engine.adapters.all()) < self._resident_when_full
+        for name, directory in self._directories.items():
+            directory.loaded = directory.loaded and name not in lost
+            was_lost = directory.outcome is _Outcome.LOADED and not directory.loaded
+            if was_lost or (directory.outcome is _Outcome.NO_ROOM and has_room):
+                directory.outcome = directory.tried = None
 
     async def settle(self) -> None:
         """Wait for what has begun."""
@@ -105,19 +129,19 @@ class WatchedFolder:
         task = self._tasks[name] = asyncio.create_task(work)
         task.add_done_callback(lambda _: self._tasks.pop(name))
 
-    async def _load(self, name: str, stamp: Stamp) -> None:
+    async def _load(self, name: str, directory: _Directory, stamp: Stamp) -> None:
         try:
             check_name(name)
             info = await self._engine.load_adapter(name, str(self._folder / name), name, str(self._folder))
         except (EngineError, StatusError) as error:
             _log.warning("adapter %s of the folder was not loaded: %s", name, error)
             if isinstance(error, StatusError) or error.kind in _REFUSED:
-                self._refused[name] = stamp
+                directory.outcome, directory.tried = _Outcome.REFUSED, stamp
             elif error.kind is FailureKind.OVERLOADED:
-                self._no_room[name] = stamp
-                self._crowd = len(self._engine.adapters.all())
+                directory.outcome, directory.tried = _Outcome.NO_ROOM, stamp
+                self._resident_when_full = len(self._engine.adapters.all())
             return
-        self._loaded[name] = stamp
+        directory.outcome, directory.tried, directory.loaded = _Outcome.LOADED, stamp, True
         _log.info("adapter loaded from the folder", extra={"adapter": name, "version": info.version})
 
     async def _unload(self, name: str) -> None:

@@ -96,12 +96,12 @@ async def test_a_version_that_was_not_kept_and_is_gone_is_refused_and_not_replac
         for name in ("changed", "removed"):
             refused = await refusal(client, name)
             assert refused.code == "NOT_FOUND" and "load it again" in str(refused)
-        assert server.engine.losses == 2 and set(server.engine.lost) == {"changed", "removed"}
+        assert server.engine.wanted.losses == 2 and set(server.engine.wanted.lost) == {"changed", "removed"}
         for _ in range(3):
             await folder.step()
             await folder.settle()
         assert (await answer(client, "changed"))[1].startswith("changed@"), "the folder loads what it holds now"
-        assert set(server.engine.lost) == {"removed"}
+        assert set(server.engine.wanted.lost) == {"removed"}
         assert (await client.load_adapter("removed", "same")).state == "ready"
         assert await answer(client, "removed")
 

@@ -13,7 +13,9 @@ import pytest
 
 from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterState
 from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.frontend.adapter_index import AdapterIndex
 from ift_serve.frontend.engine_client import BaseEngineClient, EngineError
+from ift_serve.frontend.wanted_adapters import WantedAdapters
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.folder import WatchedFolder
@@ -60,7 +62,8 @@ class Balky:
         self.said: list[tuple[str, str]] = []
         self.errors: list[EngineError] = []
         self.drained = asyncio.Event()
-        self.lost: dict[str, str] = {}
+        self.adapters = AdapterIndex()
+        self.wanted = WantedAdapters(self.adapters)
 
     async def load_adapter(self, name: str, path: str, shown: str, root: str) -> AdapterInfo:
         self.said.append(("load", name))
