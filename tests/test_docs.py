@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from docs import adapter_states
 from docs.external_requests import in_page, in_site
 
 ROOT = Path(__file__).parent.parent
@@ -197,6 +198,13 @@ def test_the_protocol_page_is_what_the_proto_files_say(tmp_path: Path) -> None:
     made = tmp_path / "protocol.md"
     subprocess.run([sys.executable, DOCS / "protocol_reference.py", made], check=True)
     assert made.read_text(encoding="utf-8") == (DOCS / "protocol.md").read_text(encoding="utf-8"), "run make proto"
+
+
+def test_the_adapter_states_page_has_the_transitions_of_the_code() -> None:
+    text = (DOCS / "adapter-states.md").read_text(encoding="utf-8")
+    assert adapter_states.page(text) == text, "run python docs/adapter_states.py"
+    drawn = adapter_states.drawn((DOCS / "adapter-states.svg").read_text(encoding="utf-8"))
+    assert len(drawn) == len(set(drawn)) and set(drawn) == adapter_states.arrows(), "draw docs/adapter-states.svg anew"
 
 
 def test_the_protocol_page_has_every_message_field_and_rpc() -> None:

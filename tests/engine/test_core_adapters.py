@@ -180,6 +180,19 @@ def test_whoever_waits_for_a_version_to_go_is_told_when_it_is_loaded_again() -> 
     assert driver.answers["r"].failure is None and len(driver.answers["r"].tokens[0]) == 20
 
 
+def test_the_time_of_an_unload_does_not_outlive_it() -> None:
+    driver, _ = make(clock=(clock := Clock()))
+    driver.load("a", "one")
+    driver.add(generate("r", [1, 2], adapter="a", max_new_tokens=20))
+    driver.step()
+    driver.unload("a", drain_seconds=5)
+    driver.load("a", "one")
+    driver.load("a", "two")
+    clock.now += 10
+    driver.run()
+    assert driver.answers["r"].failure is None, "a version that was replaced drains without an end"
+
+
 def test_a_new_version_takes_over_while_the_old_one_finishes() -> None:
     driver, host = make()
     first = driver.load("a", "one")

@@ -279,6 +279,27 @@ async def test_only_calls_that_name_an_adapter_wait_until_it_is_loaded_again(tmp
         assert await adapted
 
 
+async def test_loads_and_unloads_of_a_name_wait_until_it_is_loaded_again(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    async with process_client() as client:
+        await client.load_adapter("a", f"one:{gate}")
+        await client.load_adapter("b", f"one:{gate}")
+        gate.unlink()
+        kill(client)
+        await until(lambda: client.restarts == 1)
+        newer = asyncio.create_task(client.load_adapter("a", "two"))
+        unloaded = asyncio.create_task(client.unload_adapter("b"))
+        await client.load_adapter("c", "three")
+        assert not newer.done() and not unloaded.done(), "the new engine has neither"
+        gate.touch()
+        await unloaded
+        assert client.adapters.find("b") is None
+        version = (await newer).version
+        found = client.adapters.find("a")
+        assert found is not None and found.version == version, "what was asked for last is the newest"
+
+
 async def test_a_running_engine_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     async with process_client() as client:
