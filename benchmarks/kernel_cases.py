@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from attention_peers import BLOCK, Work, flashinfer_decode, flex, sdpa
 from torch import Tensor
 
 from ift_kernels.fused_add_rms_norm import fused_add_rms_norm
@@ -23,9 +24,6 @@ from ift_kernels.sample_rows.api import greedy_parameters
 from ift_kernels.silu_and_mul import silu_and_mul
 from ift_kernels.temperature_heads import HeadRows, HeadTable, temperature_heads
 from ift_kernels.write_kv import rotate_and_write_kv
-
-Work = Callable[[], object]
-BLOCK = 16
 
 
 @dataclass
@@ -77,56 +75,6 @@ def _bias(device: Device, sequences: int, heads: int, length: int) -> Instructio
     )
 
 
-def _sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Work | None:
-    """cuDNN's attention, pinned: torch's default on Hopper is an older one. None where it cannot run."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.nn.functional import scaled_dot_product_attention as attend
-
-    def work() -> Tensor:
-        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION if query.is_cuda else SDPBackend.MATH):
-            return attend(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=True)
-
-    try:
-        work()
-    except RuntimeError:
-        return None
-    return work
-
-
-def _flex(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, bias: Tensor, *, causal: bool) -> Work | None:
-    """FlexAttention with the same bias."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    if not query.is_cuda:
-        return None
-
-    def score(s: Tensor, b: Tensor, h: Tensor, _: Tensor, j: Tensor) -> Tensor:
-        return s + bias[h] * mask[b, j]
-
-    blocks = None
-    if causal:
-        blocks = create_block_mask(lambda b, h, i, j: i >= j, None, None, query.shape[2], key.shape[2])
-    compiled = torch.compile(flex_attention)
-    return lambda: compiled(query, key, value, score_mod=score, block_mask=blocks, enable_gqa=True)
-
-
-def _flashinfer_decode(query: Tensor, keys: Tensor, values: Tensor, tables: Tensor, length: int) -> Work | None:
-    """FlashInfer over the same blocks, where it can be imported."""
-    try:
-        import flashinfer
-    except ImportError:
-        return None
-    rows, heads, width = query.shape
-    blocks = tables.shape[1]
-    cache = (keys.transpose(2, 3).transpose(1, 2).contiguous(), values.transpose(1, 2).contiguous())
-    space = torch.empty(128 * 2**20, dtype=torch.uint8, device=query.device)
-    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(space, "NHD")
-    bounds = torch.arange(0, rows * blocks + 1, blocks, dtype=torch.int32, device=query.device)
-    last = torch.full((rows,), (length - 1) % BLOCK + 1, dtype=torch.int32, device=query.device)
-    wrapper.plan(bounds, tables.flatten(), last, heads, keys.shape[1], width, BLOCK, q_data_type=query.dtype)
-    return lambda: wrapper.run(query, cache)
-
-
 def _kept(**peers: Work | None) -> dict[str, Work]:
     return {name: work for name, work in peers.items() if work is not None}
 
@@ -161,13 +109,13 @@ def decode(
             )
 
         peers = _kept(
-            cudnn_dense=_sdpa(
+            cudnn_dense=sdpa(
                 query[:, :, None], dense_keys, dense_values, None if instruction is None else added, causal=False
             ),
             flex_dense=None
             if instruction is None
-            else _flex(query[:, :, None], dense_keys, dense_values, bias.mask, bias.bias[1], causal=False),
-            flashinfer=_flashinfer_decode(query, keys, values, tables, length) if instruction is None else None,
+            else flex(query[:, :, None], dense_keys, dense_values, bias.mask, bias.bias[1], causal=False),
+            flashinfer=flashinfer_decode(query, keys, values, tables, length) if instruction is None else None,
         )
         yield Case(
             "paged_decode",
@@ -208,10 +156,10 @@ def prefill(device: Device, length: int, heads: int, kv_heads: int, width: int) 
             )
 
         peers = _kept(
-            cudnn_dense=_sdpa(rows, dense_keys, dense_values, None, causal=True) if instruction is None else None,
+            cudnn_dense=sdpa(rows, dense_keys, dense_values, None, causal=True) if instruction is None else None,
             flex_dense=None
             if instruction is None
-            else _flex(rows, dense_keys, dense_values, bias.mask, bias.bias[1], causal=True),
+            else flex(rows, dense_keys, dense_values, bias.mask, bias.bias[1], causal=True),
         )
         yield Case(
             "paged_prefill",

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
+from google.rpc import error_details_pb2, status_pb2
 
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engines.thread import local_engine
@@ -75,3 +76,20 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "adapters"
     folder.mkdir()
     return folder
+
+
+def violated(error: grpc.aio.AioRpcError) -> list[str]:
+    metadata: Any = error.trailing_metadata()
+    packed = dict(metadata)["grpc-status-details-bin"]
+    bad = error_details_pb2.BadRequest()
+    for detail in status_pb2.Status.FromString(packed).details:
+        detail.Unpack(bad)
+    return [violation.field for violation in bad.field_violations]
+
+
+async def refused(call: Any) -> list[str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, caught.value.details()
+    assert all(field in (caught.value.details() or "") for field in violated(caught.value))
+    return violated(caught.value)

@@ -10,7 +10,6 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf import text_format
-from google.rpc import error_details_pb2, status_pb2
 
 from ift_serve.engine.protocol.reasoning import Branch, Registered, Trace, Vote
 from ift_serve.engines.thread import local_engine
@@ -18,20 +17,11 @@ from ift_serve.server.app import Server
 from ift_serve.server.config import Limits, ServerConfig
 from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc, model_pb2, model_pb2_grpc, reasoning_pb2
-from tests.server.conftest import greedy, text_prompt
+from tests.server.conftest import greedy, refused, text_prompt
 from tests.support.models import tiny_llama
 from tests.support.scripted_engine import ScriptedEngine
 
 MakeConfig = Callable[..., ServerConfig]
-
-
-def violated(error: grpc.aio.AioRpcError) -> list[str]:
-    metadata: Any = error.trailing_metadata()
-    packed = dict(metadata)["grpc-status-details-bin"]
-    bad = error_details_pb2.BadRequest()
-    for detail in status_pb2.Status.FromString(packed).details:
-        detail.Unpack(bad)
-    return [violation.field for violation in bad.field_violations]
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +54,6 @@ def asked(reasoning: str = "", sampling: str = "", **fields: Any) -> pb.Generate
         text_format.Parse(reasoning, request.reasoning)
     text_format.Parse(sampling, request.sampling)
     return request
-
-
-async def refused(call: Any) -> list[str]:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, caught.value.details()
-    assert all(field in (caught.value.details() or "") for field in violated(caught.value))
-    return violated(caught.value)
 
 
 OUTSIDE = [

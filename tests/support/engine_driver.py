@@ -10,7 +10,8 @@ from typing import Any
 
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.core.core import EngineCore, Runner
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.core.runner import Runner
 from ift_serve.engine.core.strategy import Strategies
 from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterReply, LoadAdapter, UnloadAdapter
 from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest, SamplingParams

@@ -11,7 +11,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from ift_serve.text import StopMatcher
-from ift_serve.text.message import Message, Part, Segment
+from ift_serve.text.message import Message, Part
 from ift_serve.text.phases import (
     Channel,
     ChannelPiece,
@@ -21,7 +21,6 @@ from ift_serve.text.phases import (
     PhaseBuilder,
     PhaseSettings,
     PhaseState,
-    ThoughtMarkers,
     ThoughtStart,
 )
 from ift_serve.text.prompt import PromptRenderer
@@ -366,38 +365,3 @@ def test_special_tokens_add_no_text_and_bear_their_name() -> None:
     special = tokenizer.token_to_id("<|im_end|>")
     pieces = router.push([*tokenizer.encode("a").ids, special, *tokenizer.encode("b").ids])
     assert [(p.text, p.raw) for p in pieces] == [("a", b"a"), ("", b"<|im_end|>"), ("b", b"b")]
-
-
-def test_a_resumed_thought_in_a_conversation_goes_on() -> None:
-    one = renderer(TEMPLATE, parse_special_tokens=True)
-    state = after(one, [*QUESTION, Message("assistant", (Part("<think>the dog"),))], budget=9)
-    assert state.phase is Phase.THOUGHT
-    assert state.spent == len(one.tokenizer.encode("the dog", add_special_tokens=False))
-
-
-@pytest.mark.parametrize(("template", "lead"), [(OPENS, ""), (TEMPLATE, "<think>\n")])
-def test_a_thought_is_resumed_behind_a_prompt_with_what_is_typed_in_it_as_text(template: str, lead: str) -> None:
-    one = renderer(template)
-    prompt = one.conversation(QUESTION)
-    resumed = one.answer_ids(prompt, lead, "the dog </think> fox")
-    segments = prompt.segment_ids + bytes([Segment.RESPONSE]) * len(resumed)
-    settings = PhaseBuilder.of(one).settings(budget=50)
-    state = PhaseState.begin(settings, [*prompt.token_ids, *resumed], segments)
-    thought = one.encoder.encode_written(["the dog </think> fox"], "text")[0].ids
-    assert state.phase is Phase.THOUGHT and state.spent == len(thought)
-
-
-def test_an_answer_that_is_continued_is_answer() -> None:
-    one = renderer(TEMPLATE)
-    state = after(one, [*QUESTION, Message("assistant", (Part("the dog"),))])
-    assert state.phase is Phase.ANSWER and state.openers == ()
-
-
-def test_what_a_caller_types_opens_nothing() -> None:
-    one = renderer(TEMPLATE)
-    state = after(one, [Message("user", (Part("say <think>"),))])
-    assert state.phase is Phase.ANSWER
-    # Not even where the marker has no token of its own: it stands in another's turn.
-    marked = ThoughtMarkers.of_ids([6], [7])
-    segments = bytes([Segment.INSTRUCTION, Segment.INSTRUCTION, Segment.TEMPLATE])
-    assert PhaseState.begin(PhaseSettings(marked), [6, 8, 9], segments).phase is Phase.ANSWER

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import isnan
-from typing import Protocol
 
 from ift_serve.engine.adapters.admission import AdapterAdmission
 from ift_serve.engine.adapters.host import AdapterTensors, NoAdapters
@@ -19,10 +18,10 @@ from ift_serve.engine.core.limits import RequestValidator
 from ift_serve.engine.core.outputs import candidate_outputs, score_output
 from ift_serve.engine.core.request import Generation, Request, Scoring
 from ift_serve.engine.core.rounds import Rounds
-from ift_serve.engine.core.strategy import ConstraintFactory, Strategies
+from ift_serve.engine.core.runner import Runner
+from ift_serve.engine.core.strategy import ConstraintFactory, Strategies, no_constraint
 from ift_serve.engine.protocol.adapter import AdapterReply, LoadAdapter, UnloadAdapter
 from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest
-from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.progress import WARM_UP_TOKENS, Progress
 from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind, FinishReason, RequestFailed
@@ -32,7 +31,6 @@ from ift_serve.engine.protocol.wire import StepOutputs
 from ift_serve.engine.scheduling.completion_rate import CompletionRate
 from ift_serve.engine.scheduling.deadlines import Deadlines
 from ift_serve.engine.scheduling.scheduler import Scheduler
-from ift_serve.engine.sequences.constraint import Constraint
 from ift_serve.engine.sequences.sequence import Sequence
 from ift_serve.engine.sequences.step import SampledToken, ScoredTokens, StepBatch, StepResult
 from ift_serve.sharing.places import Places
@@ -42,32 +40,6 @@ _log = logging.getLogger(__name__)
 
 _FAILURES_IN_A_ROW = 3
 """Failed steps after which the engine gives up: the process is restarted rather than fail every request."""
-
-
-class Runner(Protocol):
-    """What the core needs of a model runner."""
-
-    @property
-    def description(self) -> ModelDescription: ...
-    @property
-    def block_size(self) -> int: ...
-    @property
-    def total_blocks(self) -> int: ...
-    @property
-    def progress(self) -> Progress:
-        """Where the parts of a step that are done are noted."""
-
-    @progress.setter
-    def progress(self, progress: Progress) -> None: ...
-    def execute(self, batch: StepBatch) -> StepResult: ...
-    def profile(self) -> None:
-        """Write a trace of the next steps."""
-
-
-def _no_constraint(message: GenerateRequest, end_ids: Iterable[int]) -> Constraint | None:
-    if message.output is not None:
-        raise RefusedError(FailureKind.INVALID, "output: this engine holds no answers to a form", "output")
-    return None
 
 
 class EngineCore:
@@ -83,7 +55,7 @@ class EngineCore:
         strategies: Strategies,
         clock: Callable[[], float] = time.monotonic,
         adapter_tensors: AdapterTensors | None = None,
-        constraints: ConstraintFactory = _no_constraint,
+        constraints: ConstraintFactory = no_constraint,
     ) -> None:
         self._runner = runner
         self._clock = clock

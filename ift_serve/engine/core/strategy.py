@@ -17,7 +17,8 @@ from typing import Protocol
 
 from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest, SamplingParams
 from ift_serve.engine.protocol.reasoning import RequestLimits
-from ift_serve.engine.protocol.results import FinishReason
+from ift_serve.engine.protocol.refused import RefusedError
+from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from ift_serve.engine.sequences.constraint import Constraint
 from ift_serve.engine.sequences.step import SampledToken
 
@@ -185,3 +186,10 @@ ConstraintFactory = Callable[[GenerateRequest, Sequence[int]], Constraint | None
 StrategyFactory = Callable[[GenerateRequest], Strategy]
 """May raise ``RefusedError`` for parameters that the strategy cannot work with."""
 Strategies = Mapping[str, StrategyFactory]
+
+
+def no_constraint(message: GenerateRequest, end_ids: Iterable[int]) -> Constraint | None:
+    """The factory of an engine that holds no answers to a form. Raises RefusedError for a request that asks for one."""
+    if message.output is not None:
+        raise RefusedError(FailureKind.INVALID, "output: this engine holds no answers to a form", "output")
+    return None
