@@ -71,7 +71,7 @@ def forbidden_in(state: PhaseState) -> tuple[int, ...] | None:
 
 
 def _phases(context: StrategyContext, trace: Trace | None, path: str) -> PhaseSettings | None:
-    """As the front has them: those of the model where no thought is asked for, else one that begins at once."""
+    """As the server process has them: the model's where no thought is asked for, else one that begins at once."""
     builder = context.phases
     if trace is None:
         try:

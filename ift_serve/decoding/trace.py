@@ -76,7 +76,7 @@ class TraceDecoding(Strategy):
             self._probe(control, thinker)
 
     def on_end(self, control: Control, branch: Branch, reason: FinishReason) -> None:
-        """The front has what it needs of a candidate: nothing answers for it any more."""
+        """The server process has what it needs of a candidate: nothing answers for it any more."""
         thinker = self._thinkers.get(branch.ordinal)
         if thinker is not None:
             self._drop_probe(control, thinker)

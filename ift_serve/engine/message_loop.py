@@ -71,13 +71,13 @@ class EngineLoop:
         self._idle_milliseconds = min(_PARENT_CHECK_MILLISECONDS, int(1000 * patience / 4))
         self._socket = socket
         self._parent = parent
-        self._woken, nudge = os.pipe()
+        self._woken, wake_end = os.pipe()
         os.set_blocking(self._woken, False)
-        os.set_blocking(nudge, False)
+        os.set_blocking(wake_end, False)
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(self._woken, zmq.POLLIN)
-        core.on_wake(lambda: _write_byte(nudge))
+        core.on_wake(lambda: _write_byte(wake_end))
 
     def run(self) -> None:
         """Serve until ``Shutdown`` comes or the parent is gone. Blocks only while there is nothing to do."""
@@ -91,7 +91,7 @@ class EngineLoop:
             said = core.step() if core.has_work() else StepOutputs(outputs=[], stats=core.stats())
             socket.send(encode(said))
             if core.has_work() and said.stats.steps == steps and not said.outputs:
-                # Work that cannot be done now must not flood the front with news of nothing.
+                # Work that cannot be done now must not flood the server process with empty messages.
                 self._poller.poll(_PAUSE_MILLISECONDS)
             steps = said.stats.steps
 

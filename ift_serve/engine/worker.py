@@ -1,4 +1,4 @@
-"""``python -m ift_serve.engine.worker ENDPOINT PARENT_PID``: an engine process, started by the front."""
+"""``python -m ift_serve.engine.worker ENDPOINT PARENT_PID``: an engine process, started by the server process."""
 
 from __future__ import annotations
 

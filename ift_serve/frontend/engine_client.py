@@ -120,7 +120,7 @@ class BaseEngineClient(ABC):
 
     def _loaded(self, task: asyncio.Task[AdapterInfo]) -> None:
         self._tasks.discard(task)
-        self._clear_spool()
+        self._remove_unwanted_copies()
         if not task.cancelled():
             task.exception()  # whoever waits is told; nobody may be waiting any more
 
@@ -143,7 +143,7 @@ class BaseEngineClient(ABC):
         self.wanted.begin_load(number, name, source)
         return (await self._ask(number, message))[0]
 
-    def _clear_spool(self) -> None:
+    def _remove_unwanted_copies(self) -> None:
         if self._copies is not None and not self._tasks:
             self._copies.retain(self.wanted.versions)
 
@@ -155,7 +155,7 @@ class BaseEngineClient(ABC):
         """Refuse new requests for ``name`` or ``name@version``; wait until it is free. Raises ``EngineError``."""
         await self._until_ready(_OWN_NUMBERS, None, reference)
         self.wanted.unload(reference)
-        self._clear_spool()
+        self._remove_unwanted_copies()
         number = self._number()
         message = UnloadAdapter(request_id=number, reference=reference, drain_seconds=drain_seconds)
         return await self._ask(number, message)
@@ -327,7 +327,7 @@ class EngineClient(BaseEngineClient):
         """One step's outputs."""
         self._take(said)
 
-    def engine_owes(self) -> bool:
+    def engine_has_work(self) -> bool:
         """Whether any call waits for tokens or scores."""
         return self._pending.any_unfinished(besides=_OWN_NUMBERS)
 

@@ -1,4 +1,4 @@
-"""What all engines of one front have done together: counts that a restart does not set back."""
+"""What all engines of one server process have done together: counts that a restart does not set back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PendingRequests in flight on the front's side: what the engine says is kept per call until its consumer takes it.
+"""Requests in flight in the server process: what the engine says is kept per call until its consumer takes it.
 
 Outputs of one candidate are joined while the consumer is busy, so a slow one costs the memory of its
 answer and nothing else.
@@ -30,7 +30,7 @@ class Call:
         self._pending: dict[int, CandidateOutput] = {}
         self._reply: ScoreOutput | AdapterReply | None = None
         self._error: EngineError | None = None
-        self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
 
     def deliver(self, output: CandidateOutput | ScoreOutput | AdapterReply | RequestFailed) -> None:
         """Keep what the engine said until it is taken."""
@@ -41,7 +41,7 @@ class Call:
             self.finished = True
         else:
             self.fail(EngineError.of(output))
-        self._news.set()
+        self._arrived.set()
 
     def _keep(self, output: CandidateOutput) -> None:
         candidate = output.candidate
@@ -58,7 +58,7 @@ class Call:
         if not self.finished:
             self._error = error
             self.finished = True
-        self._news.set()
+        self._arrived.set()
 
     def stop(self, candidate: int) -> None:
         """Nothing of this candidate is wanted any more."""
@@ -67,7 +67,7 @@ class Call:
         self._open.discard(candidate)
         if not self._open:
             self.finished = True
-            self._news.set()
+            self._arrived.set()
 
     def is_stopped(self, candidate: int) -> bool:
         """Whether ``stop`` was called for the candidate."""
@@ -80,8 +80,8 @@ class Call:
                 raise self._error
             if self.finished:
                 return []
-            self._news.clear()
-            await self._news.wait()
+            self._arrived.clear()
+            await self._arrived.wait()
         taken = list(self._pending.values())
         self._pending.clear()
         return taken
@@ -91,8 +91,8 @@ class Call:
         while self._reply is None:
             if self._error is not None:
                 raise self._error
-            self._news.clear()
-            await self._news.wait()
+            self._arrived.clear()
+            await self._arrived.wait()
         return self._reply
 
 

@@ -24,12 +24,12 @@ class Watcher(Protocol):
 
     def engine_ready(self, model: ModelDescription) -> None: ...
     def engine_said(self, said: StepOutputs) -> None: ...
-    def engine_owes(self) -> bool: ...
+    def engine_has_work(self) -> bool: ...
     def engine_died(self, how: str, retry_after: float, *, hung: bool) -> None: ...
 
 
 class Supervisor:
-    """Owns the engine process of one front. ``start`` once, ``close`` once.
+    """Owns the engine process of one server process. ``start`` once, ``close`` once.
 
     ``module``: what ``python -m`` runs as an engine process. The delay before a restart doubles from ``first_delay`` to
     ``longest_delay`` (seconds) while engines die without having computed a step, and begins anew once one has. One that
@@ -102,7 +102,7 @@ class Supervisor:
             if self._child is not None:
                 child = self._child
                 try:
-                    await child.read(self._said, self._watcher.engine_owes)
+                    await child.read(self._said, self._watcher.engine_has_work)
                 except Exception:
                     _log.exception("the engine's outputs cannot be taken; it is ended")
                 retry_after = self._delay + self._start_seconds

@@ -90,7 +90,7 @@ class WorkerProcess:
         self._progress = progress
         self._detector = HangDetector(progress, process.pid, patience)
         self._listens = False
-        self._owes: Callable[[], bool] = lambda: False
+        self._has_work: Callable[[], bool] = lambda: False
         self.hung = False
         """Whether it was killed because it made no progress."""
         self._ended = asyncio.ensure_future(process.wait())
@@ -152,7 +152,7 @@ class WorkerProcess:
             first.cancel()
         if isinstance(said, Ready):
             self._listens = True
-            # Connected: the path has served its purpose, and a front that is killed leaves nothing behind.
+            # Connected: the path has served its purpose, and a server process that is killed leaves nothing behind.
             shutil.rmtree(self._directory, ignore_errors=True)
             return said.model
         raise EngineStartError(said.message if isinstance(said, Failed) else "the engine did not say it is ready")
@@ -174,15 +174,15 @@ class WorkerProcess:
     async def _kill_when_hung(self) -> None:
         while True:
             await asyncio.sleep(self._detector.interval)
-            if self._detector.look(starting=not self._listens, owes=self._owes()):
+            if self._detector.look(starting=not self._listens, has_work=self._has_work()):
                 self.hung = True
                 _log.error("the engine makes no progress for %.1f s; it is killed", self._detector.stuck)
                 self.kill()
                 return
 
-    async def read(self, take: Callable[[StepOutputs], None], owes: Callable[[], bool] = lambda: False) -> None:
-        """Hand every step's outputs to ``take`` until the process ends. ``owes``: whether it has to compute."""
-        self._owes = owes
+    async def read(self, take: Callable[[StepOutputs], None], has_work: Callable[[], bool] = lambda: False) -> None:
+        """Hand every step's outputs to ``take`` until the process ends. ``has_work``: whether it has to compute."""
+        self._has_work = has_work
         reader = asyncio.ensure_future(self._read(take))
         try:
             await asyncio.wait({reader, self._ended}, return_when=asyncio.FIRST_COMPLETED)

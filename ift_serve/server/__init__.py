@@ -1,1 +1,1 @@
-"""The gRPC front: services, validation, errors, identity, health, metrics. Owns no tensor."""
+"""The gRPC side: services, validation, errors, identity, health, metrics. Owns no tensor."""

@@ -72,7 +72,7 @@ class EngineCollector(Collector):
 
 
 class ProcessCollector(Collector):
-    """What the front and the engine use of the machine, from /proc. Nothing where there is none.
+    """What the server process and the engine use of the machine, from /proc. Nothing where there is none.
 
     The engine's computing time goes on over its restarts, less what the last moments of a life used.
     """

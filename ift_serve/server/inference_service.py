@@ -13,6 +13,7 @@ from ift_serve.server.call_guard import Call
 from ift_serve.server.combinations import AnyGenerate
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.generation import Generation
+from ift_serve.server.loop_shares import LoopShare, LoopShares
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.output_format import output_format
 from ift_serve.server.pieces import WholeCandidate
@@ -20,7 +21,6 @@ from ift_serve.server.planner import Plan, Planner
 from ift_serve.server.sampling import applied_sampling, chosen_defaults
 from ift_serve.server.scoring import Scorer
 from ift_serve.server.thoughts import Thoughts, begin
-from ift_serve.server.turns import Share, Turns
 from ift_serve.server.validation import Validator
 from ift_serve.text.detokenizer import cut
 from ift_serve.text.ends import answer_ends
@@ -58,8 +58,8 @@ class InferenceService:
         self._planner = Planner(config.limits, thoughts)
         self._ends = answer_ends(renderer)
         self._workers = TextWorkers()
-        self._turns = Turns()
-        self._scorer = Scorer(engine, renderer, self._validator, config.limits, self._workers, self._turns)
+        self._loop_shares = LoopShares()
+        self._scorer = Scorer(engine, renderer, self._validator, config.limits, self._workers, self._loop_shares)
 
     async def generate(self, request: pb.GenerateRequest, call: Call) -> bytes:
         """All candidates, whole: a serialised ``GenerateResponse``."""
@@ -172,7 +172,7 @@ class InferenceService:
         )
         candidates = self._candidates(plan, rendered, stop, Wanted.of(request.details))
         applied = applied_sampling(plan.sampling, stop)
-        share = Share(self._turns)
+        share = LoopShare(self._loop_shares)
         return Generation(self._engine, engine_request, candidates, plan, applied, call, self._metrics, share)
 
     def _candidates(self, plan: Plan, rendered: RenderedPrompt, stop: list[str], wanted: Wanted) -> list[CandidateText]:

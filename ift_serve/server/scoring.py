@@ -10,8 +10,8 @@ from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.server.call_guard import Call
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import invalid
+from ift_serve.server.loop_shares import LoopShare, LoopShares
 from ift_serve.server.side_by_side import side_by_side
-from ift_serve.server.turns import Share, Turns
 from ift_serve.server.validation import Validator
 from ift_serve.text.prompt import PromptRenderer
 from ift_serve.text.workers import TextWorkers
@@ -48,14 +48,14 @@ class Scorer:
         validator: Validator,
         limits: Limits,
         workers: TextWorkers,
-        turns: Turns,
+        loop_shares: LoopShares,
     ) -> None:
         self._engine = engine
         self._renderer = renderer
         self._validator = validator
         self._limits = limits
         self._workers = workers
-        self._turns = turns
+        self._loop_shares = loop_shares
 
     async def score(self, request: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         """Dispatch on what is scored."""
@@ -73,7 +73,7 @@ class Scorer:
         )
         output = await self._run(context, own, call, priority, "", request.adapter, segments)
         response = pb.ScoreResponse()
-        share = Share(self._turns)
+        share = LoopShare(self._loop_shares)
         for ids, score in zip(own, output.scores, strict=True):
             await _add(response, [score], ids, request.token_log_probs, share)
         self._usage(response, [output], call, len(context) + sum(map(len, own)))
@@ -137,7 +137,7 @@ class Scorer:
         limit = self._engine.model.context_length
         outputs = await self._score_windows(windows(ids, int(begin), limit), request.adapter, call, priority)
         response = pb.ScoreResponse()
-        await _add(response, [o.scores[0] for o in outputs], ids, request.token_log_probs, Share(self._turns))
+        await _add(response, [o.scores[0] for o in outputs], ids, request.token_log_probs, LoopShare(self._loop_shares))
         self._usage(response, outputs, call, len(ids))
         return response
 
@@ -194,7 +194,7 @@ def _batch_size(asked: pb.ScoreContinuations) -> int:
 
 
 async def _add(
-    response: pb.ScoreResponse, parts: list[ContinuationScore], ids: list[int], every_token: bool, share: Share
+    response: pb.ScoreResponse, parts: list[ContinuationScore], ids: list[int], every_token: bool, share: LoopShare
 ) -> None:
     score = response.scores.add(
         log_prob=sum(p.log_prob for p in parts), is_greedy=all(p.is_greedy for p in parts), token_count=len(ids)

@@ -32,11 +32,11 @@ class Accounts:
         self.active = 0
         """Clients that have requests in flight."""
 
-    def open(self, client: str, *, is_owed: bool) -> Account:
-        """The account for one more request. ``is_owed``: whether the client has requests waiting already."""
+    def open(self, client: str, *, has_waiting: bool) -> Account:
+        """The account for one more request. ``has_waiting``: whether the client has requests waiting already."""
         account = self._accounts.pop(client, None) or Account(client)
         self._accounts[client] = account
-        if not is_owed:
+        if not has_waiting:
             account.served = max(account.served, self.virtual_time)
         self.active += account.requests == 0
         account.requests += 1

@@ -1,4 +1,4 @@
-"""Logs as JSON lines on standard error, the same from the front and from the engine process."""
+"""Logs as JSON lines on standard error, the same from the server process and from the engine process."""
 
 from __future__ import annotations
 

@@ -114,13 +114,13 @@ class Bench:
         self.view = ProgressView(handle)
         self.detector = HangDetector(self.view, 0, patience, lambda: self.now, lambda _: (self.used,))
 
-    def wait(self, seconds: float, *, starting: bool = False, owes: bool = True) -> bool:
+    def wait(self, seconds: float, *, starting: bool = False, has_work: bool = True) -> bool:
         """Whether any look within that time finds the engine hung."""
         found = False
         end = self.now + seconds
         while self.now < end:
             self.now += self.detector.interval
-            found |= self.detector.look(starting=starting, owes=owes)
+            found |= self.detector.look(starting=starting, has_work=has_work)
         return found
 
 
@@ -128,8 +128,8 @@ def test_what_counts_as_progress_depends_on_what_is_owed() -> None:
     bench = Bench()
     for _ in range(30):
         bench.progress.idle()
-        assert not bench.wait(2.0, owes=False)
-    assert not bench.wait(9.0, owes=False)
+        assert not bench.wait(2.0, has_work=False)
+    assert not bench.wait(9.0, has_work=False)
     for _ in range(3):
         bench.progress.work()
         assert not bench.wait(9.0)
@@ -168,7 +168,7 @@ def test_time_that_the_front_slept_through_does_not_count() -> None:
     bench = Bench()
     assert not bench.wait(3.0)
     bench.now += 3600
-    assert not bench.detector.look(starting=False, owes=True)
+    assert not bench.detector.look(starting=False, has_work=True)
     bench.progress.work()
     assert not bench.wait(9.0)
 

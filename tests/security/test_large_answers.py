@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from ift_serve.engine.protocol.generate import CandidateOutput, TokenStatistics
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.server.config import Limits, ServerConfig
+from ift_serve.server.loop_shares import FREE_ENTRIES, LoopShares
 from ift_serve.server.pieces import WholeCandidate, entries, pieces
-from ift_serve.server.turns import FREE_ENTRIES, Turns
 from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc
 from tests.server.conftest import text_prompt, trailing
@@ -152,7 +152,7 @@ def test_a_candidate_serialised_in_parts_is_read_as_one(
 
 async def test_those_that_take_turns_leave_room_for_others_in_each_round() -> None:
     """Twenty calls with work for ever: in each round of the loop few of them have a turn, all about as often."""
-    turns, had = Turns(), [0] * 20
+    turns, had = LoopShares(), [0] * 20
 
     async def heavy(index: int) -> None:
         while True:

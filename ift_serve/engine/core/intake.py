@@ -77,7 +77,7 @@ class Intake:
         ends = {*self._model.eos_ids, *message.end_ids, *(adapter.metadata.end_ids if adapter is not None else ())}
         constraint = self._constraints(message, () if message.sampling.ignore_eos else sorted(ends))
         # Nothing is refused from here on: the account is open.
-        account = self._scheduler.accounts.open(message.client, is_owed=self._places.held(message.client) > 0)
+        account = self._scheduler.accounts.open(message.client, has_waiting=self._places.held(message.client) > 0)
         request = Generation(message, next(self._numbers), account, now, strategy, adapter)
         request.set_limits(list(ends), self._model.context_length, self._model.vocabulary_size)
         request.constraint = constraint
@@ -89,7 +89,7 @@ class Intake:
         return request
 
     def _open_scoring(self, message: ScoreRequest, adapter: AdapterVersion | None, now: float) -> Scoring:
-        account = self._scheduler.accounts.open(message.client, is_owed=self._places.held(message.client) > 0)
+        account = self._scheduler.accounts.open(message.client, has_waiting=self._places.held(message.client) > 0)
         request = Scoring(message, next(self._numbers), account, now, adapter)
         if request.width:
             self._hold(request)

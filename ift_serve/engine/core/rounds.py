@@ -90,7 +90,7 @@ class Rounds:
         self._close_if_over(request)
 
     def stopped(self, sequence: Sequence) -> None:
-        """A candidate was ended by the front, which found a stop string."""
+        """A candidate was ended by the server process, which found a stop string."""
         request = sequence.owner
         assert isinstance(request, Generation)
         if not request.is_passive:

@@ -165,9 +165,9 @@ class Strategy:
         """``token`` was drawn and appended; ``reason`` is set when it ends the sequence unless replaced."""
 
     def on_end(self, control: Control, branch: Branch, reason: FinishReason) -> None:
-        """``branch`` ended, but not through ``Control``: an end token, its length, a stop string that the front found.
+        """``branch`` ended, but not through ``Control``: an end token, its length, a stop string.
 
-        When no sequence is left the request ends.
+        The server process finds the latter. When no sequence is left the request ends.
         """
 
     def on_score(self, control: Control, branch: Branch, log_probs: list[float]) -> None:

@@ -1,1 +1,1 @@
-"""Messages between the front process and the engine process, by kind, and the page of progress they share."""
+"""Messages between the server process and the engine process, by kind, and the page of progress they share."""

@@ -60,10 +60,10 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     ``end_ids``: tokens that end an answer by tokenizer and chat template, beside those that the model names.
     ``strategy``: the registered name of what drives it, "sample" leaves each candidate to itself; ``reasoning``: its
-    settings. ``stop``: strings that end an answer, for strategies whose sequences the front does not see. ``limits``:
-    what it may take. ``output``: the form of the answer; a thought before it has none.
+    settings. ``stop``: strings that end an answer, for strategies whose sequences the server process does not see.
+    ``limits``: what it may take. ``output``: the form of the answer; a thought before it has none.
     With ``whole`` little is sent before the request is done, and in large messages: a caller who waits for the whole
-    answer should not cost the front a wake-up a token.
+    answer should not cost the server process a wake-up a token.
     """
 
     request_id: str
@@ -85,7 +85,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class StopCandidate(msgspec.Struct, frozen=True, tag="stop"):
-    """The front has what it needs of one candidate (a stop string was found): free it, send nothing more."""
+    """The server process has what it needs of one candidate (a stop string was found): free it, send nothing more."""
 
     request_id: str
     candidate: int

@@ -8,7 +8,7 @@ from ift_serve.engine.protocol.generate import SamplingDefaults
 
 
 class ModelDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the engine serves, as far as the front needs to know."""
+    """What the engine serves, as far as the server process needs to know."""
 
     name: str
     path: str

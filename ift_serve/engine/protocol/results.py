@@ -8,7 +8,7 @@ import msgspec
 
 
 class FinishReason(StrEnum):
-    """Why a candidate ended. ``STOP`` covers a stop string (found by the front) and a stop id."""
+    """Why a candidate ended. ``STOP`` covers a stop string (found by the server process) and a stop id."""
 
     STOP = "stop"
     EOS = "eos"

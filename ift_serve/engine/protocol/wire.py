@@ -1,4 +1,4 @@
-"""The messages between the front process and the engine process, as they go over the socket.
+"""The messages between the server process and the engine process, as they go over the socket.
 
 Plain msgspec structs, encoded as MessagePack. Times are seconds of the machine-wide monotonic clock
 (``time.monotonic()``), which both processes share.

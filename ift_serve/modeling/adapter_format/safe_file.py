@@ -1,4 +1,4 @@
-"""Opens the files of a directory that nobody vouches for."""
+"""Opens the files of an untrusted directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a safetensors file that nobody vouches for: the header first, the tensors once all of it is known good."""
+"""Reads an untrusted safetensors file: the header first, the tensors once all of it is known good."""
 
 from __future__ import annotations
 

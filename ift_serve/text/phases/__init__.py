@@ -25,7 +25,7 @@ A fork or a sibling gets ``state.copy()``; so does a draft, token by token. A st
 appends ``state.closing()``, not where ``state.is_mid_character``. A sequence that ends in ``Phase.THOUGHT`` has no
 answer.
 
-In the front, for every candidate, over the same settings and prompt::
+In the server process, for every candidate, over the same settings and prompt::
 
     router = ChannelRouter(PhaseState.begin(settings, prompt_ids, segment_ids), decoder)
     for piece in router.push(token_ids): ...               # (channel, position, text); stop strings see the answer only

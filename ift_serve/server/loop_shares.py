@@ -10,7 +10,7 @@ FREE_ENTRIES = 256
 """Tokens, alternatives and scores that a call handles before it waits for a turn: what is small goes at once."""
 
 
-class Turns:
+class LoopShares:
     """Work of all calls, cut in short pieces, of which each round of the event loop does a few milliseconds.
 
     However many calls have large answers, what is new for others waits for one such share, not for an answer. Calls
@@ -39,16 +39,16 @@ class Turns:
             ended.set()
 
 
-class Share:
+class LoopShare:
     """The work of one call, in turns with that of others."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, loop_shares: LoopShares) -> None:
+        self._loop_shares = loop_shares
         self._entries = 0
 
     async def take(self, entries: int) -> None:
         """Return when a piece of so many entries may be done."""
         self._entries += entries
         if self._entries > FREE_ENTRIES:
-            await self._turns.next()
+            await self._loop_shares.next()
             self._entries = 0
