@@ -210,6 +210,28 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
     assert violations(module, source)
 
 
+def _forbidden_imports(room: str) -> Iterator[str]:
+    """Every other room, and every library, that the modules of a room must not import."""
+    for other in ALLOWED:
+        if not any(_below(f"{other}.anything", allowed) for allowed in ALLOWED[room]):
+            yield f"{other}.anything"
+    yield from FORBIDDEN.get(_room(room, FORBIDDEN) or "", set())
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_every_forbidden_import_is_found_in_a_real_module_of_the_room(room: str) -> None:
+    module, path = next((module, path) for module, path in _modules() if _room(module, ALLOWED) == room)
+    source = path.read_text(encoding="utf-8")
+    for name in _forbidden_imports(room):
+        for added in (f"import {name}", f"from {name} import x", f"def f():\n    import {name}"):
+            found = violations(module, f"{source}\n\n{added}\n")
+            assert any(_below(wrong, name) for wrong in found), f"{module}: {added}"
+
+
+def test_there_are_forbidden_imports_of_every_room_but_the_top() -> None:
+    assert {room for room in ALLOWED if not list(_forbidden_imports(room))} == {"ift_serve.cli"}
+
+
 @pytest.mark.parametrize("module", ["ift_serve.engine.core.core", "ift_serve.engine.scheduling.scheduler"])
 def test_the_core_runs_without_torch(module: str) -> None:
     """Not even by what it imports."""
