@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -96,7 +96,8 @@ def _first_allowed(tokens: list[int], row: SamplingRow) -> int:
         return tokens[0]
     words = row.mask.words()
     others = range(len(tokenizer()))
-    return next(token for token in (*tokens, *others) if int(words[token // 32]) >> token % 32 & 1)
+    allowed: Iterator[int] = (token for token in (*tokens, *others) if words[token // 32] >> token % 32 & 1)
+    return next(allowed)
 
 
 def write(texts: list[str], **statistics: Any) -> Script:
