@@ -1,4 +1,7 @@
-"""Draws what the engine's memory was made of during a soak: ``python benchmarks/soak_plot.py REPORT.json OUT.png``."""
+"""Draws what the memory of engine and server process was made of during a soak.
+
+``python benchmarks/soak_plot.py REPORT.json OUT.png``
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,43 @@ _LINES = {
     "resident": lambda line: line["system"]["rss"],
     "C allocator, in use": lambda line: line["allocator"].get("used"),
     "C allocator, free": lambda line: line["allocator"].get("free"),
-    "torch tensors": lambda line: line["objects"]["tensor_mib"],
-    "resident adapters": lambda line: line["adapter_mib"],
+    "torch tensors": lambda line: line["objects"].get("tensor_mib"),
+    "resident adapters": lambda line: line.get("adapter_mib"),
+}
+_COUNTS = {
+    "blocks": "Python: blocks",
+    "tracked": "Python: tracked objects",
+    "entries": "Python: entries of containers",
+    "tensors": "torch: tensors",
 }
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """MiB over minutes, and Python's objects below."""
+    """MiB over minutes, and counts of objects below; the engine on the left, the server process on the right."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines = report["engine_memory"]
-    minutes = [line["at"] / 60 for line in lines]
-    figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(8, 6), height_ratios=(2, 1))
-    for name, value in _LINES.items():
-        above.plot(minutes, [value(line) for line in lines], label=name)
-    above.set_ylabel("MiB")
-    above.set_ylim(bottom=0)
-    above.legend()
-    for name in ("blocks", "tracked", "tensors"):
-        below.plot(minutes, [line["objects"][name] for line in lines], label=f"Python: {name}")
-    below.set_yscale("log")
-    below.set_xlabel("minutes")
-    below.legend()
+    processes = {name: report[key] for name, key in (("engine", "engine_memory"), ("front", "front_memory"))}
+    figure, axes = pyplot.subplots(2, 2, sharex=True, figsize=(12, 6), height_ratios=(2, 1))
+    for column, (process, lines) in enumerate(processes.items()):
+        above, below = axes[0, column], axes[1, column]
+        minutes = [line["at"] / 60 for line in lines]
+        for name, value in _LINES.items():
+            values = [value(line) for line in lines]
+            if any(v is not None for v in values):
+                above.plot(minutes, values, label=name)
+        above.set_title(process)
+        above.set_ylabel("MiB")
+        above.set_ylim(bottom=0)
+        above.legend()
+        for name, shown in _COUNTS.items():
+            if name in lines[0]["objects"]:
+                below.plot(minutes, [line["objects"][name] for line in lines], label=shown)
+        below.set_yscale("log")
+        below.set_xlabel("minutes")
+        below.legend()
     figure.tight_layout()
     figure.savefig(path)
 

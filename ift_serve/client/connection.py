@@ -82,15 +82,22 @@ class Attempts:
 
     def pause_after(self, error: ServerError, *, answered: bool = False) -> float:
         """Seconds to wait before the next try. Raises the error where there is none."""
-        if answered or self._left <= 0 or error.code not in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):
-            raise error
-        if error.code == "RESOURCE_EXHAUSTED" and error.retry_after is None:
-            raise error
-        pause = self._delay if error.retry_after is None else error.retry_after
-        pause *= 1 + random.random() / 4
-        remaining = self.remaining()
-        if remaining is not None and pause >= remaining:
-            raise error
+        try:
+            pause = None if answered else self._pause(error)
+            if pause is None:
+                raise error
+        finally:
+            del error  # its traceback holds this frame: with a name here the request would wait for the collector
         self._left -= 1
         self._delay = min(2 * self._delay, 5.0)
         return pause
+
+    def _pause(self, error: ServerError) -> float | None:
+        if self._left <= 0 or error.code not in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):
+            return None
+        if error.code == "RESOURCE_EXHAUSTED" and error.retry_after is None:
+            return None
+        pause = self._delay if error.retry_after is None else error.retry_after
+        pause *= 1 + random.random() / 4
+        remaining = self.remaining()
+        return None if remaining is not None and pause >= remaining else pause

@@ -23,6 +23,10 @@ class EngineError(Exception):
         self.field = field
         self.retry_after = retry_after
 
+    def fresh(self) -> EngineError:
+        """The same error without a traceback: one that is kept, and raised itself, would hold whoever raised it."""
+        return EngineError(self.kind, self.message, self.field, self.retry_after)
+
     @classmethod
     def of(cls, failed: RequestFailed) -> EngineError:
         """The error that the engine's message stands for."""

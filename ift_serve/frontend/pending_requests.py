@@ -77,7 +77,7 @@ class Call:
         """What has come since the last time, waiting for it; empty at the end. Raises ``EngineError``."""
         while not self._pending:
             if self._error is not None:
-                raise self._error
+                raise self._error.fresh()
             if self.finished:
                 return []
             self._arrived.clear()
@@ -90,7 +90,7 @@ class Call:
         """The answer to a request that has just one. Raises ``EngineError``."""
         while self._reply is None:
             if self._error is not None:
-                raise self._error
+                raise self._error.fresh()
             self._arrived.clear()
             await self._arrived.wait()
         return self._reply

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from ift_serve.server.auth import Authenticator, Identity, Role, require
-from ift_serve.server.errors import StatusError, as_status, details
+from ift_serve.server.errors import StatusError, as_status, details, end
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.peers import Peers
 from ift_serve.sharing.places import Places
@@ -63,7 +63,10 @@ class CallGuard:
 
     @contextlib.asynccontextmanager
     async def call(self, context: Any, method: str, role: Role) -> AsyncIterator[Call]:
-        """Surround a handler: what it raises becomes a status with details, and the call is logged and counted."""
+        """Surround a handler: what it raises becomes a status with details, and the call is logged and counted.
+
+        After an error the handler has to return: gRPC knows by then how the call ended.
+        """
         arrival = time.monotonic()
         remaining = context.time_remaining()
         metadata = [(str(k), v) for k, v in (context.invocation_metadata() or ())]
@@ -97,16 +100,14 @@ class CallGuard:
             code = next((known for known in grpc.StatusCode if context.code() in (known, known.value[0])), code)
             raise
         except Exception as error:
-            status = as_status(error)
-            code = status.code
-            notes["error"] = status.message
+            code, message, packed = _told(error, request_id)
+            notes["error"] = message
             if code is grpc.StatusCode.INTERNAL:
                 _log.exception("a call failed", extra={"request_id": request_id, "method": method})
-            extended = (*trailing, ("grpc-status-details-bin", details(status, request_id)))
             # Who does not read does not get the status either; it is on its way, and the call is over here.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STATUS_PATIENCE):
-                    await context.abort(code, status.message, extended)
+                    await end(context, code, message, (*trailing, ("grpc-status-details-bin", packed)))
         finally:
             self.in_flight -= 1
             self._metrics.in_flight.dec()
@@ -130,6 +131,16 @@ class CallGuard:
             yield
         finally:
             places.leave(caller)
+
+
+def _told(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, bytes]:
+    """Code, message and details of an error.
+
+    No name in the guard's frame may stand for the error: its traceback holds that frame and all before it, with the
+    request, and the circle would keep them until the collector's next full run.
+    """
+    status = as_status(error)
+    return status.code, status.message, details(status, request_id)
 
 
 def _request_id(metadata: list[tuple[str, str | bytes]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -94,3 +95,16 @@ def details(error: StatusError, request_id: str) -> bytes:
         parts.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     status = status_pb2.Status(code=error.code.value[0], message=error.message, details=parts)
     return bytes(status.SerializeToString())
+
+
+async def end(context: Any, code: grpc.StatusCode, message: str, trailing: Sequence[tuple[str, str | bytes]]) -> None:
+    """End a call with a status; its handler returns then, and gRPC raises ``AbortError`` by itself.
+
+    gRPC's context keeps that error. With the frames that it has passed, which hold the context and the request, it
+    would be a circle, and every refused request would stay in memory until the collector's next full run.
+    """
+    try:
+        await context.abort(code, message, trailing)
+    except grpc.aio.AbortError as ended:
+        ended.__traceback__ = None
+        ended.__context__ = None

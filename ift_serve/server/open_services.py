@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from ift_serve.server.errors import StatusError, details, invalid
+from ift_serve.server.errors import StatusError, details, end, invalid
 from ift_serve.server.peers import Peers
 
 _STREAMS = frozenset(
@@ -136,4 +136,4 @@ async def _refusing(context: Any) -> AsyncIterator[None]:
     try:
         yield
     except StatusError as error:
-        await context.abort(error.code, error.message, (("grpc-status-details-bin", details(error, "")),))
+        await end(context, error.code, error.message, (("grpc-status-details-bin", details(error, "")),))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Callable
 
 from ift_serve.engine.config import EngineConfig
@@ -37,6 +38,8 @@ async def _until_stopped(server: Server, asked: asyncio.Event, ready: Callable[[
         waiting.cancel()
         await server.close()
         raise
+    gc.collect()
+    gc.freeze()  # what the start has made stays; full collections of the rest are then cheap, and often
     ready(server)
     await waiting
     await server.stop()
