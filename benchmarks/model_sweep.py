@@ -8,127 +8,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import multiprocessing
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+from small_models import NOT_OF_TEXT, build, variants
 
 TOKENS, CHUNK, DECODES = 60, 24, 8
 TOLERANCE = 1e-3
 """Largest difference of a token's log-probability that counts as the same computation in float32."""
 
-_SIZES: dict[str, Any] = {
-    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 160, "max_position_embeddings": 256, "n_positions": 256,
-    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "sep_token_id": 3, "head_dim": 16, "rotary_dim": 8,
-    "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "intermediate_size_mlp": 96,
-    "moe_shared_expert_intermediate_size": 32, "shared_intermediate_size": 64,
-    "ffn_dim": 96, "decoder_ffn_dim": 96, "encoder_ffn_dim": 96, "n_inner": 96, "ffn_hidden_size": 96,
-    "decoder_layers": 4, "encoder_layers": 2, "decoder_attention_heads": 4, "encoder_attention_heads": 4,
-    "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4, "num_experts_per_tok": 2,
-    "moe_k": 2, "n_group": 1, "topk_group": 1, "n_shared_experts": 1, "first_k_dense_replace": 1,
-    "kv_lora_rank": 16, "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16,
-    "max_window_layers": 2, "use_sliding_window": True, "query_pre_attn_scalar": 16, "num_kv_shared_layers": 2,
-    "vocab_size_per_layer_input": 160, "hidden_size_per_layer_input": 16, "laurel_rank": 8,
-    "index_topk": 16, "index_n_heads": 2, "index_head_dim": 16, "attention_chunk_size": 16, "altup_num_inputs": 2,
-    "mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_ssm": 128, "mamba_d_state": 16, "mamba_num_heads": 4,
-    "mamba_head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16, "embedding_size": 64, "time_step_rank": 8, "state_size": 16, "word_embed_proj_dim": 64,
-    "d_kv": 16, "rope_head_dim": 8, "dim_model_base": 32, "partial_rotary_factor": 0.5, "d_model": 64,
-    "max_seq_len": 256, "dim_head": 16, "dim_ff": 96, "expert_ffn_hidden_size": 32, "ssm_state_size": 16, "n_groups": 2,
-    "moe_shared_intermediate_size": 32, "moe_latent_size": None, "num_global_key_value_heads": 2, "global_head_dim": 16,
-}  # fmt: skip
-
-_SCALES: dict[str, Any] = {
-    "logit_scale": 0.4, "logits_scaling": 3.0, "final_logit_softcapping": 2.5, "attn_logit_softcapping": 2.0,
-    "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2, "lm_head_multiplier": 0.3,
-    "scale_emb": 3.0, "scale_depth": 1.4, "router_scaling_factor": 2.0, "routed_scaling_factor": 1.7,
-    "residual_scale": 0.7, "norm_topk_prob": True, "final_logits_softcap": 2.5, "clip_qkv": 0.7,
-    "scale_attn_by_inverse_layer_idx": True, "mup_attn_multiplier": 0.2, "mup_width_scale": 0.4,
-    "mup_embeddings_scale": 3.0, "embedding_scale": 2.0, "key_multiplier": 0.5, "attention_in_multiplier": 0.7,
-    "attention_out_multiplier": 0.6, "logits_scale": 0.3, "scale_embedding": True,
-    "attention_value_scale": 0.7,
-}  # fmt: skip
-
-_SWITCHES = (
-    "attention_bias", "mlp_bias", "qkv_bias", "use_qk_norm", "qk_layernorm", "qk_norm", "use_qkv_bias", "bias",
-    "use_bias", "alibi", "parallel_attn", "use_parallel_residual", "multi_query", "new_decoder_architecture",
-    "attn_temperature_tuning", "add_qkv_bias", "use_bidirectional_attention", "lm_head_bias",
-    "add_swa_attention_sink_bias", "add_full_attention_sink_bias",
-    "use_attention_sinks", "apply_residual_connection_post_layernorm", "is_decoder",
-    "use_gated_attention",
-)  # fmt: skip
-
-_ROPES: dict[str, dict[str, Any]] = {
-    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0},
-    "dynamic": {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0},
-}
-
-_ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
-
-_QWEN4 = {
-    "indexer_n_heads": 2,
-    "indexer_kv_heads": 1,
-    "indexer_head_dim": 16,
-    "indexer_budget": 16,
-    "indexer_compress_ratio": 4,
-    "hc_lowrank": 8,
-}
-_DOTS3 = {
-    "head_dim": 16,
-    "shared_experts_intermediate_size": 32,
-    "swa_num_attention_heads": 4,
-    "swa_num_key_value_heads": 4,
-    "swa_q_lora_rank": 24,
-    "swa_kv_lora_rank": 16,
-    "swa_head_dim": 16,
-    "swa_qk_nope_head_dim": 8,
-    "swa_v_head_dim": 16,
-}
-_SMALL_VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
-
-_OWN: dict[str, dict[str, Any]] = {
-    "bert": {"is_decoder": True},
-    "cohere_compass_text": {
-        "layer_types": _ALTERNATING["layer_types"],
-        "rope_parameters": {"sliding_attention": _ROPE, "full_attention": _ROPE},
-    },
-    "dots3_note": _DOTS3,
-    "dots3_note_text": _DOTS3,
-    "falcon": {"parallel_attn": True},
-    "gemma4": _ALTERNATING,
-    "gemma4_text": _ALTERNATING,
-    "gemma4_unified": _ALTERNATING,
-    "gemma4_unified_text": _ALTERNATING,
-    "git": {"vision_config": _SMALL_VISION},
-    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
-    "mamba2": {"num_heads": 8, "head_dim": 16},
-    "phi4_multimodal": {
-        "vision_config": _SMALL_VISION,
-        "audio_config": {"hidden_size": 32, "intermediate_size": 32, "num_blocks": 1, "num_attention_heads": 2},
-    },
-    "qwen4_exp": _QWEN4,
-    "qwen4_exp_text": _QWEN4,
-    "reformer": {"is_decoder": True, "axial_pos_embds_dim": [32, 32], "axial_pos_shape": [8, 8]},
-    "xlnet": {"d_head": 16},
-    "xmod": {"is_decoder": True, "default_language": "en_XX"},
-    "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_key_value_heads": 4},
-    "zaya": {"num_experts_per_tok": 1},
-}
-"""What no rule finds."""
-
 
 @dataclass(slots=True)
 class Verdict:
-    """One variant: ``outcome`` is served, refused, wrong, unbuilt (no such small model) or failed."""
+    """One variant: served, refused, wrong, unbuilt (no such small model), failed, or no model of text at all."""
 
     model_type: str
     class_name: str
@@ -148,133 +46,14 @@ def model_types() -> dict[str, str]:
     }
 
 
-def variants(model_type: str) -> dict[str, Callable[[], Any]]:
-    """Configurations by name; those that say the same as another are left out."""
-    window = {"sliding_window": 9, "window_size": 9, "attention_window": 16}
-    later = {**window, "sliding_window": 40}
-    chosen: dict[str, dict[str, Any]] = {
-        "plain": window,
-        "scaled": {**later, **_SCALES, "tie_word_embeddings": "flip"},
-        "switched": {**later, **dict.fromkeys(_SWITCHES, "flip")},
-        **{name: {**window, "rope_parameters": rope} for name, rope in _ROPES.items()},
-    }
-    return {
-        name: partial(small_config, model_type, changes)
-        for name, changes in chosen.items()
-        if name in ("plain", "scaled") or _knows(model_type, changes, name)
-    }
-
-
-def _config_class(model_type: str) -> Any:
-    from transformers import CONFIG_MAPPING
-
-    return CONFIG_MAPPING[model_type]
-
-
-def _default(model_type: str) -> Any:
-    return _config_class(model_type)()
-
-
-def _knows(model_type: str, changes: dict[str, Any], name: str) -> bool:
-    try:
-        config = _default(model_type).get_text_config(decoder=True)
-    except Exception:
-        return False
-    if name in _ROPES:
-        rope = getattr(config, "rope_parameters", None)
-        return isinstance(rope, dict) and "rope_type" in rope
-    return any(value == "flip" and isinstance(getattr(config, key, None), bool) for key, value in changes.items())
-
-
-def small_config(model_type: str, changes: dict[str, Any]) -> Any:
-    """A small configuration of that type with what of ``changes`` it knows."""
-    default, own = _default(model_type), _OWN.get(model_type, {})
-    text = default.get_text_config(decoder=True)
-    part = next((name for name in default.sub_configs if getattr(default, name, None) is text), None)
-    if part is None:
-        return type(default)(**{**_given(default, changes), **own})
-    others = {
-        name: _small_other(getattr(default, name))
-        for name in default.sub_configs
-        if name != part and getattr(default, name, None) is not None
-    }
-    return type(default)(**{part: type(text)(**{**_given(text, changes), **own}), **others})
-
-
-def _given(config: Any, changes: dict[str, Any]) -> dict[str, Any]:
-    """What of the sizes and ``changes`` this configuration knows, so that the sizes fit each other."""
-    given = {key: value for key, value in {**_SIZES, **changes}.items() if _takes(config, key)}
-    for key in [key for key, value in given.items() if value == "flip"]:
-        if isinstance(_value(config, key), bool):
-            given[key] = not _value(config, key)
-        else:
-            del given[key]
-    if "qk_rope_head_dim" in given:
-        # Latent attention: only the part of that size is rotated, all of it, and every head has keys of its own.
-        given.pop("partial_rotary_factor", None)
-        for key, value in (("head_dim", given["qk_rope_head_dim"]), ("num_key_value_heads", 4)):
-            if key in given:
-                given[key] = value
-    if "is_encoder_decoder" in vars(config) and config.is_encoder_decoder:
-        # The causal class of an encoder-decoder family is its decoder alone.
-        given.update(is_decoder=True, is_encoder_decoder=False)
-    return given
-
-
-def _value(config: Any, key: str) -> Any:
-    """The field itself, also where reading it asks for a layer."""
-    stored = getattr(config, "attribute_map", {}).get(key, key)
-    return vars(config)[stored] if stored in vars(config) else getattr(config, key, None)
-
-
-def _takes(config: Any, key: str) -> bool:
-    if key not in vars(config) and key not in getattr(config, "attribute_map", {}):
-        return False
-    return not (isinstance(_value(config, key), list | dict) and key != "rope_parameters")
-
-
-def _small_other(config: Any) -> Any:
-    small = copy.deepcopy(config)
-    sizes = {
-        "num_hidden_layers": 1,
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_attention_heads": 2,
-        "depth": 1,
-        "embed_dim": 32,
-        "num_heads": 2,
-    }
-    for key, value in sizes.items():
-        if isinstance(vars(small).get(key), int):
-            setattr(small, key, value)
-    return small
-
-
-def build(config: Any, directory: Path) -> None:
-    """Save a random model whose every parameter matters."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    if sum(p.numel() for p in model.parameters()) > 40_000_000:
-        raise ValueError("this small model has over 40 million parameters")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn_like(parameter)
-            if parameter.ndim < 2:
-                parameter.add_(noise * 0.1)
-            else:
-                parameter.copy_(noise * 1.3 * parameter.shape[-1] ** -0.5)
-    model.save_pretrained(directory)
-
-
 def expected_log_probs(directory: Path, tokens: list[int]) -> list[float]:
     """Of every token but the first, by transformers alone."""
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    (name,) = transformers.AutoConfig.from_pretrained(directory).architectures
+    model_class = getattr(transformers, name)
+    model = model_class.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float()
     found: list[float] = torch.log_softmax(logits, -1)[torch.arange(len(tokens) - 1), tokens[1:]].tolist()
@@ -347,6 +126,10 @@ def _judge_type(model_type: str, class_name: str, only: str, connection: Any) ->
 
     logging.set_verbosity_error()
     torch.set_num_threads(1)
+    if reason := NOT_OF_TEXT.get(model_type):
+        connection.send(asdict(Verdict(model_type, class_name, "", "no model of text", reason)))
+        connection.send(None)
+        return
     for name, make in variants(model_type).items():
         if not only or name == only:
             connection.send(asdict(judge(model_type, class_name, name, make)))
@@ -410,7 +193,8 @@ def table(verdicts: list[Verdict], kept: Iterable[str] = ()) -> str:
         "single tokens, against transformers' own eager forward pass. The last column is the largest difference of a "
         f"token's log-probability; over {TOLERANCE:g} a class is wrong. *unbuilt*: the sweep could make no small model "
         "of this class, so nothing is shown of it here; the check at load holds for it as for every model. *failed*: "
-        "it was given up after its time, or ended with another error.",
+        "it was given up after its time, or ended with another error. *no model of text*: the class is listed by "
+        "transformers as a causal language model, but token ids alone are not what it reads.",
         "",
         "Written by `python benchmarks/model_sweep.py --write docs/models.md`.",
         "",

@@ -129,12 +129,18 @@ def layer_geometry(model: Any, config: Any, name: str) -> list[LayerGeometry]:
 
     Raises UnsupportedModelError where a layer does not come by, or is of a kind that flat batches do not compute.
     """
+    kind = type(model).__name__
+    for needed in ("num_hidden_layers", "vocab_size"):
+        if not isinstance(getattr(config, needed, None), int):
+            raise UnsupportedModelError(
+                f"{name}: {kind} cannot be served: its configuration has no {needed}, so it is no single stack of "
+                f"layers over token ids; {CHOOSE}"
+            )
     layers = int(config.num_hidden_layers)
     probe = GeometryProbe(_PROBE_TOKENS)
     device = next(model.parameters()).device
     ids = torch.arange(1, _PROBE_TOKENS + 1, device=device)[None] % int(config.vocab_size)
     positions = torch.arange(_PROBE_TOKENS, device=device)[None]
-    kind = type(model).__name__
     try:
         model(input_ids=ids, position_ids=positions, use_cache=False, batch=probe)
     except NotRoutedError as error:
