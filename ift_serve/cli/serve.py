@@ -135,6 +135,7 @@ def serve(
         engine = _given(
             model=model,
             model_name=name,
+            chat_template=chat_template,
             dtype=dtype,
             device=device,
             threads=threads,
@@ -161,7 +162,7 @@ def serve(
                 "allow_insecure": allow_insecure, "drain_timeout": drain_timeout, "log_level": log_level,
                 "log_prompts": log_prompts, "adapters": _named(adapter or []), "adapter_roots": adapter_root or [],
                 "adapter_folder": adapter_folder, "sampling_defaults": sampling_defaults,
-                "chat_template": chat_template, "parse_special_tokens": parse_special_tokens,
+                "parse_special_tokens": parse_special_tokens,
                 "limits": _given(
                     request_bytes=request_bytes, answer_entries=answer_entries, stream_entries=stream_entries,
                     max_priority=max_priority, thought_tokens=max_thought_tokens, width=max_width,

@@ -31,10 +31,10 @@ class StrategyContext:
     classify: Callable[[GenerateRequest], str] | None = None
 
     @classmethod
-    def of_model(cls, path: str, end_ids: list[int]) -> StrategyContext:
-        """For the model in a directory, or of a hub id."""
+    def of_model(cls, path: str, end_ids: list[int], chat_template: str | None = None) -> StrategyContext:
+        """For the model in a directory, or of a hub id; ``chat_template``: the name of one of several."""
         try:
-            renderer = PromptRenderer.from_pretrained(path)
+            renderer = PromptRenderer.from_pretrained(path, chat_template=chat_template)
         except PromptError as error:
             _log.info("strategies that read text are not served: %s", error)
             return cls(None, None, frozenset(end_ids), frozenset(end_ids))

@@ -25,7 +25,7 @@ def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
             raise ValueError(str(error)) from error
         stages.begin("reading the tokenizer")
         description = runner.description
-        context = StrategyContext.of_model(config.model, description.eos_ids)
+        context = StrategyContext.of_model(config.model, description.eos_ids, config.chat_template)
         structured = StructuredOutput(context, description.vocabulary_size)
     return EngineCore(
         runner, config, strategies(context), adapter_tensors=runner.adapters, constraints=structured

@@ -16,6 +16,9 @@ class EngineConfig(BaseModel):
 
     model: str = Field(description="directory of a transformers model, or a hub id")
     model_name: str = Field(default="", description="name shown to clients; empty: the last part of `model`")
+    chat_template: str | None = Field(
+        default=None, description="name of one of the tokenizer's chat templates, whose markers strategies know"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count | None = Field(default=None, description="compute threads; None: the cores this process may use")

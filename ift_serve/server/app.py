@@ -124,7 +124,7 @@ class Server:
         config = self.config
         return PromptRenderer.from_pretrained(
             config.engine.model,
-            chat_template=config.chat_template,
+            chat_template=config.engine.chat_template,
             parse_special_tokens=config.parse_special_tokens,
             limits=TextLimits(text_bytes=config.limits.text_bytes, batch_bytes=config.limits.batch_bytes),
         )

@@ -108,7 +108,6 @@ class ServerConfig(BaseModel):
     )
     limits: Limits = Limits()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    chat_template: str | None = Field(default=None, description="name of one of the tokenizer's chat templates")
     parse_special_tokens: bool = Field(
         default=False, description="control tokens typed into messages are control tokens, not text"
     )

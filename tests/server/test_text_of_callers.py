@@ -101,6 +101,25 @@ async def test_a_template_is_chosen_by_name(server_config: Callable[..., ServerC
     with pytest.raises(ValueError, match=r"plain.*tools"):
         async with serving(server_config({"model": str(directory)})):
             pass
-    async with calling(server_config({"model": str(directory)}, chat_template="tools")) as stub:
+    async with calling(server_config({"model": str(directory), "chat_template": "tools"})) as stub:
         answer = await stub.Tokenize(pb.TokenizeRequest(prompt=conversation((USER, ["the fox"]))))
     assert answer.text == "tools:the fox"
+
+
+async def test_strategies_know_the_markers_of_the_template_that_was_chosen(
+    server_config: Callable[..., ServerConfig], tmp_path: Path
+) -> None:
+    """Only the second template has markers of thoughts; the engine must look there, as the front does."""
+    directory = tiny_llama(tmp_path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+    plain = "{{ messages[0].content }}"
+    tokenizer.chat_template = {"default": plain, "thinking": plain + "{% if false %}<think></think>{% endif %}"}
+    tokenizer.save_pretrained(directory)
+    (directory / "chat_template.jinja").unlink(missing_ok=True)
+    request = pb.GenerateRequest(
+        prompt=conversation((USER, ["the fox"])),
+        sampling=pb.Sampling(temperature=1.0, reasoning_temperature=0.5, max_new_tokens=4),
+    )
+    async with calling(server_config({"model": str(directory), "chat_template": "thinking"})) as stub:
+        answer = await stub.Generate(request)
+    assert answer.candidates and answer.usage.completion_tokens
