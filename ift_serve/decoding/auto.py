@@ -6,11 +6,11 @@ import msgspec
 
 from ift_serve.decoding.branch import BranchDecoding
 from ift_serve.decoding.context import StrategyContext
+from ift_serve.decoding.phased_sample import sample
 from ift_serve.decoding.requirements import settings_of
-from ift_serve.decoding.sample import Sample
 from ift_serve.decoding.trace import TraceDecoding
 from ift_serve.engine.core.strategy import Strategy
-from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest
 from ift_serve.engine.protocol.reasoning import Auto
 from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind
@@ -34,5 +34,7 @@ def auto_decoding(request: GenerateRequest, context: StrategyContext) -> Strateg
         chosen = msgspec.structs.replace(request, reasoning=settings.branch)
         return BranchDecoding(chosen, context, "reasoning.auto.branch")
     if mode == "none":
-        return Sample(request)
+        strategy = sample(request, context)
+        strategy.conclusion = Conclusion(mode="none")
+        return strategy
     raise RefusedError(FailureKind.INTERNAL, f"reasoning.auto: the classifier says {mode!r}", "reasoning.auto")

@@ -1,4 +1,4 @@
-"""The best of several draws, by what the model itself thinks of them."""
+"""The best of several draws, by what the model itself, or an adapter's head, thinks of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ift_serve.engine.protocol.generate import BranchSummary, Conclusion, Genera
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.sequences.step import SampledToken
 
+_MEASURES = ("log_prob", "adherence")
+
 
 @dataclass(slots=True, eq=False)
 class _Sample:
@@ -28,7 +30,8 @@ class _Sample:
 
 
 class BestOfDecoding(Strategy):
-    """The sample whose drawn tokens have the greatest mean log-probability, thoughts included."""
+    """The sample whose drawn tokens have the greatest mean log-probability, thoughts included; or the one whose answer
+    the adherence head of the request's adapter thinks most likely to follow the instruction."""
 
     streams = False
 
@@ -38,14 +41,17 @@ class BestOfDecoding(Strategy):
         require_draws(request, path)
         if settings.samples < 1:
             raise invalid(f"{path}.samples", f"{settings.samples}; at least 1 is needed")
-        if settings.by != "log_prob":
-            raise invalid(f"{path}.by", f"{settings.by!r}; this engine compares by log_prob")
+        if settings.by not in _MEASURES:
+            raise invalid(f"{path}.by", f"{settings.by!r}; there are {', '.join(_MEASURES)}")
+        self._judges = settings.by == "adherence"
         self._rules = SequenceRules.of(request, context, settings.trace, f"{path}.trace")
         self.width = settings.samples
         self.extra_tokens = self._rules.extra_tokens
         self.first_temperature = self._rules.first_temperature
         self.first_forbidden = self._rules.first_forbidden
         self._samples: dict[int, _Sample] = {}
+        self._judged: dict[int, _Sample] = {}
+        """By the number of the sequence that judges it."""
 
     def on_token(self, control: Control, branch: Branch, token: SampledToken, reason: FinishReason | None) -> None:
         """Follow a sample to its end; the last one decides."""
@@ -57,11 +63,32 @@ class BestOfDecoding(Strategy):
             sample.statistics.append(token.statistics)
         if over is None:
             return
-        answer = sample.watched.answer()
-        if answer is not None:
-            sample.text, sample.score = answer.text, mean_log_prob(sample.statistics)
         sample.is_over = True
+        answer = sample.watched.answer()
+        if answer is None:
+            control.stop(branch, over)
+        elif self._judges:
+            sample.text = answer.text
+            self._judge(control, sample, over)
+        else:
+            sample.text, sample.score = answer.text, mean_log_prob(sample.statistics)
+            control.stop(branch, over)
+        self._decide_if_over(control)
+
+    def _judge(self, control: Control, sample: _Sample, over: FinishReason) -> None:
+        """The sequence that judges begins on the sample's blocks, unless the request may not have one more."""
+        branch, begin = sample.watched.branch, sample.watched.answer_begin
+        if len(control.live) >= control.limits.sequences:
+            control.stop(branch, over)
+        self._judged[control.judge(branch, begin).ordinal] = sample
         control.stop(branch, over)
+
+    def on_judged(self, control: Control, branch: Branch, adherence: float) -> None:
+        """The head's view of one answer."""
+        self._judged.pop(branch.ordinal).score = adherence
+        self._decide_if_over(control)
+
+    def _decide_if_over(self, control: Control) -> None:
         if not control.live:
             self._decide(control)
             control.finish()

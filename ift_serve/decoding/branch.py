@@ -45,6 +45,7 @@ class BranchDecoding(Strategy):
 
     streams = False
     records = True
+    confidences = True
     alternatives = ALTERNATIVES
 
     def __init__(self, request: GenerateRequest, context: StrategyContext, path: str = "reasoning.branch") -> None:
@@ -97,7 +98,7 @@ class BranchDecoding(Strategy):
 
     def _branches_at(self, token: SampledToken) -> bool:
         below = self._settings.uncertain_below
-        return below == 0 or is_uncertain(token.statistics, below)
+        return below == 0 or is_uncertain(token.confidence, below)
 
     def _branch_out(self, control: Control, branch: Branch, token: SampledToken) -> bool:
         """Fork at the token that was just drawn. Returns whether that token itself is none to go on from."""
@@ -157,7 +158,7 @@ class BranchDecoding(Strategy):
     @staticmethod
     def _take_confidence(path: _Path, branch: Branch) -> None:
         if path.answer is not None:
-            statistics = [token.statistics for token in branch.record]
+            statistics = [token.confidence for token in branch.record]
             path.confidence = answer_confidence(statistics, path.answer.tokens) or 0.0
 
     def _decide_if_over(self, control: Control) -> None:

@@ -52,6 +52,7 @@ class TraceDecoding(Strategy):
         self.first_forbidden = self._rules.first_forbidden
         if self._exit is not None:
             self.records = True
+            self.confidences = self._exit.rule == "confidence"
             self._threshold = _threshold(self._exit, f"{path}.early_exit")
             self._prompt = _prompt(self._exit, context, f"{path}.early_exit.prompt")
         self._thinkers: dict[int, _Thinker] = {}
@@ -118,7 +119,7 @@ class TraceDecoding(Strategy):
             settled = thinker.entropies.has_settled(self._threshold, self._exit.least_probes)
         else:
             if not is_end:
-                thinker.trial.append(token.statistics)
+                thinker.trial.append(token.confidence)
             if reason is None and len(thinker.trial) < self._exit.trial_tokens:
                 return
             settled = trial_confidence(thinker.trial) >= self._threshold

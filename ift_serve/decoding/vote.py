@@ -57,6 +57,7 @@ class VoteDecoding(Strategy):
     """
 
     streams = False
+    confidences = True
 
     def __init__(self, request: GenerateRequest, context: StrategyContext, path: str = "reasoning.vote") -> None:
         self._settings = settings = settings_of(request, reasoning.Vote)
@@ -98,7 +99,7 @@ class VoteDecoding(Strategy):
             sample = self._samples[branch.ordinal] = _Sample(WatchedSequence(self._rules, branch), groups)
         over = sample.watched.observe(control, token, reason)
         if sample.watched.is_kept:
-            sample.groups.observe(token_confidence(token.statistics))
+            sample.groups.observe(token_confidence(token.confidence))
         if over is None and not self._is_unsure(sample):
             return
         if over is not None:

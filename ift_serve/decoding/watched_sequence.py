@@ -189,6 +189,16 @@ class WatchedSequence:
         """Whether it ends inside a thought, so that it has no answer."""
         return self.state is not None and self.state.phase is Phase.THOUGHT
 
+    @property
+    def answer_begin(self) -> int:
+        """The index of the first token of its answer, among those after the prompt; of the last where it has no text.
+
+        Whatever is before a thought that was opened again does not count.
+        """
+        if self.state is None:
+            return 0
+        return self._answer[0].position if self._answer else self.branch.generated_count - 1
+
     def answer(self) -> PathText | None:
         """The text of its answer with its tokens, up to a stop string; None where the thought was cut. Ends it."""
         self.flush()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.registry import strategies
 from ift_serve.decoding.structured import StructuredOutput
@@ -26,6 +28,7 @@ def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
         stages.begin("reading the tokenizer")
         description = runner.description
         context = StrategyContext.of_model(config.model, description.eos_ids, config.chat_template)
+        context = replace(context, classify=runner.adapters.choose_mode)
         structured = StructuredOutput(context, description.vocabulary_size)
     return EngineCore(
         runner, config, strategies(context), adapter_tensors=runner.adapters, constraints=structured

@@ -138,7 +138,7 @@ def test_what_classifies_chooses(mode: str, width: int) -> None:
     answer = run(request, known)
     assert answer.failure is None
     conclusion = answer.outputs[-1].conclusion
-    assert (conclusion.mode if conclusion else "none") == mode
+    assert conclusion is not None and conclusion.mode == mode
 
 
 def test_auto_branches_from_the_most_likely_tokens_at_any_temperature() -> None:

@@ -28,6 +28,7 @@ EVERYTHING = ComponentsConfig(
     reasoning_pathways=12,
     temperature_head=8,
     sequence_temperature=8,
+    mode_classifier=8,
     adherence_head=8,
 )
 

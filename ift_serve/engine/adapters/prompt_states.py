@@ -49,7 +49,7 @@ class PromptStates:
             return None
         number = prompt.number
         if number not in self._known:
-            self._known[number] = self._compute(adapter, components, prompt)
+            self._known[number] = self._state(adapter, components, self.instruction(components, prompt))
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
         self._known.move_to_end(number)
@@ -72,9 +72,8 @@ class PromptStates:
         self._gates.move_to_end(number)
         return self._gates[number]
 
-    def _compute(
-        self, adapter: PreparedAdapter, components: InstructionComponents, prompt: AdaptedPrompt
-    ) -> PromptState:
+    def instruction(self, components: InstructionComponents, prompt: AdaptedPrompt) -> Tensor:
+        """c ``[1, d_c]`` of a prompt, by components with an instruction encoder; computed anew."""
         segments = prompt.segment_ids or bytes(len(prompt.token_ids))
         chosen = [i for i, segment in enumerate(segments) if segment == _INSTRUCTION]
         ids = torch.tensor([prompt.token_ids[i] for i in chosen], dtype=torch.int64, device=self._device)
@@ -86,6 +85,9 @@ class PromptStates:
         )
         pooled = components.instruction_vector(self._decoder.embed(ids), tokens)
         assert pooled is not None
+        return pooled
+
+    def _state(self, adapter: PreparedAdapter, components: InstructionComponents, pooled: Tensor) -> PromptState:
         temperature = None if adapter.temperature is None else adapter.temperature.of_instruction(pooled[0])
         factor = float(components.initial_temperature(pooled)[0])
         return PromptState(pooled[0], float(components.strength(pooled, 1)[0]), factor, temperature)

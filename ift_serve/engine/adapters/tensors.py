@@ -17,7 +17,11 @@ from ift_serve.engine.adapters.host import ReadAdapter
 from ift_serve.engine.adapters.predicted_temperatures import PredictedTemperatures
 from ift_serve.engine.adapters.prompt_states import PromptStates
 from ift_serve.engine.adapters.version import AdapterMetadata
-from ift_serve.engine.sequences.step import SequenceStep
+from ift_serve.engine.protocol.generate import GenerateRequest
+from ift_serve.engine.protocol.refused import RefusedError
+from ift_serve.engine.protocol.results import FailureKind
+from ift_serve.engine.sequences.judged_tokens import Judged
+from ift_serve.engine.sequences.step import AdaptedPrompt, SequenceStep
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.errors import AdapterError
 from ift_serve.modeling.adapter_format.weights import AdapterWeights
@@ -35,6 +39,7 @@ from ift_serve.modeling.multi_adapter.sizes import check_sizes
 from ift_serve.modeling.multi_adapter.temperature_table import TemperatureTable
 
 _INSTRUCTION = 1
+_NO_NUMBER = -1
 _CPU_TILE, _GPU_TILE = 4, 16
 
 
@@ -134,6 +139,7 @@ class DeviceAdapterTensors:
             uses_instruction=components.uses_instruction_vector,
             end_ids=tuple(weights.config.end_ids) if weights.config is not None else (),
             trained_on=weights.config.trained_on if weights.config is not None else (),
+            calibration=None if weights.config is None else weights.config.calibration_temperature,
         )
         return ReadAdapter(metadata, prepared)
 
@@ -214,6 +220,33 @@ class DeviceAdapterTensors:
         products = self._change_products(hidden[rows], self._decoder.head(hidden[rows]), slots[chosen])
         logits[rows] = self._decoder.finish(products).to(logits.dtype)
         return logits
+
+    @torch.inference_mode()
+    def choose_mode(self, request: GenerateRequest) -> str:
+        """How a request is reasoned about, as its adapter's classifier says: "none", "trace" or "branch".
+
+        ``request.adapter`` is a resident version, ``name@version``. Raises RefusedError where it has no classifier.
+        """
+        adapter = self._resident.get(request.adapter)
+        components = None if adapter is None else adapter.components
+        if components is None or components.mode_classifier is None:
+            whose = f"the adapter {request.adapter!r} has none" if request.adapter else "the base model has none"
+            raise RefusedError(
+                FailureKind.UNFIT,
+                f"reasoning.auto: asks a classifier of instructions, and {whose}; name an adapter that was trained "
+                "with `modes`, or choose the kind of reasoning yourself",
+                "reasoning.auto",
+            )
+        prompt = AdaptedPrompt(_NO_NUMBER, request.token_ids, request.segment_ids)
+        return components.mode(self._states.instruction(components, prompt))
+
+    def judge(self, hidden: Tensor, sequence: SequenceStep) -> list[Judged]:
+        """What the adherence head of a sequence's adapter says of positions with hidden states ``[n, d]``."""
+        adapter = self._placed[sequence.adapter]
+        assert adapter.adherence is not None
+        state = self._states.of(adapter, sequence.prompt)
+        instruction = None if state is None else state.instruction[None]
+        return [(score, value) for score, value in adapter.adherence.of_tokens(hidden, instruction).tolist()]
 
     def _change_products(self, hidden: Tensor, products: Tensor, slots: NDArray[np.int32]) -> Tensor:
         for slot in np.unique(slots):

@@ -18,6 +18,7 @@ class AdapterMetadata:
     ``shares_cache``: keys and values are the base model's. ``uses_segments``: they depend on the prompt's segments;
     ``uses_instruction``: on its whole instruction. ``end_ids``: tokens that end its answers, beside the base model's.
     ``trained_on``: families and checks, as its directory names them.
+    ``calibration``: what logits are divided by before confidences are read off them; None: nothing was fitted.
     """
 
     version: str
@@ -29,6 +30,7 @@ class AdapterMetadata:
     uses_instruction: bool
     end_ids: tuple[int, ...] = ()
     trained_on: tuple[str, ...] = ()
+    calibration: float | None = None
 
 
 @dataclass(slots=True, eq=False)

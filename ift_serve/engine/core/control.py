@@ -114,7 +114,7 @@ class RequestControl:
     def _replace_record(self, child: Sequence, token_id: int) -> None:
         """The last token's statistics, with the log-probability of the token that took its place if known."""
         last = child.record[-1]
-        statistics = FORCED
+        statistics, calibrated = FORCED, None
         place = next((place for place, (other, _) in enumerate(last.top_log_probs) if other == token_id), None)
         if place is not None:
             known = last.statistics
@@ -122,7 +122,8 @@ class RequestControl:
             processed = (known.processed[1 + place], *known.processed[1:]) if known.processed else ()
             log_prob = last.top_log_probs[place][1]
             statistics = msgspec.structs.replace(known, log_prob=log_prob, processed=processed)
-        child.record[-1] = SampledToken(token_id, statistics, last.top_log_probs)
+            calibrated = last.calibrated
+        child.record[-1] = SampledToken(token_id, statistics, last.top_log_probs, calibrated)
         child.statistics[-1] = statistics
 
     def force(self, branch: Branch, token_ids: list[int], *, replace_last: bool = False) -> None:
@@ -167,6 +168,17 @@ class RequestControl:
         request.forced_tokens += len(token_ids)
         self._scheduler.fork(parent, probe)
         return probe
+
+    def judge(self, branch: Branch, begin: int = 0) -> Branch:
+        parent = cast(Sequence, branch)
+        request = self._request
+        self._require_open("judge")
+        if not 0 <= begin < parent.generated_count:
+            raise ValueError(f"judge: from {begin} of {parent.generated_count} generated tokens")
+        self._require_sequence()
+        judge = request.judge(parent, self._scheduler.next_number(), request.prompt.length + begin)
+        self._scheduler.fork(parent, judge)
+        return judge
 
     def stop(self, branch: Branch, reason: FinishReason = FinishReason.STOP) -> None:
         sequence = cast(Sequence, branch)

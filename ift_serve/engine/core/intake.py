@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Iterator
 from itertools import count
 
+import msgspec
+
 from ift_serve.engine.adapters.registry import AdapterRegistry
 from ift_serve.engine.adapters.version import AdapterVersion
 from ift_serve.engine.core.limits import RequestValidator
@@ -72,7 +74,9 @@ class Intake:
         return self._open_scoring(message, adapter, now)
 
     def _open_generation(self, message: GenerateRequest, adapter: AdapterVersion | None, now: float) -> Generation:
-        strategy = self._make_strategy(message)
+        # The strategy knows the version that answers, which may differ from the newest of its name later.
+        named = message if adapter is None else msgspec.structs.replace(message, adapter=adapter.key)
+        strategy = self._make_strategy(named)
         self._validator.check_strategy(message, strategy.width, strategy.extra_tokens)
         ends = {*self._model.eos_ids, *message.end_ids, *(adapter.metadata.end_ids if adapter is not None else ())}
         constraint = self._constraints(message, () if message.sampling.ignore_eos else sorted(ends))

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from ift_serve.engine.core.sampling_limits import sampling_fault
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.model import ModelDescription
+from ift_serve.engine.protocol.reasoning import BestOf
 from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.engine.protocol.score import ScoreRequest
@@ -14,6 +15,11 @@ from ift_serve.engine.protocol.score import ScoreRequest
 
 def _invalid(field: str, message: str) -> RefusedError:
     return RefusedError(FailureKind.INVALID, f"{field}: {message}", field)
+
+
+def _judges(request: GenerateRequest) -> bool:
+    """Whether answers are judged by an adherence head, so that their last token is an input too."""
+    return isinstance(request.reasoning, BestOf) and request.reasoning.by == "adherence"
 
 
 class RequestValidator:
@@ -41,6 +47,7 @@ class RequestValidator:
                 raise _invalid(*fault)
         else:
             self._check_continuations(request)
+        self._check_judged(request, components)
 
     def check_strategy(self, request: GenerateRequest, width: int, extra_tokens: int) -> None:
         """Raise ``RefusedError`` unless what a strategy needs beside the request's own tokens can be had."""
@@ -51,7 +58,8 @@ class RequestValidator:
             raise _invalid("reasoning.max_total_tokens", text)
         if extra_tokens:
             most = len(request.token_ids) + request.sampling.max_new_tokens + extra_tokens
-            self._check_fit("reasoning", "tokens of prompt, thought and answer", min(most, self._context) - 1)
+            inputs = min(most, self._context) - (not _judges(request))
+            self._check_fit("reasoning", "tokens of prompt, thought and answer", inputs)
 
     def _check_generation(self, request: GenerateRequest) -> None:
         sampling = request.sampling
@@ -66,7 +74,7 @@ class RequestValidator:
                 "token_ids", f"{prompt} prompt tokens leave no room to answer in a context of {self._context}"
             )
         self._check_fit("token_ids", "prompt tokens", prompt)
-        longest = min(prompt + sampling.max_new_tokens, self._context) - 1
+        longest = min(prompt + sampling.max_new_tokens, self._context) - (not _judges(request))
         self._check_fit("sampling.max_new_tokens", "tokens of prompt and answer", longest)
 
     def _check_continuations(self, request: ScoreRequest) -> None:
@@ -76,13 +84,27 @@ class RequestValidator:
             field = f"continuations[{index}]"
             self._check_ids(field, tokens)
             total = len(request.token_ids) + len(tokens)
-            # The last token is only predicted, never an input.
-            if total - 1 > self._context:
+            # The last token is only predicted, never an input, unless it is judged.
+            inputs = total if request.adherence else total - 1
+            if inputs > self._context:
                 raise _invalid(
                     "token_ids" if len(request.token_ids) >= self._context else field,
                     f"{total} tokens of context and continuation exceed a context of {self._context}",
                 )
-            self._check_fit(field, "tokens of context and continuation", total - 1)
+            self._check_fit(field, "tokens of context and continuation", inputs)
+
+    def _check_judged(self, request: GenerateRequest | ScoreRequest, components: Collection[str]) -> None:
+        """What asks an adherence head needs an adapter that has one, and a text."""
+        if isinstance(request, ScoreRequest):
+            field = "adherence" if request.adherence else ""
+            empty = next((i for i, tokens in enumerate(request.continuations) if not tokens), None)
+            if field and empty is not None:
+                raise _invalid(f"continuations[{empty}]", "is empty; there is nothing to judge")
+        else:
+            field = "reasoning.best_of.by" if _judges(request) else ""
+        if field and "adherence_head" not in components:
+            whose = f"the adapter {request.adapter!r} has none" if request.adapter else "the base model has none"
+            raise _invalid(field, f"asks an adherence head, and {whose}; name an adapter that was trained with one")
 
     def _check_ids(self, field: str, ids: list[int]) -> None:
         if ids and not (min(ids) >= 0 and max(ids) < self._vocabulary):

@@ -15,6 +15,7 @@ from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.engine.protocol.score import ContinuationScore, ScoreRequest
 from ift_serve.engine.scheduling.fair_share import rank
 from ift_serve.engine.sequences.constraint import Constraint
+from ift_serve.engine.sequences.judged_tokens import first_required, probability
 from ift_serve.engine.sequences.prompt import Prompt
 from ift_serve.engine.sequences.seeds import candidate_seed, prompt_seed
 from ift_serve.engine.sequences.sequence import Sequence
@@ -142,7 +143,7 @@ class Generation(Request):
         self.told_ends: set[int] = set()
         """Candidates whose end was sent."""
         self.concluded = False
-        self.conclusion: Conclusion | None = None
+        self.conclusion: Conclusion | None = strategy.conclusion
         self.output_field = "" if message.output is None else f"output.{message.output.kind}"
         self.constraint: Constraint | None = None
         """What every sequence begins with, where the answer has a form."""
@@ -217,7 +218,10 @@ class Generation(Request):
         return self.sampling.temperature if chosen is None else chosen
 
     def _prepare(self, sequence: Sequence, seed: int, temperature: float) -> None:
-        sequence.set_row(SamplingRow(self._params, seed, 0, temperature, sequence.tokens, self.prompt.length))
+        row = SamplingRow(self._params, seed, 0, temperature, sequence.tokens, self.prompt.length)
+        if self.strategy.confidences and self.adapter is not None:
+            row.calibration = self.adapter.metadata.calibration
+        sequence.set_row(row)
         if not self.strategy.streams:
             sequence.candidate = HIDDEN
         sequence.constrain()
@@ -265,6 +269,15 @@ class Generation(Request):
         probe.score_start = len(parent.tokens) - 1
         return probe
 
+    def judge(self, parent: Sequence, number: int, begin: int) -> Sequence:
+        """A hidden sequence with the parent's tokens, those from position ``begin`` on for the adherence head."""
+        judge = self._copy(parent, number)
+        judge.candidate = HIDDEN
+        judge.is_probe = True
+        judge.constraint = None
+        judge.judge(self.prompt.segment_ids, begin)
+        return judge
+
     @property
     def split_pending(self) -> bool:
         return not self._split
@@ -305,10 +318,16 @@ class Scoring(Request):
         empty = ContinuationScore(0.0, True, [])
         self.scores: list[ContinuationScore] = [empty] * len(message.continuations)
         self._split = False
+        self._judges = message.adherence
 
     def start(self, number: int) -> Sequence:
-        """The root sequence: the context, of which the last token stays for the continuations."""
-        root = self.new_sequence(number, list(self.prompt.token_ids))
+        """The root sequence: the context, of which the last token stays for the continuations.
+
+        Where answers in it are judged too, what is shared ends before them.
+        """
+        prompt = self.prompt
+        shared = prompt.length if not self._judges else first_required(prompt.segment_ids, prompt.length) + 1
+        root = self.new_sequence(number, list(prompt.token_ids[:shared]))
         root.deferred = 1
         if self.width == 1:
             self.split(root, [])
@@ -324,17 +343,26 @@ class Scoring(Request):
 
     def split(self, root: Sequence, numbers: list[int]) -> list[Sequence]:
         self._split = True
-        children = [self.new_sequence(number, list(self.prompt.token_ids)) for number in numbers]
+        prompt = self.prompt.token_ids
+        children = [self.new_sequence(number, []) for number in numbers]
         for sequence, (index, tokens) in zip([root, *children], self._continuations, strict=True):
             sequence.candidate = index
             sequence.deferred = 1
-            sequence.tokens += tokens
+            # In place: it is the list that a row may have.
+            sequence.tokens[:] = [*prompt, *tokens]
             sequence.score_start = self.prompt.length - 1
+            if self._judges:
+                sequence.judge(self.prompt.segment_ids, self.prompt.length)
             if sequence is not root:
                 sequence.digests = list(root.digests)
         return children
 
     def finish_sequence(self, sequence: Sequence) -> None:
         """Keep the score of a sequence whose targets are all scored."""
-        log_probs = sequence.scored_log_probs
-        self.scores[sequence.candidate] = ContinuationScore(sum(log_probs), sequence.scored_greedy, log_probs)
+        log_probs, greedy, adherence = sequence.scored_log_probs, sequence.scored_greedy, None
+        if sequence.judged is not None:
+            # The context may have been computed again for answers in it, and the last position has no target.
+            own = slice(-len(sequence.tokens) + self.prompt.length, -1)
+            log_probs, greedy = log_probs[own], greedy[own]
+            adherence = probability(sequence.judged.logit())
+        self.scores[sequence.candidate] = ContinuationScore(sum(log_probs), all(greedy), log_probs, adherence)

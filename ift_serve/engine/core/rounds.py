@@ -13,8 +13,9 @@ from ift_serve.engine.core.request import Generation, Request
 from ift_serve.engine.core.strategy import HIDDEN, LimitError
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from ift_serve.engine.scheduling.scheduler import Scheduler
+from ift_serve.engine.sequences.judged_tokens import probability
 from ift_serve.engine.sequences.sequence import Sequence
-from ift_serve.engine.sequences.step import SampledToken
+from ift_serve.engine.sequences.step import SampledToken, ScoredTokens
 
 _log = logging.getLogger(__name__)
 _SLOW_SECONDS = 0.05
@@ -73,9 +74,7 @@ class Rounds:
                 if isinstance(drawn, SampledToken):
                     self._tell(sequence, drawn)
                 else:
-                    self._control(request).end(sequence, FinishReason.STOP)
-                    with self._timed():
-                        request.told.on_score(self._control(request), sequence, drawn.log_probs)
+                    self._tell_scores(sequence, drawn)
             if request.spent + len(request.live) > request.limits.total_tokens:
                 raise LimitError("total_tokens", f"another round would exceed {request.limits.total_tokens} tokens")
         self._close_if_over(request)
@@ -138,6 +137,17 @@ class Rounds:
             control.end(sequence, reason)
             with self._timed():
                 strategy.on_end(control, sequence, reason)
+
+    def _tell_scores(self, sequence: Sequence, scored: ScoredTokens) -> None:
+        request = sequence.owner
+        assert isinstance(request, Generation)
+        strategy, control = request.told, self._control(request)
+        control.end(sequence, FinishReason.STOP)
+        with self._timed():
+            if sequence.judged is None:
+                strategy.on_score(control, sequence, scored.log_probs)
+            else:
+                strategy.on_judged(control, sequence, probability(sequence.judged.logit()))
 
     @contextmanager
     def _guarded(self, request: Generation) -> Iterator[None]:

@@ -115,6 +115,13 @@ class Control(Protocol):
     def score(self, branch: Branch, token_ids: list[int]) -> Branch:
         """A hidden sequence whose ``token_ids`` after those of ``branch`` are scored, not drawn: see ``on_score``."""
 
+    def judge(self, branch: Branch, begin: int = 0) -> Branch:
+        """A hidden sequence whose generated tokens from index ``begin`` on are judged: see ``on_judged``.
+
+        The request's adapter must have an adherence head. What is before ``begin`` is not computed again while
+        ``branch`` runs.
+        """
+
     def stop(self, branch: Branch, reason: FinishReason = FinishReason.STOP) -> None:
         """End one sequence now and free its blocks."""
 
@@ -157,6 +164,10 @@ class Strategy:
     """The temperature of its first sequences until it sets another one; None: the request's."""
     first_forbidden: tuple[int, ...] | None = None
     """What its first sequences must not draw until it says otherwise, as with ``Control.forbid``; None: nothing."""
+    confidences: bool = False
+    """Whether it reads ``SampledToken.confidence``, which an adapter may calibrate."""
+    conclusion: Conclusion | None = None
+    """What is sent with the last output unless it reports something else."""
     passive: bool = False
     """Whether it only lets its first sequences run: it is never called, and its sequences never wait for siblings
     unless they could take more tokens than the request may."""
@@ -172,6 +183,9 @@ class Strategy:
 
     def on_score(self, control: Control, branch: Branch, log_probs: list[float]) -> None:
         """The tokens that ``score`` was given have these log-probabilities; ``branch`` has ended."""
+
+    def on_judged(self, control: Control, branch: Branch, adherence: float) -> None:
+        """What ``judge`` asked: the probability that the answer follows its instruction; ``branch`` has ended."""
 
     def conclude(self, control: Control, reason: FinishReason) -> None:
         """The request ends now: its deadline, its caller's leaving, or its limits.

@@ -25,7 +25,7 @@ from ift_serve.engine.runner.warm_up import warm_up_batches
 from ift_serve.engine.sampling.model_defaults import sampling_defaults
 from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens, scored_tokens
 from ift_serve.engine.sampling.temperatures import Rows, Temperatures
-from ift_serve.engine.sequences.step import SequenceStep, StepBatch, StepResult
+from ift_serve.engine.sequences.step import ScoredTokens, SequenceStep, StepBatch, StepResult
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
 from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model
@@ -255,7 +255,9 @@ class ModelRunner:
         for index, sequence in enumerate(sequences):
             if sequence.score_targets:
                 count = len(sequence.score_targets)
-                result.scored[index] = type(scores)(log_probs[place : place + count], greedy[place : place + count])
+                own = slice(place, place + count)
+                judged = self.adapters.judge(hidden[own], sequence) if sequence.judges else []
+                result.scored[index] = ScoredTokens(log_probs[own], greedy[own], judged)
                 place += count
             if sequence.sampling is not None:
                 result.sampled[index] = drawn[place]

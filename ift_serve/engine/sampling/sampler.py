@@ -31,10 +31,14 @@ def _moved(part: Any, device: str) -> Any:
 
 @dataclass(slots=True)
 class DrawnRows:
-    """What was drawn and scored, on the CPU. ``temperatures``: those used, None where each row's is its own."""
+    """What was drawn and scored, on the CPU. ``temperatures``: those used, None where each row's is its own.
+
+    ``calibrated``: by row, p1, p2, entropy and mean of the most likely by its calibration temperature.
+    """
 
     rows: SampledRows
     temperatures: list[float] | None
+    calibrated: dict[int, tuple[float, ...]]
 
 
 class Sampler:
@@ -49,9 +53,10 @@ class Sampler:
         """logits: ``[R, V]``; hidden: ``[R, d]``, what they were computed from; ``rows[i]`` is None where
         ``targets[i]`` is a token to score (else -1)."""
         sampling = [None if row is None else row.sampling for row in rows]
+        calibrated = _calibrated(logits, sampling, self._backend)
         if all(row is not None and _takes_the_likeliest(row) for row in sampling):
             likeliest = _likeliest(row_statistics(logits, self._backend))
-            return DrawnRows(likeliest if self._device == "cpu" else _on_cpu(likeliest), None)
+            return DrawnRows(likeliest if self._device == "cpu" else _on_cpu(likeliest), None, calibrated)
         parameters = pack_parameters(sampling, targets)
         adapts = any(row is not None and row.params.adaptive is not None for row in sampling)
         if self._device != "cpu":
@@ -64,7 +69,19 @@ class Sampler:
         if self._device != "cpu":
             drawn = _on_cpu(drawn)
         _note_probabilities(drawn, sampling)
-        return DrawnRows(drawn, parameters.temperature.tolist() if adapts else None)
+        return DrawnRows(drawn, parameters.temperature.tolist() if adapts else None, calibrated)
+
+
+def _calibrated(logits: Tensor, rows: list[SamplingRow | None], backend: str) -> dict[int, tuple[float, ...]]:
+    """Statistics of ``logits / T`` for the rows that have a calibration temperature, float32."""
+    wanted = {i: row.calibration for i, row in enumerate(rows) if row is not None and row.calibration is not None}
+    if not wanted:
+        return {}
+    places = torch.tensor(list(wanted), device=logits.device)
+    divisors = torch.tensor(list(wanted.values()), dtype=torch.float32, device=logits.device)
+    found = row_statistics(logits[places].float() / divisors[:, None], backend)
+    lines = torch.stack((found.p1, found.p2, found.entropy, found.mean_top), 1).tolist()
+    return dict(zip(wanted, map(tuple, lines), strict=True))
 
 
 def _on_cpu(drawn: SampledRows) -> SampledRows:
@@ -117,7 +134,10 @@ def sampled_tokens(result: DrawnRows, rows: Rows) -> list[SampledToken | None]:
             after = tuple(result.rows.processed[index, : 1 + len(top)].tolist())
         log_prob, p1, p2, entropy, top20 = statistics[index]
         told = TokenStatistics(log_prob, p1, p2, entropy, top20, temperature, False, after)
-        drawn.append(SampledToken(tokens[index], told, top))
+        calibrated = None
+        if (own := result.calibrated.get(index)) is not None:
+            calibrated = TokenStatistics(log_prob, *own, temperature)
+        drawn.append(SampledToken(tokens[index], told, top, calibrated))
     return drawn
 
 

@@ -205,6 +205,7 @@ class Scheduler:
             sequence.table,
             sequence.segments(start, end),
             score_targets=sequence.targets(start, end),
+            judges=sequence.judged is not None,
             adapter=sequence.owner.slot,
             prompt=sequence.prompt.adapted,
         )

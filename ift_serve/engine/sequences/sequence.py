@@ -9,12 +9,15 @@ from ift_serve.engine.cache.prefix_hash import extend_digests
 from ift_serve.engine.protocol.generate import TokenStatistics
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.sequences.constraint import Constraint
+from ift_serve.engine.sequences.judged_tokens import JudgedTokens
 from ift_serve.engine.sequences.prompt import Prompt
 from ift_serve.engine.sequences.step import SampledToken, SamplingRow, ScoredTokens, SequenceStep, TokenMask
 from ift_serve.engine.sequences.token_masks import Both
 from ift_serve.sharing.accounts import Account
 
 _RESPONSE = b"\x03"
+_NO_TOKEN = -1
+"""Stands behind the last token of a sequence that is judged: what would follow is not asked."""
 
 
 class Owner(Protocol):
@@ -56,7 +59,8 @@ class Sequence:
     ``row_start`` is how many tokens it had when it last got a row (``has_row``).
     ``forbidden``: what its strategy lets it draw, beside the form of the answer; None: everything.
     ``pending`` is set while a step computes it, until its result is taken in. ``is_probe``: its last tokens are scored
-    for a strategy, and it draws none. ``is_paused``: it has drawn, and waits for its siblings to have.
+    for a strategy, and it draws none. ``is_paused``: it has drawn, and waits for its siblings to have. ``judged``: what
+    the adherence head says of its scored positions; None where it is not asked.
     """
 
     __slots__ = (
@@ -73,6 +77,7 @@ class Sequence:
         "has_row",
         "is_paused",
         "is_probe",
+        "judged",
         "key",
         "last_token",
         "may_share_tail",
@@ -135,7 +140,8 @@ class Sequence:
         self.top_log_probs: list[list[tuple[int, float]]] = []
         self.score_start = -1
         self.scored_log_probs: list[float] = []
-        self.scored_greedy = True
+        self.scored_greedy: list[bool] = []
+        self.judged: JudgedTokens | None = None
 
     @property
     def goal(self) -> int:
@@ -199,7 +205,19 @@ class Sequence:
     def take_scores(self, scored: ScoredTokens) -> None:
         """Scores of the next targets."""
         self.scored_log_probs += scored.log_probs
-        self.scored_greedy = self.scored_greedy and all(scored.greedy)
+        self.scored_greedy += scored.greedy
+        if self.judged is not None:
+            self.judged.add(scored.judged)
+
+    def judge(self, segments: bytes, begin: int) -> None:
+        """Have the response from position ``begin`` on judged, as far as the tokens go; see ``JudgedTokens``.
+
+        Every position is followed by a target, the last by none that there is.
+        """
+        self.judged = JudgedTokens(segments, begin)
+        self.tokens.append(_NO_TOKEN)
+        self.deferred = 1
+        self.score_start = self.judged.first
 
     def set_row(self, row: SamplingRow) -> None:
         """Sample with ``row`` from now on."""

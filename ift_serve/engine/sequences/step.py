@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -36,7 +36,8 @@ class SamplingRow:
 
     ``history`` is the live list of all its tokens, of which the first ``prompt_length`` are the prompt.
     ``step`` counts the tokens generated so far; with ``seed`` and a token id it keys the random draw. ``mask``: what
-    may be drawn; None: everything. ``adjusted`` and ``average`` are the sampler's own: what it keeps from step to step.
+    may be drawn; None: everything. ``calibration``: what raw logits are divided by for ``SampledToken.calibrated``;
+    None: it is not wanted. ``adjusted`` and ``average`` are the sampler's own: what it keeps from step to step.
     """
 
     params: SamplingParams
@@ -48,6 +49,7 @@ class SamplingRow:
     adjusted: AdjustedTokens | None = None
     average: ProbabilityAverage | None = None
     mask: TokenMask | None = None
+    calibration: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +70,8 @@ class SequenceStep:
 
     ``start`` tokens are in the cache already, so it is the position of ``token_ids[0]``. ``block_table``
     covers at least ``start + len(token_ids)`` positions. ``segment_ids`` has a byte per token (empty:
-    all template). ``score_targets`` are the true next tokens of the last ``len(score_targets)`` positions.
+    all template). ``score_targets`` are the true next tokens of the last ``len(score_targets)`` positions, of which
+    ``judges`` wants the adherence head's view too.
     ``adapter`` is the slot of the sequence's adapter, 0 for the base model, which needs no ``prompt``.
     """
 
@@ -79,6 +82,7 @@ class SequenceStep:
     segment_ids: bytes = b""
     sampling: SamplingRow | None = None
     score_targets: list[int] | None = None
+    judges: bool = False
     adapter: int = 0
     prompt: AdaptedPrompt | None = None
 
@@ -93,19 +97,33 @@ class StepBatch:
 
 @dataclass(slots=True)
 class SampledToken:
-    """A drawn token with its statistics and the most likely alternatives, most likely first."""
+    """A drawn token with its statistics and the most likely alternatives, most likely first.
+
+    ``calibrated``: the statistics with p1, p2, entropy and the mean of the 20 most likely by the adapter's calibration
+    temperature; None without one.
+    """
 
     token_id: int
     statistics: TokenStatistics
     top_log_probs: list[tuple[int, float]]
+    calibrated: TokenStatistics | None = None
+
+    @property
+    def confidence(self) -> TokenStatistics:
+        """What strategies judge by how sure the model was."""
+        return self.statistics if self.calibrated is None else self.calibrated
 
 
 @dataclass(slots=True)
 class ScoredTokens:
-    """For each score target: its log-probability, and whether it is the argmax."""
+    """For each score target: its log-probability, and whether it is the argmax.
+
+    ``judged``: of each target's position what the adherence head says, where it was asked; see ``JudgedTokens``.
+    """
 
     log_probs: list[float]
     greedy: list[bool]
+    judged: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Width = Annotated[int, Field(ge=0, le=65536)]
 ENCODER_HEADS = 4
-_HEADS = ("temperature_head", "sequence_temperature", "adherence_head")
+_HEADS = ("temperature_head", "sequence_temperature", "mode_classifier", "adherence_head")
 
 
 class BaseShape(BaseModel):
@@ -39,11 +39,14 @@ class ComponentsConfig(BaseModel):
     sequence_temperature: Width = Field(
         default=0, description="width of the head that chooses one temperature for a request, from its instruction"
     )
+    mode_classifier: Width = Field(
+        default=0, description="width of the head that chooses how a request is reasoned about, from its instruction"
+    )
     adherence_head: Width = Field(default=0, description="width of the head that judges a response")
 
     @model_validator(mode="after")
     def _check(self) -> ComponentsConfig:
-        for name in ("two_stream", "instruction_gate", "sequence_temperature"):
+        for name in ("two_stream", "instruction_gate", "sequence_temperature", "mode_classifier"):
             if getattr(self, name) and not self.instruction_encoder:
                 raise ValueError(f"{name}: needs the pooled instruction; set instruction_encoder (128 is usual)")
         if self.instruction_encoder % ENCODER_HEADS:

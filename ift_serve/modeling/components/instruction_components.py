@@ -9,7 +9,13 @@ from ift_serve.modeling.components.attention import AttentionBias, AttentionGain
 from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
 from ift_serve.modeling.components.embeddings import InstructionEmbedding, SegmentEmbedding, TwoStreamFusion
 from ift_serve.modeling.components.encoder import InstructionEncoder
-from ift_serve.modeling.components.heads import AdherenceHead, SequenceTemperature, TemperatureHead
+from ift_serve.modeling.components.heads import (
+    MODES,
+    AdherenceHead,
+    ModeClassifier,
+    SequenceTemperature,
+    TemperatureHead,
+)
 from ift_serve.modeling.components.states import InstructionGate, ReasoningPathways
 from ift_serve.modeling.components.tokens import TokenBatch
 
@@ -44,6 +50,7 @@ class InstructionComponents(nn.Module):
         self.sequence_temperature = (
             SequenceTemperature(c, config.sequence_temperature) if config.sequence_temperature else None
         )
+        self.mode_classifier = ModeClassifier(c, config.mode_classifier) if config.mode_classifier else None
         self.adherence_head = AdherenceHead(d, c, config.adherence_head) if config.adherence_head else None
 
     def instruction_vector(self, embeddings: Tensor, tokens: TokenBatch) -> Tensor | None:
@@ -95,6 +102,11 @@ class InstructionComponents(nn.Module):
             return torch.ones(instruction.shape[0], device=instruction.device)
         factor: Tensor = self.sequence_temperature(instruction)
         return factor
+
+    def mode(self, instruction: Tensor) -> str:
+        """How a request with c ``[1, d_c]`` is reasoned about: one of ``MODES``. The classifier must be on."""
+        assert self.mode_classifier is not None, "the classifier of instructions is off"
+        return MODES[int(self.mode_classifier(instruction)[0].argmax())]
 
     def adherence(self, hidden: Tensor, tokens: TokenBatch) -> Tensor:
         """Logits ``[S]`` that each sequence's response follows its instruction. The head must be on."""

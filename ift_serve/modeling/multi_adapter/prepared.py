@@ -12,6 +12,7 @@ from torch import Tensor
 from ift_serve.modeling.adapter_format.errors import AdapterError
 from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
 from ift_serve.modeling.components.config import BaseShape
+from ift_serve.modeling.components.heads import AdherenceHead
 from ift_serve.modeling.components.instruction_components import InstructionComponents
 from ift_serve.modeling.components.states import InstructionGate
 from ift_serve.modeling.decoder.adaptable_layers import AdaptableLinear
@@ -59,7 +60,7 @@ class PreparedAdapter:
     the model's embedding layer multiplies them with is in them already. ``head_ids`` ``[m]``, with ``head_rows``
     ``[m, d]``: rows of the head's weight in place of the base model's. With DoRA, ``scales`` are of the base's products
     by index of the adaptable linear, the head's behind the last one's, and ``embedding_ratio`` ``[d]`` multiplies the
-    changed embeddings.
+    changed embeddings. ``adherence`` is in float32 as it was stored.
     """
 
     linears: list[list[Factors | None]]
@@ -77,6 +78,7 @@ class PreparedAdapter:
     gate: GateFactors | None = None
     head_bias: Tensor | None = None
     temperature: PreparedHead | None = None
+    adherence: AdherenceHead | None = None
 
     @property
     def max_rank(self) -> int:
@@ -220,10 +222,12 @@ def prepare(
         components.load_state_dict(weights.extras)
         if weights.components.attention_bias:
             prepared.head_bias = components.head_bias().detach().float().to(device)
-        exact = deepcopy(components.temperature_head)
+        exact, adherence = deepcopy(components.temperature_head), deepcopy(components.adherence_head)
         prepared.components = components.to(device=device, dtype=dtype).eval().requires_grad_(False)
         if components.instruction_gate is not None:
             prepared.gate = GateFactors.of(components.instruction_gate)
+        if adherence is not None:
+            prepared.adherence = adherence.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
         if exact is not None and components.temperature_head is not None:
             prepared.temperature = PreparedHead.of(exact, components.temperature_head, device)
     for name, tensor in prepared.tensors():

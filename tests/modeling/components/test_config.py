@@ -72,6 +72,7 @@ def test_shapes_are_those_of_the_design() -> None:
         reasoning_pathways=9,
         temperature_head=5,
         sequence_temperature=3,
+        mode_classifier=5,
         adherence_head=7,
     )
     shapes = {name: tuple(t.shape) for name, t in InstructionComponents(config, SHAPE).state_dict().items()}
@@ -88,6 +89,8 @@ def test_shapes_are_those_of_the_design() -> None:
         "reasoning_pathways.output.weight": (12, 9),
         "temperature_head.output.weight": (1, 5),
         "sequence_temperature.instruction.weight": (3, 8),
+        "mode_classifier.instruction.weight": (5, 8),
+        "mode_classifier.output.weight": (3, 5),
     }
     assert {name: shapes[name] for name in expected} == expected
     assert {name.split(".")[0] for name in shapes} == set(config.names)
