@@ -126,7 +126,7 @@ class TrainerSettings(_Settings):
     def unreached(self) -> list[str]:
         """Components that are on and that no loss has a gradient for."""
         components, losses = self.components, self.losses
-        reached = set(components.names) - {"temperature_head", "sequence_temperature"}
+        reached = set(components.names) - {"temperature_head", "sequence_temperature", "mode_classifier"}
         if not losses.instruction:
             reached -= {"adherence_head"}
         if not (losses.representation or reached & _USES_OF_C):

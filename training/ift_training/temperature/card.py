@@ -33,7 +33,8 @@ def temperature_card(recipe: TemperatureRecipe, report: TemperatureReport) -> st
         lowest=initial / 3,
         highest=initial * 3,
     )
-    parts = [head, _outcomes(recipe, report), _estimates(report), _calibration(report), _training(recipe, report)]
+    parts = [head, _outcomes(recipe, report), _estimates(report), _modes(recipe, report), _calibration(report)]
+    parts.append(_training(recipe, report))
     return "\n".join(part for part in [*parts, _use(recipe)] if part)
 
 
@@ -60,6 +61,23 @@ def _estimates(report: TemperatureReport) -> str:
         "## Against constants\n\nRewards on the same prompts, estimated from answers that were drawn at the recipe's "
         "fixed temperatures. The best constant was chosen on other prompts.\n\n| temperature | estimated reward |\n"
         "| --- | --- |\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _modes(recipe: TemperatureRecipe, report: TemperatureReport) -> str:
+    if recipe.modes is None:
+        return ""
+    names = list(report.modes["all"].rewards)
+    rows = [
+        f"| {task} | {' | '.join(f'{found.rewards[n]:.3f} ({found.tokens[n]:.0f})' for n in names)} | "
+        f"{found.reward:.3f} ({found.spent:.0f}) | {', '.join(f'{s:.0%} {n}' for n, s in found.chosen.items() if s)} |"
+        for task, found in report.modes.items()
+    ]
+    return (
+        "## Modes of reasoning\n\nWhat `reasoning.auto` chooses, by the instruction. Rewards on held-out prompts that "
+        "nothing was chosen by, with the tokens that an answer takes in brackets, hidden ones included; greedy. A "
+        f"token costs {recipe.modes.token_cost:g}.\n\n| task | {' | '.join(names)} | as chosen | choices |\n"
+        "| --- |" + " --- |" * (len(names) + 2) + "\n" + "\n".join(rows) + "\n"
     )
 
 

@@ -61,27 +61,41 @@ def compute_features(
     answers: Sequence[Answers],
     initial: float,
 ) -> PromptFeatures:
-    """The features of the answers to one prompt, by temperature; initial: T_0."""
+    """The features of the answers to one prompt, by temperature; initial: T_0.
+
+    What was drawn several times, as most is at low temperatures, is computed once.
+    """
     ids = prompt.prompt.token_ids
-    every = [(behaviour, answer) for behaviour, own in enumerate(answers) for answer in own]
-    states = model.hidden_states([[*ids, *answer[:-1]] for _, answer in every])
+    every = [(behaviour, tuple(answer)) for behaviour, own in enumerate(answers) for answer in own]
+    different = list(dict.fromkeys(answer for _, answer in every))
+    states = model.hidden_states([[*ids, *answer[:-1]] for answer in different])
     hidden = torch.cat([state[len(ids) - 1 :] for state in states])
-    drawn = torch.tensor([token for _, answer in every for token in answer], device=hidden.device)
+    drawn = torch.tensor([token for answer in different for token in answer], device=hidden.device)
     parts = [
         _of_rows(model.logits(rows), tokens, initial)
         for rows, tokens in zip(torch.split(hidden, _LOGIT_ROWS), torch.split(drawn, _LOGIT_ROWS), strict=True)
     ]
     statistics, chosen, partition = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
     lengths = torch.tensor([len(answer) for _, answer in every])
+    rows = _rows_of([answer for _, answer in every], different)
     return PromptFeatures(
-        hidden=hidden.cpu(),
-        statistics=statistics,
-        chosen=chosen,
-        partition=partition,
+        hidden=hidden.cpu()[rows],
+        statistics=statistics[rows],
+        chosen=chosen[rows],
+        partition=partition[rows],
         answer=torch.repeat_interleave(torch.arange(len(every)), lengths),
         behaviour=torch.tensor([behaviour for behaviour, _ in every]),
         instruction=model.instruction_vector(components, ids, prompt.prompt.segment_ids),
     )
+
+
+def _rows_of(every: Sequence[tuple[int, ...]], different: Sequence[tuple[int, ...]]) -> Tensor:
+    """Of each token of every answer, its row among those of the different ones."""
+    begin, total = dict[tuple[int, ...], int](), 0
+    for answer in different:
+        begin[answer] = total
+        total += len(answer)
+    return torch.cat([torch.arange(begin[answer], begin[answer] + len(answer)) for answer in every])
 
 
 def _of_rows(logits: Tensor, tokens: Tensor, initial: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ift_training.temperature.calibration import Calibration
 from ift_training.temperature.evaluation import Outcome
+from ift_training.temperature.modes import ModeOutcome
 from ift_training.temperature.settings import Grain
 
 
@@ -55,7 +56,10 @@ def _compared(pairs: Sequence[tuple[Outcome, Outcome]]) -> TaskOutcome:
 
 @dataclass(slots=True)
 class TemperatureReport:
-    """``estimates``: held-out rewards, estimated from the rollouts, by policy. ``outcomes``: drawn and judged."""
+    """``estimates``: held-out rewards, estimated from the rollouts, by policy. ``outcomes``: drawn and judged.
+
+    ``modes``: by task, what the classifier's choices come to; empty where none was trained.
+    """
 
     name: str
     base: str
@@ -69,6 +73,8 @@ class TemperatureReport:
     estimates: dict[str, float] = field(default_factory=dict)
     outcomes: dict[str, TaskOutcome] = field(default_factory=dict)
     calibration: Calibration | None = None
+    modes: dict[str, ModeOutcome] = field(default_factory=dict)
+    mode_step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     output: Path | None = None
@@ -84,7 +90,7 @@ class TemperatureReport:
     def scores(self) -> dict[str, Any]:
         """What goes into the adapter's configuration."""
         found = self.to_json()
-        return {name: found[name] for name in ("estimates", "outcomes")} | {
+        return {name: found[name] for name in ("estimates", "outcomes", "modes")} | {
             "calibration": None
             if self.calibration is None
             else {"before": self.calibration.before.error, "after": self.calibration.after.error}
@@ -114,6 +120,8 @@ class TemperatureReport:
                 f"{gain:+.3f} ± {found.error:.3f}",
             )
         console.print(table)
+        if self.modes:
+            console.print(_modes_table(self.modes))
         if (calibration := self.calibration) is not None:
             console.print(
                 f"calibration: T = {calibration.temperature:.3f}, ECE {100 * calibration.before.error:.2f} % -> "
@@ -121,3 +129,13 @@ class TemperatureReport:
                 highlight=False,
             )
         console.print(f"{self.output}: written, step {self.step}", highlight=False, soft_wrap=True)
+
+
+def _modes_table(modes: dict[str, ModeOutcome]) -> Table:
+    names = list(modes["all"].rewards)
+    table = Table("task", *names, "chosen", *(f"share of {name}" for name in names), "tokens")
+    for task, found in modes.items():
+        rewards = (f"{found.rewards[name]:.3f}" for name in names)
+        shares = (f"{found.chosen[name]:.2f}" for name in names)
+        table.add_row(task, *rewards, f"{found.reward:.3f}", *shares, f"{found.spent:.0f}")
+    return table

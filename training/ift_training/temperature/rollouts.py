@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ift_serve.engine.protocol.generate import GenerateRequest, SamplingParams, TokenStatistics
+from ift_serve.engine.protocol.reasoning import Reasoning
 from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_training.temperature.prompts import TaskPrompt
 from ift_training.temperature.rollout_file import Answers, RolloutFile
@@ -15,10 +16,14 @@ from ift_training.temperature.rollout_file import Answers, RolloutFile
 
 @dataclass(slots=True)
 class Drawn:
-    """The answers to one request, by candidate: token ids with the end token, and each token's statistics."""
+    """The answers to one request, by candidate: token ids with the end token, and each token's statistics.
+
+    ``tokens``: drawn and forced, in all sequences, those that nobody was sent included.
+    """
 
     token_ids: Answers
     statistics: list[list[TokenStatistics]] = field(default_factory=list)
+    tokens: int = 0
 
 
 def request_seed(seed: int, *parts: int) -> int:
@@ -36,7 +41,14 @@ class Drawer:
         self._places = asyncio.Semaphore(in_flight)
         self._asked = 0
 
-    async def draw(self, prompt: TaskPrompt, sampling: SamplingParams, adapter: str = "") -> Drawn:
+    async def draw(
+        self,
+        prompt: TaskPrompt,
+        sampling: SamplingParams,
+        adapter: str = "",
+        strategy: str = "sample",
+        reasoning: Reasoning | None = None,
+    ) -> Drawn:
         """All candidates' answers to a prompt. Raises EngineError."""
         async with self._places:
             self._asked += 1
@@ -48,11 +60,15 @@ class Drawer:
                 end_ids=self._ends,
                 whole=True,
                 adapter=adapter,
+                strategy=strategy,
+                reasoning=reasoning,
             )
             drawn = Drawn([[] for _ in range(sampling.candidates)], [[] for _ in range(sampling.candidates)])
             async for output in self._engine.generate(request):
                 drawn.token_ids[output.candidate] += output.token_ids
                 drawn.statistics[output.candidate] += output.statistics
+                if output.usage is not None:
+                    drawn.tokens = output.usage.drawn_tokens + output.usage.forced_tokens
             return drawn
 
 

@@ -30,6 +30,7 @@ from ift_training.temperature.features import FeatureCache, compute_features
 from ift_training.temperature.frozen_model import FrozenModel
 from ift_training.temperature.loop import Learned, PromptSet, learn
 from ift_training.temperature.materials import Materials, gather
+from ift_training.temperature.modes import ModeOutcome, ModeRunner, Tried, compare_modes, learn_modes
 from ift_training.temperature.objective import PolicyGradient
 from ift_training.temperature.plots import plot_curves, plot_reliability
 from ift_training.temperature.policy import ConstantPolicy, HeadPolicy
@@ -37,7 +38,7 @@ from ift_training.temperature.prompts import TaskPrompt
 from ift_training.temperature.report import TemperatureReport, compare
 from ift_training.temperature.rollout_file import Answers, RolloutFile
 from ift_training.temperature.rollouts import Drawer, roll_out
-from ift_training.temperature.settings import TemperatureRecipe
+from ift_training.temperature.settings import ModeSettings, TemperatureRecipe
 from ift_training.temperature.trajectories import PromptFeatures, Trajectories
 from ift_training.temperature.workspace import Workspace
 
@@ -76,6 +77,8 @@ def train_temperature(
     policy, learned = run.learn(model, sets)
     report.history, report.step = learned.history, learned.step
     report.estimates = run.estimates(policy, sets)
+    if recipe.modes is not None:
+        report.modes, report.mode_step = run.learn_modes(recipe.modes, policy, sets)
     report.calibration = run.calibrate(model)
     report.outcomes = compare(*run.evaluate(model, policy))
     report.seconds, report.output = time.monotonic() - begun, recipe.output
@@ -202,7 +205,7 @@ class _Run:
         """Fresh ones, the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._recipe.seed)
-            return InstructionComponents(self._recipe.head.components, model.metadata.shape)
+            return InstructionComponents(self._recipe.components, model.metadata.shape)
 
     @property
     def _objective(self) -> PolicyGradient:
@@ -228,6 +231,29 @@ class _Run:
                 told,
             )
         return policy, learned
+
+    def learn_modes(
+        self, settings: ModeSettings, policy: HeadPolicy, sets: list[PromptSet]
+    ) -> tuple[dict[str, ModeOutcome], int]:
+        """The trained classifier, in the policy's components: its outcomes on the card's prompts, and its best step."""
+        materials, classifier = self._materials, policy.components.mode_classifier
+        assert classifier is not None
+        groups = (materials.training, materials.choosing, materials.judging)
+        stage(f"trying every mode on {len(materials.prompts)} prompts", shown=self._shown)
+
+        async def work(engine: BaseEngineClient) -> list[list[Tried]]:
+            rollouts = self._recipe.rollouts
+            drawer = Drawer(engine, materials.ends, rollouts.in_flight)
+            renderer = materials.encoder.renderer
+            runner = ModeRunner(drawer, renderer, materials.verifier, settings, rollouts.max_new_tokens)
+            with counting(self._console, "trying modes", len(materials.prompts)) as done:
+                return [await runner.try_all(prompts, lambda: done("")) for prompts in groups]
+
+        tried = self._with_engine(work)
+        vectors = [torch.cat([features.instruction for features in found.features]) for found in sets]
+        classifier.requires_grad_(True)
+        step = learn_modes(classifier, (vectors[0], tried[0]), (vectors[1], tried[1]), settings)
+        return compare_modes(classifier, vectors[2], tried[2]), step
 
     @torch.no_grad()
     def estimates(self, policy: HeadPolicy, sets: list[PromptSet]) -> dict[str, float]:

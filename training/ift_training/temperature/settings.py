@@ -125,6 +125,19 @@ class CalibrationSettings(_Settings):
     bins: int = Field(default=15, ge=2, le=100, description="of the reliability diagram")
 
 
+class ModeSettings(_Settings):
+    """The classifier behind `reasoning.auto`: no thought, a trace, or branches, by the instruction."""
+
+    width: int = Field(default=32, ge=1, le=4096, description="features of the classifier")
+    token_cost: float = Field(
+        default=0.001, ge=0, le=1, description="reward that a token costs, thoughts and hidden branches included"
+    )
+    budget: int = Field(default=128, ge=1, le=65536, description="tokens of thought of a trace")
+    branches: int = Field(default=5, ge=1, le=20, description="first tokens that branches begin with")
+    steps: int = Field(default=300, ge=0, le=1_000_000, description="optimiser steps, each over all prompts")
+    learning_rate: float = Field(default=0.01, gt=0, description="AdamW's")
+
+
 class TemperatureRecipe(BaseRecipe):
     """Everything that a temperature training depends on."""
 
@@ -133,9 +146,26 @@ class TemperatureRecipe(BaseRecipe):
     reward: RewardSettings = Field(default_factory=RewardSettings, description="what an answer is worth")
     objective: ObjectiveSettings = Field(default_factory=ObjectiveSettings, description="the policy gradient")
     learning: LearningSettings = Field(default_factory=LearningSettings, description="the steps")
+    modes: ModeSettings | None = Field(
+        default=None, description="train the classifier behind `reasoning.auto` too; none: off"
+    )
     calibration: CalibrationSettings = Field(
         default_factory=CalibrationSettings, description="the temperature of confidences"
     )
+
+    @property
+    def components(self) -> ComponentsConfig:
+        """Of the adapter that is written."""
+        head = self.head.components
+        if self.modes is None:
+            return head
+        return ComponentsConfig.model_validate({**head.model_dump(), "mode_classifier": self.modes.width})
+
+    @model_validator(mode="after")
+    def _classifies_by_the_instruction(self) -> Self:
+        if self.modes is not None and not self.head.instruction_encoder:
+            raise ValueError("head.instruction_encoder: the classifier of `modes` sees nothing else; 64 is usual")
+        return self
 
     @model_validator(mode="after")
     def _reaches_the_rollouts(self) -> Self:
