@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from ift_serve.engine.protocol.score import ScoreRequest
 from ift_serve.frontend.engine_client import BaseEngineClient
-from ift_serve.text.prompt import RenderedPrompt
 
 
 async def score_adherence(
     engine: BaseEngineClient,
     request_id: str,
-    prompt: RenderedPrompt,
+    token_ids: list[int],
+    segment_ids: bytes,
     answers: Sequence[list[int]],
     adapter: str,
     *,
@@ -23,6 +23,7 @@ async def score_adherence(
 ) -> list[float]:
     """The probability, 0 to 1, of each answer that it follows the instruction of its prompt.
 
+    token_ids, segment_ids: of the rendered prompt, a byte a token; heads see the instruction by them.
     answers: token ids as the model would have generated them, with the token that ended them where there was one: a
     head is trained on whole answers. adapter: ``name`` or ``name@version``. Raises EngineError (INVALID, field
     ``adherence``) where the adapter has no adherence head.
@@ -30,8 +31,8 @@ async def score_adherence(
     output = await engine.score(
         ScoreRequest(
             request_id=request_id,
-            token_ids=prompt.token_ids,
-            segment_ids=prompt.segment_ids,
+            token_ids=token_ids,
+            segment_ids=segment_ids,
             continuations=list(answers),
             adherence=True,
             adapter=adapter,

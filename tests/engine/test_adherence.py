@@ -25,7 +25,6 @@ from ift_serve.frontend.errors import EngineError
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.components.config import ComponentsConfig
 from ift_serve.modeling.decoder.model_loader import load_model
-from ift_serve.text.prompt import RenderedPrompt
 from ift_training.losses.multi_task import TaskBalance
 from ift_training.model.instruction_model import InstructionModel
 from tests.support.adapters import EVERYTHING, MemoryHost, random_components, random_weights, write_random
@@ -206,7 +205,6 @@ def test_an_answer_that_fills_the_context_to_its_end_is_judged(model: Path) -> N
 
 def test_the_front_asks_by_one_call(model: Path, driver: Driver, tmp_path: Path) -> None:
     directory = write_random(tmp_path / "a", BaseMetadata.of_directory(model), INSTRUCTED, seed=7, targets=())
-    prompt = RenderedPrompt(PROMPT, SEGMENTS, None)
 
     async def asked() -> list[float]:
         engine = local_engine(EngineConfig(model=str(model), dtype="float32", total_blocks=64))
@@ -214,8 +212,8 @@ def test_the_front_asks_by_one_call(model: Path, driver: Driver, tmp_path: Path)
         try:
             await engine.load_adapter("mine", str(directory))
             with pytest.raises(EngineError, match="adherence head"):
-                await score_adherence(engine, "refused", prompt, ANSWERS, "")
-            return await score_adherence(engine, "a", prompt, ANSWERS, "mine")
+                await score_adherence(engine, "refused", PROMPT, SEGMENTS, ANSWERS, "")
+            return await score_adherence(engine, "a", PROMPT, SEGMENTS, ANSWERS, "mine")
         finally:
             await engine.close()
 
