@@ -222,7 +222,9 @@ def test_a_thought_s_minimum_is_drawn_from_what_is_left_of_the_distribution(
 ) -> None:
     """At temperature 1 a mask only takes mass away from what it forbids."""
     settings = Trace(budget=30, minimum=12, **TYPED)
-    options: dict[str, Any] = {"temperature": 1.0, "processed_log_probs": True, "max_new_tokens": 8}
+    # A story is thought about in many ways, a sum in one.
+    story = "Write a short story about a cat."
+    options: dict[str, Any] = {"question": story, "temperature": 1.0, "processed_log_probs": True, "max_new_tokens": 8}
     answers = [run(wide, ask(renderer, settings, seed=seed, **options))["a"] for seed in range(6)]
     assert len({tuple(answer.tokens[0]) for answer in answers}) == 6, "a thought is drawn, not the likeliest"
     for answer in answers:
