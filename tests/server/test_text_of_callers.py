@@ -122,4 +122,4 @@ async def test_strategies_know_the_markers_of_the_template_that_was_chosen(
     )
     async with calling(server_config({"model": str(directory), "chat_template": "thinking"})) as stub:
         answer = await stub.Generate(request)
-    assert answer.candidates and answer.usage.completion_tokens
+    assert len(answer.candidates) == 1
