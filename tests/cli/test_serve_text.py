@@ -20,4 +20,4 @@ def test_options_about_text(
     monkeypatch.setattr("ift_serve.server.run.serve", lambda config, open_engine: given.append(config))
     result = CliRunner().invoke(app, ["serve", *arguments])
     assert result.exit_code == 0, result.output
-    assert (given[0].chat_template, given[0].parse_special_tokens) == (template, parse)
+    assert (given[0].engine.chat_template, given[0].parse_special_tokens) == (template, parse)

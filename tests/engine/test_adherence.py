@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,8 +47,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("model"))
 
 
-def _driver(model: Path, **config: int | bool) -> Driver:
-    defaults = {"total_blocks": 64, "max_batch_tokens": 64, "max_sequences": 7}
+def _driver(model: Path, **config: Any) -> Driver:
+    defaults: dict[str, Any] = {"total_blocks": 64, "max_batch_tokens": 64, "max_sequences": 7}
     settings = EngineConfig(model=str(model), dtype="float32", **(defaults | config))
     runner, metadata = ModelRunner(settings), BaseMetadata.of_directory(model)
     weights = {name: random_weights(metadata, own, seed=7) for name, own in CONFIGS.items()}

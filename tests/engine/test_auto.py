@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.registry import strategies
@@ -57,13 +58,15 @@ def _mixed(model: Path, metadata: BaseMetadata) -> tuple[AdapterWeights, list[st
     weights = random_weights(metadata, CLASSIFIER, seed=5)
     components = random_components(metadata, CLASSIFIER, seed=5)
     assert components.mode_classifier is not None
-    embed = load_model(str(model), dtype="float32").model.get_input_embeddings()
-    vectors = []
+    embed: torch.nn.Module = load_model(str(model), dtype="float32").model.get_input_embeddings()  # type: ignore[operator]
+    vectors: list[Tensor] = []
     with torch.no_grad():
         for prompt in PROMPTS:
             ids, marks = torch.tensor(prompt), torch.tensor(list(SEGMENTS), dtype=torch.uint8)
             tokens = TokenBatch(ids, marks, torch.zeros_like(ids), 1)
-            vectors.append(components.instruction_vector(embed(ids), tokens))  # type: ignore[operator]
+            vector = components.instruction_vector(embed(ids), tokens)
+            assert vector is not None
+            vectors.append(vector)
         logits = torch.cat([components.mode_classifier(vector) for vector in vectors])
         weights.extras["mode_classifier.output.bias"] -= logits.median(0).values
         components.load_state_dict(weights.extras)

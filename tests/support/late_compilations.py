@@ -50,7 +50,7 @@ def step(number: int, count: int, params: SamplingParams, adapter: int) -> Seque
     prompt = AdaptedPrompt(number, history, bytes([1]) * len(history)) if adapter else None
     row = SamplingRow(params, 1, 5, 0.9, history, len(history))
     table = list(range(number * 40, number * 40 + 40))
-    return SequenceStep(number, [7] * count, 5, table, bytes([1]) * count, row, None, adapter, prompt)
+    return SequenceStep(number, [7] * count, 5, table, bytes([1]) * count, row, adapter=adapter, prompt=prompt)
 
 
 if __name__ == "__main__":

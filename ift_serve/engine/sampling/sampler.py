@@ -136,7 +136,7 @@ def sampled_tokens(result: DrawnRows, rows: Rows) -> list[SampledToken | None]:
         told = TokenStatistics(log_prob, p1, p2, entropy, top20, temperature, False, after)
         calibrated = None
         if (own := result.calibrated.get(index)) is not None:
-            calibrated = TokenStatistics(log_prob, *own, temperature)
+            calibrated = TokenStatistics(log_prob, own[0], own[1], own[2], own[3], temperature)
         drawn.append(SampledToken(tokens[index], told, top, calibrated))
     return drawn
 
