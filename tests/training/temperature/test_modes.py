@@ -51,9 +51,21 @@ def test_what_costs_more_than_it_brings_is_not_chosen() -> None:
     assert outcomes["sum"].chosen["none"] == 1.0
 
 
-def test_a_fresh_classifier_reasons_about_nothing_and_stays_where_nothing_is_better() -> None:
+def test_a_fresh_classifier_reasons_about_nothing_and_goes_on_so_where_nothing_is_better() -> None:
     torch.manual_seed(0)
     classifier, kinds = ModeClassifier(16, 16), [FACT] * 6
     assert MODES[int(classifier(_vectors(kinds, 1))[0].argmax())] == "none"
-    step = learn_modes(classifier, (_vectors(kinds, 1), kinds), (_vectors(kinds, 2), kinds), ModeSettings(steps=20))
-    assert step == 0 and not classifier.output.weight.any()
+    learn_modes(classifier, (_vectors(kinds, 1), kinds), (_vectors(kinds, 2), kinds), ModeSettings(steps=20))
+    assert compare_modes(classifier, _vectors(kinds, 3), kinds)["all"].chosen["none"] == 1.0
+
+
+def test_the_few_that_need_a_thought_are_heard_among_many_that_only_lose_by_it() -> None:
+    """One request in twelve; a thought makes the others wrong."""
+    loses = Tried("fact", (1.0, 0.0, 1.0), (3, 60, 15))
+    kinds = [SUM, *[loses] * 11] * 6
+    torch.manual_seed(0)
+    places = torch.stack([torch.eye(16)[0 if kind is SUM else 1] for kind in kinds])
+    classifier = ModeClassifier(16, 16)
+    learn_modes(classifier, (places, kinds), (places, kinds), ModeSettings())
+    outcomes = compare_modes(classifier, places, kinds)
+    assert outcomes["sum"].chosen["trace"] == 1.0 and outcomes["fact"].chosen["none"] == 1.0

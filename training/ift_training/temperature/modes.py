@@ -1,12 +1,15 @@
 """What each way of reasoning gets of each prompt, at what cost, and the classifier that learns to choose by it.
 
-All ways are tried on every prompt, greedily, so nothing has to be explored or estimated: the worth of a choice
-``pi(mode | c)`` on a prompt is ``sum_m pi(m | c) (R_m - cost tokens_m)``, whose gradient is taken as it is.
+All ways are tried on every prompt, greedily, so nothing has to be explored: the worth of each, its reward less the
+cost of its tokens, is known. The classifier learns ``softmax(worth / 0.02)`` by cross entropy, prompts weighted by
+what there is to win. The gradient of the expected worth itself vanishes where a mode has become unlikely because
+most prompts are worse off with it, before the few that need it are heard.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +27,9 @@ from ift_training.temperature.prompts import TaskPrompt
 from ift_training.temperature.rollouts import Drawer
 from ift_training.temperature.settings import ModeSettings
 from ift_training.temperature.verifier import Verifier
+
+_SHARPNESS, _LEAST = 0.02, 0.1
+"""The difference in worth by which a mode's share of the target is e times another's; the least weight of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +109,33 @@ def learn_modes(
     settings: ModeSettings,
 ) -> int:
     """Train the classifier on c ``[N, d_c]`` and what was tried, and leave it at the step whose choices are worth most
-    on the held-out prompts, the first step included. Returns that step."""
+    on the held-out prompts, among equals where it is surest of them. Returns that step."""
     vectors, worth = training[0], torch.tensor([one.worth(settings.token_cost) for one in training[1]])
     apart, apart_worth = held_out[0], torch.tensor([one.worth(settings.token_cost) for one in held_out[1]])
     optimiser = torch.optim.AdamW(classifier.parameters(), lr=settings.learning_rate, weight_decay=0.01)
-    best, kept, most = 0, {n: t.clone() for n, t in classifier.state_dict().items()}, -torch.inf
+    best, kept, most = 0, {n: t.clone() for n, t in classifier.state_dict().items()}, (-math.inf, -math.inf)
     for step in range(settings.steps + 1):
         with torch.no_grad():
-            gained = float(apart_worth.gather(1, classifier(apart).argmax(1, keepdim=True)).mean())
-        if gained > most + 1e-9:
-            best, most = step, gained
+            logits = classifier(apart)
+            gained = float(apart_worth.gather(1, logits.argmax(1, keepdim=True)).mean())
+            found = (round(gained, 6), -float(_loss(logits, apart_worth)))
+        if found > most:
+            best, most = step, found
             kept = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
         if step == settings.steps:
             break
         optimiser.zero_grad()
-        loss = -(torch.softmax(classifier(vectors), 1) * worth).sum(1).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        _loss(classifier(vectors), worth).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     classifier.load_state_dict(kept)
     return best
+
+
+def _loss(logits: Tensor, worth: Tensor) -> Tensor:
+    """Weighted cross entropy, of logits and worth ``[N, 3]``."""
+    weights = worth.amax(1) - worth.amin(1) + _LEAST
+    own = -(torch.softmax(worth / _SHARPNESS, 1) * torch.log_softmax(logits, 1)).sum(1)
+    return (weights * own).sum() / weights.sum()
 
 
 @torch.no_grad()
