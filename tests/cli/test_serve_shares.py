@@ -21,7 +21,7 @@ from ift_serve.server.config import ServerConfig
 )
 def test_options_about_shares(arguments: list[str], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[ServerConfig] = []
-    monkeypatch.setattr("ift_serve.server.run.serve", lambda config, open_engine: given.append(config))
+    monkeypatch.setattr("ift_serve.server.run.serve", lambda config, open_engine, evaluate: given.append(config))
     result = CliRunner().invoke(app, ["serve", *arguments])
     assert result.exit_code == 0, result.output
     config = given[0]

@@ -17,7 +17,7 @@ def test_options_about_text(
     arguments: list[str], template: str | None, parse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[ServerConfig] = []
-    monkeypatch.setattr("ift_serve.server.run.serve", lambda config, open_engine: given.append(config))
+    monkeypatch.setattr("ift_serve.server.run.serve", lambda config, open_engine, evaluate: given.append(config))
     result = CliRunner().invoke(app, ["serve", *arguments])
     assert result.exit_code == 0, result.output
     assert (given[0].engine.chat_template, given[0].parse_special_tokens) == (template, parse)

@@ -301,7 +301,7 @@ def test_a_temperature_recipe_says_what_would_be_drawn(tmp_path: Path) -> None:
     fields = ("rollouts.prompts=6", "rollouts.held_out=4", f"base={base}", f"output={tmp_path / 'out'}")
     options = [part for field in fields for part in ("--set", field)]
     report = json.loads(ift("train", "temperature", "ift-tiny-temperature", "--dry-run", "--json", *options))
-    assert sum(report["prompts"].values()) == 6 and report["answers"] == (6 + 4) * 4 * 6
+    assert sum(report["prompts"].values()) == 6 and report["answers"] == (6 + 4) * 4 * 4
     assert not (tmp_path / "out").exists()
     wrong = ift("train", "temperature", "ift-tiny-temperature", "--set", "head.grain=word", code=1)
     assert "head.grain" in wrong

@@ -19,6 +19,7 @@ _SHAPED = SamplingParams(top_n_sigma=1.0, p_less=True, max_new_tokens=1)
 _GREEDY = SamplingParams(temperature=0.0, max_new_tokens=1)
 _BY_ENTROPY = SamplingParams(adaptive=AdaptiveTemperature(rule=TemperatureRule.ENTROPY), max_new_tokens=1)
 _PROCESSED = SamplingParams(processed_log_probs=True, max_new_tokens=1)
+_PROCESSED_PENALISED = SamplingParams(processed_log_probs=True, repetition_penalty=1.1, max_new_tokens=1)
 _TARGETED = SamplingParams(target_probability=TargetProbability(target=0.5), max_new_tokens=1)
 
 
@@ -40,7 +41,9 @@ def warm_up_batches(block_size: int, decode_sizes: list[int], vocabulary: int) -
         return
     yield StepBatch([step(-1, 1, _PLAIN), step(-2, count, _PENALISED)], [])
     yield StepBatch([step(-1, 1, _BOTH)], [])
-    yield StepBatch([step(-1, 1, _PROCESSED)], [])
+    # From logits in the model's dtype, and from those that penalties have changed, which are float32.
+    for params in (_PROCESSED, _PROCESSED_PENALISED):
+        yield StepBatch([step(-1, 1, params)], [])
     for params in (_SHAPED, _TARGETED):
         masked = step(-2, 1, params)
         assert masked.sampling is not None

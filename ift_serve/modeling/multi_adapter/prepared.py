@@ -126,10 +126,12 @@ class PreparedAdapter:
         ):
             if (tensor := getattr(self, name)) is not None:
                 yield name, tensor
-        if self.gate is not None:
-            yield from (("instruction_gate, down", self.gate.down), ("instruction_gate, up", self.gate.up))
         if self.components is not None:
             yield from self.components.state_dict().items()
+        if self.gate is not None:
+            yield from (("instruction_gate, down", self.gate.down), ("instruction_gate, up", self.gate.up))
+        if self.adherence is not None:
+            yield from ((f"adherence_head, {name}", value) for name, value in self.adherence.state_dict().items())
 
     @property
     def bytes(self) -> int:

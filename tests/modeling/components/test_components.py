@@ -85,7 +85,7 @@ def test_fresh_components_leave_the_base_model_as_it_is_bit_for_bit(
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("name", EVERYTHING.names)
 def test_each_component_alone_changes_nothing_at_first_and_something_later(name: str, dtype: torch.dtype) -> None:
-    on_c = ("two_stream", "instruction_gate", "sequence_temperature")
+    on_c = ("two_stream", "instruction_gate", "sequence_temperature", "mode_classifier")
     needed = {"instruction_encoder": 16} if name in on_c else {}
     config = ComponentsConfig.model_validate({**needed, name: getattr(EVERYTHING, name)})
     tokens, hidden = _tokens(), torch.randn(22, 16, generator=torch.Generator().manual_seed(3)).to(dtype)
@@ -109,6 +109,8 @@ def test_each_component_alone_changes_nothing_at_first_and_something_later(name:
     statistics = torch.rand(22, 2)
     assert torch.equal(fresh.temperature(hidden, None, statistics), torch.ones(22))
     assert torch.equal(fresh.initial_temperature(torch.rand(3, 16)), torch.ones(3))
+    if fresh.mode_classifier is not None:
+        assert not fresh.mode_classifier(torch.rand(3, 16)).any()
     where = {
         "segment_embedding": "embed",
         "instruction_embedding": "embed",
@@ -142,6 +144,9 @@ def test_every_parameter_has_a_gradient_after_two_steps() -> None:
         assert own.instruction is not None
         whole = components.initial_temperature(own.instruction)
         loss = loss + ((whole - torch.linspace(0.5, 2, 3)) ** 2).sum()
+        assert components.mode_classifier is not None
+        modes = components.mode_classifier(own.instruction)
+        loss = loss + nn.functional.cross_entropy(modes, torch.tensor([0, 1, 2]))
         loss = loss + nn.functional.binary_cross_entropy_with_logits(
             components.adherence(embeddings, own), torch.tensor([1.0, 0.0, 1.0])
         )
