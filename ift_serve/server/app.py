@@ -98,7 +98,7 @@ class Server:
             ADAPTER: AdapterService(self.engine, AdapterRoots(self.config.adapter_roots), self.config.max_watches),
         }
         evaluation = EvaluationService(
-            self._checks, HeadScorer(self.engine), dict(services), self._evaluate, self.config.max_evaluations
+            self._checks, HeadScorer(self.engine, renderer), dict(services), self._evaluate, self.config.max_evaluations
         )
         services[EVALUATION] = evaluation
         handlers = generic_handlers(

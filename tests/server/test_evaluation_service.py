@@ -17,11 +17,15 @@ from google.protobuf import struct_pb2
 from ift_serve.checks import parse_check
 from ift_serve.checks.worker import judged
 from ift_serve.client import AsyncClient, ServerError
+from ift_serve.frontend.adherence import score_adherence
 from ift_serve.modeling.adapter_format.base import BaseMetadata
+from ift_serve.modeling.components.config import ComponentsConfig
 from ift_serve.server.app import Server
 from ift_serve.server.check_processes import CheckProcesses
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.errors import StatusError
+from ift_serve.text.ends import answer_ends
+from ift_serve.text.prompt import PromptRenderer
 from ift_serve.v1 import evaluation_pb2 as pb
 from ift_serve.v1 import evaluation_pb2_grpc
 from tests.support.adapters import write_random
@@ -206,3 +210,22 @@ async def test_an_adapter_without_an_adherence_head_says_so(
         for prompt, adapter, code in (("", "plain", "INVALID_ARGUMENT"), ("Shout.", "nobody", "NOT_FOUND")):
             with pytest.raises(ServerError, match=code):
                 await client.check("YES", [{"type": "upper"}], prompt=prompt, adapter=adapter)
+
+
+async def test_an_adherence_head_judges_the_response_as_it_would_have_been_generated(
+    server_config: Callable[..., ServerConfig], metadata: BaseMetadata, root: Path, model_directory: Path
+) -> None:
+    """The components' own forward pass over the states of the adapter's answers is compared in the engine's tests."""
+    write_random(root / "head", metadata, ComponentsConfig(adherence_head=8), seed=1)
+    renderer = PromptRenderer.from_pretrained(str(model_directory))
+    asked, text = renderer.instruction("Shout."), "the fox"
+    answer = [*renderer.answer_ids(asked, "", text), answer_ends(renderer)[0]]
+    async with serving(server_config(adapters={"head": root / "head"})) as (server, client):
+        found = await client.check(text, [{"type": "upper"}], prompt="Shout.", adapter="head")
+        whole = (asked.token_ids, asked.segment_ids, [answer, answer[:-1]])
+        ended, open_ended = await score_adherence(server.engine, "own", *whole, "head")
+        assert found.adherence == pytest.approx(ended, abs=1e-6) and abs(ended - open_ended) > 1e-5
+        assert not found.passed and found.adherence_unavailable == ""
+        assert (await client.check("", [{"type": "upper"}], prompt="Shout.", adapter="head")).adherence is not None
+        with pytest.raises(ServerError, match="INVALID_ARGUMENT"):
+            await client.check("word " * 3000, [{"type": "upper"}], prompt="Shout.", adapter="head")
