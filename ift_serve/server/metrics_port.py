@@ -69,6 +69,8 @@ class _Server(ThreadingMixIn, WSGIServer):
         """Cut off readers whose time is over, however busily they send. Called twice a second."""
         with self._lock:
             late = [request for request, (since, _) in self._since.items() if time.monotonic() - since > _PATIENCE]
+            for request in late:  # its place is free before it hears that it has none
+                del self._since[request]
         for request in late:
             with contextlib.suppress(OSError):
                 request.shutdown(socket.SHUT_RDWR)

