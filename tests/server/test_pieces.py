@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ift_serve.engine.protocol.generate import CandidateOutput
@@ -10,6 +10,7 @@ from ift_serve.server.loop_shares import FREE_ENTRIES
 from ift_serve.server.pieces import entries, pieces
 
 
+@example(alternatives=[0] * 20 + [20] * 40)
 @given(alternatives=st.lists(st.integers(0, 20), min_size=1, max_size=80))
 def test_pieces_keep_their_bound_whatever_each_token_carries(alternatives: list[int]) -> None:
     whole = CandidateOutput(
