@@ -81,6 +81,10 @@ ALLOWED: dict[str, set[str]] = {
     "ift_training": {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
     },
+    "ift_training.data.generation": {
+        "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
+        "ift_serve.client", "ift_serve.evaluation.serving", "ift_serve.evaluation.errors",
+    },
     "ift_training.temperature": {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
         "ift_serve.engines", "ift_serve.engine.config", "ift_serve.engine.protocol", "ift_serve.frontend",
@@ -202,6 +206,8 @@ def test_imports_go_one_way(module: str, path: Path) -> None:
         ("ift_training.tiny", "from ift_serve.engine.core import core"),
         ("ift_training.losses.ewc", "from ift_serve.engines.thread import local_engine"),
         ("ift_training.temperature.run", "from ift_serve.engine.core import core"),
+        ("ift_training.data.selection", "from ift_serve.client import AsyncClient"),
+        ("ift_training.data.generation.calls", "from ift_serve.evaluation.run import evaluate"),
         ("ift_serve.cellar.barrel", ""),
         ("ift_serve.barrel", ""),
     ],

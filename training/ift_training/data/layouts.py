@@ -46,6 +46,8 @@ _IDENTIFIERS = frozenset(
     {"id", "_id", "idx", "index", "uuid", "conversation_id", "message_id", "prompt_id", "question_id"}
 )
 """Fields that only number the records."""
+_ORIGIN = "lineage"
+"""Where `ift-serve data` writes how a record was made; nothing that is trained on."""
 
 
 def named_fields(found: Mapping[str, Any], rename: Mapping[str, str], ignore: Sequence[str]) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def named_fields(found: Mapping[str, Any], rename: Mapping[str, str], ignore: Se
     origins: dict[str, str] = {}
     for name, value in renamed.items():
         target = kind.get(name)
-        if target is None and (name in _IDENTIFIERS or value is None):
+        if target is None and (name in _IDENTIFIERS or name == _ORIGIN or value is None):
             continue
         if target is None:
             raise RecordError(
