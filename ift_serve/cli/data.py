@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from ift_serve.cli.data_convert import convert
+from ift_serve.cli.data_generate import generate
 from ift_serve.cli.data_held_out import held_out
 from ift_serve.cli.data_preview import preview
+from ift_serve.cli.data_report import report
 
 app = typer.Typer(help="Make instruction data and look at it.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -15,5 +18,6 @@ def data() -> None:
     """Make instruction data and look at it."""
 
 
-app.command()(preview)
+for command in (preview, convert, generate, report):
+    app.command()(command)
 app.command("held-out")(held_out)

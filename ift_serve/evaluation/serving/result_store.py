@@ -62,6 +62,13 @@ class ResultStore:
         with self._lock:
             self._database.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", row)
 
+    def usage(self) -> tuple[int, int]:
+        """Tokens of all prompts, and of all answers."""
+        query = "SELECT total(json_extract(outcome, '$.prompt_tokens')), total(json_extract(outcome, ?)) FROM results"
+        with self._lock:
+            prompt, generated = self._database.execute(query, ("$.generated_tokens",)).fetchone()
+        return int(prompt), int(generated)
+
     def __len__(self) -> int:
         with self._lock:
             return int(self._database.execute("SELECT count(*) FROM results").fetchone()[0])

@@ -29,7 +29,8 @@ def full() -> GeneratedRecord:
     """A record with something in every field."""
     lineage = Lineage("evolve.constraint", ("a", "b"), ("evolve.txt@12",), "f" * 64, "tone@1", 7, 3, "ends with ä")
     return GeneratedRecord(
-        "Go on.", "Yes ä", lineage, "about this", (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Ho")),
+        "Go on.", "Yes ä", lineage, "about this",
+        (Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Ho")),
         parse_checks([{"type": "end", "phrase": "ä"}]), "kept", (Reason("rouge", "new", 0.25, 0.7),),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ questions and answers     question, answer
 prompt and completion     both strings, or both lists of messages
 chat                      messages of role and content (text, or a list of text parts)
 ShareGPT                  conversations of from and value, perhaps with a system
+Self-Instruct             instruction, instances of one input and output
 ========================  ============================================================
 """
 
@@ -49,10 +50,15 @@ _IDENTIFIERS = frozenset(
 _ORIGIN = "lineage"
 """Where `ift-serve data` writes how a record was made; nothing that is trained on."""
 
+_OF_TASKS = ("instances", "name", "is_classification")
+"""Fields of a task with instances that are about the task, not about what is asked and answered."""
+
 
 def named_fields(found: Mapping[str, Any], rename: Mapping[str, str], ignore: Sequence[str]) -> dict[str, Any]:
     """The fields of a record under the names that they have here. Raises RecordError for one that has no meaning."""
     renamed = _renamed(found, rename, ignore)
+    if isinstance(renamed.get("instances"), list):
+        renamed = _instance(renamed)
     if isinstance(renamed.get("prompt"), list) or isinstance(renamed.get("completion"), list):
         renamed = _joined(renamed)
     kind = _CONVERSATION if any(_CONVERSATION.get(name) == "messages" for name in renamed) else _SINGLE
@@ -88,6 +94,19 @@ def _renamed(found: Mapping[str, Any], rename: Mapping[str, str], ignore: Sequen
         if name not in ignore:
             fields[name] = value
     return fields
+
+
+def _instance(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The one instance of a task as fields of the task."""
+    found = fields["instances"]
+    if len(found) != 1 or not isinstance(found[0], dict):
+        raise RecordError(
+            "instances", f"is a list of {len(found)}; write a record for each input and output", Problem.WRONG_TYPE
+        )
+    rest = {name: value for name, value in fields.items() if name not in _OF_TASKS}
+    if doubled := sorted(set(rest) & set(found[0])):
+        raise RecordError(f"instances[0].{doubled[0]}", "is given for the task too", Problem.FIELD_TWICE)
+    return rest | found[0]
 
 
 def _joined(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from ift_serve.checks import Check, parse_checks
+from ift_serve.text.prompt import Message, Part
+from ift_training.data.lines import line_of
 from ift_training.data.records import Record
 
 Status = Literal["pending", "kept", "flagged", "rejected"]
@@ -95,20 +97,15 @@ class GeneratedRecord:
 
     def line(self) -> dict[str, Any]:
         """The record as a data file of the trainer has it, with its id and lineage."""
-        values: dict[str, Any] = {"id": self.id}
-        if self.history:
-            asked: Any = self.instruction
-            if self.context:
-                asked = [{"type": "text", "text": f"{self.instruction}\n\n"}]
-                asked.append({"type": "text", "text": self.context, "context": True})
-            said = [asdict(turn) for turn in self.history]
-            answer = {"role": "assistant", "content": self.response}
-            values["messages"] = [*said, {"role": "user", "content": asked}, answer]
-        else:
-            values |= {"instruction": self.instruction, "context": self.context, "output": self.response}
-        if self.checks:
-            values["checks"] = [check.model_dump(mode="json") for check in self.checks]
-        return values | {"lineage": asdict(self.lineage)}
+        return {"id": self.id, **line_of(self.record()), "lineage": asdict(self.lineage)}
+
+    def record(self) -> Record:
+        """The record as the trainer has it."""
+        parts = [Part(self.instruction)]
+        if self.context:
+            parts += [Part("\n\n"), Part(self.context, is_context=True)]
+        said = (Message(turn.role, (Part(turn.content),)) for turn in self.history)
+        return Record((*said, Message("user", tuple(parts))), self.response, checks=self.checks)
 
     def judged(self, status: Status, *reasons: Reason) -> GeneratedRecord:
         """The same record with a status and reasons."""

@@ -140,6 +140,16 @@ class RecordStore:
             rows = self._database.execute("SELECT step, status, count(*) FROM records GROUP BY step, status").fetchall()
         return Counter({(step, status): count for step, status, count in rows})
 
+    def reasons(self) -> Counter[tuple[str, Status, str]]:
+        """Numbers of reasons by the record's step, the judge's verdict, and the reason's name."""
+        query = (
+            "SELECT step, verdicts.status, json_extract(value, '$.name'), count(*) FROM verdicts "
+            "JOIN records ON id = record, json_each(reasons) GROUP BY 1, 2, 3"
+        )
+        with self._lock:
+            rows = self._database.execute(query).fetchall()
+        return Counter({(step, status, name): count for step, status, name, count in rows})
+
     def set_note(self, name: str, value: Any) -> None:
         """Keep a plain value about the whole run, such as its recipe."""
         with self._transaction():
