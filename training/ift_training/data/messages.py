@@ -110,7 +110,11 @@ def _parts(content: Any, field: str) -> tuple[Part, ...]:
         return (Part(text_of(content, field)),)
     if not content:
         raise RecordError(field, "is empty", Problem.EMPTY)
-    return tuple(_part(part, f"{field}[{index}]") for index, part in enumerate(content))
+    # White space of its own stands between an instruction and its context.
+    parts = tuple(_part(part, f"{field}[{index}]") for index, part in enumerate(content))
+    if not "".join(part.text for part in parts).strip():
+        raise RecordError(field, "is empty", Problem.EMPTY)
+    return parts
 
 
 def _part(part: Any, where: str) -> Part:
@@ -127,4 +131,7 @@ def _part(part: Any, where: str) -> Part:
         )
     if not isinstance(part.get("context", False), bool):
         raise RecordError(f"{where}.context", "is not true or false", Problem.WRONG_TYPE)
-    return Part(text_of(part.get("text"), f"{where}.text"), part.get("context", False))
+    text = text_of(part.get("text"), f"{where}.text", may_be_empty=True)
+    if not text:
+        raise RecordError(f"{where}.text", "is empty", Problem.EMPTY)
+    return Part(text, part.get("context", False))
