@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ift_serve.cli.data_convert import convert
+from ift_serve.cli.data_evolve import evolve
 from ift_serve.cli.data_generate import generate
 from ift_serve.cli.data_held_out import held_out
 from ift_serve.cli.data_preview import preview
@@ -18,6 +19,6 @@ def data() -> None:
     """Make instruction data and look at it."""
 
 
-for command in (preview, convert, generate, report):
+for command in (preview, convert, generate, evolve, report):
     app.command()(command)
 app.command("held-out")(held_out)

@@ -85,7 +85,6 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "classification": _fields("instruction"),
     "input_first": _fields("instruction"),
     "output_first": _fields("instruction"),
-    "answer": _fields("asked"),
     "verify": _fields("asked", "response"),
     "evolve_constraint": _fields("instruction"),
     "evolve_deepen": _fields("instruction"),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ift_serve.evaluation.serving.decoding_settings import DecodingSettings
+from ift_training.data.generation.evolve.requirements import NAMES
 from ift_training.recipe_file import RecipeFile
 
 Operation = Literal[
@@ -168,6 +169,13 @@ class VerifiableSettings(_Settings):
     checks: list[str] = Field(default_factory=list, description="types to draw from; none: all that have words")
     samples: int = Field(default=4, ge=1, le=256, description="answers that are drawn until one passes")
     variations: int = Field(default=3, ge=1, le=256, description="different requirements on one record at once")
+
+    @field_validator("checks")
+    @classmethod
+    def _known(cls, given: list[str]) -> list[str]:
+        if unknown := sorted(set(given) - set(NAMES)):
+            raise ValueError(f"no requirement {unknown[0]!r}; there are {', '.join(NAMES)}")
+        return given
 
 
 class BreadthSettings(_Settings):

@@ -143,8 +143,8 @@ class RecordStore:
     def reasons(self) -> Counter[tuple[str, Status, str]]:
         """Numbers of reasons by the record's step, the judge's verdict, and the reason's name."""
         query = (
-            "SELECT step, verdicts.status, json_extract(value, '$.name'), count(*) FROM verdicts "
-            "JOIN records ON id = record, json_each(reasons) GROUP BY 1, 2, 3"
+            "SELECT step, verdicts.status, json_extract(reason.value, '$.name'), count(*) FROM verdicts "
+            "JOIN records ON records.id = record, json_each(reasons) AS reason GROUP BY 1, 2, 3"
         )
         with self._lock:
             rows = self._database.execute(query).fetchall()

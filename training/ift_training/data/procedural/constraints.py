@@ -18,6 +18,8 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
     "commas": ("Separate the items by commas.", "Give a comma-separated list."),
     "upper": ("Answer in capital letters.", "Use only capital letters."),
     "max_words": ("Use at most {limit} words.", "No more than {limit} words."),
+    "min_words": ("Use at least {least} words.", "Write {least} words or more."),
+    "min_sentences": ("Write at least {least} sentences.", "Use {least} sentences or more."),
 }
 
 
