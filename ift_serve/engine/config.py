@@ -20,6 +20,9 @@ class EngineConfig(BaseModel):
         default=None, description="name of one of the tokenizer's chat templates, whose markers strategies know"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    weights: Literal["auto", "int8", "int4"] = Field(
+        default="auto", description="bits of the weights in memory; auto: as they are stored"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count | None = Field(default=None, description="compute threads; None: the cores this process may use")
     block_size: Count | None = Field(

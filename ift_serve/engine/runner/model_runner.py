@@ -99,6 +99,7 @@ class ModelRunner:
             config.model,
             name=config.model_name,
             dtype=config.dtype,
+            weights=config.weights,
             device=device,
             context_length=config.context_length,
         )

@@ -30,11 +30,14 @@ from ift_serve.modeling.decoder.miniature import (
     random_model,
 )
 from ift_serve.modeling.decoder.model_loader import CHOOSE, LoadedModel, UnsupportedModelError, layer_geometry
+from ift_serve.modeling.decoder.quantization import QuantizedWeights
 
 _DECODES = 3
 _MINIATURE_TOKENS, _REAL_TOKENS = 41, 24
 _TOLERANCE = 5e-4
 _REAL_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+_QUANTIZED_TOLERANCE = 0.1
+"""A sum that differs in its last bit rounds an input of the next layer to another step now and then."""
 _TIMES_NOISE = 4
 """How often the model's own noise of rounding a sound decoder may differ: it sums in another order everywhere."""
 
@@ -52,14 +55,17 @@ class ServingCheck:
         self._check_structure()
         length = min(_REAL_TOKENS, loaded.context_length)
         self._prompts = check_prompts(length, int(loaded.config.vocab_size))
-        self._own = _eager(loaded.model, lambda model: own_logits(model, self._prompts))
+        with loaded.quantized.rounding_inputs():
+            self._own = _eager(loaded.model, lambda model: own_logits(model, self._prompts))
         if not all(torch.isfinite(logits).all() for logits in self._own):
             raise UnsupportedModelError(
                 f"{loaded.name}: the model computes NaN or infinite logits in {_word(loaded.dtype)}; try another dtype"
             )
-        rounded = _eager(loaded.model, lambda model: rounded_logits(model, self._prompts, loaded.dtype))
+        with loaded.quantized.rounding_inputs():
+            rounded = _eager(loaded.model, lambda model: rounded_logits(model, self._prompts, loaded.dtype))
         noise = max(map(_relative_difference, self._own, rounded))
-        self._tolerance = max(_REAL_TOLERANCE[loaded.dtype], _TIMES_NOISE * noise)
+        least = _QUANTIZED_TOLERANCE if loaded.quantized else _REAL_TOLERANCE[loaded.dtype]
+        self._tolerance = max(least, _TIMES_NOISE * noise)
 
     @torch.inference_mode()
     def compare(self, decoder: Decoder) -> None:
@@ -136,7 +142,12 @@ class ServingCheck:
             set_windows(model, windows)
         text = model.config.get_text_config(decoder=True)
         small = replace(
-            loaded, model=model, config=text, geometry=layer_geometry(model, text, loaded.name), dtype=torch.float32
+            loaded,
+            model=model,
+            config=text,
+            geometry=layer_geometry(model, text, loaded.name),
+            dtype=torch.float32,
+            quantized=QuantizedWeights(),
         )
         try:
             decoder = make_decoder(small, self._backend, fuse=self.fuses)

@@ -66,12 +66,17 @@ class BaseMetadata:
     def of_model(cls, loaded: LoadedModel) -> BaseMetadata:
         """Of a model in memory; before a decoder takes its layers. Keeps no weight alive."""
         model: Any = loaded.model
+        loaded_path, config, prefix = loaded.path, loaded.config, model.base_model_prefix
         kept = {}
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             if module is not None:
                 kept[f"{_path_of(model, module)}.weight"] = weakref.ref(module.weight)
 
+        rounded = bool(loaded.quantized)
+
         def stored(path: str) -> Tensor | None:
+            if rounded:
+                return _in_files(loaded_path, config, prefix, path)
             reference = kept.get(path)
             return None if reference is None else reference()
 
@@ -89,7 +94,6 @@ class BaseMetadata:
         from transformers import AutoConfig, AutoModelForCausalLM
 
         from ift_serve.modeling.checkpoint.fingerprint import model_fingerprint
-        from ift_serve.modeling.checkpoint.stored_weights import model_directory, stored_weight, weight_files
 
         config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
@@ -97,15 +101,23 @@ class BaseMetadata:
         text_config = config.get_text_config(decoder=True)
         fingerprint = model_fingerprint(path, model, text_config)
 
-        files = weight_files(model_directory(str(path)), text_config)
+        prefix = model.base_model_prefix
 
         def stored(name: str) -> Tensor | None:
-            found = stored_weight(files, name)
-            # Older checkpoints name what is inside the headless model without its prefix.
-            return stored_weight(files, name.removeprefix(f"{model.base_model_prefix}.")) if found is None else found
+            return _in_files(str(path), text_config, prefix, name)
 
         tied = _ties(text_config) and not _differ(model, stored)
         return _metadata(model, text_config, fingerprint, stored, tied=tied)
+
+
+def _in_files(path: str, config: Any, prefix: str, name: str) -> Tensor | None:
+    """A weight as the model's files hold it."""
+    from ift_serve.modeling.checkpoint.stored_weights import model_directory, stored_weight, weight_files
+
+    files = weight_files(model_directory(path), config)
+    found = stored_weight(files, name)
+    # Older checkpoints name what is inside the headless model without its prefix.
+    return stored_weight(files, name.removeprefix(f"{prefix}.")) if found is None else found
 
 
 def _path_of(model: Any, wanted: Any) -> str:

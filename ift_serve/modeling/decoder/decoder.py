@@ -11,6 +11,7 @@ from ift_serve.modeling.decoder.flat_batch import BatchLora, FlatBatch
 from ift_serve.modeling.decoder.hooks import attach, backbone_of
 from ift_serve.modeling.decoder.linear import pack_linears
 from ift_serve.modeling.decoder.model_loader import LoadedModel
+from ift_serve.modeling.decoder.quantization import QuantizedWeights
 from ift_serve.modeling.decoder.tail import ModelTail
 
 
@@ -93,7 +94,7 @@ class RoutedDecoder:
 
     name = "routed"
 
-    def __init__(self, model: nn.Module, *, pack: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, pack: bool = False, quantized: QuantizedWeights | None = None) -> None:
         self._model = model
         self._backbone = backbone_of(model)
         head = model.get_output_embeddings()  # type: ignore[operator]
@@ -102,7 +103,7 @@ class RoutedDecoder:
         self._adaptable = [AdaptableLinear((path,), k, (0, n)) for path, (k, n) in shapes]
         self._slot = _LoraSlot()
         if pack:
-            pack_linears(model)
+            pack_linears(model, quantized)
         self._adapted: list[_AdaptedLinear] = []
         for index, (_, parent, name) in enumerate(linears):
             self._adapted.append(_AdaptedLinear(getattr(parent, name), index, self._slot))
@@ -174,4 +175,6 @@ def make_decoder(loaded: LoadedModel, backend: str = "auto", *, fuse: bool = Tru
         return RoutedDecoder(loaded.model)
     if fuse and can_fuse(loaded):
         return FusedDecoder(loaded)
-    return RoutedDecoder(loaded.model, pack=True)
+    decoder = RoutedDecoder(loaded.model, pack=True, quantized=loaded.quantized)
+    loaded.quantized.clear()
+    return decoder

@@ -7,21 +7,24 @@ write, attention and gating are one kernel each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
 from ift_kernels.fused_add_rms_norm import fused_add_rms_norm
+from ift_kernels.quantized_linear import stack_weights
 from ift_kernels.silu_and_mul import silu_and_mul
 from ift_kernels.write_kv import rotate_and_write_kv
 from ift_serve.modeling.decoder.adaptable_layers import AdaptableLinear
+from ift_serve.modeling.decoder.embedding import TokenEmbeddings
 from ift_serve.modeling.decoder.flat_batch import FlatBatch
-from ift_serve.modeling.decoder.linear import Linear, can_pack, make_linear
+from ift_serve.modeling.decoder.linear import Linear, QuantizedLinear, can_pack, make_linear
 from ift_serve.modeling.decoder.model_loader import LoadedModel
+from ift_serve.modeling.decoder.quantization import QuantizedWeights
 from ift_serve.modeling.decoder.tail import ModelTail
 
 _LANES = 16
@@ -44,17 +47,18 @@ class _Layer:
     window: int
 
 
-def _merged(*linears: Any) -> Linear:
-    weight = torch.cat([linear.weight for linear in linears])
-    biases = [linear.bias for linear in linears]
-    present = [b for b in biases if b is not None]
-    if not present:
-        return make_linear(weight, None)
-    filled = [
-        weight.new_zeros(linear.weight.shape[0]) if bias is None else bias
-        for linear, bias in zip(linears, biases, strict=True)
-    ]
-    return make_linear(weight, torch.cat(filled))
+def _merged(linears: Sequence[Any], quantized: QuantizedWeights) -> Linear:
+    """Linear layers of the same input as one."""
+    bias: Tensor | None = None
+    if any(linear.bias is not None for linear in linears):
+        bias = torch.cat(
+            [linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in linears]
+        )
+    if all(linear in quantized for linear in linears):
+        stacked = stack_weights([quantized[linear] for linear in linears])
+        if stacked is not None:
+            return QuantizedLinear(stacked, bias)
+    return make_linear(torch.cat([linear.weight for linear in linears]), bias)
 
 
 def _bounds(*widths: int) -> tuple[int, ...]:
@@ -87,37 +91,41 @@ class FusedDecoder:
     def __init__(self, loaded: LoadedModel) -> None:
         model: Any = loaded.model
         self._epsilon = float(loaded.config.rms_norm_eps)
-        self._embedding: Tensor = model.model.embed_tokens.weight
+        quantized = loaded.quantized
+        embeddings = model.model.embed_tokens
+        table = quantized[embeddings] if embeddings in quantized else embeddings.weight
+        self._embeddings = TokenEmbeddings(table, loaded.dtype)
         self._norm: Tensor = model.model.norm.weight
-        self._head = make_linear(model.lm_head.weight, model.lm_head.bias)
-        device = self._embedding.device
+        self._head = _merged([model.lm_head], quantized)
+        device = embeddings.weight.device
         positions = torch.arange(loaded.context_length, device=device)[None]
         cosine, sine = model.model.rotary_emb(torch.empty(0, dtype=loaded.dtype, device=device), positions)
         self._cosine, self._sine = cosine[0].float().contiguous(), sine[0].float().contiguous()
         self._geometry = loaded.geometry
-        self._layers = [self._take(layer, index) for index, layer in enumerate(model.model.layers)]
+        self._layers = [self._take(layer, index, quantized) for index, layer in enumerate(model.model.layers)]
         # The packed copies are the only ones from here on.
         model.model.layers = nn.ModuleList()
+        quantized.clear()
 
-    def _take(self, layer: Any, index: int) -> _Layer:
+    def _take(self, layer: Any, index: int, quantized: QuantizedWeights) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
         return _Layer(
             input_norm=layer.input_layernorm.weight,
-            qkv=_merged(attention.q_proj, attention.k_proj, attention.v_proj),
+            qkv=_merged([attention.q_proj, attention.k_proj, attention.v_proj], quantized),
             query_norm=None if query_norm is None else query_norm.weight,
             key_norm=None if key_norm is None else key_norm.weight,
-            output=_merged(attention.o_proj),
+            output=_merged([attention.o_proj], quantized),
             mlp_norm=layer.post_attention_layernorm.weight,
-            gate_up=_merged(mlp.gate_proj, mlp.up_proj),
-            down=_merged(mlp.down_proj),
+            gate_up=_merged([mlp.gate_proj, mlp.up_proj], quantized),
+            down=_merged([mlp.down_proj], quantized),
             scale=float(attention.scaling),
             window=self._geometry[index].window,
         )
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.decoder.Decoder`."""
-        return embedding(input_ids, self._embedding)
+        return self._embeddings(input_ids)
 
     def adaptable(self) -> list[AdaptableLinear]:
         """See :class:`ift_serve.modeling.decoder.decoder.Decoder`."""

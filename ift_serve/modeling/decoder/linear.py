@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ift_kernels.bf16_linear import PackedWeight, bf16_linear, pack_weight
+from ift_kernels.quantized_linear import QuantizedWeight, quantized_linear
+from ift_serve.modeling.decoder.quantization import QuantizedWeights
 
 _SPLIT_WIDTH = 1024
 """oneDNN splits the sum of a single row from about this input width on, which rounds differently."""
@@ -86,6 +88,29 @@ class Bf16Linear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self._bias is not None}"
 
 
+class QuantizedLinear(nn.Module):
+    """``x W^T + b`` over a weight of 8 or 4 bits, inputs rounded a row at a time (``ift_kernels.quantized_linear``)."""
+
+    def __init__(self, weight: QuantizedWeight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._weight = weight
+        self._bias = None if bias is None else bias.detach().float().contiguous()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs: ``[..., in_features]`` float32 or bfloat16 -> ``[..., out_features]``."""
+        rows = inputs.reshape(-1, self.in_features).contiguous()
+        return quantized_linear(rows, self._weight, self._bias).view(*inputs.shape[:-1], self.out_features)
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """The weight ``[out_features, in_features]`` that the codes stand for, in new memory, and the bias."""
+        return self._weight.dense(), self._bias
+
+    def extra_repr(self) -> str:
+        """Shapes, as ``nn.Linear`` shows them, and bits."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bits={self._weight.bits}"
+
+
 class PlainLinear(nn.Module):
     """``x W^T + b`` by the vendor's matrix product, for devices that need no packing."""
 
@@ -104,7 +129,7 @@ class PlainLinear(nn.Module):
         return self._weight, self._bias
 
 
-Linear = PackedLinear | Bf16Linear | PlainLinear
+Linear = PackedLinear | Bf16Linear | QuantizedLinear | PlainLinear
 
 
 def make_linear(weight: Tensor, bias: Tensor | None) -> Linear:
@@ -116,12 +141,15 @@ def make_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     return PackedLinear(weight, bias)
 
 
-def pack_linears(model: nn.Module) -> int:
+def pack_linears(model: nn.Module, quantized: QuantizedWeights | None = None) -> int:
     """Replace every ``nn.Linear`` below ``model``; returns how many. A tied weight keeps its plain copy."""
     count = 0
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and can_pack(child.weight.dtype) and child.weight.device.type == "cpu":
-                setattr(module, name, make_linear(child.weight, child.bias))
+                if quantized is not None and child in quantized:
+                    setattr(module, name, QuantizedLinear(quantized[child], child.bias))
+                else:
+                    setattr(module, name, make_linear(child.weight, child.bias))
                 count += 1
     return count

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ift_kernels.quantized_linear import runs_here
 from ift_serve.modeling.checkpoint.files import ONE_MODEL, ModelFilesError, check_model_files, plain_cause
 from ift_serve.modeling.checkpoint.fingerprint import model_fingerprint
 from ift_serve.modeling.decoder.attention import ATTENTION_NAME, register_attention
 from ift_serve.modeling.decoder.flat_batch import GeometryProbe, LayerGeometry, NotRoutedError
+from ift_serve.modeling.decoder.quantization import QuantizedWeights, quantize_model
 from ift_serve.modeling.decoder.rotary import depends_on_longest
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ class LoadedModel:
     parameters: int
     generation: dict[str, Any] = field(default_factory=dict)
     """What the model's ``generation_config`` sets."""
+    quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
+    """Weights of 8 or 4 bits, until a decoder has taken them."""
 
     @property
     def architecture(self) -> str:
@@ -195,11 +199,42 @@ def load_whole(
     return model, config, computed
 
 
+def _quantized(model: Any, weights: str, computed: torch.dtype, device: str, name: str) -> QuantizedWeights:
+    if weights == "auto":
+        return QuantizedWeights()
+    if device != "cpu" or not runs_here():
+        raise UnsupportedModelError(
+            f"{name}: weights: {weights} needs a processor with AVX2 (x86-64), and not {device}; choose auto"
+        )
+    if computed not in (torch.float32, torch.bfloat16):
+        raise UnsupportedModelError(f"{name}: weights: {weights} computes in float32 or bfloat16; choose another dtype")
+    found = quantize_model(model, weights)
+    if not found:
+        raise UnsupportedModelError(
+            f"{name}: weights: no linear layer of {type(model).__name__} can have {weights} (its inputs must be a "
+            "multiple of 32, its outputs of 16); choose auto"
+        )
+    if found.plain:
+        _log.warning(
+            "%s: %d linear layers stay as they are stored, since their shape fits no group of %s (the first: %s)",
+            name, len(found.plain), weights, found.plain[0],
+        )  # fmt: skip
+    return found
+
+
 @torch.inference_mode()
 def load_model(
-    path: str, *, name: str = "", dtype: str = "auto", device: str = "cpu", context_length: int | None = None
+    path: str,
+    *,
+    name: str = "",
+    dtype: str = "auto",
+    weights: str = "auto",
+    device: str = "cpu",
+    context_length: int | None = None,
 ) -> LoadedModel:
     """Load a causal language model from a directory or hub id.
+
+    weights: ``auto`` as they are stored, ``int8`` or ``int4`` rounded to so many bits.
 
     Raises UnsupportedModelError when there is no such model, it is not a decoder, or its attention cannot be routed.
     """
@@ -217,16 +252,19 @@ def load_model(
             f"{shown}: the rotary embeddings of {type(model).__name__} depend on the longest sequence in a batch; "
             "choose a smaller context_length, at which they do not, or another model"
         )
+    geometry = layer_geometry(model, text_config, shown)
+    parameters = sum(p.numel() for p in model.parameters())
     return LoadedModel(
         name=shown,
         path=path,
         model=model,
         config=text_config,
-        geometry=layer_geometry(model, text_config, shown),
+        geometry=geometry,
         dtype=computed,
         context_length=length,
         eos_ids=model_ends(model, text_config),
         fingerprint=_fingerprint(path, model, text_config, shown),
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=parameters,
+        quantized=_quantized(model, weights, computed, device, shown),
         generation=model.generation_config.to_diff_dict() if model.generation_config is not None else {},
     )

@@ -1,7 +1,8 @@
 """Linear layers over bf16 weights on the CPU: a work item is four panels of 16 outputs, for all rows.
 
 One row takes the four panels together, which hides the latency of its sums behind one another; it is bound by reading
-them. More rows go by tiles of four, which share each widened weight. Every sum runs over the inputs in their order.
+them. A few rows go by tiles of four, which share each widened weight. Many rows have each panel widened once, into a
+thread's own memory, and go by tiles of six. Every sum runs over the inputs in their order, with the same operations.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
@@ -30,9 +31,11 @@ from ift_kernels.cpu_simd.simd import (
     zero,
 )
 
-_NEXT, _INPUT, _OUTPUT, _ROWS, _BIAS, _PANELS, _WEIGHT, _WIDTH, _SLOTS = range(9)
+_NEXT, _THREAD, _INPUT, _OUTPUT, _ROWS, _BIAS, _PANELS, _WEIGHT, _WIDTH, _WIDENED, _SLOTS = range(11)
 _GROUP = 4
-_TILE = 4
+_TILE, _LARGE_TILE = 4, 6
+_MANY = 10
+"""Rows from which on widening a panel first is faster."""
 _AHEAD = 1024
 """Bytes by which a panel is asked for before it is read."""
 
@@ -88,9 +91,59 @@ def _few_rows(x0, x1, x2, x3, panel, width, y0, y1, y2, y3, column, bias):
     _put(y3, column, bias, a3)
 
 
+@njit(inline="always")
+def _widen(panel, width, widened):
+    """A panel as float32, ``[width, 16]``."""
+    for k in range(0, width, 2):
+        prefetch(panel + 2 * k * LANES + _AHEAD)
+        w = load_pairs(panel, k * LANES)
+        store(FP32, widened, k * LANES, low_halves(w))
+        store(FP32, widened, (k + 1) * LANES, high_halves(w))
+
+
+@njit(inline="always")
+def _six_rows(x0, x1, x2, x3, x4, x5, widened, width, y0, y1, y2, y3, y4, y5, column, bias):
+    """16 outputs of six rows from a widened panel."""
+    a0, a1, a2, a3, a4, a5 = zero(), zero(), zero(), zero(), zero(), zero()
+    for k in range(width):
+        w = load(FP32, widened, k * LANES)
+        a0 = fma(splat(load_one(FP32, x0, k)), w, a0)
+        a1 = fma(splat(load_one(FP32, x1, k)), w, a1)
+        a2 = fma(splat(load_one(FP32, x2, k)), w, a2)
+        a3 = fma(splat(load_one(FP32, x3, k)), w, a3)
+        a4 = fma(splat(load_one(FP32, x4, k)), w, a4)
+        a5 = fma(splat(load_one(FP32, x5, k)), w, a5)
+    _put(y0, column, bias, a0)
+    _put(y1, column, bias, a1)
+    _put(y2, column, bias, a2)
+    _put(y3, column, bias, a3)
+    _put(y4, column, bias, a4)
+    _put(y5, column, bias, a5)
+
+
+@njit
+def _many_rows(args, first, end, widened):
+    """Panels ``first .. end-1`` for many rows."""
+    rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)
+    columns = LANES * load_i64(args, _PANELS)
+    x, y, bias = load_i64(args, _INPUT), load_i64(args, _OUTPUT), load_i64(args, _BIAS)
+    weight, size = load_i64(args, _WEIGHT), 2 * LANES * width
+    for panel in range(first, end):
+        _widen(weight + panel * size, width, widened)
+        for row in range(0, rows, _LARGE_TILE):
+            r1, r2, r3 = min(row + 1, rows - 1), min(row + 2, rows - 1), min(row + 3, rows - 1)
+            r4, r5 = min(row + 4, rows - 1), min(row + 5, rows - 1)
+            _six_rows(
+                x + 4 * row * width, x + 4 * r1 * width, x + 4 * r2 * width, x + 4 * r3 * width, x + 4 * r4 * width,
+                x + 4 * r5 * width, widened, width,
+                y + 4 * row * columns, y + 4 * r1 * columns, y + 4 * r2 * columns, y + 4 * r3 * columns,
+                y + 4 * r4 * columns, y + 4 * r5 * columns, panel * LANES, bias,
+            )  # fmt: skip
+
+
 @njit
 def _group(args, first, end):
-    """Panels ``first .. end-1`` for all rows."""
+    """Panels ``first .. end-1`` for a few rows."""
     rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)
     columns = LANES * load_i64(args, _PANELS)
     x, y, bias = load_i64(args, _INPUT), load_i64(args, _OUTPUT), load_i64(args, _BIAS)
@@ -111,12 +164,16 @@ def _group(args, first, end):
 
 def _worker(data):
     args = openmp.address_of(data)
-    panels = load_i64(args, _PANELS)
+    panels, many = load_i64(args, _PANELS), load_i64(args, _ROWS) >= _MANY
+    widened = load_i64(args, _WIDENED) + 4 * LANES * load_i64(args, _WIDTH) * openmp.take(args + 8 * _THREAD)
     while True:
         first = openmp.take(args + 8 * _NEXT) * _GROUP
         if first >= panels:
             return
-        _group(args, first, min(first + _GROUP, panels))
+        if many:
+            _many_rows(args, first, min(first + _GROUP, panels), widened)
+        else:
+            _group(args, first, min(first + _GROUP, panels))
 
 
 def bf16_linear_cpu(inputs: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
@@ -124,12 +181,15 @@ def bf16_linear_cpu(inputs: Tensor, weight: PackedWeight, bias: Tensor | None) -
     if weight.launch is None:
         outputs, width = weight.shape
         arguments = np.zeros(_SLOTS, dtype=np.int64)
-        arguments[_PANELS:] = (outputs // PANEL, weight.panels.data_ptr(), width)
+        arguments[_PANELS:_WIDENED] = (outputs // PANEL, weight.panels.data_ptr(), width)
         weight.launch = arguments, openmp.compiled(_worker)
     arguments, worker = weight.launch
     rows = inputs.shape[0]
     output = torch.empty((rows, int(arguments[_PANELS]) * PANEL), dtype=torch.float32)
-    values = (0, inputs.data_ptr(), output.data_ptr(), rows, 0 if bias is None else bias.data_ptr())
+    values = (0, 0, inputs.data_ptr(), output.data_ptr(), rows, 0 if bias is None else bias.data_ptr())
     threads = min(torch.get_num_threads(), -(-int(arguments[_PANELS]) // _GROUP))
+    if rows >= _MANY:
+        widened = torch.empty((threads, inputs.shape[1], PANEL), dtype=torch.float32)
+        arguments[_WIDENED] = widened.data_ptr()
     openmp.start(openmp.entry_point(), worker, arguments, threads, values)
     return output

@@ -1,0 +1,290 @@
+"""Linear layers over 8- and 4-bit weights on the CPU: inputs are rounded to bytes, sums of a group are exact integers.
+
+A work item is four panels of 16 outputs, for all rows. One or two rows are bound by reading the panels; more go by tiles
+of four, which share each load. Inputs of few rows are rounded by every thread for itself, which spares a second launch.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ift_kernels.cpu_simd import openmp, simd
+from ift_kernels.cpu_simd.integers import (
+    dot_bytes,
+    dot_pairs,
+    high_nibbles,
+    load_bytes,
+    load_half,
+    low_nibbles,
+    magnitude,
+    splat_integer,
+    splat_word,
+    store_rounded,
+    subtract,
+    to_float,
+    widen_pairs,
+)
+from ift_kernels.cpu_simd.simd import (
+    FP32,
+    LANES,
+    add,
+    fma,
+    load,
+    load_i32,
+    load_i64,
+    load_one,
+    max_lanes,
+    maximum,
+    mul,
+    prefetch,
+    splat,
+    store,
+    store_i32,
+    store_one,
+    sum_lanes,
+    zero,
+)
+from ift_kernels.quantized_linear.types import INPUT_LIMIT, PANEL, ZERO_CODE, QuantizedWeight
+
+_NEXT, _THREAD, _INPUT, _OUTPUT, _ROWS, _BIAS, _CODES, _FACTORS, _SUMS = range(9)
+_PANELS, _WEIGHT, _SCALES, _MINIMUMS, _ZERO_CODE, _WIDTH, _GROUP_SIZE, _SCRATCH, _SLOTS = range(9, 18)
+_GROUP, _TILE = 4, 4
+_FEW = 4
+"""Rows up to which every thread rounds the inputs for itself."""
+_AHEAD = 1024
+"""Bytes by which a panel is asked for before it is read."""
+_LIMIT = np.float32(INPUT_LIMIT)
+_SMALLEST = np.float32(1e-30)
+"""Groups of inputs below it count as 0: their factor's reciprocal would not be finite."""
+
+
+@njit(inline="always")
+def _round_row(kind, x, width, group, codes, factors, sums):
+    """One row as signed bytes, with a factor and the sum of the bytes for each group. What is not finite stays so."""
+    for index in range(width // group):
+        start = index * group
+        top, odd = zero(), zero()
+        for k in range(start, start + group, LANES):
+            v = load(kind, x, k)
+            top = maximum(top, magnitude(v))
+            odd = fma(v, zero(), odd)
+        largest = max_lanes(top)
+        scale, factor = np.float32(0.0), np.float32(0.0)
+        if largest > _SMALLEST:
+            scale, factor = _LIMIT / largest, largest / _LIMIT
+        total = 0
+        for k in range(start, start + group, LANES):
+            total += store_rounded(codes, k, mul(load(kind, x, k), splat(scale)))
+        store_one(FP32, factors, index, factor + sum_lanes(odd))
+        store_i32(sums, index, total)
+
+
+@njit(inline="always")
+def _group_of_one(bits, c, start, steps, panel):
+    """Sums of products over a group of inputs: one row, 16 outputs."""
+    t = splat_integer(0)
+    if bits == 8:
+        for s in range(start, start + steps):
+            prefetch(panel + 64 * s + _AHEAD)
+            t = dot_bytes(load_bytes(panel, 64 * s), splat_word(c, 4 * s), t)
+        return t
+    for b in range(start // 2, start // 2 + 4):
+        prefetch(panel + 64 * b + _AHEAD)
+        w = load_bytes(panel, 64 * b)
+        t = dot_pairs(low_nibbles(w), splat_word(c, 8 * b), t)
+        t = dot_pairs(high_nibbles(w), splat_word(c, 8 * b + 4), t)
+    return widen_pairs(t)
+
+
+@njit(inline="always")
+def _group_of_four(bits, c0, c1, c2, c3, start, steps, panel):
+    """The same for four rows."""
+    t0, t1, t2, t3 = splat_integer(0), splat_integer(0), splat_integer(0), splat_integer(0)
+    if bits == 8:
+        for s in range(start, start + steps):
+            w = load_bytes(panel, 64 * s)
+            t0 = dot_bytes(w, splat_word(c0, 4 * s), t0)
+            t1 = dot_bytes(w, splat_word(c1, 4 * s), t1)
+            t2 = dot_bytes(w, splat_word(c2, 4 * s), t2)
+            t3 = dot_bytes(w, splat_word(c3, 4 * s), t3)
+        return t0, t1, t2, t3
+    for b in range(start // 2, start // 2 + 4):
+        w = load_bytes(panel, 64 * b)
+        low, high = low_nibbles(w), high_nibbles(w)
+        t0 = dot_pairs(high, splat_word(c0, 8 * b + 4), dot_pairs(low, splat_word(c0, 8 * b), t0))
+        t1 = dot_pairs(high, splat_word(c1, 8 * b + 4), dot_pairs(low, splat_word(c1, 8 * b), t1))
+        t2 = dot_pairs(high, splat_word(c2, 8 * b + 4), dot_pairs(low, splat_word(c2, 8 * b), t2))
+        t3 = dot_pairs(high, splat_word(c3, 8 * b + 4), dot_pairs(low, splat_word(c3, 8 * b), t3))
+    return widen_pairs(t0), widen_pairs(t1), widen_pairs(t2), widen_pairs(t3)
+
+
+@njit(inline="always")
+def _add_group(y, total, scales, minimums, zero_code, factors, sums, g):
+    """One group's sums into a row's outputs: ``y + factor (scale (total - zero sum) + minimum sum)``."""
+    factor, of_codes = load_one(FP32, factors, g), load_i32(sums, g)
+    exact = to_float(subtract(total, splat_integer(zero_code * of_codes)))
+    y = fma(exact, mul(load_half(scales, LANES * g), splat(factor)), y)
+    if minimums != 0:
+        y = fma(load_half(minimums, LANES * g), splat(factor * np.float32(of_codes)), y)
+    return y
+
+
+@njit(inline="always")
+def _put(kind, output, column, bias, value):
+    store(kind, output, column, add(value, load(FP32, bias, column)) if bias != 0 else value)
+
+
+@njit(inline="always")
+def _multiply(bits, kind, size, args, codes, factors, sums, first, end):
+    """Panels ``first .. end-1`` for all rows."""
+    rows, width, group = load_i64(args, _ROWS), load_i64(args, _WIDTH), load_i64(args, _GROUP_SIZE)
+    groups, steps = width // group, group // 4
+    columns = LANES * load_i64(args, _PANELS)
+    y, bias = load_i64(args, _OUTPUT), load_i64(args, _BIAS)
+    weight, scales, minimums = load_i64(args, _WEIGHT), load_i64(args, _SCALES), load_i64(args, _MINIMUMS)
+    code = load_i64(args, _ZERO_CODE)
+    if rows == 1:
+        for panel in range(first, end):
+            p, s = weight + panel * 2 * bits * width, scales + 2 * LANES * groups * panel
+            m = minimums + 2 * LANES * groups * panel if minimums != 0 else 0
+            v = zero()
+            for g in range(groups):
+                t = _group_of_one(bits, codes, g * steps, steps, p)
+                v = _add_group(v, t, s, m, code, factors, sums, g)
+            _put(kind, y, panel * LANES, bias, v)
+        return
+    for r0 in range(0, rows, _TILE):
+        r1, r2, r3 = min(r0 + 1, rows - 1), min(r0 + 2, rows - 1), min(r0 + 3, rows - 1)
+        c0, c1, c2, c3 = codes + r0 * width, codes + r1 * width, codes + r2 * width, codes + r3 * width
+        n = 4 * groups
+        f0, f1, f2, f3 = factors + r0 * n, factors + r1 * n, factors + r2 * n, factors + r3 * n
+        u0, u1, u2, u3 = sums + r0 * n, sums + r1 * n, sums + r2 * n, sums + r3 * n
+        for panel in range(first, end):
+            p, s = weight + panel * 2 * bits * width, scales + 2 * LANES * groups * panel
+            m = minimums + 2 * LANES * groups * panel if minimums != 0 else 0
+            v0, v1, v2, v3 = zero(), zero(), zero(), zero()
+            for g in range(groups):
+                t0, t1, t2, t3 = _group_of_four(bits, c0, c1, c2, c3, g * steps, steps, p)
+                v0 = _add_group(v0, t0, s, m, code, f0, u0, g)
+                v1 = _add_group(v1, t1, s, m, code, f1, u1, g)
+                v2 = _add_group(v2, t2, s, m, code, f2, u2, g)
+                v3 = _add_group(v3, t3, s, m, code, f3, u3, g)
+            column = panel * LANES
+            _put(kind, y + size * r0 * columns, column, bias, v0)
+            _put(kind, y + size * r1 * columns, column, bias, v1)
+            _put(kind, y + size * r2 * columns, column, bias, v2)
+            _put(kind, y + size * r3 * columns, column, bias, v3)
+
+
+@njit(inline="always")
+def _work(bits, kind, size, args):
+    rows, width, panels = load_i64(args, _ROWS), load_i64(args, _WIDTH), load_i64(args, _PANELS)
+    codes, factors, sums = load_i64(args, _CODES), load_i64(args, _FACTORS), load_i64(args, _SUMS)
+    if rows <= _FEW:
+        group = load_i64(args, _GROUP_SIZE)
+        n = width // group
+        codes = load_i64(args, _SCRATCH) + openmp.take(args + 8 * _THREAD) * _FEW * (width + 8 * n)
+        factors = codes + _FEW * width
+        sums = factors + 4 * _FEW * n
+        for row in range(rows):
+            x = load_i64(args, _INPUT) + size * row * width
+            _round_row(kind, x, width, group, codes + row * width, factors + 4 * row * n, sums + 4 * row * n)
+    while True:
+        first = openmp.take(args + 8 * _NEXT) * _GROUP
+        if first >= panels:
+            return
+        _multiply(bits, kind, size, args, codes, factors, sums, first, min(first + _GROUP, panels))
+
+
+@njit(inline="always")
+def _round(kind, size, args):
+    rows, width, group = load_i64(args, _ROWS), load_i64(args, _WIDTH), load_i64(args, _GROUP_SIZE)
+    codes, factors, sums = load_i64(args, _CODES), load_i64(args, _FACTORS), load_i64(args, _SUMS)
+    n = 4 * (width // group)
+    while True:
+        row = openmp.take(args + 8 * _NEXT)
+        if row >= rows:
+            return
+        x = load_i64(args, _INPUT) + size * row * width
+        _round_row(kind, x, width, group, codes + row * width, factors + row * n, sums + row * n)
+
+
+def _multiply_8_fp32(data):
+    _work(8, simd.FP32, 4, openmp.address_of(data))
+
+
+def _multiply_8_bf16(data):
+    _work(8, simd.BF16, 2, openmp.address_of(data))
+
+
+def _multiply_4_fp32(data):
+    _work(4, simd.FP32, 4, openmp.address_of(data))
+
+
+def _multiply_4_bf16(data):
+    _work(4, simd.BF16, 2, openmp.address_of(data))
+
+
+def _round_fp32(data):
+    _round(simd.FP32, 4, openmp.address_of(data))
+
+
+def _round_bf16(data):
+    _round(simd.BF16, 2, openmp.address_of(data))
+
+
+_MULTIPLY = {
+    (8, torch.float32): _multiply_8_fp32,
+    (8, torch.bfloat16): _multiply_8_bf16,
+    (4, torch.float32): _multiply_4_fp32,
+    (4, torch.bfloat16): _multiply_4_bf16,
+}
+_ROUND = {torch.float32: _round_fp32, torch.bfloat16: _round_bf16}
+
+
+def _launch(weight: QuantizedWeight) -> tuple[NDArray[np.int64], Tensor]:
+    """What a weight's calls share: arguments, of which a call writes the first, and the threads' memory."""
+    outputs, width = weight.shape
+    a_row = width + 8 * (width // weight.group)
+    scratch = torch.empty(torch.get_num_threads() * _FEW * a_row, dtype=torch.uint8)
+    minimums = weight.minimums
+    arguments = np.zeros(_SLOTS, dtype=np.int64)
+    arguments[_PANELS:] = (
+        outputs // PANEL,
+        weight.panels.data_ptr(),
+        weight.scales.data_ptr(),
+        0 if minimums is None else minimums.data_ptr(),
+        ZERO_CODE if weight.bits == 4 and minimums is None else 0,
+        width,
+        weight.group,
+        scratch.data_ptr(),
+    )
+    return arguments, scratch
+
+
+def quantized_linear_cpu(inputs: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """See :func:`ift_kernels.quantized_linear.quantized_linear`. A weight is used from one thread at a time."""
+    if weight.launch is None:
+        weight.launch = _launch(weight)
+    arguments, _ = weight.launch
+    rows, width = inputs.shape
+    panels = int(arguments[_PANELS])
+    output = torch.empty((rows, panels * PANEL), dtype=inputs.dtype)
+    gomp, threads = openmp.entry_point(), min(torch.get_num_threads(), -(-panels // _GROUP))
+    kind = weight.bits, inputs.dtype
+    values = [0, 0, inputs.data_ptr(), output.data_ptr(), rows, 0 if bias is None else bias.data_ptr(), 0, 0, 0]
+    if rows > _FEW:
+        groups = width // weight.group
+        rounded = torch.empty(rows * (width + 8 * groups), dtype=torch.uint8)
+        values[_CODES] = rounded.data_ptr()
+        values[_FACTORS] = values[_CODES] + rows * width
+        values[_SUMS] = values[_FACTORS] + 4 * rows * groups
+        openmp.start(gomp, openmp.compiled(_ROUND[inputs.dtype]), arguments, threads, tuple(values))
+    openmp.start(gomp, openmp.compiled(_MULTIPLY[kind]), arguments, threads, tuple(values))
+    return output
