@@ -54,10 +54,9 @@ def _merged(linears: Sequence[Any], quantized: QuantizedWeights) -> Linear:
         bias = torch.cat(
             [linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in linears]
         )
-    if all(linear in quantized for linear in linears):
-        stacked = stack_weights([quantized[linear] for linear in linears])
-        if stacked is not None:
-            return QuantizedLinear(stacked, bias)
+    parts = [part for part in map(quantized.get, linears) if part is not None]
+    if len(parts) == len(linears) and (stacked := stack_weights(parts)) is not None:
+        return QuantizedLinear(stacked, bias)
     return make_linear(torch.cat([linear.weight for linear in linears]), bias)
 
 
@@ -93,8 +92,7 @@ class FusedDecoder:
         self._epsilon = float(loaded.config.rms_norm_eps)
         quantized = loaded.quantized
         embeddings = model.model.embed_tokens
-        table = quantized[embeddings] if embeddings in quantized else embeddings.weight
-        self._embeddings = TokenEmbeddings(table, loaded.dtype)
+        self._embeddings = TokenEmbeddings(quantized.get(embeddings) or embeddings.weight, loaded.dtype)
         self._norm: Tensor = model.model.norm.weight
         self._head = _merged([model.lm_head], quantized)
         device = embeddings.weight.device

@@ -147,9 +147,8 @@ def pack_linears(model: nn.Module, quantized: QuantizedWeights | None = None) ->
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and can_pack(child.weight.dtype) and child.weight.device.type == "cpu":
-                if quantized is not None and child in quantized:
-                    setattr(module, name, QuantizedLinear(quantized[child], child.bias))
-                else:
-                    setattr(module, name, make_linear(child.weight, child.bias))
+                rounded = None if quantized is None else quantized.get(child)
+                packed = None if rounded is None else QuantizedLinear(rounded, child.bias)
+                setattr(module, name, packed or make_linear(child.weight, child.bias))
                 count += 1
     return count

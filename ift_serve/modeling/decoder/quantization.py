@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,14 +24,12 @@ class QuantizedWeights:
         self.plain: list[str] = []
         """Paths of linear layers that stay as they are stored: their shape fits no panel or no group."""
 
-    def __contains__(self, module: nn.Module) -> bool:
-        return module in self._of_module
-
     def __bool__(self) -> bool:
         return bool(self._of_module)
 
-    def __getitem__(self, module: nn.Module) -> QuantizedWeight:
-        return self._of_module[module]
+    def get(self, module: nn.Module) -> QuantizedWeight | None:
+        """Of a module; None where its weight is not quantized."""
+        return self._of_module.get(module)
 
     def put(self, module: Any, weight: QuantizedWeight) -> None:
         """Make it the module's: from here on its plain weight is what the quantized one stands for."""
@@ -46,18 +44,12 @@ class QuantizedWeights:
     def rounding_inputs(self) -> Iterator[None]:
         """Within it the modules round their inputs as the quantized product does: the model defines what is served."""
 
-        def hook(weight: QuantizedWeight) -> Callable[[nn.Module, Any], Any]:
-            def round_off(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-                rows = inputs[0].reshape(-1, inputs[0].shape[-1])
-                return (round_inputs(rows, weight).view_as(inputs[0]).to(inputs[0].dtype), *inputs[1:])
+        def round_off(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            rows = inputs[0].reshape(-1, inputs[0].shape[-1])
+            return (round_inputs(rows).view_as(inputs[0]).to(inputs[0].dtype), *inputs[1:])
 
-            return round_off
-
-        handles = [
-            module.register_forward_pre_hook(hook(weight))
-            for module, weight in self._of_module.items()
-            if isinstance(module, nn.Linear)
-        ]
+        linears = [module for module in self._of_module if isinstance(module, nn.Linear)]
+        handles = [module.register_forward_pre_hook(round_off) for module in linears]
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
 """Products of bytes: 64 of them a register, four by four multiplied and added to a 32-bit integer lane.
 
-Written with the instructions of AVX2, which every x86-64 processor of the last ten years has; a 64-byte register is two of
-theirs. Products of pairs are 16-bit and must fit: ``|a b| + |a' b'| <= 32767``.
+Written with the instructions of AVX2, which every x86-64 processor of the last ten years has; a register of 64 bytes is
+two of theirs. Products of pairs are 16-bit and must fit: ``|a b| + |a' b'| <= 32767``.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
@@ -36,7 +36,7 @@ _HALVES = ir.VectorType(ir.HalfType(), LANES)
 
 @functools.cache
 def available() -> bool:
-    """Whether the code that numba compiles may use AVX2 and F16C: this processor's, or what NUMBA_CPU_FEATURES names."""
+    """Whether compiled code may use AVX2 and F16C: this processor's, or what NUMBA_CPU_FEATURES names."""
     if config.CPU_FEATURES:
         return {"+avx2", "+f16c"} <= set(config.CPU_FEATURES.split(","))
     found = binding.get_host_cpu_features()

@@ -29,10 +29,11 @@ def _cpu() -> Callable[[Tensor, QuantizedWeight, Tensor | None], Tensor]:
 def quantized_linear(
     inputs: Tensor, weight: QuantizedWeight, bias: Tensor | None = None, backend: str = "auto"
 ) -> Tensor:
-    """``x W^T + b``: inputs ``[T, K]`` float32 or bfloat16, contiguous, bias ``[N]`` float32 -> ``[T, N]`` of their dtype.
+    """``x W^T + b``: inputs ``[T, K]`` float32 or bfloat16, contiguous, bias ``[N]`` float32 -> ``[T, N]``, as inputs.
 
-    The inputs of a row are rounded, a group at a time, to 127 steps of the group's largest magnitude; a group's products are added as integers, exactly, and the groups' sums in float32, in order. So a row's
-    result does not depend on the other rows of the batch, bit for bit.
+    The inputs of a row are rounded, a group at a time, to 127 steps of the group's largest magnitude; a group's
+    products are added as integers, exactly, and the groups' sums in float32, in order. So a row's result does not
+    depend on the other rows of the batch, bit for bit.
     """
     if uses_cpu(inputs, backend) and runs_here():
         return _cpu()(inputs, weight, bias)

@@ -1,7 +1,7 @@
 """Linear layers over 8- and 4-bit weights on the CPU: inputs are rounded to bytes, sums of a group are exact integers.
 
-A work item is four panels of 16 outputs, for all rows. One or two rows are bound by reading the panels; more go by tiles
-of four, which share each load. Inputs of few rows are rounded by every thread for itself, which spares a second launch.
+A work item is four panels of 16 outputs, for all rows. One row is bound by reading the panels; more go by tiles of
+four, which share each load. Inputs of few rows are rounded by every thread for itself, which spares a second launch.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
@@ -50,11 +50,13 @@ from ift_kernels.cpu_simd.simd import (
     sum_lanes,
     zero,
 )
-from ift_kernels.quantized_linear.types import INPUT_LIMIT, PANEL, ZERO_CODE, QuantizedWeight
+from ift_kernels.quantized_linear.types import GROUP, INPUT_LIMIT, PANEL, ZERO_CODE, QuantizedWeight
 
 _NEXT, _THREAD, _INPUT, _OUTPUT, _ROWS, _BIAS, _CODES, _FACTORS, _SUMS = range(9)
-_PANELS, _WEIGHT, _SCALES, _MINIMUMS, _ZERO_CODE, _WIDTH, _GROUP_SIZE, _SCRATCH, _SLOTS = range(9, 18)
+_PANELS, _WEIGHT, _SCALES, _MINIMUMS, _ZERO_CODE, _WIDTH, _SCRATCH, _SLOTS = range(9, 17)
 _GROUP, _TILE = 4, 4
+_STEPS = GROUP // 4
+"""Loads of a group of eight bits."""
 _FEW = 4
 """Rows up to which every thread rounds the inputs for itself."""
 _AHEAD = 1024
@@ -65,12 +67,12 @@ _SMALLEST = np.float32(1e-30)
 
 
 @njit(inline="always")
-def _round_row(kind, x, width, group, codes, factors, sums):
+def _round_row(kind, x, width, codes, factors, sums):
     """One row as signed bytes, with a factor and the sum of the bytes for each group. What is not finite stays so."""
-    for index in range(width // group):
-        start = index * group
+    for index in range(width // GROUP):
+        start = index * GROUP
         top, odd = zero(), zero()
-        for k in range(start, start + group, LANES):
+        for k in range(start, start + GROUP, LANES):
             v = load(kind, x, k)
             top = maximum(top, magnitude(v))
             odd = fma(v, zero(), odd)
@@ -79,18 +81,18 @@ def _round_row(kind, x, width, group, codes, factors, sums):
         if largest > _SMALLEST:
             scale, factor = _LIMIT / largest, largest / _LIMIT
         total = 0
-        for k in range(start, start + group, LANES):
+        for k in range(start, start + GROUP, LANES):
             total += store_rounded(codes, k, mul(load(kind, x, k), splat(scale)))
         store_one(FP32, factors, index, factor + sum_lanes(odd))
         store_i32(sums, index, total)
 
 
 @njit(inline="always")
-def _group_of_one(bits, c, start, steps, panel):
+def _group_of_one(bits, c, start, panel):
     """Sums of products over a group of inputs: one row, 16 outputs."""
     t = splat_integer(0)
     if bits == 8:
-        for s in range(start, start + steps):
+        for s in range(start, start + _STEPS):
             prefetch(panel + 64 * s + _AHEAD)
             t = dot_bytes(load_bytes(panel, 64 * s), splat_word(c, 4 * s), t)
         return t
@@ -103,11 +105,11 @@ def _group_of_one(bits, c, start, steps, panel):
 
 
 @njit(inline="always")
-def _group_of_four(bits, c0, c1, c2, c3, start, steps, panel):
+def _group_of_four(bits, c0, c1, c2, c3, start, panel):
     """The same for four rows."""
     t0, t1, t2, t3 = splat_integer(0), splat_integer(0), splat_integer(0), splat_integer(0)
     if bits == 8:
-        for s in range(start, start + steps):
+        for s in range(start, start + _STEPS):
             w = load_bytes(panel, 64 * s)
             t0 = dot_bytes(w, splat_word(c0, 4 * s), t0)
             t1 = dot_bytes(w, splat_word(c1, 4 * s), t1)
@@ -143,8 +145,8 @@ def _put(kind, output, column, bias, value):
 @njit(inline="always")
 def _multiply(bits, kind, size, args, codes, factors, sums, first, end):
     """Panels ``first .. end-1`` for all rows."""
-    rows, width, group = load_i64(args, _ROWS), load_i64(args, _WIDTH), load_i64(args, _GROUP_SIZE)
-    groups, steps = width // group, group // 4
+    rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)
+    groups = width // GROUP
     columns = LANES * load_i64(args, _PANELS)
     y, bias = load_i64(args, _OUTPUT), load_i64(args, _BIAS)
     weight, scales, minimums = load_i64(args, _WEIGHT), load_i64(args, _SCALES), load_i64(args, _MINIMUMS)
@@ -155,7 +157,7 @@ def _multiply(bits, kind, size, args, codes, factors, sums, first, end):
             m = minimums + 2 * LANES * groups * panel if minimums != 0 else 0
             v = zero()
             for g in range(groups):
-                t = _group_of_one(bits, codes, g * steps, steps, p)
+                t = _group_of_one(bits, codes, g * _STEPS, p)
                 v = _add_group(v, t, s, m, code, factors, sums, g)
             _put(kind, y, panel * LANES, bias, v)
         return
@@ -170,7 +172,7 @@ def _multiply(bits, kind, size, args, codes, factors, sums, first, end):
             m = minimums + 2 * LANES * groups * panel if minimums != 0 else 0
             v0, v1, v2, v3 = zero(), zero(), zero(), zero()
             for g in range(groups):
-                t0, t1, t2, t3 = _group_of_four(bits, c0, c1, c2, c3, g * steps, steps, p)
+                t0, t1, t2, t3 = _group_of_four(bits, c0, c1, c2, c3, g * _STEPS, p)
                 v0 = _add_group(v0, t0, s, m, code, f0, u0, g)
                 v1 = _add_group(v1, t1, s, m, code, f1, u1, g)
                 v2 = _add_group(v2, t2, s, m, code, f2, u2, g)
@@ -187,14 +189,13 @@ def _work(bits, kind, size, args):
     rows, width, panels = load_i64(args, _ROWS), load_i64(args, _WIDTH), load_i64(args, _PANELS)
     codes, factors, sums = load_i64(args, _CODES), load_i64(args, _FACTORS), load_i64(args, _SUMS)
     if rows <= _FEW:
-        group = load_i64(args, _GROUP_SIZE)
-        n = width // group
+        n = width // GROUP
         codes = load_i64(args, _SCRATCH) + openmp.take(args + 8 * _THREAD) * _FEW * (width + 8 * n)
         factors = codes + _FEW * width
         sums = factors + 4 * _FEW * n
         for row in range(rows):
             x = load_i64(args, _INPUT) + size * row * width
-            _round_row(kind, x, width, group, codes + row * width, factors + 4 * row * n, sums + 4 * row * n)
+            _round_row(kind, x, width, codes + row * width, factors + 4 * row * n, sums + 4 * row * n)
     while True:
         first = openmp.take(args + 8 * _NEXT) * _GROUP
         if first >= panels:
@@ -204,15 +205,15 @@ def _work(bits, kind, size, args):
 
 @njit(inline="always")
 def _round(kind, size, args):
-    rows, width, group = load_i64(args, _ROWS), load_i64(args, _WIDTH), load_i64(args, _GROUP_SIZE)
+    rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)
     codes, factors, sums = load_i64(args, _CODES), load_i64(args, _FACTORS), load_i64(args, _SUMS)
-    n = 4 * (width // group)
+    n = 4 * (width // GROUP)
     while True:
         row = openmp.take(args + 8 * _NEXT)
         if row >= rows:
             return
         x = load_i64(args, _INPUT) + size * row * width
-        _round_row(kind, x, width, group, codes + row * width, factors + row * n, sums + row * n)
+        _round_row(kind, x, width, codes + row * width, factors + row * n, sums + row * n)
 
 
 def _multiply_8_fp32(data):
@@ -251,7 +252,7 @@ _ROUND = {torch.float32: _round_fp32, torch.bfloat16: _round_bf16}
 def _launch(weight: QuantizedWeight) -> tuple[NDArray[np.int64], Tensor]:
     """What a weight's calls share: arguments, of which a call writes the first, and the threads' memory."""
     outputs, width = weight.shape
-    a_row = width + 8 * (width // weight.group)
+    a_row = width + 8 * (width // GROUP)
     scratch = torch.empty(torch.get_num_threads() * _FEW * a_row, dtype=torch.uint8)
     minimums = weight.minimums
     arguments = np.zeros(_SLOTS, dtype=np.int64)
@@ -262,7 +263,6 @@ def _launch(weight: QuantizedWeight) -> tuple[NDArray[np.int64], Tensor]:
         0 if minimums is None else minimums.data_ptr(),
         ZERO_CODE if weight.bits == 4 and minimums is None else 0,
         width,
-        weight.group,
         scratch.data_ptr(),
     )
     return arguments, scratch
@@ -280,7 +280,7 @@ def quantized_linear_cpu(inputs: Tensor, weight: QuantizedWeight, bias: Tensor |
     kind = weight.bits, inputs.dtype
     values = [0, 0, inputs.data_ptr(), output.data_ptr(), rows, 0 if bias is None else bias.data_ptr(), 0, 0, 0]
     if rows > _FEW:
-        groups = width // weight.group
+        groups = width // GROUP
         rounded = torch.empty(rows * (width + 8 * groups), dtype=torch.uint8)
         values[_CODES] = rounded.data_ptr()
         values[_FACTORS] = values[_CODES] + rows * width

@@ -7,19 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ift_kernels.quantized_linear.types import PANEL, QuantizedWeight
-
-GROUPS = {8: (64, 32), 4: (32,)}
-"""Sizes of groups that are tried, in this order."""
-
-
-def group_size(inputs: int, bits: int) -> int | None:
-    """Inputs that share a scale; None where no size divides them."""
-    return next((size for size in GROUPS[bits] if inputs % size == 0), None)
+from ift_kernels.quantized_linear.types import GROUP, PANEL, QuantizedWeight
 
 
 def pack_codes(codes: Tensor, scales: Tensor, minimums: Tensor | None, bits: int) -> QuantizedWeight:
-    """Codes ``[N, K]`` (int8 of 8 bits, uint8 of 4), scales and minimums ``[N, K / group]`` in the kernel's layout. N must be a multiple of 16."""
+    """Codes ``[N, K]`` (int8 of 8 bits, uint8 of 4), scales and minimums ``[N, K / 32]`` in the kernel's layout.
+
+    N must be a multiple of 16, K of 32.
+    """
     outputs, inputs = codes.shape
     panels = codes.view(outputs // PANEL, PANEL, inputs // 4, 4).transpose(1, 2)
     if bits == 4:
@@ -30,7 +25,6 @@ def pack_codes(codes: Tensor, scales: Tensor, minimums: Tensor | None, bits: int
 
     return QuantizedWeight(
         bits,
-        inputs // scales.shape[1],
         panels.contiguous(),
         by_panel(scales),
         None if minimums is None else by_panel(minimums),
@@ -38,16 +32,17 @@ def pack_codes(codes: Tensor, scales: Tensor, minimums: Tensor | None, bits: int
 
 
 def quantize_weight(weight: Tensor, bits: int) -> QuantizedWeight | None:
-    """A weight ``[N, K]`` rounded; None where N is no multiple of 16, K of no group, or a value is too large or not finite.
+    """A weight ``[N, K]`` rounded.
+
+    None where N is no multiple of 16, K none of 32, or a value is not finite or beyond float16.
 
     Eight bits: the largest weight of a group is 127 steps. Four bits: 15 steps from the smallest of a group to the
     largest, so that a group need not lie around 0.
     """
     outputs, inputs = weight.shape
-    group = group_size(inputs, bits)
-    if outputs % PANEL or group is None:
+    if outputs % PANEL or inputs % GROUP:
         return None
-    groups = weight.detach().float().view(outputs, -1, group)
+    groups = weight.detach().float().view(outputs, -1, GROUP)
     low, high = groups.aminmax(dim=-1)
     if not bool((torch.maximum(low.abs(), high.abs()) <= torch.finfo(torch.float16).max).all()):
         return None
@@ -65,11 +60,10 @@ def stack_weights(weights: Sequence[QuantizedWeight]) -> QuantizedWeight | None:
     first = weights[0]
     if len(weights) == 1:
         return first
-    if any((w.bits, w.group, w.minimums is None) != (first.bits, first.group, first.minimums is None) for w in weights):
+    if any((w.bits, w.minimums is None) != (first.bits, first.minimums is None) for w in weights):
         return None
     return QuantizedWeight(
         first.bits,
-        first.group,
         torch.cat([w.panels for w in weights]),
         torch.cat([w.scales for w in weights]),
         None if first.minimums is None else torch.cat([w.minimums for w in weights if w.minimums is not None]),

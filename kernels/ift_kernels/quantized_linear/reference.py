@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ift_kernels.quantized_linear.types import INPUT_LIMIT, QuantizedWeight
+from ift_kernels.quantized_linear.types import GROUP, INPUT_LIMIT, QuantizedWeight
 
 _SMALLEST = 1e-30
 
 
-def round_inputs(inputs: Tensor, weight: QuantizedWeight) -> Tensor:
+def round_inputs(inputs: Tensor) -> Tensor:
     """``[T, K]`` as the product sees them: each group of inputs in steps of its largest magnitude over the limit."""
-    groups = inputs.float().view(inputs.shape[0], -1, weight.group)
+    groups = inputs.float().view(inputs.shape[0], -1, GROUP)
     largest = groups.abs().amax(-1, keepdim=True)
     # Not ``INPUT_LIMIT / largest``, for which torch multiplies by a rounded reciprocal.
     scales = torch.full_like(largest, INPUT_LIMIT) / largest
@@ -23,4 +23,4 @@ def round_inputs(inputs: Tensor, weight: QuantizedWeight) -> Tensor:
 
 def quantized_linear_reference(inputs: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
     """See :func:`ift_kernels.quantized_linear.quantized_linear`."""
-    return linear(round_inputs(inputs, weight), weight.dense(), bias).to(inputs.dtype)
+    return linear(round_inputs(inputs), weight.dense(), bias).to(inputs.dtype)

@@ -12,6 +12,9 @@ from torch import Tensor
 PANEL = 16
 """Outputs that a vector holds."""
 
+GROUP = 32
+"""Inputs that share a scale."""
+
 ZERO_CODE = 8
 """The code of weight 0 among four-bit ones without minimums."""
 
@@ -23,18 +26,17 @@ INPUT_LIMIT = 127
 class QuantizedWeight:
     """``[N, K]`` in codes of ``bits`` bits, with a float16 scale for each output and group of inputs.
 
-    A weight of 8 bits is ``scale code``, one of 4 bits ``scale (code - 8)``, or ``scale code + minimum`` where there are
-    minimums.
+    A weight of 8 bits is ``scale code``; one of 4 bits is ``scale code + minimum``, or ``scale (code - 8)`` where there
+    are no minimums.
 
-    bits: 8, codes signed, or 4, codes unsigned. group: inputs that share a scale: 32, or a multiple of it with 8 bits.
+    bits: 8, codes signed, or 4, codes unsigned.
     panels: of 8 bits int8 ``[N / 16, K / 4, 16, 4]``; of 4 bits uint8 ``[N / 16, K / 8, 16, 4]``, a byte of which holds
     the code of one input in its lower half and that of the input four further in its upper half.
-    scales, minimums: ``[N / 16, K / group, 16]`` float16.
+    scales, minimums: ``[N / 16, K / 32, 16]`` float16.
     launch: what the kernel keeps between calls.
     """
 
     bits: int
-    group: int
     panels: Tensor
     scales: Tensor
     minimums: Tensor | None = None
@@ -57,7 +59,7 @@ class QuantizedWeight:
         packed = self.panels[panel, :, lane]
         if self.bits == 4:
             packed = torch.stack((packed & 15, packed >> 4), 2)
-        codes = packed.reshape(len(indices), -1, self.group).to(torch.float32)
+        codes = packed.reshape(len(indices), -1, GROUP).to(torch.float32)
         scales = self.scales[panel, :, lane].to(torch.float32)[..., None]
         if self.minimums is None:
             values = (codes - (ZERO_CODE if self.bits == 4 else 0)) * scales
