@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ift_serve.cli.connect import ClientOptions, Json, connected
 from ift_serve.cli.data_runs import Overrides, RecipeFile, readable_data_errors, run_recipe
+from ift_serve.cli.training import packaged
 
 if TYPE_CHECKING:
     from ift_training.data.generation.calls import Servers
@@ -23,7 +24,7 @@ def evolve(options: ClientOptions, recipe: RecipeFile, set_: Overrides = None, a
         from ift_training.data.generation.evolve.run import Evolution
         from ift_training.data.generation.settings import EvolutionRecipe
 
-        chosen = EvolutionRecipe.load(recipe, set_ or [])
+        chosen = EvolutionRecipe.load(packaged(recipe), set_ or [])
 
         async def start(store: RecordStore, servers: Servers, shown: Shown) -> None:
             await Evolution(chosen, store, servers, shown).run()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ift_serve.cli.connect import ClientOptions, Json, connected
 from ift_serve.cli.data_runs import Overrides, RecipeFile, readable_data_errors, run_recipe
+from ift_serve.cli.training import packaged
 
 if TYPE_CHECKING:
     from ift_training.data.generation.calls import Servers
@@ -23,7 +24,7 @@ def generate(options: ClientOptions, recipe: RecipeFile, set_: Overrides = None,
         from ift_training.data.generation.self_instruct.run import SelfInstruct
         from ift_training.data.generation.settings import GenerationRecipe
 
-        chosen = GenerationRecipe.load(recipe, set_ or [])
+        chosen = GenerationRecipe.load(packaged(recipe), set_ or [])
 
         async def start(store: RecordStore, servers: Servers, shown: Shown) -> None:
             await SelfInstruct(chosen, store, servers, shown).run()

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ift_training.data.generation.settings import RunRecipe
     from ift_training.data.generation.store import RecordStore
 
-RecipeFile = Annotated[Path, typer.Argument(help="recipe.yaml", dir_okay=False)]
+RecipeFile = Annotated[
+    Path, typer.Argument(help="recipe.yaml, or the name of one of the package's, such as abstracts-variations")
+]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="field=value, over the recipe; may be repeated")]
 _LOG_SECONDS = 30.0
 """Between two lines of progress where there is no terminal."""

@@ -135,10 +135,8 @@ class RunRecipe(RecipeFile):
     timeout: float = Field(default=300.0, gt=0, description="seconds for a request")
 
     def look_in(self, folder: Path) -> None:
-        """See :class:`RecipeFile`."""
+        """Seeds and prompts are beside the recipe; what is written is where the command runs."""
         self.seeds = folder / self.seeds.expanduser()
-        self.store = folder / self.store.expanduser()
-        self.output = None if self.output is None else folder / self.output.expanduser()
         self.prompts = None if self.prompts is None else folder / self.prompts.expanduser()
 
 
