@@ -58,6 +58,10 @@ def _show_record(store: RecordStore, wanted: str, *, as_json: bool) -> None:
         if record_id in found:
             continue
         record = store.get(record_id)
+        if record is None and found:
+            # A seed that was written from a record of another store.
+            found[record_id] = {"id": record_id, "elsewhere": True}
+            continue
         if record is None:
             raise fail(f"{record_id}: no such record in {store.path}")
         said = {

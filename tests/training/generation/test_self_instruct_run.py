@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ift_training.data.generation.errors import GenerationError
+from ift_training.data.generation.export import export
 from ift_training.data.generation.rouge import rouge_l, words
 from ift_training.data.generation.store import RecordStore
 from ift_training.data.records import parse_record
@@ -108,7 +109,9 @@ def test_a_store_of_another_recipe_is_refused_by_the_field(seeds: Path, tmp_path
     store = tmp_path / "r.sqlite"
     with scripted_server(task_writer) as server:
         generate(server.address, **_fields(seeds, store, tries=1))
-        with pytest.raises(GenerationError, match=f"made with another recipe.{next(iter(change))}"):
+        with pytest.raises(
+            GenerationError, match=rf"recipe\.{next(iter(change))}.* is not what this store was made with"
+        ):
             generate(server.address, **_fields(seeds, store, tries=1) | change)
 
 
@@ -118,13 +121,34 @@ def test_a_store_of_another_model_or_prompt_is_refused(seeds: Path, tmp_path: Pa
         generate(server.address, **_fields(seeds, store, tries=1))
         (own := tmp_path / "prompts").mkdir()
         (own / "verify.txt").write_text("Is $response right for $asked?")
-        with pytest.raises(GenerationError, match=r"another recipe\.prompts"):
+        with pytest.raises(GenerationError, match=r"recipe\.prompts is not what"):
             generate(server.address, **_fields(seeds, store, tries=1, prompts=str(own)))
     with (
         scripted_server(task_writer, fingerprint="g") as server,
-        pytest.raises(GenerationError, match=r"another models\.classification"),
+        pytest.raises(GenerationError, match=r"models\.classification is not what"),
     ):
         generate(server.address, **_fields(seeds, store, tries=1))
+
+
+def test_other_seeds_are_another_run(seeds: Path, tmp_path: Path) -> None:
+    store = tmp_path / "r.sqlite"
+    with scripted_server(task_writer) as server:
+        generate(server.address, **_fields(seeds, store, tries=1))
+        seeds.write_text(seeds.read_text() + '{"instruction": "One seed more.", "output": "Yes"}\n')
+        with pytest.raises(GenerationError, match="seeds is not what"):
+            generate(server.address, **_fields(seeds, store, tries=1))
+
+
+def test_what_one_run_made_is_the_seed_of_the_next_and_says_so(seeds: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.sqlite", tmp_path / "second.sqlite"
+    with scripted_server(task_writer) as server:
+        generate(server.address, **_fields(seeds, first, tries=4))
+        with RecordStore(first) as store:
+            written = export(store, tmp_path / "made.jsonl")
+        generate(server.address, **_fields(tmp_path / "made.jsonl", second, tries=1))
+    kept = [r.id for r in records(first) if r.lineage.step == "instance" and r.status == "kept"]
+    again = [record for record in records(second) if record.lineage.step == "seed"]
+    assert len(kept) == written and [record.lineage.parents for record in again] == [(each,) for each in kept]
 
 
 def test_instances_can_be_written_by_another_server_and_adapter(seeds: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from ift_training.data.generation.calls import Servers, Speaker
 from ift_training.data.generation.errors import GenerationError
 from ift_training.data.generation.prompts import Prompts
 from ift_training.data.generation.record import GeneratedRecord, Lineage, Reason
+from ift_training.data.generation.seeds import fingerprint
 from ift_training.data.generation.settings import Role, RunRecipe
 from ift_training.data.generation.store import RecordStore
 
@@ -65,8 +66,8 @@ class Run:
         self.progress = Progress()
         self._shown = shown
 
-    async def speakers(self, kind: str, **roles: Role) -> dict[str, Speaker]:
-        """Who speaks in each role. Raises GenerationError if the store was made otherwise than this run would.
+    async def begin(self, kind: str, seeds: list[GeneratedRecord], roles: Mapping[str, Role]) -> dict[str, Speaker]:
+        """Keep the seeds; who speaks in each role. Raises GenerationError if the store was made otherwise.
 
         kind: the run's, such as ``generate``; a store may hold a run of each kind.
         """
@@ -75,15 +76,16 @@ class Run:
         now: dict[str, Any] = {
             "recipe": recipe | {"prompts": self.prompts.references()},
             "models": {name: [speaker.model, speaker.adapter] for name, speaker in found.items()},
+            "seeds": fingerprint(seeds),
         }
         before = self.store.note(kind)
         if before is None:
             self.store.set_note(kind, now)
         elif (other := _difference(before, now)) is not None:
             raise GenerationError(
-                f"{self.store.path}: was made with another {other}; name another store, or go back to what it was made "
-                "with"
+                f"{self.store.path}: {other} is not what this store was made with; name another store, or go back to it"
             )
+        self.store.put_all(seeds)
         return found
 
     def keep(self, records: list[GeneratedRecord]) -> None:

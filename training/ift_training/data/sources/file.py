@@ -72,6 +72,10 @@ class FileSource:
             raise RecordError("output", f"fails its own check: {verdict.reason}", Problem.FAILS_CHECK)
         return record, self.task
 
+    def fields(self, index: int) -> Mapping[str, Any]:
+        """A record's fields as the file has them. Raises RecordError."""
+        return self._reader.read(index)
+
     def where(self, index: int) -> str:
         """See :class:`ift_training.data.sources.base.Source`."""
         return self._reader.where(index)

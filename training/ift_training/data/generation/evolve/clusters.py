@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ift_serve.checks.errors import MissingExtraError
 from ift_training.data.embedding import SentenceEncoder, Vectors
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ class Clusters:
 def _labels(vectors: Vectors, smallest: int) -> list[int]:
     if len(vectors) < 2 * smallest:
         return [0] * len(vectors)
-    from sklearn.cluster import HDBSCAN
-
+    try:
+        from sklearn.cluster import HDBSCAN
+    except ImportError as error:
+        raise MissingExtraError("which tasks are rare", "scikit-learn", "data") from error
     found = HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(vectors.astype(np.float64))
     labels: list[int] = found.tolist()
     return labels

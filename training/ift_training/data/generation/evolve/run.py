@@ -43,9 +43,9 @@ class Evolution:
         """Make everything. Raises GenerationError, SourceError, MissingExtraError; what was made is kept."""
         recipe, run = self._recipe, self._run
         seeds = read_seeds(recipe.seeds)
-        speakers = await run.speakers(KIND, writer=recipe.writer, answerer=recipe.answerer, judge=recipe.judge)
+        roles = {"writer": recipe.writer, "answerer": recipe.answerer, "judge": recipe.judge}
+        speakers = await run.begin(KIND, seeds, roles)
         operations = Operations(run, recipe, speakers["writer"], speakers["answerer"], speakers["judge"])
-        run.store.put_all(seeds)
         self._pool = [Member(seed) for seed in seeds]
         self._asked = {_key(seed) for seed in seeds}
         breadth = self._breadth(seeds)

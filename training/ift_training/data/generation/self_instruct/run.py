@@ -53,8 +53,7 @@ class SelfInstruct:
         }
         if recipe.verification.by_model:
             roles["verification"] = recipe.verification.speaker
-        self._speakers = await self._run.speakers("generate", **roles)
-        self._run.store.put_all(seeds)
+        self._speakers = await self._run.begin("generate", seeds, roles)
         for seed in seeds:
             self._human.append(seed.id)
             self._join(seed)
