@@ -12,6 +12,7 @@ from ift_serve.cli.connect import Json, fail
 from ift_serve.cli.data_runs import readable_data_errors
 
 if TYPE_CHECKING:
+    from ift_training.data.generation.record import Status
     from ift_training.data.generation.store import RecordStore
 
 
@@ -38,7 +39,8 @@ def report(
                 _show_record(opened, record, as_json=as_json)
                 return
             if output is not None:
-                written = export(opened, output, ("kept", "flagged") if flagged else ("kept",), seeds=seeds)
+                statuses: list[Status] = ["kept", "flagged"] if flagged else ["kept"]
+                written = export(opened, output, statuses, seeds=seeds)
                 typer.echo(f"{written:,} records written to {output}", err=as_json)
             found = GenerationReport.of(opened)
     if as_json:

@@ -41,7 +41,7 @@ def _met(added: Requirement, answer: str) -> str:
         case "min_words":
             return f"{answer} {' '.join(['again'] * check.least)}"  # type: ignore[attr-defined]
         case "min_sentences":
-            return answer + " More." * check.least  # type: ignore[attr-defined]
+            return f"{answer}{' More.' * check.least}"  # type: ignore[attr-defined]
         case "bullets":
             return "\n".join(f"- {item}" for item in answer.split(", "))
         case "json":
@@ -126,7 +126,11 @@ def test_requirements_can_be_put_on_one_another_while_they_can_be_met(seed: int)
 
 def test_requirements_that_contradict_are_never_put_together() -> None:
     for first, second in (("bullets", "json"), ("begin", "bullets"), ("max_words", "min_words"), ("end", "json")):
-        fields = {"begin": {"phrase": "Well then"}, "end": {"phrase": "Well then"}, "max_words": {"limit": 5}}
+        fields: dict[str, dict[str, object]] = {
+            "begin": {"phrase": "Well then"},
+            "end": {"phrase": "Well then"},
+            "max_words": {"limit": 5},
+        }
         check = parse_check({"type": first, **fields.get(first, {})})
         record = replace(_PLAIN, checks=(check,), response="a, b")
         assert second not in {r.check.type for seed in range(5) for r in _added(record, seed)}

@@ -109,15 +109,15 @@ class Servers:
 
     def totals(self) -> tuple[int, int, int]:
         """Tokens of prompts and of answers that this run paid for, and answers that were there from an earlier one."""
-        found = [runner.totals for _, _, runner in self._opened.values()]
+        found = [opened[2].totals for opened in self._opened.values()]
         return sum(t.prompt_tokens for t in found), sum(t.generated_tokens for t in found), sum(t.kept for t in found)
 
     async def __aenter__(self) -> Servers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client, _, _ in self._opened.values():
-            await client.close()
+        for opened in self._opened.values():
+            await opened[0].close()
 
 
 async def in_order(

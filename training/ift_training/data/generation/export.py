@@ -11,8 +11,10 @@ from ift_training.data.generation.record import Status
 from ift_training.data.generation.seeds import SEED
 from ift_training.data.generation.store import RecordStore
 
+_USUAL: tuple[Status, ...] = ("kept",)
 
-def export(store: RecordStore, path: Path, statuses: Collection[Status] = ("kept",), *, seeds: bool = False) -> int:
+
+def export(store: RecordStore, path: Path, statuses: Collection[Status] = _USUAL, *, seeds: bool = False) -> int:
     """Write records with an answer as JSON Lines, in the order of their making; how many. Raises SourceError."""
     written = 0
     with whole_file(path) as file:

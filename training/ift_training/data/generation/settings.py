@@ -15,6 +15,7 @@ Operation = Literal[
     "constraint", "deepen", "concretise", "reasoning", "input", "breadth", "verifiable", "variation", "dialogue",
     "rationale", "translate",
 ]  # fmt: skip
+_USUAL_OPERATIONS: tuple[Operation, ...] = ("constraint", "deepen", "concretise", "reasoning", "input", "breadth")
 _KEYWORDS = ("image", "images", "graph", "graphs", "picture", "pictures", "file", "files", "map", "maps", "draw",
              "plot", "go to")  # fmt: skip
 """What a model of text cannot do (Wang et al. 2023, section 2.2, and their code)."""
@@ -187,9 +188,7 @@ class EvolutionRecipe(RunRecipe):
     """Evol-Instruct (Xu et al. 2023, arXiv 2304.12244), with requirements that programs judge."""
 
     operations: dict[Operation, float] = Field(
-        default_factory=lambda: dict.fromkeys(
-            ("constraint", "deepen", "concretise", "reasoning", "input", "breadth"), 1.0
-        ),
+        default_factory=lambda: dict.fromkeys(_USUAL_OPERATIONS, 1.0),
         description="what may be done to a record, with its weight",
     )
     rounds: int = Field(default=4, ge=1, le=1000, description="times that every record of the pool is evolved")
