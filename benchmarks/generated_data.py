@@ -39,9 +39,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="the first run's seed")
     parser.add_argument("--plain", type=int, default=20, help="seed records of each kind")
     parser.add_argument("--records", type=int, default=500, help="new records")
-    parser.add_argument("--steps", type=int, default=300, help="of each training")
+    parser.add_argument("--steps", type=int, default=150, help="of each training")
     parser.add_argument("--examples", type=int, default=40, help="test requests of each family")
-    parser.add_argument("--keep", type=Path, help="directory for stores and adapters; none: a temporary one")
+    parser.add_argument(
+        "--keep", type=Path, help="directory for stores and adapters, which a second run goes on with; none: temporary"
+    )
     parser.add_argument("--json", action="store_true", help="JSON only, on standard output")
     return parser.parse_args()
 
@@ -138,8 +140,11 @@ def without(path: Path, prompts: set[str]) -> int:
 
 
 def train(output: Path, files: list[Path], steps: int, seed: int) -> None:
-    """An adapter of some files, by the same settings whatever they are."""
+    """An adapter of some files, by the same settings whatever they are; one that an earlier run ended is kept."""
     import yaml
+
+    if (output / "ift_config.json").exists():
+        return
 
     recipe = {
         "base": "ift-tiny",
@@ -178,7 +183,7 @@ async def score(address: str, names: dict[str, str], requests: list[Any]) -> dic
 def one(given: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     """A whole run with one seed."""
     root = folder / "adapters"
-    root.mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=True)
     requests = test_requests(given.examples, seed)
     process, address = serve(root, folder / "server.log")
     begun = time.monotonic()
@@ -251,7 +256,7 @@ def main() -> None:
         "gain_half_width": half,
         "passed": all(run["new_records"] >= 0.9 * given.records for run in runs) and statistics.mean(gains) > 0,
     }
-    print(json.dumps(report, indent=2))
+    print(json.dumps(report, indent=None if given.json else 2))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def _recipe(folder: Path, **changes: Any) -> Path:
     recipe = {
         "seeds": "seeds.jsonl", "store": str(folder / "r.sqlite"), "output": str(folder / "new.jsonl"), "rounds": 2,
         "operations": {"variation": 1}, "in_flight": 8,
-        "verifiable": {"checks": ["upper", "begin", "bullets"], "samples": 4, "variations": 2},
+        "verifiable": {"checks": ["end", "begin", "bullets"], "samples": 8, "variations": 2},
         "answerer": {"decoding": {"temperature": 0.8, "max_new_tokens": 40}},
     } | changes  # fmt: skip
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -60,7 +60,7 @@ def test_the_command_evolves_reports_and_writes_what_the_trainer_reads(embedded:
     recipe = _recipe(tmp_path)
     report = json.loads(_run("evolve", str(recipe), "--server", embedded, "--json").stdout)
     found = report["steps"]["evolve.variation"]
-    assert found["kept"] > 5 and report["generated_tokens"] > 0 and report["calls"] >= found["kept"]
+    assert found["kept"] > 2 and report["generated_tokens"] > 0 and report["calls"] >= found["kept"]
     source = FileSource(SourceSettings(file=tmp_path / "new.jsonl"))
     assert len(source) == found["kept"]
     for index in range(len(source)):

@@ -137,6 +137,18 @@ def test_requirements_that_contradict_are_never_put_together() -> None:
         assert first not in {r.check.type for seed in range(5) for r in _added(record, seed)}
 
 
+@pytest.mark.parametrize(
+    ("response", "is_list"),
+    [("fox, owl", True), ("red fox, barn owl, toad", True), ("Near the house, Anna saw a fox.", False), ("fox", False),
+     ("At last, Anna won.", False)],
+)  # fmt: skip
+def test_only_a_list_is_asked_for_as_one(response: str, is_list: bool) -> None:
+    record = replace(_PLAIN, response=response, checks=(parse_check({"type": "max_words", "limit": 30}),))
+    found = {r.check.type for seed in range(9) for r in _added(record, seed)}
+    assert (found & {"bullets", "json", "commas"} == {"bullets", "json", "commas"}) is is_list
+    assert is_list or not found & {"bullets", "json", "commas"}
+
+
 def test_a_word_to_avoid_is_one_that_the_answer_has_and_nothing_asks_for() -> None:
     record = replace(_PLAIN, checks=(parse_check({"type": "include", "word": "lighthouse"}),))
     found = {r.check.word for seed in range(60) for r in _added(record, seed) if r.check.type == "avoid"}  # type: ignore[attr-defined]

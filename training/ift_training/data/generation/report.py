@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GenerationReport:
-    """counts: records by step and status. reasons: by step, verdict and name. Tokens are those of answered calls."""
+    """counts: records by step and status. reasons: by step, verdict and name. Tokens are those of answered calls.
+
+    given_up: records that failed too often to be evolved further. breadth: sizes of the pool's clusters before and
+    after in-breadth evolving, and how even they were; None without it.
+    """
 
     counts: Counter[tuple[str, Status]]
     reasons: Counter[tuple[str, Status, str]]
@@ -23,14 +28,16 @@ class GenerationReport:
     prompt_tokens: int
     generated_tokens: int
     seconds: float
+    given_up: Sequence[Mapping[str, Any]] = ()
+    breadth: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, store: RecordStore) -> GenerationReport:
         """Of everything that a store holds."""
         prompt, generated = store.calls.usage()
-        return cls(
-            store.counts(), store.reasons(), len(store.calls), prompt, generated, float(store.note("seconds") or 0.0)
-        )
+        seconds = float(store.note("seconds") or 0.0)
+        given_up, breadth = store.note("evolve.given_up") or (), store.note("evolve.breadth")
+        return cls(store.counts(), store.reasons(), len(store.calls), prompt, generated, seconds, given_up, breadth)
 
     @property
     def steps(self) -> list[str]:
@@ -56,6 +63,8 @@ class GenerationReport:
             "prompt_tokens": self.prompt_tokens,
             "generated_tokens": self.generated_tokens,
             "seconds": round(self.seconds, 1),
+            "given_up": list(self.given_up),
+            "breadth": self.breadth,
         }
 
     def table(self) -> RenderableType:
@@ -74,4 +83,10 @@ class GenerationReport:
             f"{self.calls:,} answers, {self.prompt_tokens:,} tokens read and {self.generated_tokens:,} written, "
             f"{self.seconds / 60:.1f} minutes of runs"
         )
-        return Group(steps, *([why] if self.reasons else []), cost)
+        notes = [cost]
+        if self.given_up:
+            notes.append(f"{len(self.given_up):,} records were given up after failing too often")
+        if self.breadth is not None:
+            before, after = self.breadth["evenness"]
+            notes.append(f"evenness of the clusters: {before:.2f} before, {after:.2f} after")
+        return Group(steps, *([why] if self.reasons else []), *notes)

@@ -67,7 +67,7 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def under_represented(labels: Sequence[int], count: int, rng: random.Random) -> list[int]:
-    """Places of ``count`` texts, each cluster with the same chance whatever its size; some may come twice."""
+    """Places of ``count`` texts; a cluster is the likelier the fewer texts it has. Some may come twice."""
     members: dict[int, list[int]] = {}
     for place, label in enumerate(labels):
         members.setdefault(label, []).append(place)

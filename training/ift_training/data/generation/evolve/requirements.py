@@ -16,7 +16,9 @@ from ift_training.data.procedural.constraints import wording
 from ift_training.data.procedural.vocabulary import NOUNS, PHRASES
 
 _WORD = re.compile(r"[A-Za-z]{4,}")
-_LISTED = re.compile(r"[\w' -]+(?:, [\w' -]+)+\.?")
+_ITEM = r"[\w'-]+(?: [\w'-]+){0,2}"
+_LISTED = re.compile(rf"{_ITEM}(?:, {_ITEM})+")
+"""Items of one to three words; a sentence with a comma has longer parts, or a full stop."""
 
 
 @dataclass(frozen=True, slots=True)
