@@ -5,6 +5,8 @@ A head chooses for a whole answer, from the pooled instruction, or for each toke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from ift_kernels.row_statistics import RowStatistics
 from ift_kernels.temperature_heads import HeadRows, temperature_heads
 from ift_serve.engine.adapters.prompt_states import PromptStates
 from ift_serve.engine.protocol.sampling import TemperatureRule
-from ift_serve.engine.sequences.step import SequenceStep
+from ift_serve.engine.sequences.step import DrawingRow
 from ift_serve.modeling.multi_adapter.prepared import PreparedAdapter
 from ift_serve.modeling.multi_adapter.temperature_table import TemperatureTable
 
@@ -30,7 +32,7 @@ class PredictedTemperatures:
         self._backend = backend
 
     def __call__(
-        self, statistics: RowStatistics, hidden: Tensor, initial: Tensor, rows: list[SequenceStep | None]
+        self, statistics: RowStatistics, hidden: Tensor, initial: Tensor, rows: Sequence[DrawingRow | None]
     ) -> Tensor:
         """``[R]`` float32: ``initial`` for rows that want no head. hidden: ``[R, d]``."""
         slots = np.zeros(len(rows), dtype=np.int32)

@@ -140,6 +140,7 @@ class DeviceAdapterTensors:
             end_ids=tuple(weights.config.end_ids) if weights.config is not None else (),
             trained_on=weights.config.trained_on if weights.config is not None else (),
             calibration=None if weights.config is None else weights.config.calibration_temperature,
+            independent_rows=prepared.has_independent_rows,
         )
         return ReadAdapter(metadata, prepared)
 

@@ -19,6 +19,7 @@ class AdapterMetadata:
     ``uses_instruction``: on its whole instruction. ``end_ids``: tokens that end its answers, beside the base model's.
     ``trained_on``: families and checks, as its directory names them.
     ``calibration``: what logits are divided by before confidences are read off them; None: nothing was fitted.
+    ``independent_rows``: what it does to a row is the same, bit for bit, in any batch.
     """
 
     version: str
@@ -31,6 +32,7 @@ class AdapterMetadata:
     end_ids: tuple[int, ...] = ()
     trained_on: tuple[str, ...] = ()
     calibration: float | None = None
+    independent_rows: bool = False
 
 
 @dataclass(slots=True, eq=False)

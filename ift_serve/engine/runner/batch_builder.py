@@ -25,14 +25,14 @@ class BatchBuilder:
     ) -> None:
         self._layers = layers
         self._shapes = {(g.heads, g.kv_heads, g.width) for g in geometry}
-        self._block_size = block_size
+        self.block_size = block_size
         self._backend = backend
         self._split = split
         self._device = layers[0].keys.device
 
     def __call__(self, sequences: list[SequenceStep]) -> FlatBatch:
         """The batch, without anything that adapters add."""
-        size = self._block_size
+        size = self.block_size
         counts = [len(s.token_ids) for s in sequences]
         total = sum(counts)
         longest = max(s.start + n for s, n in zip(sequences, counts, strict=True))

@@ -18,6 +18,7 @@ from ift_serve.engine.protocol.progress import Progress
 from ift_serve.engine.runner.batch_builder import BatchBuilder
 from ift_serve.engine.runner.compile_monitor import CompileMonitor, report_compilations
 from ift_serve.engine.runner.cuda_graphs import CudaCapture, DecodeGraphs, bucket_sizes, eager_capture
+from ift_serve.engine.runner.independent_rows import has_independent_rows
 from ift_serve.engine.runner.kv_cache import KVCache, bytes_per_block
 from ift_serve.engine.runner.serving_check import ServingCheck
 from ift_serve.engine.runner.step_profiler import StepProfiler
@@ -25,7 +26,15 @@ from ift_serve.engine.runner.warm_up import warm_up_batches
 from ift_serve.engine.sampling.model_defaults import sampling_defaults
 from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens, scored_tokens
 from ift_serve.engine.sampling.temperatures import Rows, Temperatures
-from ift_serve.engine.sequences.step import ScoredTokens, SequenceStep, StepBatch, StepResult
+from ift_serve.engine.sequences.step import (
+    DraftedRow,
+    DrawingRow,
+    SampledToken,
+    ScoredTokens,
+    SequenceStep,
+    StepBatch,
+    StepResult,
+)
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
 from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model
@@ -127,6 +136,12 @@ class ModelRunner:
             max_rank=config.max_lora_rank,
             backend=backend,
             device=device,
+        )
+        self.has_independent_rows = backend == "cpu" and has_independent_rows(
+            self._decoder,
+            self._build_batch,
+            int(model.config.vocab_size),
+            min(model.context_length, self.total_blocks * self.block_size),
         )
         self._sampler = Sampler(Temperatures(self.adapters.temperatures, device), device, backend)
         self._graphs = self._make_graphs(config, model, backend, device) if split else None
@@ -239,7 +254,7 @@ class ModelRunner:
     ) -> None:
         """Logits and tokens of the wanted positions, a bounded number of rows at a time."""
         log_probs, greedy = list[float](), list[bool]()
-        drawn = []
+        drawn: list[SampledToken | None] = []
         step = _LOGIT_ROWS[self.description.device]
         for first in range(0, len(rows), step):
             part = slice(first, first + step)
@@ -263,11 +278,15 @@ class ModelRunner:
             if sequence.sampling is not None:
                 result.sampled[index] = drawn[place]
                 place += 1
+                if sequence.drafts:
+                    own = slice(place, place + len(sequence.drafts))
+                    result.drafted[index] = [token for token in drawn[own] if token is not None]
+                    place = own.stop
 
 
 def _output_rows(sequences: list[SequenceStep]) -> tuple[list[int], Rows, list[int]]:
-    """Flat indices whose logits are needed, with the sequence that draws or the score target of each."""
-    indices, rows, targets = list[int](), list[SequenceStep | None](), list[int]()
+    """Flat indices whose logits are needed, with who draws from each or its score target."""
+    indices, rows, targets = list[int](), list[DrawingRow | None](), list[int]()
     end = 0
     for sequence in sequences:
         end += len(sequence.token_ids)
@@ -277,7 +296,9 @@ def _output_rows(sequences: list[SequenceStep]) -> tuple[list[int], Rows, list[i
             rows += [None] * count
             targets += sequence.score_targets
         if sequence.sampling is not None:
-            indices.append(end - 1)
+            drafts = sequence.drafts
+            indices += range(end - 1 - len(drafts), end)
             rows.append(sequence)
-            targets.append(-1)
+            rows += [DraftedRow(row, sequence.adapter, sequence.prompt) for row in drafts]
+            targets += [-1] * (1 + len(drafts))
     return indices, rows, targets

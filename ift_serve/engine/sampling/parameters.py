@@ -59,7 +59,8 @@ def _adjusted(row: SamplingRow) -> AdjustedTokens:
 
 def _adjustments(rows: list[SamplingRow | None]) -> SparseAdjustments | None:
     entries = [
-        _adjusted(row).entries(row.history) if row is not None and is_adjusted(row.params) else None for row in rows
+        _adjusted(row).entries(row.history, row.drafted) if row is not None and is_adjusted(row.params) else None
+        for row in rows
     ]
     found = [entry for entry in entries if entry is not None]
     if not found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,16 +11,16 @@ from torch import Tensor
 from ift_kernels.row_statistics import RowStatistics
 from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TemperatureRule
 from ift_serve.engine.sampling.temperature_rules import entropy_temperature
-from ift_serve.engine.sequences.step import SequenceStep
+from ift_serve.engine.sequences.step import DrawingRow
 
-Rows = list[SequenceStep | None]
-"""One entry a row: the sequence that draws from it, None where a target is scored."""
+Rows = Sequence[DrawingRow | None]
+"""One entry a row: who draws from it, None where a target is scored."""
 Heads = Callable[[RowStatistics, Tensor, Tensor, Rows], Tensor]
 """Predicts from statistics, hidden states ``[R, d]`` and T_0 ``[R]`` the temperatures of the rows that ask for it,
 within their bounds; other rows keep T_0."""
 
 
-def _rule(row: SequenceStep | None) -> AdaptiveTemperature | None:
+def _rule(row: DrawingRow | None) -> AdaptiveTemperature | None:
     if row is None or row.sampling is None or row.sampling.temperature == 0.0:
         return None
     return row.sampling.params.adaptive

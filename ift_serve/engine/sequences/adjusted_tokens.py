@@ -29,14 +29,35 @@ class AdjustedTokens:
         self._generated = np.fromiter(seen.values(), np.int32, len(seen))
         self._bias = np.fromiter((biases.get(token, 0.0) for token in seen), np.float32, len(seen))
 
-    def entries(self, history: list[int]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
-        """Up to the end of ``history``, the prompt and what was generated since. Views that the next call changes."""
+    def entries(
+        self, history: list[int], drafted: tuple[int, ...] = ()
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+        """Up to the end of ``history``, the prompt and what was generated since, as if it ended with ``drafted``.
+
+        Views that the next call changes, copies where tokens are drafted.
+        """
         if self._penalised:
             for token in history[self._read :]:
                 self._count(token)
             self._read = len(history)
         end = self._length
-        return self._ids[:end], self._generated[:end], self._bias[:end]
+        known = self._ids[:end], self._generated[:end], self._bias[:end]
+        return self._with(known, drafted) if self._penalised and drafted else known
+
+    def _with(
+        self, known: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]], drafted: tuple[int, ...]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+        ids, bias = known[0], known[2]
+        new = [token for token in dict.fromkeys(drafted) if token not in self._place]
+        generated = np.concatenate((known[1], np.zeros(len(new), np.int32)))
+        places = {token: place for place, token in enumerate(new, len(ids))}
+        for token in drafted:
+            place = self._place.get(token, places.get(token, 0))
+            generated[place] = max(generated[place], 0) + 1
+        if new:
+            ids = np.concatenate((ids, np.array(new, np.int32)))
+            bias = np.concatenate((bias, np.zeros(len(new), np.float32)))
+        return ids, generated, bias
 
     def _count(self, token: int) -> None:
         place = self._place.get(token)

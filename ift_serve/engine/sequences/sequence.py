@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from ift_serve.engine.adapters.version import AdapterVersion
@@ -24,7 +25,8 @@ class Owner(Protocol):
     """What scheduling knows of the request that owns a sequence: its precedence, whose it is, what it has.
 
     ``number`` counts requests in order of arrival; ``rank`` orders them totally and never changes. ``slot``: of its
-    adapter while it has one. ``admitted``: when it first got a row, seconds; 0: not yet.
+    adapter while it has one. ``admitted``: when it first got a row, seconds; 0: not yet. ``length_limit``: tokens that
+    a sequence of it may have; ``may_draft``: whether a row with its adapter is the same in any company.
     """
 
     number: int
@@ -38,6 +40,8 @@ class Owner(Protocol):
     cached_tokens: int
     preemptions: int
     live: list[Sequence]
+    length_limit: int
+    may_draft: bool
 
     @property
     def split_pending(self) -> bool:
@@ -61,9 +65,13 @@ class Sequence:
     ``pending`` is set while a step computes it, until its result is taken in. ``is_probe``: its last tokens are scored
     for a strategy, and it draws none. ``is_paused``: it has drawn, and waits for its siblings to have. ``judged``: what
     the adherence head says of its scored positions; None where it is not asked.
+    ``ahead``: the next draws, where a step that computed drafted tokens knows them already. Keys and values of the
+    tokens before each are in the blocks; whatever changes tokens, blocks or the way to draw drops them. ``drafts``:
+    what the planner of drafts keeps of it.
     """
 
     __slots__ = (
+        "ahead",
         "branches",
         "candidate",
         "capacity",
@@ -72,6 +80,7 @@ class Sequence:
         "decode_step",
         "deferred",
         "digests",
+        "drafts",
         "ended",
         "forbidden",
         "has_row",
@@ -142,6 +151,8 @@ class Sequence:
         self.scored_log_probs: list[float] = []
         self.scored_greedy: list[bool] = []
         self.judged: JudgedTokens | None = None
+        self.ahead: list[SampledToken] = []
+        self.drafts: object = None
 
     @property
     def goal(self) -> int:
@@ -186,11 +197,11 @@ class Sequence:
     def constrain(self) -> None:
         """Have the next draw held to the form, as it is after the last token, and to what its strategy forbids."""
         if self.constraint is not None and self.row is not None:
-            mask, forbidden = self.constraint.mask(), self.forbidden
-            self.row.mask = mask if forbidden is None else forbidden if mask is None else Both(mask, forbidden)
+            self.row.mask = _both(self.constraint.mask(), self.forbidden)
 
     def forbid(self, mask: TokenMask | None) -> None:
         """Hold its draws to ``mask`` too, until the next call; None: to nothing beside the form."""
+        self.ahead.clear()
         self.forbidden = mask
         if self.row is not None:
             self.row.mask = mask
@@ -224,6 +235,35 @@ class Sequence:
         self.row = row
         self.decode_step.sampling = row
 
+    @property
+    def can_be_drafted(self) -> bool:
+        """Whether the draw behind a drafted token is known before that token counts."""
+        return self.row is not None and self.row.params.target_probability is None
+
+    def drafted_step(self, drafted: list[int]) -> SequenceStep:
+        """Its next decode step with drafted tokens behind its last one, and a draw behind each.
+
+        Drafted tokens that the form does not allow do no harm: nothing can be drawn behind them.
+        """
+        row, plain, count = self.row, self.decode_step, len(drafted)
+        assert row is not None
+        masks = self._masks_behind(drafted)
+        return replace(
+            plain,
+            token_ids=[*plain.token_ids, *drafted],
+            segment_ids=plain.segment_ids * (1 + count),
+            drafts=tuple(row.after(tuple(drafted[: 1 + place]), masks[place]) for place in range(count)),
+        )
+
+    def _masks_behind(self, drafted: list[int]) -> list[TokenMask | None]:
+        if self.constraint is None:
+            return [self.forbidden] * len(drafted)
+        place, masks = self.constraint.copy(), list[TokenMask | None]()
+        for token_id in drafted:
+            place.take(token_id)
+            masks.append(_both(place.mask(), self.forbidden))
+        return masks
+
     def extend_digests(self, blocks: int, block_size: int) -> list[bytes]:
         """Hashes of the first ``blocks`` blocks, all full."""
         if len(self.digests) < blocks:
@@ -248,7 +288,14 @@ class Sequence:
 
     def forget_computed(self) -> None:
         """Nothing is computed any more; the caller has released the table."""
+        self.ahead.clear()
         self.computed = 0
         self.capacity = 0
         self.published = 0
         self.may_share_tail = False
+
+
+def _both(mask: TokenMask | None, forbidden: TokenMask | None) -> TokenMask | None:
+    if mask is None or forbidden is None:
+        return forbidden if mask is None else mask
+    return Both(mask, forbidden)

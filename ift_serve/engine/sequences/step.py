@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +38,7 @@ class SamplingRow:
     ``step`` counts the tokens generated so far; with ``seed`` and a token id it keys the random draw. ``mask``: what
     may be drawn; None: everything. ``calibration``: what raw logits are divided by for ``SampledToken.calibrated``;
     None: it is not wanted. ``adjusted`` and ``average`` are the sampler's own: what it keeps from step to step.
+    ``drafted``: tokens behind ``history`` that this draw takes for drawn; ``step`` counts them too.
     """
 
     params: SamplingParams
@@ -50,6 +51,11 @@ class SamplingRow:
     average: ProbabilityAverage | None = None
     mask: TokenMask | None = None
     calibration: float | None = None
+    drafted: tuple[int, ...] = ()
+
+    def after(self, drafted: tuple[int, ...], mask: TokenMask | None) -> SamplingRow:
+        """How to draw behind ``drafted`` tokens, with the ``mask`` that holds there."""
+        return replace(self, step=self.step + len(drafted), drafted=drafted, mask=mask)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +79,8 @@ class SequenceStep:
     all template). ``score_targets`` are the true next tokens of the last ``len(score_targets)`` positions, of which
     ``judges`` wants the adherence head's view too.
     ``adapter`` is the slot of the sequence's adapter, 0 for the base model, which needs no ``prompt``.
+    With ``drafts`` the last ``len(drafts)`` tokens are drafted: ``sampling`` draws in front of them, and each of
+    ``drafts`` behind one.
     """
 
     sequence_id: int
@@ -85,6 +93,41 @@ class SequenceStep:
     judges: bool = False
     adapter: int = 0
     prompt: AdaptedPrompt | None = None
+    drafts: tuple[SamplingRow, ...] = ()
+
+    def accepted(self, first: SampledToken, drafted: list[SampledToken]) -> list[SampledToken]:
+        """The draws behind drafted tokens that count: as long as each drafted token is what was drawn in its place.
+
+        first: what ``sampling`` drew; drafted: what ``drafts`` drew.
+        """
+        found: list[SampledToken] = []
+        last = first
+        for token_id, draw in zip(self.token_ids[-len(drafted) :], drafted, strict=True):
+            if last.token_id != token_id:
+                break
+            found.append(draw)
+            last = draw
+        return found
+
+
+class DrawingRow(Protocol):
+    """Of whom the sampler draws a row: a ``SequenceStep``, or a place behind one of its drafted tokens."""
+
+    @property
+    def sampling(self) -> SamplingRow | None: ...
+    @property
+    def adapter(self) -> int: ...
+    @property
+    def prompt(self) -> AdaptedPrompt | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DraftedRow:
+    """The ``DrawingRow`` behind a drafted token."""
+
+    sampling: SamplingRow
+    adapter: int
+    prompt: AdaptedPrompt | None
 
 
 @dataclass(slots=True)
@@ -128,7 +171,11 @@ class ScoredTokens:
 
 @dataclass(slots=True)
 class StepResult:
-    """One entry per sequence of the batch, in order; None where nothing was asked."""
+    """One entry per sequence of the batch, in order; None where nothing was asked.
+
+    ``drafted``: by place in the batch, what was drawn behind each drafted token.
+    """
 
     sampled: list[SampledToken | None]
     scored: list[ScoredTokens | None]
+    drafted: dict[int, list[SampledToken]] = field(default_factory=dict)

@@ -52,6 +52,10 @@ class Decoder(Protocol):
     def head_adaptable(self) -> bool:
         """Whether ``logits`` is ``finish(head(hidden))``, so that adapters of the head can be served."""
 
+    @property
+    def has_packed_products(self) -> bool:
+        """Whether every product is one of packed layers, whose rows do not depend on one another bit for bit."""
+
 
 class _LoraSlot:
     """Holds what the adapted layers of one decoder add during its current forward pass."""
@@ -109,6 +113,7 @@ class RoutedDecoder:
             self._adapted.append(_AdaptedLinear(getattr(parent, name), index, self._slot))
             setattr(parent, name, self._adapted[-1])
         attach(model)
+        self.has_packed_products = pack and not any(map(_has_matrices, model.modules()))
         self._tail = ModelTail(model)
         self._kind = self._tail.recognise()
 
@@ -156,6 +161,13 @@ class RoutedDecoder:
     def head_adaptable(self) -> bool:
         """See :class:`Decoder`."""
         return self._kind.splits
+
+
+def _has_matrices(module: nn.Module) -> bool:
+    """Whether a module may multiply with weights that are not packed."""
+    return not isinstance(module, nn.Embedding) and any(
+        parameter.dim() > 1 for parameter in module.parameters(recurse=False)
+    )
 
 
 def _dense(linear: Any) -> tuple[Tensor, Tensor | None]:

@@ -100,6 +100,7 @@ class FusedDecoder:
         cosine, sine = model.model.rotary_emb(torch.empty(0, dtype=loaded.dtype, device=device), positions)
         self._cosine, self._sine = cosine[0].float().contiguous(), sine[0].float().contiguous()
         self._geometry = loaded.geometry
+        self.has_packed_products = device.type == "cpu"
         self._layers = [self._take(layer, index, quantized) for index, layer in enumerate(model.model.layers)]
         # The packed copies are the only ones from here on.
         model.model.layers = nn.ModuleList()

@@ -101,6 +101,18 @@ class PreparedAdapter:
         """Whether token embeddings differ from the base model's, components apart."""
         return any(x is not None for x in (self.embedding, self.embedding_table, self.token_ids))
 
+    @property
+    def has_independent_rows(self) -> bool:
+        """Whether it changes rows by kernels alone, to which a row is the same, bit for bit, in any batch.
+
+        Products of torch are not: low-rank embeddings, a head or rows of it in the base model's place, and of the
+        components the fusion and the pathways. The second embedding changes prompts only.
+        """
+        if any(product is not None for product in (self.embedding, self.head_weight, self.head_rows)):
+            return False
+        config = None if self.components is None else self.components.config
+        return config is None or not (config.two_stream or config.reasoning_pathways)
+
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Everything that is held, with what to call it."""
         for index, parts in enumerate(self.linears):

@@ -1,0 +1,53 @@
+"""What a step takes by how many rows it computes, from the steps there were."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+
+_TILE = 4
+"""Rows that kernels take together, so that two cost what four do."""
+_KEPT = 5
+_STALE = 400
+"""Steps after which what was measured before counts no more: it is tried again."""
+_GUESSED_SHARE = 0.03
+"""Of a step of one row, what each row more is taken to cost until it is measured."""
+
+
+class StepCosts:
+    """The median seconds of the latest steps, by tiles of rows."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, deque[float]] = {}
+        self._noted: dict[int, int] = {}
+        self._steps = 0
+
+    def note(self, rows: int, seconds: float) -> None:
+        """A step that decoded so many rows took so long."""
+        self._steps += 1
+        if seconds <= 0.0:
+            return
+        tile = _tile(rows)
+        self._known.setdefault(tile, deque(maxlen=_KEPT)).append(seconds)
+        self._noted[tile] = self._steps
+        for old in [tile for tile, step in self._noted.items() if self._steps - step > _STALE]:
+            del self._known[old], self._noted[old]
+
+    def seconds(self, rows: int) -> float:
+        """What a step of so many rows will take; in units of one of one row where nothing is known.
+
+        More rows never take less: what was measured of fewer rows counts too.
+        """
+        tile = _tile(rows)
+        below = [(known, median(times)) for known, times in self._known.items() if known <= tile]
+        if not below:
+            above = min((known for known in self._known), default=None)
+            return 1.0 + _GUESSED_SHARE * (rows - 1) if above is None else median(self._known[above])
+        nearest = max(below)[0]
+        most = max(seconds for _, seconds in below)
+        first = min(below)[1]
+        return most + first * _GUESSED_SHARE * _TILE * (tile - nearest)
+
+
+def _tile(rows: int) -> int:
+    return 0 if rows == 1 else 1 + (rows - 1) // _TILE
