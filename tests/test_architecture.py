@@ -34,14 +34,15 @@ ALLOWED: dict[str, set[str]] = {
         "ift_serve.engine.protocol", "ift_serve.sharing",
     },
     "ift_serve.engine.cache": {"ift_serve.engine.cache", "ift_serve.engine.sequences"},
+    "ift_serve.engine.drafting": {"ift_serve.engine.drafting", "ift_serve.engine.sequences"},
     "ift_serve.engine.scheduling": {
         "ift_serve.engine.scheduling", "ift_serve.engine.cache", "ift_serve.engine.adapters.admission",
-        "ift_serve.engine.sequences", "ift_serve.sharing",
+        "ift_serve.engine.drafting", "ift_serve.engine.sequences", "ift_serve.sharing",
     },
     "ift_serve.engine.core": {
         "ift_serve.engine.core", "ift_serve.engine.scheduling", "ift_serve.engine.cache", "ift_serve.engine.adapters",
-        "ift_serve.engine.sequences", "ift_serve.engine.protocol", "ift_serve.engine.config", "ift_serve.sharing",
-        "ift_serve.system",
+        "ift_serve.engine.drafting.drafts", "ift_serve.engine.sequences", "ift_serve.engine.protocol",
+        "ift_serve.engine.config", "ift_serve.sharing", "ift_serve.system",
     },
     "ift_serve.engine.adapters": {
         "ift_serve.engine.adapters", "ift_serve.engine.cache.prefix_hash", "ift_serve.engine.protocol",
@@ -106,6 +107,7 @@ FORBIDDEN = {
     "ift_serve.engine.core": {"grpc", "torch", "zmq"},
     "ift_serve.engine.scheduling": {"grpc", "torch", "zmq"},
     "ift_serve.engine.cache": {"grpc", "torch", "zmq"},
+    "ift_serve.engine.drafting": {"grpc", "torch", "zmq"},
     "ift_serve.decoding": {"grpc", "torch"},
     "ift_serve.frontend": {"grpc", "torch"},
     "ift_serve.client": {"torch", "transformers", "numpy"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from ift_serve.decoding.context import StrategyContext
@@ -9,8 +10,11 @@ from ift_serve.decoding.registry import strategies
 from ift_serve.decoding.structured import StructuredOutput
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.drafting.draft_planner import DraftPlanner
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.system.start_stages import StartStages
+
+_log = logging.getLogger(__name__)
 
 
 def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
@@ -30,6 +34,17 @@ def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
         context = StrategyContext.of_model(config.model, description.eos_ids, config.chat_template)
         context = replace(context, classify=runner.adapters.choose_mode)
         structured = StructuredOutput(context, description.vocabulary_size)
+    drafts = _drafts(config, runner.has_independent_rows)
     return EngineCore(
-        runner, config, strategies(context), adapter_tensors=runner.adapters, constraints=structured
+        runner, config, strategies(context), adapter_tensors=runner.adapters, constraints=structured, drafts=drafts
     ), description
+
+
+def _drafts(config: EngineConfig, independent_rows: bool) -> DraftPlanner | None:
+    """What guesses tokens, where no answer can depend on it."""
+    if config.speculation == "off":
+        return None
+    if not independent_rows:
+        _log.warning("speculation: with this model or device a row's last bits depend on the batch; nothing is drafted")
+        return None
+    return DraftPlanner()

@@ -45,6 +45,11 @@ class EngineConfig(BaseModel):
     kept_adapter_bytes: Annotated[int, Field(ge=0)] = Field(
         default=8 * 2**30, description="disk for copies of loaded adapters, from which a restarted engine takes them"
     )
+    speculation: Literal["off", "lookup"] = Field(
+        default="off",
+        description="what guesses tokens that a step computes before they are drawn: lookup in the text so far, or "
+        "nothing; no answer depends on it",
+    )
     attention_backend: Literal["auto", "triton", "cpu", "reference"] = Field(
         default="auto", description="kernels: auto follows the device; the others are for debugging"
     )

@@ -13,6 +13,7 @@ from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.core.runner import Runner
 from ift_serve.engine.core.strategy import Strategies
+from ift_serve.engine.drafting.drafts import Drafts
 from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterReply, LoadAdapter, UnloadAdapter
 from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest, SamplingParams
 from ift_serve.engine.protocol.results import FinishReason, RequestFailed, RequestUsage
@@ -47,11 +48,12 @@ def make_core(
     runner: Runner,
     strategies: Strategies = STRATEGIES,
     clock: Callable[[], float] = time.monotonic,
+    drafts: Drafts | None = None,
     **config: Any,
 ) -> EngineCore:
     """An engine core with the block size that the runner has."""
     defaults: dict[str, Any] = {"model": "oracle", "max_batch_tokens": 32, "max_sequences": 8}
-    return EngineCore(runner, EngineConfig(**(defaults | config)), strategies, clock)
+    return EngineCore(runner, EngineConfig(**(defaults | config)), strategies, clock, drafts=drafts)
 
 
 def generate(request_id: str, token_ids: list[int], **options: Any) -> GenerateRequest:

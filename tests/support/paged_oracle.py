@@ -37,6 +37,7 @@ class PagedOracle:
         self._slots = [poison.getrandbits(64) for _ in range(total_blocks * block_size)]
         self.computed_tokens = 0
         self.progress = Progress()
+        self.drafted = 0
         self.batches: list[int] = []
         self.copies = 0
         self.fail_next = False
@@ -75,10 +76,12 @@ class PagedOracle:
         self.batches.append(len(written))
         self.computed_tokens += len(written)
         result = StepResult([], [])
-        for step in batch.sequences:
+        for place, step in enumerate(batch.sequences):
             sampled, scored = self._run(step)
-            result.sampled.append(sampled)
             result.scored.append(scored)
+            result.sampled.append(sampled[0] if sampled else None)
+            if step.drafts:
+                result.drafted[place] = sampled[1:]
         return result
 
     def _copy(self, copies: list[tuple[int, int]]) -> None:
@@ -97,16 +100,20 @@ class PagedOracle:
         assert step.token_ids, "nothing to compute"
         return (self._slot(step, step.start + offset) for offset in range(len(step.token_ids)))
 
-    def _run(self, step: SequenceStep) -> tuple[SampledToken | None, ScoredTokens | None]:
+    def _run(self, step: SequenceStep) -> tuple[list[SampledToken], ScoredTokens | None]:
         total = sum(self._slots[self._slot(step, position)] for position in range(step.start)) & _MASK
         sums = []
         for offset, token in enumerate(step.token_ids):
             position = step.start + offset
-            state = _hash(token, position, total)
+            state = state_of(token, position, total)
             self._slots[self._slot(step, position)] = state
             total = (total + state) & _MASK
             sums.append(total)
-        sampled = self._sample(step, step.sampling, total) if step.sampling is not None else None
+        sampled = []
+        if step.sampling is not None:
+            self.drafted += len(step.drafts)
+            rows = (step.sampling, *step.drafts)
+            sampled = [self._sample(step, row, sums[place - len(rows)]) for place, row in enumerate(rows)]
         scored = None
         if step.score_targets is not None:
             pairs = list(zip(sums[-len(step.score_targets) :], step.score_targets, strict=True))
@@ -117,16 +124,26 @@ class PagedOracle:
         return sampled, scored
 
     def _sample(self, step: SequenceStep, row: SamplingRow, total: int) -> SampledToken:
-        end = step.start + len(step.token_ids)
-        assert len(row.history) == end, "sampled before the sequence was caught up"
-        assert row.history[step.start :] == step.token_ids
+        end = len(row.history) + len(row.drafted)
+        assert end == step.start + len(step.token_ids) - len(step.drafts) + len(row.drafted), "drawn too early"
+        assert [*row.history, *row.drafted][step.start : end] == step.token_ids[: end - step.start]
         assert row.step == end - row.prompt_length, "the generator's counter is wrong"
-        token = _greedy(total)
-        if row.temperature > 0:
-            token = _hash(total, row.seed, row.step, round(row.temperature * 1000)) % VOCABULARY
+        token = drawn_token(total, row, row.step)
         statistics = TokenStatistics(-1.0, 0.5, 0.25, 1.0, -2.0, row.temperature)
         top = [((token + k) % VOCABULARY, -1.0 - k) for k in range(row.params.top_logprobs)]
         return SampledToken(token, statistics, top)
+
+
+def state_of(token: int, position: int, total: int) -> int:
+    """What the slot of a token holds, ``total`` being the sum of the slots before it."""
+    return _hash(token, position, total)
+
+
+def drawn_token(total: int, row: SamplingRow, step: int) -> int:
+    """What is drawn behind slots of that sum."""
+    if row.temperature > 0:
+        return _hash(total, row.seed, step, round(row.temperature * 1000)) % VOCABULARY
+    return _greedy(total)
 
 
 def _greedy(total: int) -> int:

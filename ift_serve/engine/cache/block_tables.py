@@ -50,7 +50,7 @@ class BlockTables:
     def left_over(self, sequence: Sequence, hits: list[int]) -> int:
         """Blocks still available, less than 0 if too few, once the sequence has all that its tokens need."""
         held = len(sequence.table) or len(hits)
-        needed = -(-sequence.goal // self._block_size) - held + self.must_copy_tail(sequence)
+        needed = max(0, -(-sequence.goal // self._block_size) - held) + self.must_copy_tail(sequence)
         return self.blocks.available - self.blocks.unreferenced(hits) - needed
 
     def take_up(self, sequence: Sequence, hits: list[int]) -> None:
@@ -68,6 +68,10 @@ class BlockTables:
         """One more block. There must be one."""
         sequence.table.append(self.blocks.allocate())
         sequence.capacity += self._block_size
+
+    def capacity_with(self, sequence: Sequence, blocks: int) -> int:
+        """Tokens that a sequence would have place for with so many blocks more."""
+        return sequence.capacity + blocks * self._block_size
 
     def must_copy_tail(self, sequence: Sequence) -> bool:
         """Whether the partial block that the sequence writes next is not its own to write."""

@@ -142,6 +142,7 @@ class RequestControl:
         if length > request.length_limit:
             raise LimitError("length", f"{len(token_ids)} forced tokens have no room")
         self._require_tokens(len(token_ids))
+        sequence.ahead.clear()
         if request.drawn.pop(sequence, None) is not None:
             self._scheduler.resume(sequence)
         if replace_last:
@@ -216,9 +217,11 @@ class RequestControl:
         self._request.conclusion = conclusion
 
     def set_temperature(self, branch: Branch, temperature: float) -> None:
-        row = cast(Sequence, branch).row
-        if row is not None:
+        sequence = cast(Sequence, branch)
+        row = sequence.row
+        if row is not None and row.temperature != temperature:
             row.temperature = temperature
+            sequence.ahead.clear()
 
     def forbid(self, branch: Branch, token_ids: Iterable[int] | None) -> None:
         mask = None if token_ids is None else self._request.all_but(token_ids)

@@ -20,6 +20,7 @@ from ift_serve.engine.core.request import Generation, Request, Scoring
 from ift_serve.engine.core.rounds import Rounds
 from ift_serve.engine.core.runner import Runner
 from ift_serve.engine.core.strategy import ConstraintFactory, Strategies, no_constraint
+from ift_serve.engine.drafting.drafts import Drafts
 from ift_serve.engine.protocol.adapter import AdapterReply, LoadAdapter, UnloadAdapter
 from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest
 from ift_serve.engine.protocol.progress import WARM_UP_TOKENS, Progress
@@ -31,8 +32,8 @@ from ift_serve.engine.protocol.wire import StepOutputs
 from ift_serve.engine.scheduling.completion_rate import CompletionRate
 from ift_serve.engine.scheduling.deadlines import Deadlines
 from ift_serve.engine.scheduling.scheduler import Scheduler
-from ift_serve.engine.sequences.sequence import Sequence
-from ift_serve.engine.sequences.step import SampledToken, ScoredTokens, StepBatch, StepResult
+from ift_serve.engine.sequences.sequence import Owner, Sequence
+from ift_serve.engine.sequences.step import SampledToken, ScoredTokens, SequenceStep, StepBatch, StepResult
 from ift_serve.sharing.places import Places
 from ift_serve.system.machine import available_memory
 
@@ -56,7 +57,9 @@ class EngineCore:
         clock: Callable[[], float] = time.monotonic,
         adapter_tensors: AdapterTensors | None = None,
         constraints: ConstraintFactory = no_constraint,
+        drafts: Drafts | None = None,
     ) -> None:
+        """``drafts``: what guesses tokens; None: every token takes a step."""
         self._runner = runner
         self._clock = clock
         self._model = runner.description
@@ -69,8 +72,9 @@ class EngineCore:
             limits=AdapterLimits(config.max_adapters, config.max_adapter_bytes or available_memory() // 2),
         )
         self._admission = AdapterAdmission(self._adapters)
+        self._drafts = drafts
         self._scheduler = Scheduler(
-            self._tables, config.max_batch_tokens, config.max_sequences, self._admission, places
+            self._tables, config.max_batch_tokens, config.max_sequences, self._admission, places, drafts
         )
         self._requests: dict[str, Request] = {}
         self._deadlines: Deadlines[Request] = Deadlines()
@@ -94,6 +98,7 @@ class EngineCore:
             clock,
         )
         self._prompt_tokens = self._generated_tokens = self._steps = self._batch_tokens = 0
+        self._drafted_tokens = self._accepted_tokens = 0
         self._step_seconds = 0.0
 
     def add(self, message: GenerateRequest | ScoreRequest) -> None:
@@ -235,6 +240,8 @@ class EngineCore:
             adapter_users=self._adapters.in_flight,
             strategy_seconds=self._rounds.seconds,
             slow_callbacks=self._rounds.slow_callbacks,
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=self._accepted_tokens,
         )
 
     def check_integrity(self) -> None:
@@ -245,6 +252,7 @@ class EngineCore:
         assert placed == live, "a live sequence has no place, or an ended one has"
 
     def _execute(self, batch: StepBatch) -> None:
+        started = self._clock()
         try:
             result = self._runner.execute(batch)
         except Exception:
@@ -256,6 +264,8 @@ class EngineCore:
             return
         self._failures = 0
         self._steps += 1
+        if self._drafts is not None:
+            self._drafts.note(self._clock() - started)
         self._process(batch, result)
 
     def _process(self, batch: StepBatch, result: StepResult) -> None:
@@ -264,11 +274,11 @@ class EngineCore:
         advance = self._tables.advance
         total = 0
         rounds: dict[Generation, None] = {}
-        for sequence, step, sampled, scored in zip(
-            self._scheduler.scheduled, batch.sequences, result.sampled, result.scored, strict=True
+        for place, (sequence, step, sampled, scored) in enumerate(
+            zip(self._scheduler.scheduled, batch.sequences, result.sampled, result.scored, strict=True)
         ):
-            computed = len(step.token_ids)
-            total += computed
+            total += len(step.token_ids)
+            computed = len(step.token_ids) - len(step.drafts)
             sequence.pending = False
             if sequence.ended is not None:
                 continue
@@ -276,6 +286,7 @@ class EngineCore:
             request.account.served += computed
             advance(sequence, step.start + computed)
             if sampled is not None:
+                sequence.ahead = self._accepted(request, step, sampled, result.drafted[place]) if step.drafts else []
                 self._take_draw(sequence, sampled, now, rounds)
                 continue
             if scored is not None:
@@ -285,12 +296,38 @@ class EngineCore:
                 sequence.take_scores(scored)
             if sequence.deferred and sequence.computed == sequence.goal and sequence.ended is None:
                 self._reach_goal(sequence, rounds)
-        for request in rounds:
-            self._rounds.advance(request)
-            # A round that scores complete may end its request in a step in which it draws nothing.
-            self._note_new_tokens(request)
+        while rounds:
+            told, rounds = rounds, {}
+            for request in told:
+                self._rounds.advance(request)
+                # A round that scores complete may end its request in a step in which it draws nothing.
+                self._note_new_tokens(request)
+                for sequence in list(request.live):
+                    if sequence not in request.drawn:
+                        self._take_ahead(sequence, now, rounds)
         self._batch_tokens = total
         self._scheduler.accounts.advance(total)
+
+    def _accepted(
+        self, request: Owner, step: SequenceStep, first: SampledToken, drafted: list[SampledToken]
+    ) -> list[SampledToken]:
+        assert isinstance(request, Generation)
+        request.drafted_tokens += len(drafted)
+        self._drafted_tokens += len(drafted)
+        return step.accepted(first, drafted)
+
+    def _take_ahead(self, sequence: Sequence, now: float, rounds: dict[Generation, None]) -> None:
+        """The next draw of a sequence, where a drafted token has let a step know it already."""
+        if not sequence.ahead:
+            return
+        request = sequence.owner
+        assert isinstance(request, Generation)
+        token = sequence.ahead.pop(0)
+        request.account.served += 1
+        request.accepted_tokens += 1
+        self._accepted_tokens += 1
+        self._tables.advance(sequence, sequence.computed + 1)
+        self._take_draw(sequence, token, now, rounds)
 
     def _take_draw(self, sequence: Sequence, token: SampledToken, now: float, rounds: dict[Generation, None]) -> None:
         """One drawn token: it goes on at once, or waits for its siblings' where a strategy decides."""
@@ -312,6 +349,8 @@ class EngineCore:
         request.drawn_tokens += 1
         if request.is_passive:
             self._rounds.accept(sequence, token)
+            if sequence.ended is None:
+                self._take_ahead(sequence, now, rounds)
         else:
             request.drawn[sequence] = token
             rounds[request] = None

@@ -52,6 +52,9 @@ class Request(ABC):
         self.first_token = 0.0
         self.cached_tokens = 0
         self.preemptions = 0
+        self.drafted_tokens = self.accepted_tokens = 0
+        self.length_limit = 0
+        self.may_draft = adapter is None or adapter.metadata.independent_rows
         self.done = False
         self.suppress_output = False
         self.live: list[Sequence] = []
@@ -132,7 +135,6 @@ class Generation(Request):
         self.strategy = strategy
         self.end_ids: frozenset[int] = frozenset()
         self.eos_ids: frozenset[int] = frozenset()
-        self.length_limit = 0
         self.counted_first = False
         self.finish_reason: FinishReason | None = None
         self.limits = message.limits
@@ -196,6 +198,8 @@ class Generation(Request):
             drawn_tokens=self.drawn_tokens,
             forced_tokens=self.forced_tokens,
             sequences=self.strategy.width + self.forks,
+            drafted_tokens=self.drafted_tokens,
+            accepted_tokens=self.accepted_tokens,
         )
 
     def end_reason(self, token_id: int, length: int) -> FinishReason | None:

@@ -45,6 +45,8 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     ``adapter`` is the version that answers, ``name@version``; empty for the base model. ``drawn_tokens`` and
     ``forced_tokens`` are of all sequences, those that nobody was sent included; ``sequences``: how many there were.
+    ``drafted_tokens`` were guessed and computed before they were drawn; ``accepted_tokens``: draws that took no step of
+    their own because of that.
     """
 
     prompt_tokens: int
@@ -56,3 +58,5 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     drawn_tokens: int = 0
     forced_tokens: int = 0
     sequences: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0

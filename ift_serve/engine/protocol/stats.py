@@ -9,7 +9,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """A snapshot of the engine after a step; counters grow from the start of the process.
 
     ``adapter_users``: requests in flight by ``name@version``. ``strategy_seconds``: spent in strategies' callbacks, of
-    which ``slow_callbacks`` took over 50 ms.
+    which ``slow_callbacks`` took over 50 ms. ``drafted_tokens`` and ``accepted_tokens`` as in ``RequestUsage``.
     """
 
     waiting: int = 0
@@ -28,3 +28,5 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     adapter_users: dict[str, int] = {}
     strategy_seconds: float = 0.0
     slow_callbacks: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0

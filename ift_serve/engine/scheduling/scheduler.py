@@ -8,6 +8,7 @@ from operator import attrgetter
 
 from ift_serve.engine.adapters.admission import AdapterAdmission
 from ift_serve.engine.cache.block_tables import BlockTables
+from ift_serve.engine.drafting.drafts import Drafts
 from ift_serve.engine.scheduling.fair_share import FairShares
 from ift_serve.engine.scheduling.waiting_queue import WaitingQueue
 from ift_serve.engine.sequences.sequence import Owner, Sequence
@@ -40,8 +41,11 @@ class Scheduler:
         max_sequences: int,
         admission: AdapterAdmission,
         places: Places,
+        drafts: Drafts | None = None,
     ) -> None:
+        """``drafts``: what guesses tokens for steps that only decode; None: nothing does."""
         self._tables = tables
+        self._drafts = drafts
         self._admission = admission
         self._places = places
         self._max_batch_tokens = max_batch_tokens
@@ -68,10 +72,13 @@ class Scheduler:
             self._ask_again()
         first = self._make_room() if self.preempted or len(self.waiting) else None
         self._schedule_decodes()
-        budget = self._max_batch_tokens - len(self._steps)
+        decodes = len(self._steps)
+        budget = self._max_batch_tokens - decodes
         if len(self._steps) < len(self.running):
             budget = self._schedule_chunks(budget)
-        if budget and (self.preempted or len(self.waiting)):
+        if self._drafts is not None and len(self._steps) == decodes and not self.preempted and not len(self.waiting):
+            self._draft(self._drafts, self._max_batch_tokens - decodes)
+        elif budget and (self.preempted or len(self.waiting)):
             self._admit(budget, now, first)
         return StepBatch(self._steps, self._tables.copies)
 
@@ -110,6 +117,7 @@ class Scheduler:
 
     def fork(self, parent: Sequence, child: Sequence) -> None:
         """Start ``child`` on the parent's blocks; without a free row it is preempted with them."""
+        parent.ahead.clear()  # what was drafted stands in a block that is shared now
         self._tables.share(parent, child)
         free_row = len(self.running) < self._max_sequences and not self.preempted
         if free_row:
@@ -149,6 +157,7 @@ class Scheduler:
 
     def _take_row(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
+        sequence.ahead.clear()
         sequence.has_row = False
         sequence.owner.account.rows -= 1
 
@@ -178,6 +187,28 @@ class Scheduler:
             sequence.pending = True
             scheduled.append(sequence)
             steps.append(step)
+
+    def _draft(self, drafts: Drafts, room: int) -> None:
+        """Compute drafted tokens behind the last ones of sequences that decode, in rows and blocks that are spare."""
+        if not self.scheduled:
+            return
+        spare = max(0, self._tables.blocks.free - len(self.running)) // len(self.scheduled)
+        longest = [self._longest_draft(sequence, spare) for sequence in self.scheduled]
+        for place, tokens in enumerate(drafts.plan(self.scheduled, room, longest)):
+            if tokens:
+                sequence = self.scheduled[place]
+                while len(sequence.tokens) + len(tokens) > sequence.capacity:
+                    self._tables.append(sequence)
+                self._steps[place] = sequence.drafted_step(tokens)
+
+    def _longest_draft(self, sequence: Sequence, spare: int) -> int:
+        """Tokens that may be drafted: what is drawn behind the last one belongs to the sequence, and it gets at most
+        ``spare`` blocks for them."""
+        request = sequence.owner
+        if not (request.may_draft and sequence.can_be_drafted):
+            return 0
+        length = len(sequence.tokens)
+        return max(0, min(request.length_limit - 1, self._tables.capacity_with(sequence, spare)) - length)
 
     def _schedule_chunks(self, budget: int) -> int:
         """Go on with running sequences that have several tokens to compute. Returns the budget left."""
