@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -44,6 +44,10 @@ def serve(
     max_waiting: Annotated[int | None, typer.Option(help="requests of one caller that wait", min=1)] = None,
     cache_mib: Annotated[int | None, typer.Option(help="memory for keys and values, MiB", min=1)] = None,
     attention_backend: Annotated[str, typer.Option(help="auto, triton, cpu, reference (for debugging)")] = "auto",
+    speculation: Annotated[
+        Literal["off", "lookup"] | None,
+        typer.Option(help="what guesses tokens, to draw several in a step: the text so far, or nothing"),
+    ] = None,
     adapter: Annotated[
         list[str] | None, typer.Option(help="NAME=DIRECTORY, loaded at the start; may be given several times")
     ] = None,
@@ -148,6 +152,7 @@ def serve(
             cache_bytes=None if cache_mib is None else cache_mib * 2**20,
             attention_backend=attention_backend,
             prefix_caching=prefix_caching,
+            speculation=speculation,
             adapter_slots=adapter_slots,
             max_lora_rank=max_lora_rank,
             patience=engine_patience,

@@ -103,7 +103,11 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counts of tokens, times in seconds. ``drawn_tokens`` and ``forced_tokens``: of all sequences, hidden ones too."""
+    """Counts of tokens, times in seconds. ``drawn_tokens`` and ``forced_tokens``: of all sequences, hidden ones too.
+
+    ``drafted_tokens`` were guessed and computed before they were drawn; ``accepted_tokens``: draws that took no step of
+    their own because of that.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -116,6 +120,8 @@ class Usage:
     drawn_tokens: int = 0
     forced_tokens: int = 0
     sequences: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(slots=True)

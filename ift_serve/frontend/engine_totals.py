@@ -16,6 +16,8 @@ class EngineTotals:
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.generated_tokens = 0
+        self.drafted_tokens = 0
+        self.accepted_tokens = 0
         self.step_seconds = 0.0
         self.on_step: Callable[[float], None] = lambda seconds: None
         """Called with the mean time of the steps that a message tells of, once for each of them."""
@@ -31,6 +33,8 @@ class EngineTotals:
         self.prompt_tokens += stats.prompt_tokens - last.prompt_tokens
         self.cached_tokens += stats.cached_tokens - last.cached_tokens
         self.generated_tokens += stats.generated_tokens - last.generated_tokens
+        self.drafted_tokens += stats.drafted_tokens - last.drafted_tokens
+        self.accepted_tokens += stats.accepted_tokens - last.accepted_tokens
         for _ in range(steps):
             self.on_step(seconds / steps)
 

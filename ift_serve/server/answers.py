@@ -193,6 +193,8 @@ class UsageCount:
             drawn_tokens=max(self.usage.drawn_tokens, self.generated - forced),
             forced_tokens=max(self.usage.forced_tokens, forced),
             sequences=max(self.usage.sequences, len(listed)),
+            drafted_tokens=self.usage.drafted_tokens,
+            accepted_tokens=self.usage.accepted_tokens,
         )
 
     def count(self, prompt_tokens: int, metrics: Metrics) -> None:

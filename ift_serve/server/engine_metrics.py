@@ -34,6 +34,8 @@ class EngineCollector(Collector):
             ("ift_engine_preemptions", "Sequences that lost their blocks for a while", totals.preemptions),
             ("ift_engine_prompt_tokens", "Prompt tokens of requests that got an answer", totals.prompt_tokens),
             ("ift_engine_generated_tokens", "Tokens drawn, hidden branches included", totals.generated_tokens),
+            ("ift_engine_drafted_tokens", "Tokens guessed and computed before they were drawn", totals.drafted_tokens),
+            ("ift_engine_accepted_tokens", "Tokens drawn without a step of their own", totals.accepted_tokens),
             ("ift_engine_restarts", "Times that an engine was started after one died", engine.restarts),
             ("ift_engine_hangs", "Engines that were killed because they made no progress", engine.hangs),
             ("ift_adapters_lost", "Adapters that a restarted engine could not load again", engine.wanted.losses),

@@ -1063,6 +1063,8 @@ class Usage(_message.Message):
     DRAWN_TOKENS_FIELD_NUMBER: _builtins.int
     FORCED_TOKENS_FIELD_NUMBER: _builtins.int
     SEQUENCES_FIELD_NUMBER: _builtins.int
+    DRAFTED_TOKENS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of the prompt."""
     cached_tokens: _builtins.int
@@ -1089,6 +1091,10 @@ class Usage(_message.Message):
     """
     sequences: _builtins.int
     """Sequences that there were, hidden ones too."""
+    drafted_tokens: _builtins.int
+    """Tokens that were guessed and computed before they were drawn, in all sequences. No answer depends on a guess."""
+    accepted_tokens: _builtins.int
+    """Of the drawn tokens, those that took no step of their own because the tokens before them had been guessed."""
     def __init__(
         self,
         *,
@@ -1103,10 +1109,12 @@ class Usage(_message.Message):
         drawn_tokens: _builtins.int = ...,
         forced_tokens: _builtins.int = ...,
         sequences: _builtins.int = ...,
+        drafted_tokens: _builtins.int = ...,
+        accepted_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_tokens", b"answer_tokens", "cached_tokens", b"cached_tokens", "drawn_tokens", b"drawn_tokens", "first_token_seconds", b"first_token_seconds", "forced_tokens", b"forced_tokens", "generated_tokens", b"generated_tokens", "prompt_tokens", b"prompt_tokens", "queue_seconds", b"queue_seconds", "reasoning_tokens", b"reasoning_tokens", "sequences", b"sequences", "total_seconds", b"total_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "answer_tokens", b"answer_tokens", "cached_tokens", b"cached_tokens", "drafted_tokens", b"drafted_tokens", "drawn_tokens", b"drawn_tokens", "first_token_seconds", b"first_token_seconds", "forced_tokens", b"forced_tokens", "generated_tokens", b"generated_tokens", "prompt_tokens", b"prompt_tokens", "queue_seconds", b"queue_seconds", "reasoning_tokens", b"reasoning_tokens", "sequences", b"sequences", "total_seconds", b"total_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
