@@ -54,8 +54,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ift_serve.engine.runner": {
         "ift_serve.engine.runner", "ift_serve.engine.sampling", "ift_serve.engine.adapters.tensors",
-        "ift_serve.engine.sequences.step", "ift_serve.engine.protocol", "ift_serve.engine.config", "ift_serve.modeling",
-        "ift_serve.system", "ift_kernels",
+        "ift_serve.engine.sequences.step", "ift_serve.engine.sequences.draft_query",
+        "ift_serve.engine.sequences.adjusted_tokens", "ift_serve.engine.protocol", "ift_serve.engine.config",
+        "ift_serve.modeling", "ift_serve.system", "ift_kernels",
     },
     "ift_serve.decoding": {
         "ift_serve.decoding", "ift_serve.engine.core", "ift_serve.engine.sequences", "ift_serve.engine.protocol",

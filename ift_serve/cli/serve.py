@@ -45,8 +45,11 @@ def serve(
     cache_mib: Annotated[int | None, typer.Option(help="memory for keys and values, MiB", min=1)] = None,
     attention_backend: Annotated[str, typer.Option(help="auto, triton, cpu, reference (for debugging)")] = "auto",
     speculation: Annotated[
-        Literal["off", "lookup"] | None,
-        typer.Option(help="what guesses tokens, to draw several in a step: the text so far, or nothing"),
+        Literal["off", "lookup", "draft"] | None,
+        typer.Option(help="what guesses tokens, to draw several in a step: nothing, the text so far, a draft model"),
+    ] = None,
+    draft_model: Annotated[
+        str | None, typer.Option(help="directory of a small model with the same tokens; means --speculation draft")
     ] = None,
     adapter: Annotated[
         list[str] | None, typer.Option(help="NAME=DIRECTORY, loaded at the start; may be given several times")
@@ -152,7 +155,8 @@ def serve(
             cache_bytes=None if cache_mib is None else cache_mib * 2**20,
             attention_backend=attention_backend,
             prefix_caching=prefix_caching,
-            speculation=speculation,
+            speculation="draft" if speculation is None and draft_model is not None else speculation,
+            draft_model=draft_model,
             adapter_slots=adapter_slots,
             max_lora_rank=max_lora_rank,
             patience=engine_patience,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.registry import strategies
@@ -13,6 +14,10 @@ from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.drafting.draft_planner import DraftPlanner
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.system.start_stages import StartStages
+from ift_serve.text.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from ift_serve.engine.runner.model_runner import ModelRunner
 
 _log = logging.getLogger(__name__)
 
@@ -34,17 +39,40 @@ def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
         context = StrategyContext.of_model(config.model, description.eos_ids, config.chat_template)
         context = replace(context, classify=runner.adapters.choose_mode)
         structured = StructuredOutput(context, description.vocabulary_size)
-    drafts = _drafts(config, runner.has_independent_rows)
+        drafts = _drafts(config, runner, stages)
     return EngineCore(
         runner, config, strategies(context), adapter_tensors=runner.adapters, constraints=structured, drafts=drafts
     ), description
 
 
-def _drafts(config: EngineConfig, independent_rows: bool) -> DraftPlanner | None:
-    """What guesses tokens, where no answer can depend on it."""
+def _drafts(config: EngineConfig, runner: ModelRunner, stages: StartStages) -> DraftPlanner | None:
+    """What guesses tokens, where no answer can depend on it. Raises ValueError and OSError."""
     if config.speculation == "off":
         return None
-    if not independent_rows:
+    if config.draft_model is not None:
+        _check_tokens(config.model, config.draft_model)
+    if not runner.has_independent_rows:
         _log.warning("speculation: with this model or device a row's last bits depend on the batch; nothing is drafted")
         return None
-    return DraftPlanner()
+    if config.draft_model is None:
+        return DraftPlanner()
+    from ift_serve.engine.runner.draft_model import DraftModel
+    from ift_serve.modeling.decoder.model_loader import UnsupportedModelError
+
+    stages.begin("loading the draft model")
+    try:
+        return DraftPlanner(DraftModel(config, runner.description))
+    except (UnsupportedModelError, ValueError) as error:
+        raise ValueError(f"draft_model: {error}") from error
+
+
+def _check_tokens(served: str, draft: str) -> None:
+    """Raises ValueError where the two models' tokens differ, with the first that does."""
+    own, other = (load_tokenizer(path).get_vocab() for path in (served, draft))
+    if own == other:
+        return
+    token, _ = min(own.items() ^ other.items(), key=lambda item: (item[1], item[0]))
+    raise ValueError(
+        f"draft_model: its tokens are not the model's: {token!r} is {own.get(token, 'none')} in {served} and "
+        f"{other.get(token, 'none')} in {draft}, of {len(own)} and {len(other)}; choose one of its family"
+    )

@@ -45,10 +45,13 @@ class EngineConfig(BaseModel):
     kept_adapter_bytes: Annotated[int, Field(ge=0)] = Field(
         default=8 * 2**30, description="disk for copies of loaded adapters, from which a restarted engine takes them"
     )
-    speculation: Literal["off", "lookup"] = Field(
+    speculation: Literal["off", "lookup", "draft"] = Field(
         default="off",
-        description="what guesses tokens that a step computes before they are drawn: lookup in the text so far, or "
-        "nothing; no answer depends on it",
+        description="what guesses tokens that a step computes before they are drawn: nothing, lookup in the text so "
+        "far, or beside that the draft model; no answer depends on it",
+    )
+    draft_model: str | None = Field(
+        default=None, description="directory or hub id of a small model with the same tokens, for speculation by draft"
     )
     attention_backend: Literal["auto", "triton", "cpu", "reference"] = Field(
         default="auto", description="kernels: auto follows the device; the others are for debugging"
@@ -72,4 +75,6 @@ class EngineConfig(BaseModel):
                 f"max_sequences: {self.max_sequences} sequences cannot decode in {self.max_batch_tokens} "
                 "tokens a step; raise max_batch_tokens"
             )
+        if (self.speculation == "draft") != (self.draft_model is not None):
+            raise ValueError("draft_model: speculation by draft, and no other, needs the directory of a model")
         return self

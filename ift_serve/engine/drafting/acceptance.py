@@ -1,13 +1,15 @@
-"""How often guesses come true, by how much text they rest on: what a drafted token is worth."""
+"""How often guesses come true, by what they rest on: what a drafted token is worth."""
 
 from __future__ import annotations
 
-_KINDS = 6
+MODEL = 6
+"""The kind of guesses that a model made."""
+_KINDS = 7
 _FADING = 0.98
 """What a trial counts after the next one of its kind; some fifty count."""
 _WEIGHT = 6.0
 """Trials that the rate of all sequences counts for in that of one."""
-_FIRST = (0.35, 0.5, 0.6, 0.7, 0.8, 0.9)
+_FIRST = (0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.6)
 """Rates before there were trials, each as if of so many as count."""
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
 
-from ift_serve.engine.drafting.acceptance import AcceptanceRates, kind_of
+from ift_serve.engine.drafting.acceptance import MODEL, AcceptanceRates, kind_of
+from ift_serve.engine.drafting.guessing_model import GuessingModel
+from ift_serve.engine.drafting.model_guesses import ModelGuesses
 from ift_serve.engine.drafting.prompt_lookup import PromptLookup
 from ift_serve.engine.drafting.step_costs import StepCosts
 from ift_serve.engine.sequences.sequence import Sequence
@@ -53,40 +55,40 @@ class SequenceDrafts:
             self.guess = Guess(len(tokens), guessed, kind_of(alike))
         return self.guess
 
+    def take(self, tokens: list[int], guessed: list[int]) -> Guess:
+        """Take what a model has guessed in place of that."""
+        self.guess = Guess(len(tokens), guessed, MODEL)
+        return self.guess
+
 
 class DraftPlanner:
     """Guesses for the sequences that decode, and how many tokens of each are worth their rows.
 
-    A guess is compared with what is drawn even where it is not drafted, so the rates are known before a row is spent.
+    Guesses come from the text so far; they cost nothing, and are compared with what is drawn even where they are not
+    drafted, so the rates are known before a row is spent. ``model``: what is asked beside that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: GuessingModel | None = None) -> None:
         self._rates = AcceptanceRates()
         self._costs = StepCosts()
+        self._model = None if model is None else ModelGuesses(model, self._costs)
         self._rows = 0
 
     def plan(self, sequences: Listing[Sequence], room: int, longest: Listing[int]) -> list[list[int]]:
         """See :class:`ift_serve.engine.drafting.drafts.Drafts`."""
         self._rows = len(sequences)
-        drafts: list[list[int]] = [[] for _ in sequences]
         if len(sequences) > MOST_SEQUENCES:
-            return drafts
-        chances: list[tuple[float, int]] = []
+            return [[] for _ in sequences]
+        guesses: list[Guess | None] = [None] * len(sequences)
         for place, sequence in enumerate(sequences):
-            if not longest[place]:
-                continue
-            known = sequence.drafts
-            if not isinstance(known, SequenceDrafts):
-                known = sequence.drafts = SequenceDrafts(AcceptanceRates(self._rates))
-            known.settle(sequence.tokens)
-            guess = known.look(sequence.tokens, min(LONGEST_DRAFT, longest[place]))
-            if guess is None:
-                continue
-            drafts[place] = guess.tokens
-            chances += _chances(known.rates.rate(guess.kind), len(guess.tokens), place)
-        lengths = self._worth(chances, len(sequences), room) if chances else {}
-        self._rows += sum(lengths.values())
-        return [tokens[: lengths.get(place, 0)] for place, tokens in enumerate(drafts)]
+            if longest[place]:
+                guesses[place] = self._known_of(sequence).look(sequence.tokens, min(LONGEST_DRAFT, longest[place]))
+        lengths = self._worth(sequences, guesses, room)
+        if self._model is not None:
+            self._ask(self._model, sequences, guesses, lengths, longest)
+            lengths = self._worth(sequences, guesses, room)
+        self._rows += sum(lengths)
+        return [[] if g is None else g.tokens[:n] for g, n in zip(guesses, lengths, strict=True)]
 
     def note(self, seconds: float) -> None:
         """See :class:`ift_serve.engine.drafting.drafts.Drafts`."""
@@ -94,9 +96,46 @@ class DraftPlanner:
             self._costs.note(self._rows, seconds)
             self._rows = 0
 
-    def _worth(self, chances: list[tuple[float, int]], rows: int, room: int) -> dict[int, int]:
-        """How many tokens to draft at each place: those that, together, make most tokens a second."""
+    def _known_of(self, sequence: Sequence) -> SequenceDrafts:
+        """What is known of a sequence, with its last guess settled."""
+        known = sequence.drafts
+        if not isinstance(known, SequenceDrafts):
+            known = sequence.drafts = SequenceDrafts(AcceptanceRates(self._rates))
+        known.settle(sequence.tokens)
+        return known
+
+    def _ask(
+        self,
+        model: ModelGuesses,
+        sequences: Listing[Sequence],
+        guesses: list[Guess | None],
+        lengths: list[int],
+        longest: Listing[int],
+    ) -> None:
+        """Have the model guess for the sequences whose text says nothing that is worth its rows."""
+        asked = [place for place, count in enumerate(lengths) if not count and longest[place]]
+        if not asked:
+            return
+        rates = [_rates_of(sequences[place]).rate(MODEL) for place in asked]
+        rows = len(sequences) + sum(lengths)
+        count = model.length(rates, rows, len(sequences) / self._costs.seconds(len(sequences)))
+        if not count:
+            return
+        for place, tokens in zip(asked, model.guess([sequences[place] for place in asked], count), strict=True):
+            if tokens:
+                guesses[place] = _known(sequences[place]).take(sequences[place].tokens, tokens[: longest[place]])
+
+    def _worth(self, sequences: Listing[Sequence], guesses: list[Guess | None], room: int) -> list[int]:
+        """How many tokens to draft of each guess: those that, together, make most tokens a second."""
+        lengths = [0] * len(sequences)
+        chances: list[tuple[float, int]] = []
+        for place, guess in enumerate(guesses):
+            if guess is not None:
+                chances += _chances(_rates_of(sequences[place]).rate(guess.kind), len(guess.tokens), place)
+        if not chances:
+            return lengths
         chances.sort(reverse=True)
+        rows = len(sequences)
         best, count = _MARGIN * rows / self._costs.seconds(rows), 0
         expected = float(rows)
         for number, (chance, _) in enumerate(chances[:room], 1):
@@ -104,10 +143,18 @@ class DraftPlanner:
             pace = expected / self._costs.seconds(rows + number)
             if pace > best:
                 best, count = pace, number
-        lengths: dict[int, int] = {}
         for _, place in chances[:count]:
-            lengths[place] = lengths.get(place, 0) + 1
+            lengths[place] += 1
         return lengths
+
+
+def _known(sequence: Sequence) -> SequenceDrafts:
+    assert isinstance(sequence.drafts, SequenceDrafts)
+    return sequence.drafts
+
+
+def _rates_of(sequence: Sequence) -> AcceptanceRates:
+    return _known(sequence).rates
 
 
 def _chances(rate: float, count: int, place: int) -> list[tuple[float, int]]:
