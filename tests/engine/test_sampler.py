@@ -19,7 +19,7 @@ from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TargetProbab
 from ift_serve.engine.sampling.parameters import pack_parameters
 from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens
 from ift_serve.engine.sampling.temperature_rules import entropy_temperature
-from ift_serve.engine.sampling.temperatures import Temperatures
+from ift_serve.engine.sampling.temperatures import Rows, Temperatures
 from ift_serve.engine.sequences.probability_average import ProbabilityAverage
 from ift_serve.engine.sequences.step import KnownMask, SamplingRow, SequenceStep
 
@@ -197,7 +197,7 @@ def test_plain_batches_run_one_statistics_and_one_draw(monkeypatch: pytest.Monke
         monkeypatch.setattr(sampler_module, name, counted(name, getattr(sampler_module, name)))
 
     class Counted(Temperatures):
-        def __call__(self, statistics: RowStatistics, hidden: Tensor | None, rows: list[SequenceStep | None]) -> Tensor:
+        def __call__(self, statistics: RowStatistics, hidden: Tensor | None, rows: Rows) -> Tensor:
             calls.append("temperatures")
             return super().__call__(statistics, hidden, rows)
 

@@ -38,6 +38,7 @@ from ift_serve.engine.protocol.reasoning import (
 from ift_serve.engine.protocol.results import RequestUsage
 from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TargetProbability, TemperatureRule
 from ift_serve.engine.runner.model_runner import ModelRunner
+from ift_serve.engine.scheduling.draft_steps import DraftSteps
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.weights import AdapterWeights
 from ift_serve.modeling.components.config import ComponentsConfig
@@ -126,7 +127,8 @@ class Engines:
 
 def embedded_core(drafts: Drafts | None, **options: Any) -> EngineCore:
     core, _ = build_core(EngineConfig(model=str(model_path()), threads=1, **options))
-    core._drafts = core._scheduler._drafts = drafts
+    core._drafts = drafts
+    core._scheduler._drafts = None if drafts is None else DraftSteps(drafts, core._tables)
     return core
 
 

@@ -13,6 +13,7 @@ from ift_serve.engine.adapters.limits import AdapterLimits
 from ift_serve.engine.adapters.registry import AdapterRegistry
 from ift_serve.engine.cache.block_tables import BlockTables
 from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core.draws import Draws
 from ift_serve.engine.core.intake import Intake
 from ift_serve.engine.core.limits import RequestValidator
 from ift_serve.engine.core.outputs import candidate_outputs, score_output
@@ -32,8 +33,8 @@ from ift_serve.engine.protocol.wire import StepOutputs
 from ift_serve.engine.scheduling.completion_rate import CompletionRate
 from ift_serve.engine.scheduling.deadlines import Deadlines
 from ift_serve.engine.scheduling.scheduler import Scheduler
-from ift_serve.engine.sequences.sequence import Owner, Sequence
-from ift_serve.engine.sequences.step import SampledToken, ScoredTokens, SequenceStep, StepBatch, StepResult
+from ift_serve.engine.sequences.sequence import Sequence
+from ift_serve.engine.sequences.step import ScoredTokens, StepBatch, StepResult
 from ift_serve.sharing.places import Places
 from ift_serve.system.machine import available_memory
 
@@ -79,8 +80,8 @@ class EngineCore:
         self._requests: dict[str, Request] = {}
         self._deadlines: Deadlines[Request] = Deadlines()
         self._outputs: list[CandidateOutput | ScoreOutput | AdapterReply | RequestFailed] = []
-        self._with_new_tokens: list[Generation] = []
         self._rounds = Rounds(self._scheduler, self._close, self._fail, clock)
+        self._draws = Draws(self._rounds, self._tables, self._fail)
         self._progress = Progress()
         self._failures = 0
         self._woken = False
@@ -97,8 +98,7 @@ class EngineCore:
             config.max_waiting,
             clock,
         )
-        self._prompt_tokens = self._generated_tokens = self._steps = self._batch_tokens = 0
-        self._drafted_tokens = self._accepted_tokens = 0
+        self._steps = self._batch_tokens = 0
         self._step_seconds = 0.0
 
     def add(self, message: GenerateRequest | ScoreRequest) -> None:
@@ -203,10 +203,10 @@ class EngineCore:
         if batch.sequences:
             self._execute(batch)
             self._step_seconds += self._clock() - started
-        for request in self._with_new_tokens:
+        for request in self._draws.unsent:
             request.has_new_tokens = False
             self._outputs += candidate_outputs(request)
-        self._with_new_tokens.clear()
+        self._draws.unsent.clear()
         replies, changes = self._adapters.take_changes()
         self._outputs += replies
         outputs, self._outputs = self._outputs, []
@@ -222,16 +222,16 @@ class EngineCore:
 
     def stats(self) -> EngineStats:
         """A snapshot."""
-        blocks, scheduler = self._tables.blocks, self._scheduler
+        blocks, scheduler, draws = self._tables.blocks, self._scheduler, self._draws
         return EngineStats(
             waiting=scheduler.waiting_requests,
             running=len(scheduler.running) + len(scheduler.preempted) + len(scheduler.paused),
             free_blocks=blocks.free,
             total_blocks=blocks.total,
             cached_blocks=blocks.cached,
-            prompt_tokens=self._prompt_tokens,
+            prompt_tokens=draws.prompt_tokens,
             cached_tokens=scheduler.cached_tokens,
-            generated_tokens=self._generated_tokens,
+            generated_tokens=draws.generated_tokens,
             preemptions=scheduler.preemptions,
             steps=self._steps,
             step_seconds=self._step_seconds,
@@ -240,8 +240,8 @@ class EngineCore:
             adapter_users=self._adapters.in_flight,
             strategy_seconds=self._rounds.seconds,
             slow_callbacks=self._rounds.slow_callbacks,
-            drafted_tokens=self._drafted_tokens,
-            accepted_tokens=self._accepted_tokens,
+            drafted_tokens=draws.drafted_tokens,
+            accepted_tokens=draws.accepted_tokens,
         )
 
     def check_integrity(self) -> None:
@@ -270,10 +270,9 @@ class EngineCore:
 
     def _process(self, batch: StepBatch, result: StepResult) -> None:
         """Take in what the step computed, sequence by sequence; then tell the strategies whose rounds are complete."""
-        now = self._clock()
-        advance = self._tables.advance
+        draws, advance = self._draws, self._tables.advance
+        draws.begin(self._clock())
         total = 0
-        rounds: dict[Generation, None] = {}
         for place, (sequence, step, sampled, scored) in enumerate(
             zip(self._scheduler.scheduled, batch.sequences, result.sampled, result.scored, strict=True)
         ):
@@ -286,102 +285,33 @@ class EngineCore:
             request.account.served += computed
             advance(sequence, step.start + computed)
             if sampled is not None:
-                sequence.ahead = self._accepted(request, step, sampled, result.drafted[place]) if step.drafts else []
-                self._take_draw(sequence, sampled, now, rounds)
+                draws.take(sequence, step, sampled, result.drafted.get(place, []))
                 continue
             if scored is not None:
                 if any(map(isnan, scored.log_probs)):
-                    self._fail_unsound(sequence)
+                    draws.fail_unsound(sequence)
                     continue
                 sequence.take_scores(scored)
             if sequence.deferred and sequence.computed == sequence.goal and sequence.ended is None:
-                self._reach_goal(sequence, rounds)
-        while rounds:
-            told, rounds = rounds, {}
-            for request in told:
-                self._rounds.advance(request)
-                # A round that scores complete may end its request in a step in which it draws nothing.
-                self._note_new_tokens(request)
-                for sequence in list(request.live):
-                    if sequence not in request.drawn:
-                        self._take_ahead(sequence, now, rounds)
+                self._reach_goal(sequence)
+        draws.end()
         self._batch_tokens = total
         self._scheduler.accounts.advance(total)
 
-    def _accepted(
-        self, request: Owner, step: SequenceStep, first: SampledToken, drafted: list[SampledToken]
-    ) -> list[SampledToken]:
-        assert isinstance(request, Generation)
-        request.drafted_tokens += len(drafted)
-        self._drafted_tokens += len(drafted)
-        return step.accepted(first, drafted)
-
-    def _take_ahead(self, sequence: Sequence, now: float, rounds: dict[Generation, None]) -> None:
-        """The next draw of a sequence, where a drafted token has let a step know it already."""
-        if not sequence.ahead:
-            return
-        request = sequence.owner
-        assert isinstance(request, Generation)
-        token = sequence.ahead.pop(0)
-        request.account.served += 1
-        request.accepted_tokens += 1
-        self._accepted_tokens += 1
-        self._tables.advance(sequence, sequence.computed + 1)
-        self._take_draw(sequence, token, now, rounds)
-
-    def _take_draw(self, sequence: Sequence, token: SampledToken, now: float, rounds: dict[Generation, None]) -> None:
-        """One drawn token: it goes on at once, or waits for its siblings' where a strategy decides."""
-        request = sequence.owner
-        assert isinstance(request, Generation)
-        if token.token_id < 0:
-            why = "" if sequence.constraint is None else sequence.constraint.error()
-            message = f"{request.output_field}: {why}" if why else "masks and biases leave no token that could be drawn"
-            self._fail(request, FailureKind.INVALID, message, request.output_field if why else "")
-            return
-        if isnan(token.statistics.log_prob):
-            self._fail_unsound(sequence)
-            return
-        self._note_new_tokens(request)
-        if not request.first_token:
-            request.first_token = now
-            self._prompt_tokens += request.prompt.length
-        self._generated_tokens += 1
-        request.drawn_tokens += 1
-        if request.is_passive:
-            self._rounds.accept(sequence, token)
-            if sequence.ended is None:
-                self._take_ahead(sequence, now, rounds)
-        else:
-            request.drawn[sequence] = token
-            rounds[request] = None
-
-    def _note_new_tokens(self, request: Generation) -> None:
-        if not request.has_new_tokens:
-            request.has_new_tokens = True
-            self._with_new_tokens.append(request)
-
-    def _fail_unsound(self, sequence: Sequence) -> None:
-        """The logits are not numbers: an adapter's values overflow, or the model itself is broken."""
-        request = sequence.owner
-        assert isinstance(request, Request)
-        whose = "the model" if request.adapter is None else f"adapter {request.adapter.key}"
-        _log.error("%s gives logits that are not finite", whose)
-        self._fail(request, FailureKind.INTERNAL, f"{whose} gives logits that are not finite")
-
-    def _reach_goal(self, sequence: Sequence, rounds: dict[Generation, None]) -> None:
+    def _reach_goal(self, sequence: Sequence) -> None:
         """A prompt that several sequences share is computed, or tokens are scored."""
         request = sequence.owner
         if request.split_pending:
             self._scheduler.split(sequence)
         elif isinstance(request, Generation):
             request.drawn[sequence] = ScoredTokens(sequence.scored_log_probs, [])
-            rounds[request] = None
+            self._draws.tell(request)
         else:
             assert isinstance(request, Scoring)
             request.finish_sequence(sequence)
             self._drop(sequence, FinishReason.LENGTH)
             if not request.live:
-                self._prompt_tokens += request.prompt.length
+                self._draws.prompt_tokens += request.prompt.length
                 self._outputs.append(score_output(request))
                 self._close(request)
 

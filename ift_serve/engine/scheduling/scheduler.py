@@ -9,6 +9,7 @@ from operator import attrgetter
 from ift_serve.engine.adapters.admission import AdapterAdmission
 from ift_serve.engine.cache.block_tables import BlockTables
 from ift_serve.engine.drafting.drafts import Drafts
+from ift_serve.engine.scheduling.draft_steps import DraftSteps
 from ift_serve.engine.scheduling.fair_share import FairShares
 from ift_serve.engine.scheduling.waiting_queue import WaitingQueue
 from ift_serve.engine.sequences.sequence import Owner, Sequence
@@ -45,7 +46,7 @@ class Scheduler:
     ) -> None:
         """``drafts``: what guesses tokens for steps that only decode; None: nothing does."""
         self._tables = tables
-        self._drafts = drafts
+        self._drafts = None if drafts is None else DraftSteps(drafts, tables)
         self._admission = admission
         self._places = places
         self._max_batch_tokens = max_batch_tokens
@@ -77,7 +78,7 @@ class Scheduler:
         if len(self._steps) < len(self.running):
             budget = self._schedule_chunks(budget)
         if self._drafts is not None and len(self._steps) == decodes and not self.preempted and not len(self.waiting):
-            self._draft(self._drafts, self._max_batch_tokens - decodes)
+            self._drafts.extend(self._steps, self.scheduled, budget, len(self.running))
         elif budget and (self.preempted or len(self.waiting)):
             self._admit(budget, now, first)
         return StepBatch(self._steps, self._tables.copies)
@@ -187,28 +188,6 @@ class Scheduler:
             sequence.pending = True
             scheduled.append(sequence)
             steps.append(step)
-
-    def _draft(self, drafts: Drafts, room: int) -> None:
-        """Compute drafted tokens behind the last ones of sequences that decode, in rows and blocks that are spare."""
-        if not self.scheduled:
-            return
-        spare = max(0, self._tables.blocks.free - len(self.running)) // len(self.scheduled)
-        longest = [self._longest_draft(sequence, spare) for sequence in self.scheduled]
-        for place, tokens in enumerate(drafts.plan(self.scheduled, room, longest)):
-            if tokens:
-                sequence = self.scheduled[place]
-                while len(sequence.tokens) + len(tokens) > sequence.capacity:
-                    self._tables.append(sequence)
-                self._steps[place] = sequence.drafted_step(tokens)
-
-    def _longest_draft(self, sequence: Sequence, spare: int) -> int:
-        """Tokens that may be drafted: what is drawn behind the last one belongs to the sequence, and it gets at most
-        ``spare`` blocks for them."""
-        request = sequence.owner
-        if not (request.may_draft and sequence.can_be_drafted):
-            return 0
-        length = len(sequence.tokens)
-        return max(0, min(request.length_limit - 1, self._tables.capacity_with(sequence, spare)) - length)
 
     def _schedule_chunks(self, budget: int) -> int:
         """Go on with running sequences that have several tokens to compute. Returns the budget left."""
