@@ -65,9 +65,9 @@ class Sequence:
     ``pending`` is set while a step computes it, until its result is taken in. ``is_probe``: its last tokens are scored
     for a strategy, and it draws none. ``is_paused``: it has drawn, and waits for its siblings to have. ``judged``: what
     the adherence head says of its scored positions; None where it is not asked.
-    ``ahead``: the next draws, where a step that computed drafted tokens knows them already. Keys and values of the
-    tokens before each are in the blocks; whatever changes tokens, blocks or the way to draw drops them. ``drafts``:
-    what the planner of drafts keeps of it.
+    ``ahead``: the next draws, where a step that computed drafted tokens knows them already; only while it has a row.
+    Keys and values of the tokens before each are in its blocks. What changes tokens or the way to draw drops them.
+    ``drafts``: what the planner of drafts keeps of it.
     """
 
     __slots__ = (
@@ -288,7 +288,6 @@ class Sequence:
 
     def forget_computed(self) -> None:
         """Nothing is computed any more; the caller has released the table."""
-        self.ahead.clear()
         self.computed = 0
         self.capacity = 0
         self.published = 0
