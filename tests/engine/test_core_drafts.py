@@ -230,3 +230,18 @@ def test_what_a_strategy_changes_drops_the_draws_that_are_known_already() -> Non
         assert same(answer, alone) and counts(answer) == counts(alone)
         accepted += 0 if answer.usage is None else answer.usage.accepted_tokens
     assert accepted > 0
+
+
+@pytest.mark.parametrize("when", range(2, 14, 2))
+def test_a_sequence_that_gives_its_row_to_others_draws_again_what_it_knew(when: int) -> None:
+    """Candidates that wait for one another, each some draws ahead, when others come who want their rows."""
+    for seed in range(25):
+        oracle = PagedOracle(200)
+        driver = Driver(make_core(oracle, drafts=Foresight(oracle, seed, right=9), max_sequences=3))
+        total = RequestLimits(total_tokens=70)
+        request = generate("a", PROMPT, candidates=3, temperature=1.0, seed=seed, max_new_tokens=24, limits=total)
+        driver.add(request)
+        for _ in range(when):
+            driver.step()
+        driver.add(*(generate(f"b{i}", [9, 9, i], max_new_tokens=9) for i in range(2)))
+        assert same(driver.run()["a"], solo(request)), seed
