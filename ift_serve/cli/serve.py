@@ -28,7 +28,9 @@ def _named(given: list[str]) -> dict[str, Path]:
 
 
 def serve(
-    model: Annotated[str | None, typer.Argument(help="directory or hub id; none: the embedded model")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="directory, .gguf file or hub id; none: the embedded model")
+    ] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: a free one", min=0, max=65535)] = 50051,
     metrics_port: Annotated[int, typer.Option(help="0: a free one; -1: no metrics", min=-1, max=65535)] = 9464,
@@ -133,6 +135,8 @@ def serve(
     from ift_serve.embedded import EMBEDDED_NAME, model_path
     from ift_serve.engines.process import engine_process
     from ift_serve.frontend.errors import EngineError, EngineStartError
+    from ift_serve.modeling.checkpoint.files import ModelFilesError
+    from ift_serve.modeling.checkpoint.gguf_directory import gguf_directory
     from ift_serve.server.config import ServerConfig
     from ift_serve.server.run import serve as run
     from ift_serve.text.prompt import PromptError
@@ -140,6 +144,8 @@ def serve(
     try:
         if model is None:
             model, name = str(model_path()), name or EMBEDDED_NAME
+        elif model.endswith(".gguf"):
+            name, model = name or Path(model).stem, str(gguf_directory(Path(model)))
         engine = _given(
             model=model,
             model_name=name,
@@ -193,5 +199,5 @@ def serve(
         told = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
         problems = [f"{where}: {message}".lstrip(": ") for where, message in told]
         raise fail("; ".join(problems)) from None
-    except (EngineStartError, EngineError, PromptError, OSError, ValueError) as error:
+    except (EngineStartError, EngineError, ModelFilesError, PromptError, OSError, ValueError) as error:
         raise fail(str(error)) from None

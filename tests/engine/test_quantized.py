@@ -17,6 +17,7 @@ from ift_serve.engine.runner.model_runner import ModelRunner
 from ift_serve.engine.sequences.step import SamplingRow, SequenceStep, StepBatch
 from ift_serve.modeling.decoder.model_loader import UnsupportedModelError, load_model
 from tests.support.architectures import build
+from tests.support.rounded import assert_close_but_for_steps
 
 pytestmark = pytest.mark.skipif(not runs_here(), reason="weights of 8 and 4 bits need AVX2")
 
@@ -77,7 +78,7 @@ def _served(runner: ModelRunner, chunk: int) -> Tensor:
 def test_it_computes_what_transformers_does_with_rounded_weights(name: str, weights: str, tmp_path: Path) -> None:
     path = build(name, tmp_path)
     runner = ModelRunner(EngineConfig(model=str(path), dtype="float32", weights=weights, total_blocks=8))  # type: ignore[arg-type]
-    torch.testing.assert_close(_served(runner, 48), _expected(path, int(weights[3:])), atol=0.02, rtol=0.01)
+    assert_close_but_for_steps(_served(runner, 48), _expected(path, int(weights[3:])))
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])

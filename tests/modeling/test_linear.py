@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
+from ift_kernels.quantized_linear import quantize_weight, round_inputs, runs_here
 from ift_serve.modeling.decoder import linear as layers
-from ift_serve.modeling.decoder.linear import Bf16Linear, PackedLinear, make_linear
+from ift_serve.modeling.decoder.linear import Bf16Linear, PackedLinear, join_linears, make_linear
+from ift_serve.modeling.decoder.quantization import QuantizedWeights
 
 
 @pytest.fixture
@@ -40,3 +42,25 @@ def test_a_weight_with_more_digits_than_bf16_has_keeps_them() -> None:
 def test_where_the_processor_multiplies_bf16_float32_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "has_bf16_products", lambda: True)
     assert isinstance(make_linear(torch.ones(16, 16), None), PackedLinear)
+
+
+@pytest.mark.skipif(not runs_here(), reason="weights of 8 and 4 bits need AVX2")
+@pytest.mark.parametrize("kinds", [(8, 8), (4, 4), (8, 4), (8, None), (None, None)])
+@pytest.mark.parametrize("biased", [(True, False), (False, False)])
+def test_joined_layers_are_the_layers_side_by_side(kinds: tuple[int | None, ...], biased: tuple[bool, ...]) -> None:
+    torch.manual_seed(7)
+    layers = [torch.nn.Linear(64, outputs, bias=bias) for outputs, bias in zip((32, 48), biased, strict=True)]
+    weights = QuantizedWeights()
+    for layer, bits in zip(layers, kinds, strict=True):
+        if bits is not None and (rounded := quantize_weight(layer.weight, bits)) is not None:
+            weights.put(layer, rounded)
+    joined, inputs = join_linears(layers, weights), torch.randn(5, 64)
+    parts = []
+    for layer, bits in zip(layers, kinds, strict=True):
+        rows = inputs if bits is None else round_inputs(inputs)
+        parts.append(layer(rows))
+    assert joined.out_features == 80 and joined.in_features == 64
+    torch.testing.assert_close(joined(inputs), torch.cat(parts, -1), atol=1e-5, rtol=1e-5)
+    weight, bias = joined.dense()
+    torch.testing.assert_close(weight, torch.cat([layer.weight for layer in layers]))
+    assert (bias is None) == (not any(biased))

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ift_serve.modeling.checkpoint.gguf_file import GGUF_WEIGHTS, is_gguf
+
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _POINTER = b"version https://git-lfs"
 _INDEX = "model.safetensors.index.json"
@@ -30,13 +32,19 @@ def check_model_files(path: str) -> None:
     """Raise ModelFilesError for a directory that holds no whole model. Hub ids are left to the hub."""
     directory = Path(path)
     if directory.is_file():
-        raise ModelFilesError("this is a file; name the directory that holds config.json and the weights")
+        raise ModelFilesError(
+            "this is a file and no GGUF; name the directory that holds config.json and the weights, or a .gguf file"
+        )
     if not directory.is_dir():
         if os.path.isabs(path) or path.startswith((".", "~")) or path.count("/") > 1:
             raise ModelFilesError(f"there is no directory {path}")
         return
     fields = _config(directory)
     _check_class(fields)
+    if os.path.lexists(packed := directory / GGUF_WEIGHTS):
+        if not is_gguf(packed):
+            raise ModelFilesError(f"{GGUF_WEIGHTS} is not a GGUF file, or the file that it stands for is gone")
+        return
     for file in _weight_files(directory, fields):
         _check_safetensors(file)
 
@@ -60,7 +68,7 @@ def _config(directory: Path) -> dict[str, Any]:
         if (directory / "adapter_config.json").is_file():
             raise ModelFilesError("this is an adapter and no model; serve its base model and load the adapter into it")
         if list(directory.glob("*.gguf")):
-            raise ModelFilesError("this is a GGUF file's directory; name one in transformers' format (*.safetensors)")
+            raise ModelFilesError("this is a GGUF file's directory; name the .gguf file itself")
         raise ModelFilesError("the directory has no config.json; name one that save_pretrained or a hub download made")
     try:
         content = file.read_bytes()

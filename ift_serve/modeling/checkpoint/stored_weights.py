@@ -13,6 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ift_serve.modeling.checkpoint.gguf_file import GGUF_WEIGHTS, gguf_tensors
 from ift_serve.modeling.checkpoint.kept_values import KeptValues
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def weight_files(directory: Path, config: Any) -> list[Path]:
             f"{directory}: an adapter lies beside the model (adapter_config.json), and transformers would load it into "
             "the model; move the adapter to a directory of its own"
         )
+    if (packed := directory / GGUF_WEIGHTS).is_file():
+        return [packed]
     named = getattr(config, "transformers_weights", None)
     whole = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
     for name in (named,) if named else whole:
@@ -94,6 +97,8 @@ def stored_weight(files: list[Path], name: str) -> torch.Tensor | None:
     from safetensors import safe_open
 
     for file in files:
+        if file.name == GGUF_WEIGHTS:
+            continue  # its tensors have other names, and mostly other rows
         if file.suffix != ".safetensors":
             if (value := _unpickle(file).get(name)) is not None:
                 return value
@@ -124,6 +129,8 @@ def _of_json(value: Any) -> dict[str, StoredTensor] | None:
 
 
 def _read(file: Path) -> dict[str, StoredTensor]:
+    if file.name == GGUF_WEIGHTS:
+        return {each.name: StoredTensor(each.dtype, each.shape, each.digest) for each in gguf_tensors(file)}
     return _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
 
 

@@ -7,7 +7,6 @@ write, attention and gating are one kernel each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -16,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ift_kernels.fused_add_rms_norm import fused_add_rms_norm
-from ift_kernels.quantized_linear import stack_weights
 from ift_kernels.silu_and_mul import silu_and_mul
 from ift_kernels.write_kv import rotate_and_write_kv
 from ift_serve.modeling.decoder.adaptable_layers import AdaptableLinear
 from ift_serve.modeling.decoder.embedding import TokenEmbeddings
 from ift_serve.modeling.decoder.flat_batch import FlatBatch
-from ift_serve.modeling.decoder.linear import Linear, QuantizedLinear, can_pack, make_linear
+from ift_serve.modeling.decoder.linear import Linear, can_pack, join_linears
 from ift_serve.modeling.decoder.model_loader import LoadedModel
 from ift_serve.modeling.decoder.quantization import QuantizedWeights
 from ift_serve.modeling.decoder.tail import ModelTail
@@ -45,19 +43,6 @@ class _Layer:
     down: Linear
     scale: float
     window: int
-
-
-def _merged(linears: Sequence[Any], quantized: QuantizedWeights) -> Linear:
-    """Linear layers of the same input as one."""
-    bias: Tensor | None = None
-    if any(linear.bias is not None for linear in linears):
-        bias = torch.cat(
-            [linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in linears]
-        )
-    parts = [part for part in map(quantized.get, linears) if part is not None]
-    if len(parts) == len(linears) and (stacked := stack_weights(parts)) is not None:
-        return QuantizedLinear(stacked, bias)
-    return make_linear(torch.cat([linear.weight for linear in linears]), bias)
 
 
 def _bounds(*widths: int) -> tuple[int, ...]:
@@ -94,7 +79,7 @@ class FusedDecoder:
         embeddings = model.model.embed_tokens
         self._embeddings = TokenEmbeddings(quantized.get(embeddings) or embeddings.weight, loaded.dtype)
         self._norm: Tensor = model.model.norm.weight
-        self._head = _merged([model.lm_head], quantized)
+        self._head = join_linears([model.lm_head], quantized)
         device = embeddings.weight.device
         positions = torch.arange(loaded.context_length, device=device)[None]
         cosine, sine = model.model.rotary_emb(torch.empty(0, dtype=loaded.dtype, device=device), positions)
@@ -111,13 +96,13 @@ class FusedDecoder:
         query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
         return _Layer(
             input_norm=layer.input_layernorm.weight,
-            qkv=_merged([attention.q_proj, attention.k_proj, attention.v_proj], quantized),
+            qkv=join_linears([attention.q_proj, attention.k_proj, attention.v_proj], quantized),
             query_norm=None if query_norm is None else query_norm.weight,
             key_norm=None if key_norm is None else key_norm.weight,
-            output=_merged([attention.o_proj], quantized),
+            output=join_linears([attention.o_proj], quantized),
             mlp_norm=layer.post_attention_layernorm.weight,
-            gate_up=_merged([mlp.gate_proj, mlp.up_proj], quantized),
-            down=_merged([mlp.down_proj], quantized),
+            gate_up=join_linears([mlp.gate_proj, mlp.up_proj], quantized),
+            down=join_linears([mlp.down_proj], quantized),
             scale=float(attention.scaling),
             window=self._geometry[index].window,
         )

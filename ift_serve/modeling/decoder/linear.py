@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ift_kernels.bf16_linear import PackedWeight, bf16_linear, pack_weight
-from ift_kernels.quantized_linear import QuantizedWeight, quantized_linear
+from ift_kernels.quantized_linear import QuantizedWeight, quantized_linear, stack_weights
 from ift_serve.modeling.decoder.quantization import QuantizedWeights
 
 _SPLIT_WIDTH = 1024
@@ -111,6 +114,28 @@ class QuantizedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self._weight.bits}"
 
 
+class JoinedLinear(nn.Module):
+    """Linear layers of the same input whose outputs stand side by side, since their weights are of different kinds."""
+
+    def __init__(self, parts: Sequence[Linear]) -> None:
+        super().__init__()
+        self.in_features: int = parts[0].in_features
+        self.out_features: int = sum(int(part.out_features) for part in parts)
+        self._parts = tuple(parts)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs: ``[..., in_features]`` -> ``[..., out_features]``."""
+        return torch.cat([part(inputs) for part in self._parts], -1)
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """The weight ``[out_features, in_features]`` in new memory, and the bias."""
+        weights, biases = zip(*(part.dense() for part in self._parts), strict=True)
+        if all(bias is None for bias in biases):
+            return torch.cat(weights), None
+        filled = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
+        return torch.cat(weights), torch.cat(filled)
+
+
 class PlainLinear(nn.Module):
     """``x W^T + b`` by the vendor's matrix product, for devices that need no packing."""
 
@@ -129,7 +154,7 @@ class PlainLinear(nn.Module):
         return self._weight, self._bias
 
 
-Linear = PackedLinear | Bf16Linear | QuantizedLinear | PlainLinear
+Linear = PackedLinear | Bf16Linear | QuantizedLinear | JoinedLinear | PlainLinear
 
 
 def make_linear(weight: Tensor, bias: Tensor | None) -> Linear:
@@ -139,6 +164,30 @@ def make_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     if weight.dtype == torch.float32 and not has_bf16_products() and (packed := pack_weight(weight)) is not None:
         return Bf16Linear(packed, bias)
     return PackedLinear(weight, bias)
+
+
+def join_linears(linears: Sequence[Any], quantized: QuantizedWeights) -> Linear:
+    """``nn.Linear`` layers of the same input as one; in one weight where they are of one kind."""
+    weights = [quantized.get(linear) for linear in linears]
+    present = [weight for weight in weights if weight is not None]
+    if not present:
+        return make_linear(torch.cat([linear.weight for linear in linears]), _joined_bias(linears))
+    if len(present) == len(linears) and (stacked := stack_weights(present)) is not None:
+        return QuantizedLinear(stacked, _joined_bias(linears))
+    return JoinedLinear(
+        [
+            make_linear(linear.weight, linear.bias) if weight is None else QuantizedLinear(weight, linear.bias)
+            for linear, weight in zip(linears, weights, strict=True)
+        ]
+    )
+
+
+def _joined_bias(linears: Sequence[Any]) -> Tensor | None:
+    if all(linear.bias is None for linear in linears):
+        return None
+    return torch.cat(
+        [linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in linears]
+    )
 
 
 def pack_linears(model: nn.Module, quantized: QuantizedWeights | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from torch import nn
 from ift_kernels.quantized_linear import runs_here
 from ift_serve.modeling.checkpoint.files import ONE_MODEL, ModelFilesError, check_model_files, plain_cause
 from ift_serve.modeling.checkpoint.fingerprint import model_fingerprint
+from ift_serve.modeling.checkpoint.gguf_file import GGUF_WEIGHTS
 from ift_serve.modeling.decoder.attention import ATTENTION_NAME, register_attention
 from ift_serve.modeling.decoder.flat_batch import GeometryProbe, LayerGeometry, NotRoutedError
+from ift_serve.modeling.decoder.gguf_weights import packed_weights
 from ift_serve.modeling.decoder.quantization import QuantizedWeights, quantize_model
 from ift_serve.modeling.decoder.rotary import depends_on_longest
 
@@ -171,7 +174,7 @@ def load_whole(
     shown: what errors call it. choose: the dtype for a configuration. options: more of ``from_pretrained``'s. Raises
     UnsupportedModelError where files are missing or damaged, or hold other tensors than the class has.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
     register_attention()
     try:
@@ -179,6 +182,11 @@ def load_whole(
     except ModelFilesError as error:
         raise UnsupportedModelError(f"{shown}: {error}") from error
     kind = "its configuration"
+    if _holds_gguf(path):
+        options |= {
+            "gguf_file": GGUF_WEIGHTS,
+            "quantization_config": GgufConfig(gguf_file=GGUF_WEIGHTS, dequantize=True),
+        }
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
@@ -199,9 +207,14 @@ def load_whole(
     return model, config, computed
 
 
-def _quantized(model: Any, weights: str, computed: torch.dtype, device: str, name: str) -> QuantizedWeights:
+def _holds_gguf(path: str) -> bool:
+    return (Path(path) / GGUF_WEIGHTS).is_file()
+
+
+def _quantized(model: Any, path: str, weights: str, computed: torch.dtype, device: str, name: str) -> QuantizedWeights:
+    packs = device == "cpu" and runs_here() and computed == torch.float32
     if weights == "auto":
-        return QuantizedWeights()
+        return _packed(model, path, name) if packs and _holds_gguf(path) else QuantizedWeights()
     if device != "cpu" or not runs_here():
         raise UnsupportedModelError(
             f"{name}: weights: {weights} needs a processor with AVX2 (x86-64), and not {device}; choose auto"
@@ -218,6 +231,19 @@ def _quantized(model: Any, weights: str, computed: torch.dtype, device: str, nam
         _log.warning(
             "%s: %d linear layers stay as they are stored, since their shape fits no group of %s (the first: %s)",
             name, len(found.plain), weights, found.plain[0],
+        )  # fmt: skip
+    return found
+
+
+def _packed(model: Any, path: str, name: str) -> QuantizedWeights:
+    try:
+        found = packed_weights(model, Path(path) / GGUF_WEIGHTS)
+    except OSError as error:
+        raise UnsupportedModelError(f"{name}: cannot be loaded: {error}") from error
+    if found.plain:
+        _log.warning(
+            "%s: %d matrices of the file are of kinds that are not multiplied as they are, and are served dequantised "
+            "(the first: %s)", name, len(found.plain), found.plain[0],
         )  # fmt: skip
     return found
 
@@ -265,6 +291,6 @@ def load_model(
         eos_ids=model_ends(model, text_config),
         fingerprint=_fingerprint(path, model, text_config, shown),
         parameters=parameters,
-        quantized=_quantized(model, weights, computed, device, shown),
+        quantized=_quantized(model, path, weights, computed, device, shown),
         generation=model.generation_config.to_diff_dict() if model.generation_config is not None else {},
     )

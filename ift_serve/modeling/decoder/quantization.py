@@ -34,6 +34,10 @@ class QuantizedWeights:
     def put(self, module: Any, weight: QuantizedWeight) -> None:
         """Make it the module's: from here on its plain weight is what the quantized one stands for."""
         module.weight.data = weight.dense().to(module.weight.dtype)
+        self.keep(module, weight)
+
+    def keep(self, module: nn.Module, weight: QuantizedWeight) -> None:
+        """The same for a module whose plain weight is that already."""
         self._of_module[module] = weight
 
     def clear(self) -> None:
