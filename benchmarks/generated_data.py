@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, choices=range(1, 6), help="runs, each with a seed of its own")
     parser.add_argument("--first", type=int, default=0, help="the first run's seed")
-    parser.add_argument("--plain", type=int, default=20, help="seed records of each kind")
+    parser.add_argument("--plain", type=int, default=30, help="seed records of each kind")
     parser.add_argument("--records", type=int, default=500, help="new records")
     parser.add_argument("--steps", type=int, default=150, help="of each training")
     parser.add_argument("--examples", type=int, default=40, help="test requests of each family")
@@ -119,7 +120,7 @@ def evolve(address: str, folder: Path, given: argparse.Namespace, seed: int) -> 
         "retries": 5,
         # Children of one record beside each other, and requirements on top of requirements.
         "operations": {"variation": 2.0, "verifiable": 1.0},
-        "verifiable": {"checks": list(NEEDED), "samples": 16, "variations": 3},
+        "verifiable": {"checks": list(NEEDED), "samples": 4, "variations": 3},
         "answerer": {"decoding": {"temperature": 0.8, "max_new_tokens": 64}},
     }
     (folder / "evolve.yaml").write_text(yaml.safe_dump(recipe))
@@ -239,6 +240,8 @@ def paired(first: list[bool], second: list[bool]) -> dict[str, Any]:
 def main() -> None:
     """Run all seeds and print the result."""
     given = arguments()
+    # A run that is ended takes its server along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     runs = []
     with tempfile.TemporaryDirectory() as temporary:
         for seed in range(given.first, given.first + given.seeds):
