@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ift_serve.client import AsyncClient, Message, Prompt, ServerError
 from ift_serve.evaluation.errors import EvaluationError
@@ -55,11 +55,8 @@ class Speaker:
 
         repeat: which of several answers to one text. Raises GenerationError where the server cannot answer at all.
         """
-        outcome = (
-            await self.runner.outcomes(
-                Generation(self._prompt(text, history, context), self.settings, self.seed, repeat)
-            )
-        )[0]
+        request = Generation(self._prompt(text, history, context), self.settings, self.seed, repeat)
+        (outcome,) = await self.runner.outcomes(request)
         if isinstance(outcome, Answer):
             return outcome
         if isinstance(outcome, Failure) and outcome.code in _LASTING:
@@ -75,6 +72,14 @@ class Speaker:
         return Prompt(instruction=text, context=context)
 
 
+class _Server(NamedTuple):
+    """A server that was asked what it serves."""
+
+    client: AsyncClient
+    served: ServedModel
+    runner: RequestRunner
+
+
 class Servers:
     """The servers of a run, each asked once what it serves. Closes its clients."""
 
@@ -84,18 +89,18 @@ class Servers:
         self._seed = seed
         self._timeout = timeout
         self._attempts = attempts
-        self._opened: dict[str, tuple[AsyncClient, ServedModel, RequestRunner]] = {}
+        self._opened: dict[str, _Server] = {}
 
     async def speaker(self, role: Role) -> Speaker:
         """Who speaks in a role. Raises GenerationError where its server or adapter is not there."""
         try:
-            client, served, runner = await self._open(role.server)
-            settings = await pinned(client, DecodingSettings.read(role.decoding).with_adapter(role.adapter))
+            server = await self._open(role.server)
+            settings = await pinned(server.client, DecodingSettings.read(role.decoding).with_adapter(role.adapter))
         except (ServerError, EvaluationError, ValueError) as error:
             raise GenerationError(f"{role.server or 'server'}: {error}") from error
-        return Speaker(runner, served, settings, role.style, self._seed)
+        return Speaker(server.runner, server.served, settings, role.style, self._seed)
 
-    async def _open(self, address: str) -> tuple[AsyncClient, ServedModel, RequestRunner]:
+    async def _open(self, address: str) -> _Server:
         if address not in self._opened:
             client = self._connect(address)
             try:
@@ -104,12 +109,12 @@ class Servers:
                 await client.close()
                 raise
             runner = RequestRunner(client, served, self._store.calls, timeout=self._timeout, attempts=self._attempts)
-            self._opened[address] = client, served, runner
+            self._opened[address] = _Server(client, served, runner)
         return self._opened[address]
 
     def totals(self) -> tuple[int, int, int]:
         """Tokens of prompts and of answers that this run paid for, and answers that were there from an earlier one."""
-        found = [opened[2].totals for opened in self._opened.values()]
+        found = [opened.runner.totals for opened in self._opened.values()]
         return sum(t.prompt_tokens for t in found), sum(t.generated_tokens for t in found), sum(t.kept for t in found)
 
     async def __aenter__(self) -> Servers:
@@ -117,7 +122,7 @@ class Servers:
 
     async def __aexit__(self, *_: object) -> None:
         for opened in self._opened.values():
-            await opened[0].close()
+            await opened.client.close()
 
 
 async def in_order(
