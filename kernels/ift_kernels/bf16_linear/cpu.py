@@ -182,12 +182,12 @@ def bf16_linear_cpu(inputs: Tensor, weight: PackedWeight, bias: Tensor | None) -
         outputs, width = weight.shape
         arguments = np.zeros(_SLOTS, dtype=np.int64)
         arguments[_PANELS:_WIDENED] = (outputs // PANEL, weight.panels.data_ptr(), width)
-        weight.launch = arguments, openmp.compiled(_worker)
-    arguments, worker = weight.launch
+        threads = min(torch.get_num_threads(), -(-outputs // (PANEL * _GROUP)))
+        weight.launch = arguments, openmp.compiled(_worker), outputs, threads
+    arguments, worker, columns, threads = weight.launch
     rows = inputs.shape[0]
-    output = torch.empty((rows, int(arguments[_PANELS]) * PANEL), dtype=torch.float32)
+    output = torch.empty((rows, columns), dtype=torch.float32)
     values = (0, 0, inputs.data_ptr(), output.data_ptr(), rows, 0 if bias is None else bias.data_ptr())
-    threads = min(torch.get_num_threads(), -(-int(arguments[_PANELS]) // _GROUP))
     if rows >= _MANY:
         widened = torch.empty((threads, inputs.shape[1], PANEL), dtype=torch.float32)
         arguments[_WIDENED] = widened.data_ptr()

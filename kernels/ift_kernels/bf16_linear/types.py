@@ -18,11 +18,11 @@ class PackedWeight:
     """``[N, K]`` as ``panels`` ``[N / 16, K / 2, 16, 2]`` bf16: a panel is 16 outputs, in it two inputs of each side by
     side, so that a register of pairs widens into two vectors without a shuffle.
 
-    launch: what the kernel keeps between calls.
+    launch: what the kernel keeps between calls: arguments, the worker's address, outputs, threads.
     """
 
     panels: Tensor
-    launch: tuple[NDArray[np.int64], int] | None = field(default=None, init=False, repr=False, compare=False)
+    launch: tuple[NDArray[np.int64], int, int, int] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numba import njit
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
@@ -50,7 +49,7 @@ from ift_kernels.cpu_simd.simd import (
     sum_lanes,
     zero,
 )
-from ift_kernels.quantized_linear.types import GROUP, INPUT_LIMIT, PANEL, ZERO_CODE, QuantizedWeight
+from ift_kernels.quantized_linear.types import GROUP, INPUT_LIMIT, PANEL, ZERO_CODE, QuantizedLaunch, QuantizedWeight
 
 _NEXT, _THREAD, _INPUT, _OUTPUT, _ROWS, _BIAS, _CODES, _FACTORS, _SUMS = range(9)
 _PANELS, _WEIGHT, _SCALES, _MINIMUMS, _ZERO_CODE, _WIDTH, _SCRATCH, _SLOTS = range(9, 17)
@@ -249,11 +248,11 @@ _MULTIPLY = {
 _ROUND = {torch.float32: _round_fp32, torch.bfloat16: _round_bf16}
 
 
-def _launch(weight: QuantizedWeight) -> tuple[NDArray[np.int64], Tensor]:
-    """What a weight's calls share: arguments, of which a call writes the first, and the threads' memory."""
+def _launch(weight: QuantizedWeight, dtype: torch.dtype) -> QuantizedLaunch:
+    """What a weight's calls share: arguments, of which a call writes the first, workers, and the threads' memory."""
     outputs, width = weight.shape
-    a_row = width + 8 * (width // GROUP)
-    scratch = torch.empty(torch.get_num_threads() * _FEW * a_row, dtype=torch.uint8)
+    threads = min(torch.get_num_threads(), -(-outputs // (PANEL * _GROUP)))
+    scratch = torch.empty(threads * _FEW * (width + 8 * (width // GROUP)), dtype=torch.uint8)
     minimums = weight.minimums
     arguments = np.zeros(_SLOTS, dtype=np.int64)
     arguments[_PANELS:] = (
@@ -265,26 +264,25 @@ def _launch(weight: QuantizedWeight) -> tuple[NDArray[np.int64], Tensor]:
         width,
         scratch.data_ptr(),
     )
-    return arguments, scratch
+    multiply = openmp.compiled(_MULTIPLY[weight.bits, dtype])
+    return QuantizedLaunch(dtype, arguments, multiply, outputs, threads, scratch)
 
 
 def quantized_linear_cpu(inputs: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
     """See :func:`ift_kernels.quantized_linear.quantized_linear`. A weight is used from one thread at a time."""
-    if weight.launch is None:
-        weight.launch = _launch(weight)
-    arguments, _ = weight.launch
+    launch = weight.launch
+    if launch is None or launch.dtype != inputs.dtype:
+        launch = weight.launch = _launch(weight, inputs.dtype)
     rows, width = inputs.shape
-    panels = int(arguments[_PANELS])
-    output = torch.empty((rows, panels * PANEL), dtype=inputs.dtype)
-    gomp, threads = openmp.entry_point(), min(torch.get_num_threads(), -(-panels // _GROUP))
-    kind = weight.bits, inputs.dtype
-    values = [0, 0, inputs.data_ptr(), output.data_ptr(), rows, 0 if bias is None else bias.data_ptr(), 0, 0, 0]
+    output = torch.empty((rows, launch.columns), dtype=launch.dtype)
+    values = (0, 0, inputs.data_ptr(), output.data_ptr(), rows, 0 if bias is None else bias.data_ptr())
+    gomp = openmp.entry_point()
     if rows > _FEW:
         groups = width // GROUP
         rounded = torch.empty(rows * (width + 8 * groups), dtype=torch.uint8)
-        values[_CODES] = rounded.data_ptr()
-        values[_FACTORS] = values[_CODES] + rows * width
-        values[_SUMS] = values[_FACTORS] + 4 * rows * groups
-        openmp.start(gomp, openmp.compiled(_ROUND[inputs.dtype]), arguments, threads, tuple(values))
-    openmp.start(gomp, openmp.compiled(_MULTIPLY[kind]), arguments, threads, tuple(values))
+        codes = rounded.data_ptr()
+        factors = codes + rows * width
+        launch.arguments[_CODES : _SUMS + 1] = codes, factors, factors + 4 * rows * groups
+        openmp.start(gomp, openmp.compiled(_ROUND[launch.dtype]), launch.arguments, launch.threads, values)
+    openmp.start(gomp, launch.multiply, launch.arguments, launch.threads, values)
     return output

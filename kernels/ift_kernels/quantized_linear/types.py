@@ -23,6 +23,22 @@ INPUT_LIMIT = 127
 
 
 @dataclass(slots=True)
+class QuantizedLaunch:
+    """What the CPU kernel keeps of a weight between calls with inputs of one dtype.
+
+    arguments: int64, of which a call writes the first. multiply: address of the compiled worker. columns: outputs.
+    scratch: rounded inputs of few rows, for each of ``threads``.
+    """
+
+    dtype: torch.dtype
+    arguments: NDArray[np.int64]
+    multiply: int
+    columns: int
+    threads: int
+    scratch: Tensor
+
+
+@dataclass(slots=True)
 class QuantizedWeight:
     """``[N, K]`` in codes of ``bits`` bits, with a float16 scale for each output and group of inputs.
 
@@ -40,7 +56,7 @@ class QuantizedWeight:
     panels: Tensor
     scales: Tensor
     minimums: Tensor | None = None
-    launch: tuple[NDArray[np.int64], Tensor] | None = field(default=None, init=False, repr=False, compare=False)
+    launch: QuantizedLaunch | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int]:
