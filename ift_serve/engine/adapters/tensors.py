@@ -79,7 +79,6 @@ class DeviceAdapterTensors:
         vocabulary, hidden = int(model.config.vocab_size), int(model.config.hidden_size)
         head = AdaptableLinear((metadata.head_path,), hidden, (0, vocabulary))
         self._head = head
-        self._base_embedding: Tensor = embeddings.weight
         self.tables = AdapterTables(
             self._adaptable,
             head,
@@ -114,7 +113,7 @@ class DeviceAdapterTensors:
             embedding_path=self._metadata.embedding_path,
             head=self._head,
             base_linear=self._decoder.base_linear,
-            base_embedding=lambda: self._base_embedding,
+            base_embedding=self._decoder.embedding_table,
             dtype=self._dtype,
             device=str(self._device),
             embedding_scale=self._embedding_scale,

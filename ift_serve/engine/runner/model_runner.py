@@ -38,6 +38,7 @@ from ift_serve.engine.sequences.step import (
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
 from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model
+from ift_serve.system.heap import trim_heap
 from ift_serve.system.machine import available_memory, processors
 
 _LOGIT_ROWS = {"cpu": 64, "cuda": 512}
@@ -170,6 +171,8 @@ class ModelRunner:
         )
         on_stage("warming up")
         self._warm_up()
+        del model, check
+        trim_heap()  # of the weights as they were loaded
 
     def _make_graphs(self, config: EngineConfig, model: LoadedModel, backend: str, device: str) -> DecodeGraphs:
         length = min(model.context_length, self.total_blocks * self.block_size)

@@ -66,7 +66,7 @@ class BaseMetadata:
     def of_model(cls, loaded: LoadedModel) -> BaseMetadata:
         """Of a model in memory; before a decoder takes its layers. Keeps no weight alive."""
         model: Any = loaded.model
-        loaded_path, config, prefix = loaded.path, loaded.config, model.base_model_prefix
+        loaded_path, config, prefix, dtype = loaded.path, loaded.config, model.base_model_prefix, loaded.dtype
         kept = {}
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             if module is not None:
@@ -75,10 +75,12 @@ class BaseMetadata:
         rounded = bool(loaded.quantized)
 
         def stored(path: str) -> Tensor | None:
-            if rounded:
-                return _in_files(loaded_path, config, prefix, path)
-            reference = kept.get(path)
-            return None if reference is None else reference()
+            if path not in kept:
+                return None
+            weight = None if rounded else kept[path]()
+            if weight is None:  # a decoder that keeps embeddings in fewer bits lets go of the model's own
+                weight = _in_files(loaded_path, config, prefix, path)
+            return None if weight is None else weight.to(dtype)
 
         embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
         tied = head is not None and head.weight is embeddings.weight

@@ -23,6 +23,9 @@ class Decoder(Protocol):
     def embed(self, input_ids: Tensor) -> Tensor:
         """The base model's token embeddings: ``[T] -> [T, d]``."""
 
+    def embedding_table(self) -> Tensor:
+        """The base model's token embeddings: ``[V, d]``; in new memory where it is kept in fewer bits."""
+
     def adaptable(self) -> list[AdaptableLinear]:
         """The linear layers below the head that adapters can change; a batch's LoRA tables come in this order."""
 
@@ -121,6 +124,11 @@ class RoutedDecoder:
         """See :class:`Decoder`."""
         embedded: Tensor = self._model.get_input_embeddings()(input_ids)  # type: ignore[operator]
         return embedded
+
+    def embedding_table(self) -> Tensor:
+        """See :class:`Decoder`."""
+        table: Tensor = self._model.get_input_embeddings().weight  # type: ignore[operator]
+        return table
 
     def adaptable(self) -> list[AdaptableLinear]:
         """See :class:`Decoder`."""

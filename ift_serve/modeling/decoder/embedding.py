@@ -29,3 +29,8 @@ class TokenEmbeddings:
         if isinstance(self._table, Tensor):
             return embedding(ids, self._table).to(self._dtype)
         return self._table.rows(ids).to(self._dtype)
+
+    def dense(self) -> Tensor:
+        """``[V, d]`` in the dtype of the rows."""
+        table = self._table if isinstance(self._table, Tensor) else self._table.dense()
+        return table.to(self._dtype)

@@ -111,6 +111,10 @@ class FusedDecoder:
         """See :class:`ift_serve.modeling.decoder.decoder.Decoder`."""
         return self._embeddings(input_ids)
 
+    def embedding_table(self) -> Tensor:
+        """See :class:`ift_serve.modeling.decoder.decoder.Decoder`."""
+        return self._embeddings.dense()
+
     def adaptable(self) -> list[AdaptableLinear]:
         """See :class:`ift_serve.modeling.decoder.decoder.Decoder`."""
         found = []
