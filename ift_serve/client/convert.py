@@ -375,4 +375,5 @@ def model_info(message: model_pb2.GetModelResponse) -> ModelInfo:
         tuple(m.sampling_not_applied),
         (m.thought_opening, m.thought_closing) if m.thought_opening else None,
         m.template_fingerprint,
+        m.weights or "stored",
     )

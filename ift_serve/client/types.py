@@ -286,3 +286,5 @@ class ModelInfo:
     """What opens and closes the model's thoughts; None where nothing is known of them."""
     template_fingerprint: str = ""
     """Hash of chat template and tokenizer."""
+    weights: str = "stored"
+    """What they are in memory: stored, int8, int4 or gguf."""

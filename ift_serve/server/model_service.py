@@ -47,6 +47,7 @@ class ModelService:
             vocabulary_size=model.vocabulary_size,
             dtype=model.dtype,
             device=model.device,
+            weights=model.weights,
             attention_backend=model.attention_backend,
             chat_template=self._renderer.template if self._renderer.has_template else "",
             template_fingerprint=self._renderer.template_fingerprint,

@@ -157,6 +157,7 @@ class GetModelResponse(_message.Message):
     SAMPLING_NOT_APPLIED_FIELD_NUMBER: _builtins.int
     THOUGHT_OPENING_FIELD_NUMBER: _builtins.int
     THOUGHT_CLOSING_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     architecture: _builtins.str
@@ -183,6 +184,10 @@ class GetModelResponse(_message.Message):
     """What opens the model's thoughts; empty: nothing that is known, so a trace needs markers of the request."""
     thought_closing: _builtins.str
     """What closes the model's thoughts."""
+    weights: _builtins.str
+    """What its weights are in memory: stored (the model's own), int8 or int4 (rounded to so many bits), gguf (a file's codes).
+    The fingerprint is that of the files with all of them.
+    """
     @_builtins.property
     def eos_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Token ids that end an answer."""
@@ -231,10 +236,11 @@ class GetModelResponse(_message.Message):
         sampling_not_applied: _abc.Iterable[_builtins.str] | None = ...,
         thought_opening: _builtins.str = ...,
         thought_closing: _builtins.str = ...,
+        weights: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "load", b"load", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "attention_backend", b"attention_backend", "chat_template", b"chat_template", "device", b"device", "dtype", b"dtype", "eos_token_ids", b"eos_token_ids", "features", b"features", "fingerprint", b"fingerprint", "limits", b"limits", "load", b"load", "name", b"name", "parameters", b"parameters", "sampling_defaults", b"sampling_defaults", "sampling_not_applied", b"sampling_not_applied", "template_fingerprint", b"template_fingerprint", "thought_closing", b"thought_closing", "thought_opening", b"thought_opening", "version", b"version", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "attention_backend", b"attention_backend", "chat_template", b"chat_template", "device", b"device", "dtype", b"dtype", "eos_token_ids", b"eos_token_ids", "features", b"features", "fingerprint", b"fingerprint", "limits", b"limits", "load", b"load", "name", b"name", "parameters", b"parameters", "sampling_defaults", b"sampling_defaults", "sampling_not_applied", b"sampling_not_applied", "template_fingerprint", b"template_fingerprint", "thought_closing", b"thought_closing", "thought_opening", b"thought_opening", "version", b"version", "vocabulary_size", b"vocabulary_size", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

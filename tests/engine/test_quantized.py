@@ -108,7 +108,7 @@ def test_the_fingerprint_is_of_the_files_so_adapters_know_their_base(tmp_path: P
 def test_bfloat16_models_compute_in_bfloat16(tmp_path: Path) -> None:
     path = build("llama", tmp_path, dtype=torch.bfloat16)
     runner = ModelRunner(EngineConfig(model=str(path), dtype="bfloat16", weights="int8", total_blocks=8))
-    assert runner.description.dtype == "bfloat16"
+    assert (runner.description.dtype, runner.description.weights) == ("bfloat16", "int8")
     torch.testing.assert_close(_served(runner, 48), _expected(path, 8), atol=0.12, rtol=0.05)
 
 
@@ -116,3 +116,9 @@ def test_what_cannot_have_so_few_bits_is_refused_by_name(tmp_path: Path) -> None
     path = str(build("llama", tmp_path))
     with pytest.raises(UnsupportedModelError, match="weights: int8 computes in float32 or bfloat16"):
         load_model(path, weights="int8", dtype="float16")
+
+
+def test_a_server_says_what_its_weights_are_so_that_kept_results_are_not_mixed(tmp_path: Path) -> None:
+    path = str(build("llama", tmp_path))
+    said = {load_model(path, weights=weights).weights for weights in ("auto", "int8", "int4")}
+    assert said == {"stored", "int8", "int4"}

@@ -68,7 +68,14 @@ def _generation(**changes: Any) -> Generation:
     return Generation(**(values | changes))
 
 
-_IDENTITY = {"fingerprint": "f", "template": "t", "adapter": "a@1", "dtype": "float32", "defaults": {"top_k": 0}}
+_IDENTITY = {
+    "fingerprint": "f",
+    "template": "t",
+    "adapter": "a@1",
+    "dtype": "float32",
+    "weights": "int8",
+    "defaults": {"top_k": 0},
+}
 
 
 @pytest.mark.parametrize("field", list(_IDENTITY))

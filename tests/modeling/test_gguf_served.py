@@ -109,7 +109,7 @@ def test_a_file_of_few_bits_is_multiplied_as_it_is(architecture: str, options: d
     file = _quantized(_exported(tmp_path, architecture, **options), ["Q4_1", "Q8_0", "Q4_0"])
     directory = gguf_directory(file)
     loaded = load_model(str(directory))
-    assert loaded.quantized and not loaded.quantized.plain
+    assert loaded.quantized and not loaded.quantized.plain and loaded.weights == "gguf"
     assert_close_but_for_steps(_served(directory), _expected(file, rounded=True))
 
 

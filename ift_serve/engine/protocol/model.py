@@ -29,6 +29,8 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     attention_backend: str
     features: list[str] = []
     sampling_defaults: SamplingDefaults = SamplingDefaults()
+    weights: str = "stored"
+    """What they are in memory: the model's own, rounded to int8 or int4, or the codes of a gguf file."""
     cache_bytes: int = 0
     """What keys and values take once every block was used."""
 

@@ -158,6 +158,7 @@ class ModelRunner:
             parameters=model.parameters,
             dtype=str(model.dtype).removeprefix("torch."),
             device=device,
+            weights=model.weights,
             eos_ids=model.eos_ids,
             block_size=self.block_size,
             total_blocks=self.total_blocks,

@@ -32,6 +32,7 @@ def document(result: Result, plan: Plan) -> dict[str, Any]:
         "fingerprint": info.fingerprint,
         "template_fingerprint": info.template_fingerprint,
         "dtype": info.dtype,
+        "weights": info.weights,
         "device": info.device,
         "version": info.version,
     }

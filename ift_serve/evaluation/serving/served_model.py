@@ -28,6 +28,7 @@ class ServedModel:
             "template": self.info.template_fingerprint,
             "adapter": adapter,
             "dtype": self.info.dtype,
+            "weights": self.info.weights,
             "device": self.info.device,
             "attention": self.info.attention_backend,
             "version": self.info.version,

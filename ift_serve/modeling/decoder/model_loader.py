@@ -50,6 +50,8 @@ class LoadedModel:
     """What the model's ``generation_config`` sets."""
     quantized: QuantizedWeights = field(default_factory=QuantizedWeights)
     """Weights of 8 or 4 bits, until a decoder has taken them."""
+    weights: str = "stored"
+    """What they are in memory: stored, int8, int4, or gguf for the codes of a file."""
 
     @property
     def architecture(self) -> str:
@@ -280,6 +282,7 @@ def load_model(
         )
     geometry = layer_geometry(model, text_config, shown)
     parameters = sum(p.numel() for p in model.parameters())
+    quantized = _quantized(model, path, weights, computed, device, shown)
     return LoadedModel(
         name=shown,
         path=path,
@@ -291,6 +294,7 @@ def load_model(
         eos_ids=model_ends(model, text_config),
         fingerprint=_fingerprint(path, model, text_config, shown),
         parameters=parameters,
-        quantized=_quantized(model, path, weights, computed, device, shown),
+        quantized=quantized,
+        weights=("gguf" if weights == "auto" else weights) if quantized else "stored",
         generation=model.generation_config.to_diff_dict() if model.generation_config is not None else {},
     )

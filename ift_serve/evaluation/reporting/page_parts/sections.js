@@ -20,7 +20,8 @@ function showHeadline() {
   byId("headline").textContent = said;
   if (said !== "Instruction adherence") document.title = `${said} · Instruction adherence`;
   const server = report.server || {}, run = report.run || {};
-  const facts = [server.model, server.dtype && `${server.dtype}, ${server.device}`, ...report.models.map(shortName), run.seconds !== undefined && `${number(run.seconds, 0)} s`, report.created].filter(Boolean);
+  const weights = !server.weights || server.weights === "stored" ? "" : `, ${server.weights} weights`;
+  const facts = [server.model, server.dtype && `${server.dtype}${weights}, ${server.device}`, ...report.models.map(shortName), run.seconds !== undefined && `${number(run.seconds, 0)} s`, report.created].filter(Boolean);
   byId("facts").append(...facts.map((fact) => element("li", {}, fact)));
 }
 function showScores() {
