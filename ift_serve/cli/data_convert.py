@@ -51,10 +51,13 @@ def convert(
         settings = SourceSettings(file=_file(source), rename=names, ignore=ignore or [], limit=limit)
         listed = dropped or output.with_name(f"{output.name}.dropped.jsonl")
         console = Console(stderr=True)
-        with dropped_records(listed) as refused, reading(console, shown=not as_json) as counted:
-            found = convert_source(settings, output, refused, counted or (lambda count: None))
-        if not found.refused and dropped is None:
-            listed.unlink()
+        try:
+            with dropped_records(listed) as refused, reading(console, shown=not as_json) as counted:
+                found = convert_source(settings, output, refused, counted or (lambda count: None))
+        finally:
+            # Nobody asked for a list of nothing.
+            if dropped is None and listed.exists() and not listed.stat().st_size:
+                listed.unlink()
     if as_json:
         print(json.dumps(found.to_json() | {"dropped": str(listed) if found.refused else None}))
     else:

@@ -215,5 +215,8 @@ def test_the_command_writes_and_says_what_does_not_fit(tmp_path: Path) -> None:
     assert "theirs.jsonl:2: output: is missing" in done.stderr
     (listed,) = (tmp_path / "ours.jsonl.dropped.jsonl").read_text().splitlines()
     assert json.loads(listed)["field"] == "output"
+    missing = [*command[:5], str(tmp_path / "nowhere.jsonl"), str(tmp_path / "new.jsonl")]
+    failed = subprocess.run(missing, capture_output=True, text=True, check=False, timeout=120)
+    assert failed.returncode == 1 and "nowhere.jsonl" in failed.stderr and not list(tmp_path.glob("new*"))
     strict = subprocess.run([*command, "--strict", "--json"], capture_output=True, text=True, check=False, timeout=120)
     assert strict.returncode == 2 and json.loads(strict.stdout)["refused"] == 1

@@ -276,6 +276,7 @@ def test_a_run_stops_at_what_is_wanted(seeds: Path, tmp_path: Path) -> None:
         ({"operations": {"constrain": 1}}, "operations"),
         ({"verifiable": {"checks": ["rhyme"]}}, "no requirement 'rhyme'"),
         ({"writer": {"decoding": {"temprature": 1}}}, "no such setting"),
+        ({"answerer": {"style": "text"}}, r"answerer: style"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused(

@@ -202,6 +202,13 @@ class EvolutionRecipe(RunRecipe):
     verifiable: VerifiableSettings = Field(default_factory=VerifiableSettings)
     breadth: BreadthSettings = Field(default_factory=BreadthSettings)
 
+    @field_validator("answerer")
+    @classmethod
+    def _hears_all(cls, role: Role) -> Role:
+        if role.style == "text":
+            raise ValueError("style: answers are asked for with context and history, which raw text has no place for")
+        return role
+
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         if wrong := next((name for name, weight in self.operations.items() if weight < 0), None):
