@@ -16,6 +16,8 @@ COPY kernels kernels
 COPY training training
 RUN if [ "$DEVICE" = cpu ] && [ -n "$TORCH_LINKS" ]; then export PIP_FIND_LINKS="$TORCH_LINKS"; fi; \
     /opt/ift/bin/pip install --no-cache-dir -c constraints.txt .
+# For this processor and those like it; on another kind, a first start compiles into the user's own cache directory.
+RUN if [ "$DEVICE" = cpu ]; then /opt/ift/bin/ift-serve compile; fi
 
 FROM ${BASE}
 RUN if ! command -v python3 >/dev/null; then \
@@ -23,7 +25,7 @@ RUN if ! command -v python3 >/dev/null; then \
     fi; \
     useradd --create-home --uid 10001 ift
 COPY --from=build /opt/ift /opt/ift
-ENV PATH=/opt/ift/bin:$PATH PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=2000 NUMBA_CACHE_DIR=/home/ift/.cache/numba
+ENV PATH=/opt/ift/bin:$PATH PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=2000
 USER ift
 WORKDIR /home/ift
 EXPOSE 50051 9464

@@ -7,6 +7,7 @@ import typer
 from ift_serve.cli.adapter_commands import adapters
 from ift_serve.cli.bench import bench
 from ift_serve.cli.chat import chat
+from ift_serve.cli.compile_kernels import compile_kernels
 from ift_serve.cli.data import app as data
 from ift_serve.cli.demo import demo
 from ift_serve.cli.doctor import doctor
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 for command in (serve, generate, chat, bench, doctor, demo, health):
     app.command()(command)
+app.command("compile")(compile_kernels)
 app.add_typer(adapters, name="adapters")
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")

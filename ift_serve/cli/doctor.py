@@ -59,12 +59,12 @@ def _processor() -> list[Finding]:
     cores = processors()
     capability = torch.backends.cpu.get_cpu_capability()
     native = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False  # type: ignore[no-untyped-call]
-    advice = "" if native else "models run in float32 on this processor, at about half the speed"
+    advice = "" if native else "weights in bfloat16 stay so and are widened as they are read; products are float32's"
     spin = os.environ.get("OMP_WAIT_POLICY", "unset")
     return [
         Finding("cores", "ok", f"{cores} of {os.cpu_count()}, by affinity, cpuset and quota"),
         Finding("instructions", "ok", capability),
-        Finding("bfloat16 products", "ok" if native else "note", "native" if native else "emulated", advice),
+        Finding("bfloat16 products", "ok" if native else "note", "native" if native else "none", advice),
         Finding("OMP_WAIT_POLICY", "ok", f"{spin} here; the engine process always gets PASSIVE"),
     ]
 
@@ -88,6 +88,15 @@ def _memory() -> list[Finding]:
         Finding("free memory", "ok" if enough else "note", f"{free:.1f} GiB", "" if enough else "little for a cache"),
         Finding("cache on the CPU", "ok", cache),
     ]
+
+
+def _kernels() -> Finding:
+    from ift_kernels.ahead import is_compiled
+    from ift_kernels.cpu_simd.storage import DTYPES, kept_code
+
+    if is_compiled(DTYPES):
+        return Finding("cpu kernels", "ok", f"compiled, in {kept_code()}")
+    return Finding("cpu kernels", "note", "not compiled", "`ift-serve compile` does it now, else a first start does")
 
 
 def _caches() -> Finding:
@@ -128,7 +137,7 @@ def doctor(as_json: Json = False) -> None:
 
     findings = [_python(), *_packages()]
     if not any(f.status == "problem" for f in findings):
-        findings += [*_processor(), _device(), _compiler(), *_memory(), _caches(), _embedded()]
+        findings += [*_processor(), _device(), _compiler(), *_memory(), _kernels(), _caches(), _embedded()]
     findings += _extras()
     if as_json:
         print(json.dumps([asdict(f) for f in findings]))

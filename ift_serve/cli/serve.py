@@ -139,7 +139,7 @@ def serve(
     from ift_serve.modeling.checkpoint.gguf_directory import gguf_directory
     from ift_serve.server.config import ServerConfig
     from ift_serve.server.run import serve as run
-    from ift_serve.text.prompt import PromptError
+    from ift_serve.text.message import PromptError
 
     try:
         if model is None:

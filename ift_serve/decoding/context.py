@@ -33,10 +33,12 @@ class StrategyContext:
     @classmethod
     def of_model(cls, path: str, end_ids: list[int], chat_template: str | None = None) -> StrategyContext:
         """For the model in a directory, or of a hub id; ``chat_template``: the name of one of several."""
-        try:
-            renderer = PromptRenderer.from_pretrained(path, chat_template=chat_template)
-        except PromptError as error:
-            _log.info("strategies that read text are not served: %s", error)
+        return cls.of_renderer(read_renderer(path, chat_template), end_ids)
+
+    @classmethod
+    def of_renderer(cls, renderer: PromptRenderer | None, end_ids: list[int]) -> StrategyContext:
+        """For the model whose tokenizer was read; None: it has none."""
+        if renderer is None:
             return cls(None, None, frozenset(end_ids), frozenset(end_ids))
         special = frozenset(renderer.encoder.markers.ids) | frozenset(end_ids)
         return cls(renderer, PhaseBuilder.of(renderer), special, frozenset(end_ids))
@@ -45,3 +47,12 @@ class StrategyContext:
     def decoder(self) -> TokenDecoder | None:
         """Turns tokens into text."""
         return None if self.renderer is None else self.renderer.decoder
+
+
+def read_renderer(path: str, chat_template: str | None = None) -> PromptRenderer | None:
+    """The tokenizer of a model and what renders its prompts; None where it has none that tells tokens' texts."""
+    try:
+        return PromptRenderer.from_pretrained(path, chat_template=chat_template)
+    except PromptError as error:
+        _log.info("strategies that read text are not served: %s", error)
+        return None

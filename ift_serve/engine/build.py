@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ift_serve.decoding.context import StrategyContext
+from ift_serve.decoding.context import StrategyContext, read_renderer
 from ift_serve.decoding.registry import strategies
 from ift_serve.decoding.structured import StructuredOutput
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.drafting.draft_planner import DraftPlanner
 from ift_serve.engine.protocol.model import ModelDescription
+from ift_serve.modeling.lean_imports import import_lean_transformers
 from ift_serve.system.start_stages import StartStages
 from ift_serve.text.tokenizer import load_tokenizer
 
@@ -22,24 +24,36 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def build_core(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
-    """Load the model and wrap it. Raises ValueError or OSError with a message for the operator."""
+def build_core(config: EngineConfig, *, own_process: bool = False) -> tuple[EngineCore, ModelDescription]:
+    """Load the model and wrap it. Raises ValueError or OSError with a message for the operator.
+
+    own_process: nothing but this engine runs in this process. It then starts as fast as it can: imports what serving
+    needs of transformers, compiles kernels in processes beside it, and believes an earlier start's comparisons.
+    """
     with StartStages("starting python") as stages:
         stages.begin("importing torch")
+        if own_process:
+            import_lean_transformers()
         # torch is imported only where a model runs.
+        from ift_serve.engine.runner.kernel_compilation import KernelCompilation
         from ift_serve.engine.runner.model_runner import ModelRunner
         from ift_serve.modeling.decoder.model_loader import UnsupportedModelError
 
-        try:
-            runner = ModelRunner(config, stages.begin)
-        except UnsupportedModelError as error:
-            raise ValueError(str(error)) from error
-        stages.begin("reading the tokenizer")
-        description = runner.description
-        context = StrategyContext.of_model(config.model, description.eos_ids, config.chat_template)
+        compilation = KernelCompilation.begun(config) if own_process else None
+        with ThreadPoolExecutor(1, "tokenizer") as reader:
+            tokenizer = reader.submit(read_renderer, config.model, config.chat_template)
+            try:
+                runner = ModelRunner(config, stages.begin, keeps_checks=own_process)
+            except UnsupportedModelError as error:
+                raise ValueError(str(error)) from error
+            stages.begin("reading the tokenizer")
+            description = runner.description
+            context = StrategyContext.of_renderer(tokenizer.result(), description.eos_ids)
         context = replace(context, classify=runner.adapters.choose_mode)
         structured = StructuredOutput(context, description.vocabulary_size)
         drafts = _drafts(config, runner, stages)
+    if compilation is not None:
+        compilation.yield_to_serving()
     return EngineCore(
         runner, config, strategies(context), adapter_tensors=runner.adapters, constraints=structured, drafts=drafts
     ), description

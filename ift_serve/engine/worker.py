@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 
 from ift_serve.engine.build import build_core
 from ift_serve.engine.message_loop import worker_main
@@ -12,7 +13,7 @@ from ift_serve.system.logs import configure_logs
 
 if __name__ == "__main__":
     configure_logs("info")
-    code = worker_main(build_core, sys.argv[1:])
+    code = worker_main(partial(build_core, own_process=True), sys.argv[1:])
     logging.shutdown()
     sys.stderr.flush()
     # Everything that matters is closed; tearing down torch and triton only prints what their bindings leak.

@@ -45,15 +45,21 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Server:
     """One server. ``start``, then ``stop``; ``port`` and ``metrics_port`` are the real ones.
 
-    ``evaluate``: what runs evaluations of the server for its callers; None: it offers none.
+    ``evaluate``: what runs evaluations of the server for its callers; None: it offers none. ``starting``: the engine's
+    start, where that has begun already.
     """
 
     def __init__(
-        self, config: ServerConfig, engine: BaseEngineClient, evaluate: HostedEvaluation | None = None
+        self,
+        config: ServerConfig,
+        engine: BaseEngineClient,
+        evaluate: HostedEvaluation | None = None,
+        starting: asyncio.Task[None] | None = None,
     ) -> None:
         self.config = config
         self.engine = engine
         self._evaluate = evaluate
+        self._starting = starting
         self._checks = CheckProcesses(config.check_timeout)
         self.metrics = Metrics()
         self.port = 0
@@ -81,8 +87,7 @@ class Server:
         await self._set_health(serving=False)
         self._watchdog.start()
         self._listen()
-        renderer = await asyncio.to_thread(self._renderer)
-        await self.engine.start(self.config.start_timeout)
+        renderer = await self._start_engine()
         renderer.encoder.limit_tokens(self.engine.model.context_length)
         for name, path in self.config.adapters.items():
             try:
@@ -119,6 +124,29 @@ class Server:
         _log.info(
             "ready", extra={"port": self.port, "metrics_port": self.metrics_port, "model": self.engine.model.name}
         )
+
+    async def _start_engine(self) -> PromptRenderer:
+        """Have the engine load its model while the tokenizer is read. What is wrong with the latter is said first."""
+        starting = self._starting or asyncio.create_task(self.engine.start(self.config.start_timeout))
+        self._starting = starting
+        reading = asyncio.create_task(asyncio.to_thread(self._renderer))
+        try:
+            await asyncio.wait({reading, starting}, return_when=asyncio.FIRST_EXCEPTION)
+            renderer = await reading
+            await starting
+            return renderer
+        finally:
+            reading.cancel()
+            await self._end_start()
+
+    async def _end_start(self) -> None:
+        """Give up the engine's start where it has not ended."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+            if not self._starting.cancelled():
+                self._starting.exception()  # whoever started it is told, or has another error to tell
+            self._starting = None
 
     def _renderer(self) -> PromptRenderer:
         config = self.config
@@ -183,6 +211,7 @@ class Server:
     async def close(self) -> None:
         """Let go of the engine and the ports at once, started or not."""
         await self._server.stop(0)
+        await self._end_start()
         await self._checks.close()
         await self.engine.close()
         self._watchdog.close()

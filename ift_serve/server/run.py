@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ift_serve.engine.config import EngineConfig
 from ift_serve.frontend.engine_client import BaseEngineClient, EngineClient
-from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.hosted_evaluation import HostedEvaluation
 from ift_serve.server.stop_signals import StopSignals
 from ift_serve.system.logs import configure_logs
 from ift_serve.system.process_usage import resident_bytes
+
+if TYPE_CHECKING:
+    from ift_serve.server.app import Server
 
 OpenEngine = Callable[[EngineConfig], BaseEngineClient]
 
@@ -54,8 +58,18 @@ async def _run(
 ) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
-    server = Server(config, open_engine(config.engine), evaluate)
     signals.on_stop = lambda: loop.call_soon_threadsafe(asked.set)
+    engine = open_engine(config.engine)
+    # The engine takes longest to start, so it begins before the rest of this process is imported.
+    starting = asyncio.create_task(engine.start(config.start_timeout))
+    try:
+        app = await asyncio.to_thread(importlib.import_module, "ift_serve.server.app")
+        server: Server = app.Server(config, engine, evaluate, starting)
+    except BaseException:
+        starting.cancel()
+        await asyncio.wait({starting})
+        await engine.close()
+        raise
     signals.on_hangup = server.reload
     signals.on_profile = lambda: loop.call_soon_threadsafe(server.engine.profile)
     await _until_stopped(server, asked, ready)

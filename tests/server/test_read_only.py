@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -54,12 +55,14 @@ def _open_ways() -> str:
 
 
 @contextlib.contextmanager
-def served(shell: str, prefix: tuple[str, ...], *options: str, log: list[str] | None = None) -> Iterator[str]:
+def served(
+    shell: str, prefix: tuple[str, ...], *options: str, log: list[str] | None = None, **variables: str
+) -> Iterator[str]:
     """The address of a server that starts after the shell's commands, in mounts and an environment of its own.
 
-    What it said is added to ``log`` at the end.
+    What it said is added to ``log`` at the end. ``variables`` are added to its environment.
     """
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": PATHS, "HOME": "/nonexistent"}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": PATHS, "HOME": "/nonexistent"} | variables
     serve = (sys.executable, "-B", "-c", SERVE, "serve", "--port", "0", "--metrics-port", "-1")
     command = shlex.join(("exec", *prefix, *serve, *options))
     process = subprocess.Popen(
@@ -99,6 +102,35 @@ def test_a_user_without_a_home_and_a_read_only_system_without_a_directory_for_te
     with served(nowhere, (), "--cache-mib", "32", log=log) as address:
         assert _ask(address) == answer
     assert sum('"ready"' in line for line in log) == 2
+
+
+@pytest.fixture(scope="module")
+def installed_kernels() -> Iterator[Path]:
+    """Every kernel, compiled as at an installation: outside what the tests mount anew, readable for every user."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="ift-serve-kernels-") as folder:
+        Path(folder).chmod(0o755)
+        subprocess.run(
+            [sys.executable, "-c", SERVE, "compile", "--cache", folder],
+            check=True,
+            capture_output=True,
+            env=os.environ | {"PYTHONPATH": PATHS},
+        )
+        yield Path(folder)
+
+
+@pytest.mark.timeout(600)
+def test_kernels_of_an_installation_are_used_where_nothing_can_be_written(installed_kernels: Path) -> None:
+    _needs("unshare", "setpriv", "mount")
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in installed_kernels.iterdir())
+    log: list[str] = []
+    with served(HOMELESS, NOBODY, "--cache-mib", "32", log=log, IFT_KERNELS=str(installed_kernels)) as address:
+        assert _ask(address)
+        with Client(address, timeout=120) as client:
+            assert client.generate("the fox", temperature=0.7, top_p=0.9, n=3, max_new_tokens=4).candidates
+            assert client.score_text("the quick brown fox", token_log_probs=True).token_log_probs
+    assert any('"ready"' in line for line in log)
+    assert not [line for line in log if "compil" in line], "a kernel was compiled, or the server meant to"
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in installed_kernels.iterdir()) == before
 
 
 @contextlib.contextmanager

@@ -19,8 +19,9 @@ from ift_serve.engine.runner.batch_builder import BatchBuilder
 from ift_serve.engine.runner.compile_monitor import CompileMonitor, report_compilations
 from ift_serve.engine.runner.cuda_graphs import CudaCapture, DecodeGraphs, bucket_sizes, eager_capture
 from ift_serve.engine.runner.independent_rows import has_independent_rows
+from ift_serve.engine.runner.kept_checks import CheckOutcome, KeptChecks
 from ift_serve.engine.runner.kv_cache import KVCache, bytes_per_block
-from ift_serve.engine.runner.serving_check import ServingCheck
+from ift_serve.engine.runner.serving_check import ServingCheck, serve_windows
 from ift_serve.engine.runner.step_profiler import StepProfiler
 from ift_serve.engine.runner.warm_up import warm_up_batches
 from ift_serve.engine.sampling.model_defaults import sampling_defaults
@@ -96,8 +97,12 @@ def _cache_dtype(config: EngineConfig, backend: str, dtype: torch.dtype) -> torc
 class ModelRunner:
     """Owns the model and the cache memory. ``execute`` is the only way to compute."""
 
-    def __init__(self, config: EngineConfig, on_stage: Callable[[str], None] = lambda name: None) -> None:
-        """``on_stage`` is told what begins. Raises ValueError, UnsupportedModelError and OSError, for the operator."""
+    def __init__(
+        self, config: EngineConfig, on_stage: Callable[[str], None] = lambda name: None, *, keeps_checks: bool = False
+    ) -> None:
+        """``on_stage`` is told what begins. ``keeps_checks``: whether a model that was compared with transformers at an
+        earlier start is not compared again. Raises ValueError, UnsupportedModelError and OSError, for the operator.
+        """
         torch.set_num_threads(config.threads or min(torch.get_num_threads(), processors()))
         self.progress = Progress()
         report_compilations(lambda: self.progress)
@@ -120,12 +125,8 @@ class ModelRunner:
         self.total_blocks = _block_count(config, self.block_size, model, device, dtype)
         self._cache = KVCache(model.geometry, self.total_blocks, self.block_size, dtype, device)
         metadata = BaseMetadata.of_model(model)
-        on_stage("comparing a small model with transformers")
-        check = ServingCheck(model, backend, self.block_size)
-        on_stage("packing weights")
-        self._decoder: Decoder = make_decoder(model, backend, fuse=check.fuses)
-        on_stage("comparing the model with transformers")
-        check.compare(self._decoder)
+        kept = KeptChecks(model, backend, self.block_size) if keeps_checks else None
+        self._decoder = checked_decoder(model, backend, self.block_size, on_stage, kept)
         split = backend == "triton"
         self._build_batch = BatchBuilder(self._cache.layers, model.geometry, self.block_size, backend, split=split)
         self.compile_monitor = CompileMonitor()
@@ -286,6 +287,30 @@ class ModelRunner:
                     own = slice(place, place + len(sequence.drafts))
                     result.drafted[index] = [token for token in drawn[own] if token is not None]
                     place = own.stop
+
+
+def checked_decoder(
+    model: LoadedModel, backend: str, block_size: int, on_stage: Callable[[str], None], kept: KeptChecks | None
+) -> Decoder:
+    """The model's decoder, compared with the model itself, now or at an earlier start.
+
+    ``on_stage`` is told what begins. Raises UnsupportedModelError where the two differ.
+    """
+    known = None if kept is None else kept.outcome()
+    if known is not None:
+        on_stage("packing weights")
+        if known.windows is not None:
+            serve_windows(model, known.windows)
+        return make_decoder(model, backend, fuse=known.fuses)
+    on_stage("comparing a small model with transformers")
+    check = ServingCheck(model, backend, block_size)
+    on_stage("packing weights")
+    decoder = make_decoder(model, backend, fuse=check.fuses)
+    on_stage("comparing the model with transformers")
+    check.compare(decoder)
+    if kept is not None:
+        kept.keep(CheckOutcome(check.fuses, check.windows))
+    return decoder
 
 
 def _output_rows(sequences: list[SequenceStep]) -> tuple[list[int], Rows, list[int]]:

@@ -6,7 +6,7 @@ right, windows and all; a short prompt through the real weights shows that these
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -52,6 +52,8 @@ class ServingCheck:
         self._backend = backend
         self._block_size = block_size
         self.fuses = backend != "reference" and can_fuse(loaded)
+        self.windows: tuple[int, ...] | None = None
+        """Of the model's layers, where they had to be found in its own masks."""
         self._check_structure()
         length = min(_REAL_TOKENS, loaded.context_length)
         self._prompts = check_prompts(length, int(loaded.config.vocab_size))
@@ -129,8 +131,8 @@ class ServingCheck:
             raise UnsupportedModelError(
                 f"{loaded.name}: {loaded.architecture} cannot be served: {_why(first, windows)}; {CHOOSE}"
             )
-        set_windows(loaded.model, [size if window == WINDOW else window for window in windows])
-        loaded.geometry = layer_geometry(loaded.model, loaded.config, loaded.name)
+        self.windows = tuple(size if window == WINDOW else window for window in windows)
+        serve_windows(loaded, self.windows)
 
     def _first_difference(
         self, config: Any, prompts: list[list[int]], expected: list[Tensor], windows: list[int] | None = None
@@ -166,6 +168,12 @@ class ServingCheck:
         worst = [_log_prob_difference(a, b) for a, b in zip(served, expected, strict=True)]
         wrong = [int((~(row <= _TOLERANCE)).nonzero()[0]) for row in worst if bool((~(row <= _TOLERANCE)).any())]
         return (min(wrong), max(float(row.max()) for row in worst)) if wrong else None
+
+
+def serve_windows(loaded: LoadedModel, windows: Sequence[int]) -> None:
+    """Have a model's layers see so many tokens each, 0 for all, where its configuration does not say it."""
+    set_windows(loaded.model, list(windows))
+    loaded.geometry = layer_geometry(loaded.model, loaded.config, loaded.name)
 
 
 def check_prompts(length: int, vocabulary: int) -> list[list[int]]:

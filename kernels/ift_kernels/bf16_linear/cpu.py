@@ -162,6 +162,7 @@ def _group(args, first, end):
             )  # fmt: skip
 
 
+@openmp.worker(torch.float32)
 def _worker(data):
     args = openmp.address_of(data)
     panels, many = load_i64(args, _PANELS), load_i64(args, _ROWS) >= _MANY

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
-from hashlib import blake2b
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from numba import njit, types
 from numba.core.ccallback import CFunc
 from numba.core.extending import intrinsic
 
-from ift_kernels.cpu_simd.storage import can_keep
+from ift_kernels.cpu_simd.machine_code import keep
+from ift_kernels.cpu_simd.storage import compiling
 
 _I64 = ir.IntType(64)
 _I8P = ir.IntType(8).as_pointer()
@@ -47,30 +48,45 @@ def entry_point() -> int:
     return ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value or 0
 
 
-@functools.cache
-def _sources() -> tuple[str, int]:
-    """Stamp of the machine code kept on disk: changes with any source of this package.
+def _everywhere() -> bool:
+    return True
 
-    numba's own looks at the worker's file alone, not at those it calls into, and would run what an upgrade replaced.
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Worker:
+    """A function that torch's threads run. It is compiled when it is first needed, or ahead of that (see ``ahead``)."""
+
+    function: Callable[[Any], None]
+    dtype: torch.dtype
+    is_available: Callable[[], bool]
+    """Whether this processor has the instructions that it is written in."""
+
+    @property
+    def name(self) -> str:
+        """Its operation and its own, such as ``silu_and_mul.worker_fp32``."""
+        return f"{self.function.__module__.split('.')[1]}.{self.function.__name__.lstrip('_')}"
+
+
+def worker(
+    dtype: torch.dtype, is_available: Callable[[], bool] = _everywhere
+) -> Callable[[Callable[[Any], None]], Worker]:
+    """Decorates a worker: a function of a kernel's ``cpu.py`` that takes the address of its arguments.
+
+    dtype: what it computes in; a process needs the workers of one or two.
     """
-    package = Path(__file__).parents[1]
-    digest = blake2b(digest_size=16)
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest(), 0
+    return lambda function: Worker(function, dtype, is_available)
 
 
 @functools.cache
-def _compile(worker: Callable[[Any], None]) -> Any:
-    found = CFunc(worker, ((types.voidptr,), types.void), locals={}, options={})
-    if can_keep():
-        found.enable_caching()
-        found._cache._cache_file._source_stamp = _sources()
-    found.compile()
+def _compile(worker: Worker) -> Any:
+    found = CFunc(worker.function, ((types.voidptr,), types.void), locals={}, options={})
+    keep(found, worker.function)
+    with compiling(worker.name):
+        found.compile()
     return found
 
 
-def compiled(worker: Callable[[Any], None]) -> int:
+def compiled(worker: Worker) -> int:
     """Address of a worker, compiled when it is first needed: a process computes in one dtype, not in all."""
     return int(_compile(worker).address)
 
@@ -125,9 +141,7 @@ def address_of(typing, data):
     return types.int64(types.voidptr), codegen
 
 
-@njit(cache=can_keep())
-def start(gomp, worker, arguments, threads, values):
-    """The same as :func:`run`, after ``values`` were written over the first arguments: for arguments that are kept."""
+def _start(gomp, worker, arguments, threads, values):
     for place in range(len(values)):
         arguments[place] = values[place]
     data = np.int64(arguments.ctypes.data)
@@ -137,11 +151,31 @@ def start(gomp, worker, arguments, threads, values):
         _call_gomp(gomp, worker, data, threads)
 
 
-@njit(cache=can_keep())
-def run(gomp, worker, arguments, threads):
-    """Run ``worker(arguments.address)`` on ``threads`` threads; they share the work through ``take``."""
+def _run(gomp, worker, arguments, threads):
     data = np.int64(arguments.ctypes.data)
     if gomp == 0 or threads <= 1:
         _call_worker(worker, data)
     else:
         _call_gomp(gomp, worker, data, threads)
+
+
+def _launcher(function: Callable[..., None], *more: tuple[Any, ...]) -> Any:
+    """A function that launches a worker, compiled for its signatures and for no other."""
+    found = njit(function)
+    keep(found, function)
+    with compiling(function.__name__):
+        for rest in more:
+            found.compile((types.int64, types.int64, types.int64[::1], types.int64, *rest))
+    found.disable_compile()
+    return found
+
+
+VALUES = (5, 7)
+"""How many values ``start`` may be given; a kernel that has another number adds it here."""
+
+run = _launcher(_run, ())
+"""``run(gomp, worker, arguments, threads)`` runs ``worker(arguments.address)`` on ``threads`` threads; they share the
+work through ``take``."""
+
+start = _launcher(_start, *((types.UniTuple(types.int64, count),) for count in VALUES))
+"""The same as ``run``, after the tuple ``values`` was written over the first arguments: for arguments that are kept."""

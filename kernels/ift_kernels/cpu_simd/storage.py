@@ -1,42 +1,117 @@
-"""Where machine code is kept between starts: beside the sources, or in a private directory if those are read-only."""
+"""Where machine code is kept between starts, and which code is valid: that of these sources, for this processor.
+
+The place is the first of these that holds all of it already, or can be written: ``$IFT_KERNELS``, numba's own
+``$NUMBA_CACHE_DIR``, the package's own directory, and the private directory for kernels of ``cache_directory``. So code
+that was compiled at install is used where nothing can be written.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
+import sys
+from collections.abc import Iterator
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 
+import llvmlite
+import numba
+from llvmlite import binding
 from numba import config
 
 from ift_kernels.cache_directory import cache_directory
 
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parents[1]
+DTYPES = ("float32", "bfloat16")
+"""Dtypes that machine code is compiled for, a worker for each."""
 
 
 @cache
-def can_keep() -> bool:
-    """Whether compiled functions can be kept; numba is told where. An own ``NUMBA_CACHE_DIR`` is left alone.
+def sources() -> str:
+    """Stamp of the machine code kept on disk: changes with any source of this package.
 
-    Where nothing can be written, kernels are compiled anew at each start, which takes a minute and nothing else.
+    numba's own looks at the worker's file alone, not at those it calls into, and would run what an upgrade replaced.
     """
+    digest = blake2b(digest_size=16)
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _target() -> str:
+    """What machine code depends on beside its sources: the processor, or the one that numba is told of, and tools."""
+    cpu = config.CPU_NAME or binding.get_host_cpu_name()
+    features = config.CPU_FEATURES
+    if features is None:
+        features = binding.get_host_cpu_features().flatten()
+    return repr((sources(), sys.version_info[:2], numba.__version__, llvmlite.__version__, cpu, features))
+
+
+def _marker(directory: Path, dtype: str) -> Path:
+    return directory / f"{dtype}-{blake2b(_target().encode(), digest_size=16).hexdigest()}.complete"
+
+
+def is_complete(directory: Path | None, dtypes: tuple[str, ...] = DTYPES) -> bool:
+    """Whether a directory holds every worker of these dtypes."""
+    return directory is not None and all(_marker(directory, dtype).exists() for dtype in dtypes)
+
+
+def mark_complete(directory: Path, dtypes: tuple[str, ...] = DTYPES) -> None:
+    """Note that it does. Raises OSError."""
+    for dtype in dtypes:
+        _marker(directory, dtype).touch()
+
+
+def _places() -> Iterator[tuple[Path, bool]]:
+    """The places to try, and whether each was asked for by name."""
+    if own := os.environ.get("IFT_KERNELS"):
+        yield Path(own).absolute(), True
     if config.CACHE_DIR:
-        if _is_writable(Path(config.CACHE_DIR)):
-            return True
-        _log.warning("NUMBA_CACHE_DIR: %s cannot be written", config.CACHE_DIR)
-    elif all(_is_writable(folder / "__pycache__") for folder in (Path(__file__).parent, _PACKAGE)):
-        return True
+        yield Path(config.CACHE_DIR).absolute(), True
+    yield _PACKAGE / "__pycache__" / "machine_code", False
+
+
+@cache
+def kept_code() -> Path | None:
+    """The directory of machine code; None where there is none, and kernels are compiled anew at each start."""
+    for place, asked in _places():
+        if is_complete(place) or _is_writable(place):
+            return place
+        if asked:
+            _log.warning("%s: cannot be written, and does not hold the kernels of this version and processor", place)
     found = cache_directory("kernels")
     if found is None:
-        _log.warning("no directory can be written: kernels are compiled anew at each start; set IFT_CACHE_DIR")
-        return False
-    config.CACHE_DIR = str(found)
-    return True
+        _log.warning("no directory can be written: kernels are compiled anew at each start; see `ift-serve compile`")
+    return found
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, which is there or can be made."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    """Whether files can be made in a folder, which is made if it can be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+@contextlib.contextmanager
+def compiling(name: str) -> Iterator[None]:
+    """A context that one process at a time enters for a name; the next then finds what that has kept."""
+    directory = kept_code()
+    try:
+        if directory is None:
+            raise OSError
+        held = os.open(directory / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # nothing can be kept, so nothing is waited for
+        yield
+        return
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)

@@ -53,10 +53,12 @@ def _work(kind, size, args):
                 store(kind, output, i, mul(load(kind, output, i), load(kind, weight, i)))
 
 
+@openmp.worker(torch.bfloat16)
 def _worker_bf16(data):
     _work(simd.BF16, 2, openmp.address_of(data))
 
 
+@openmp.worker(torch.float32)
 def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 

@@ -9,9 +9,6 @@ pairs, bf16 factors use that and shrunk rows are rounded to bf16, as between PEF
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from numba import njit, types
@@ -114,19 +111,22 @@ def _work(kind, size, args):
         _tile(kind, size, args, item // parts, item % parts, shrunk)
 
 
+@openmp.worker(torch.bfloat16, bf16.available)
 def _worker_pairs(data):
     _work(_PAIRS, 2, openmp.address_of(data))
 
 
+@openmp.worker(torch.bfloat16)
 def _worker_bf16(data):
     _work(simd.BF16, 2, openmp.address_of(data))
 
 
+@openmp.worker(torch.float32)
 def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 
 
-def _worker(dtype: torch.dtype, table: LoraTable, width: int) -> Callable[[Any], None]:
+def _worker(dtype: torch.dtype, table: LoraTable, width: int) -> openmp.Worker:
     if dtype == torch.float32:
         return _worker_fp32
     whole = not any(count % bf16.PAIR_LANES for count in (width, *table.columns))

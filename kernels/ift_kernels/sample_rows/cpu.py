@@ -333,18 +333,22 @@ def _work_all(kind, size, measured):
         _row(kind, size, args, row, scratch, scratch + 4 * padded, True)
 
 
+@openmp.worker(torch.bfloat16)
 def _worker_bf16(data):
     _work(simd.BF16, 2, openmp.address_of(data))
 
 
+@openmp.worker(torch.float32)
 def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 
 
+@openmp.worker(torch.bfloat16)
 def _worker_all_bf16(data):
     _work_all(simd.BF16, 2, openmp.address_of(data))
 
 
+@openmp.worker(torch.float32)
 def _worker_all_fp32(data):
     _work_all(simd.FP32, 4, openmp.address_of(data))
 

@@ -79,10 +79,12 @@ def _work(kind, size, args):
         store_one(_FP, load_i64(args, _OUTPUT), row, temperature)
 
 
+@openmp.worker(torch.bfloat16)
 def _worker_bf16(data):
     _work(simd.BF16, 2, openmp.address_of(data))
 
 
+@openmp.worker(torch.float32)
 def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 

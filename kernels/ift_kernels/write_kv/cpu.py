@@ -102,10 +102,12 @@ def _work(kind, size, args):
             _token(kind, size, args, token)
 
 
+@openmp.worker(torch.bfloat16)
 def _worker_bf16(data):
     _work(simd.BF16, 2, openmp.address_of(data))
 
 
+@openmp.worker(torch.float32)
 def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 
