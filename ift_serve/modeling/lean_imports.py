@@ -28,7 +28,8 @@ class _LaterModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name != "__path__":
             raise AttributeError(name)
-        spec, self.__class__ = self.__spec__, ModuleType
+        spec = self.__spec__
+        self.__class__ = ModuleType  # type: ignore[assignment]
         assert spec is not None and spec.loader is not None
         self.__path__ = list(spec.submodule_search_locations or ())
         spec.loader.exec_module(self)

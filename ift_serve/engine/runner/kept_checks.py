@@ -82,7 +82,7 @@ def _code() -> str:
 
 
 def _versions() -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name in _LIBRARIES:
         try:
             found[name] = metadata.version(name)

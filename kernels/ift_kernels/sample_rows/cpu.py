@@ -309,28 +309,19 @@ def _row(kind, size, args, row, scratch, weights, copied):
 
 
 @njit
-def _work(kind, size, args):
-    padded = load_i64(args, at.PADDED)
-    scratch = load_i64(args, at.SCRATCH) + openmp.take(args + 8 * at.WORKER) * padded * 4 * load_i64(args, at.BUFFERS)
-    while True:
-        row = openmp.take(args + 8 * at.NEXT)
-        if row >= load_i64(args, at.ROWS):
-            return
-        _row(kind, size, args, row, scratch, scratch + 4 * padded, False)
-
-
-@njit
-def _work_all(kind, size, measured):
-    """Statistics and draw of a row while it is in the caches. What is measured comes first among the arguments."""
+def _work(kind, size, measured):
+    """What is measured comes first among the arguments. Where it is not known, statistics and draw of a row are made one
+    after the other, while it is in the caches."""
     args = measured + 8 * SLOTS
-    padded = load_i64(args, at.PADDED)
+    padded, unknown = load_i64(args, at.PADDED), load_i64(args, at.UNKNOWN) != 0
     scratch = load_i64(args, at.SCRATCH) + openmp.take(args + 8 * at.WORKER) * padded * 4 * load_i64(args, at.BUFFERS)
     while True:
         row = openmp.take(args + 8 * at.NEXT)
         if row >= load_i64(args, at.ROWS):
             return
-        measure_row(kind, size, measured, row, scratch)
-        _row(kind, size, args, row, scratch, scratch + 4 * padded, True)
+        if unknown:
+            measure_row(kind, size, measured, row, scratch)
+        _row(kind, size, args, row, scratch, scratch + 4 * padded, unknown)
 
 
 @openmp.worker(torch.bfloat16)
@@ -343,18 +334,7 @@ def _worker_fp32(data):
     _work(simd.FP32, 4, openmp.address_of(data))
 
 
-@openmp.worker(torch.bfloat16)
-def _worker_all_bf16(data):
-    _work_all(simd.BF16, 2, openmp.address_of(data))
-
-
-@openmp.worker(torch.float32)
-def _worker_all_fp32(data):
-    _work_all(simd.FP32, 4, openmp.address_of(data))
-
-
 _WORKERS = {torch.bfloat16: _worker_bf16, torch.float32: _worker_fp32}
-_WORKERS_OF_ALL = {torch.bfloat16: _worker_all_bf16, torch.float32: _worker_all_fp32}
 
 
 def _computes(parameters: RowParameters) -> bool:
@@ -384,9 +364,8 @@ def sample_rows_cpu(logits: Tensor, parameters: RowParameters, known: RowStatist
     arguments[at.BUFFERS] = buffers
     arguments[at.ROWS : at.MEASURES] = (rows, size, padded, logits.stride(0))
     arguments[at.MEASURES : at.TEMPERATURE] = addresses(found.measures, found.top_ids)
+    arguments[at.UNKNOWN] = known is None
     if known is None:
         fill_arguments(everything, logits, scratch, padded, found)
-        openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS_OF_ALL[logits.dtype]), everything, threads)
-    else:
-        openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[logits.dtype]), arguments, threads)
+    openmp.run(openmp.entry_point(), openmp.compiled(_WORKERS[logits.dtype]), everything, threads)
     return SampledRows(tokens, statistics, found.top_ids, found.top_log_probs, probabilities, processed)
