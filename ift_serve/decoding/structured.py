@@ -7,8 +7,7 @@ whose forms are read, so a form that is slow costs others one of its masks at a 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,8 @@ from numpy.typing import NDArray
 
 from ift_serve.decoding.answer_constraint import AnswerConstraint
 from ift_serve.decoding.context import StrategyContext
+from ift_serve.decoding.form_trial import FormTrials
+from ift_serve.decoding.forms import FormatError, grammar_of
 from ift_serve.decoding.lanes import Lane, Lanes
 from ift_serve.decoding.sequence_rules import SequenceRules
 from ift_serve.engine.protocol.generate import GenerateRequest
@@ -35,62 +36,7 @@ if TYPE_CHECKING:
 _WORD = 32
 _THREADS = 2
 """That read forms, and as many that make masks."""
-LONGEST_SCHEMA, LONGEST_GRAMMAR, LONGEST_REGEX = 2**16, 4096, 512
-"""Bytes of a form's source. Regular expressions cost more than their length: 2,000 bytes of `.*` take a second."""
-_PATTERN_BYTES = 2048
-"""Of all regular expressions in a schema."""
-_LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""Of JSON: as Python writes it. Free white space lets a small model write nothing else."""
 _LONGEST_ERROR = 300
-_MISSING = "structured output needs the package llguidance: pip install 'ift-serve[structured]'"
-
-
-class FormatError(ValueError):
-    """A form that cannot be used; the message says why."""
-
-
-def grammar_of(output: OutputFormat) -> str:
-    """The form as llguidance's grammar. Raises FormatError for what is no form, and where the package is missing."""
-    try:
-        from llguidance import LLMatcher
-    except ImportError:
-        raise FormatError(_MISSING) from None
-    longest = {"json_schema": LONGEST_SCHEMA, "grammar": LONGEST_GRAMMAR, "regex": LONGEST_REGEX}[output.kind]
-    if len(output.text.encode()) > longest:
-        raise FormatError(f"has more than {longest} bytes")
-    try:
-        match output.kind:
-            case "json_schema":
-                schema = json.loads(output.text)
-                if not isinstance(schema, dict):
-                    raise FormatError("a schema is a JSON object")
-                if sum(len(pattern.encode()) for pattern in _patterns(schema)) > _PATTERN_BYTES:
-                    raise FormatError(f"its patterns have more than {_PATTERN_BYTES} bytes")
-                grammar = LLMatcher.grammar_from_json_schema(schema, defaults=_LAYOUT)
-            case "regex":
-                grammar = LLMatcher.grammar_from_regex(output.text)
-            case "grammar":
-                grammar = LLMatcher.grammar_from_lark(output.text)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"is not JSON: {error}" if output.kind == "json_schema" else str(error)) from error
-    wrong = LLMatcher.validate_grammar(grammar)
-    if wrong:
-        raise FormatError(" ".join(wrong.split()))
-    return grammar
-
-
-def _patterns(schema: object) -> Iterator[str]:
-    """The regular expressions in a schema."""
-    if isinstance(schema, list):
-        for entry in schema:
-            yield from _patterns(entry)
-    elif isinstance(schema, dict):
-        for name, entry in schema.items():
-            if name == "pattern" and isinstance(entry, str):
-                yield entry
-            elif name == "patternProperties" and isinstance(entry, dict):
-                yield from entry
-            yield from _patterns(entry)
 
 
 class StructuredOutput:
@@ -100,6 +46,7 @@ class StructuredOutput:
         self._context = context
         self._vocabulary = vocabulary
         self._compilers = Lanes(_THREADS, "grammar")
+        self._trials = FormTrials(_THREADS)
         self._masks = Lanes(_THREADS, "masks")
         self._lanes: dict[str, Lane] = {}
         """Of the callers whose forms are being read."""
@@ -153,6 +100,7 @@ class StructuredOutput:
 
     def _place(self, tokenizer: Any, output: OutputFormat, ends: tuple[int, ...]) -> _Place:
         """In a compiler's thread: a form can take long, and others' masks do not wait for it."""
+        self._trials.check(output)
         grammar = grammar_of(output)
         from llguidance import LLMatcher
 

@@ -693,7 +693,9 @@ class Output(_message.Message):
     REGEX_FIELD_NUMBER: _builtins.int
     GRAMMAR_FIELD_NUMBER: _builtins.int
     json_schema: _builtins.str
-    """A JSON schema, at most 64 KiB, its patterns 2 KiB in all. Answers are JSON as Python writes it, in one line."""
+    """A JSON schema, at most 64 KiB, its patterns 2 KiB in all, its constant texts 4 KiB each. Answers are JSON as Python
+    writes it, in one line.
+    """
     regex: _builtins.str
     """A regular expression in Rust's syntax, at most 512 bytes; the whole answer matches."""
     grammar: _builtins.str
