@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from attack_catalogue import CATALOGUE, Attack, Attacker
+from attack_catalogue import CATALOGUE
+from attacker import Attack, Attacker
 from ours import server
 
 from ift_serve.embedded import model_path

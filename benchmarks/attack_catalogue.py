@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from attack_reasoning import REASONING
+from attack_verdicts import VERDICTS
+from attacker import Attack, Attacker, all_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ift_serve.v1 import adapter_pb2, adapter_pb2_grpc, inference_pb2_grpc
@@ -18,44 +20,12 @@ _GENERATE = "/ift_serve.v1.InferenceService/Generate"
 _PATIENCE = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Attacker:
-    """Where the server is and the tokens that the attacker has: of a caller, and of an administrator."""
-
-    target: str
-    metrics_port: int
-    token: str
-    admin_token: str
-
-    def channel(self) -> grpc.aio.Channel:
-        """A connection of its own."""
-        return grpc.aio.insecure_channel(self.target, options=[("grpc.use_local_subchannel_pool", 1)])
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What the caller proves itself with."""
-        return (("authorization", f"Bearer {self.token}"),)
-
-    @property
-    def admin(self) -> tuple[tuple[str, str], ...]:
-        """What the administrator proves itself with."""
-        return (("authorization", f"Bearer {self.admin_token}"),)
-
-
-Attack = Callable[[Attacker], Awaitable[None]]
-
-
-async def _all(calls: Iterable[Any]) -> None:
-    """Whatever comes of them."""
-    await asyncio.gather(*calls, return_exceptions=True)
-
-
 def _raw(body: bytes, count: int, *, known: bool = True) -> Attack:
     async def attack(attacker: Attacker) -> None:
         async with attacker.channel() as channel:
             method = channel.unary_unary(_GENERATE)  # type: ignore[call-arg]
             metadata = attacker.metadata if known else ()
-            await _all(method(body, metadata=metadata, timeout=_PATIENCE) for _ in range(count))
+            await all_of(method(body, metadata=metadata, timeout=_PATIENCE) for _ in range(count))
 
     return attack
 
@@ -68,7 +38,7 @@ def _score(request: pb.ScoreRequest, count: int) -> Attack:
     async def attack(attacker: Attacker) -> None:
         async with attacker.channel() as channel:
             stub = inference_pb2_grpc.InferenceServiceStub(channel)
-            await _all(stub.Score(request, metadata=attacker.metadata, timeout=_PATIENCE) for _ in range(count))
+            await all_of(stub.Score(request, metadata=attacker.metadata, timeout=_PATIENCE) for _ in range(count))
 
     return attack
 
@@ -128,7 +98,7 @@ async def _short_deadlines(attacker: Attacker) -> None:
     async with attacker.channel() as channel:
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
         for _ in range(50):
-            await _all(stub.Generate(request, metadata=attacker.metadata, timeout=0.001) for _ in range(20))
+            await all_of(stub.Generate(request, metadata=attacker.metadata, timeout=0.001) for _ in range(20))
 
 
 async def _left_scores(attacker: Attacker) -> None:
@@ -136,7 +106,7 @@ async def _left_scores(attacker: Attacker) -> None:
     request = pb.ScoreRequest(text=pb.ScoreText(text="once upon a time " * 20_000))
     async with attacker.channel() as channel:
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
-        await _all(stub.Score(request, metadata=attacker.metadata, timeout=0.5) for _ in range(8))
+        await all_of(stub.Score(request, metadata=attacker.metadata, timeout=0.5) for _ in range(8))
         await asyncio.sleep(3)
 
 
@@ -165,7 +135,7 @@ async def _reflection(attacker: Attacker) -> None:
             pass
 
     async with attacker.channel() as channel:
-        await _all(read(channel) for _ in range(100))
+        await all_of(read(channel) for _ in range(100))
 
 
 async def _connections(attacker: Attacker) -> None:
@@ -193,7 +163,7 @@ async def _hostile_loads(attacker: Attacker) -> None:
         stub = adapter_pb2_grpc.AdapterServiceStub(channel)
         for path in ("../../etc", "missing", "a\0b", "/proc/self", "x" * 4000):
             request = adapter_pb2.LoadAdapterRequest(name="a", path=path)
-            await _all(stub.LoadAdapter(request, metadata=attacker.admin, timeout=_PATIENCE) for _ in range(50))
+            await all_of(stub.LoadAdapter(request, metadata=attacker.admin, timeout=_PATIENCE) for _ in range(50))
 
 
 CATALOGUE: dict[str, Attack] = {
@@ -268,4 +238,6 @@ CATALOGUE: dict[str, Attack] = {
     "2,000 silent connections": _connections,
     "200 silent readers of metrics": _metrics,
     "hostile adapter paths": _hostile_loads,
+    **VERDICTS,
+    **REASONING,
 }

@@ -1,4 +1,4 @@
-"""How long a server takes until it answers: with no kept kernels and digests, and again with those of the first start.
+"""How long a server takes until it answers: with nothing kept, with the kernels of an installation, and again.
 
 ``python benchmarks/startup.py --model DIR --json``. Each start is a process of its own, timed from its beginning to the
 line that says it is ready; what the engine was doing comes from its log. Files are in the page cache in every start.
@@ -40,9 +40,16 @@ def help_seconds() -> float:
     return time.perf_counter() - begun
 
 
-def start(model: Path, cache: Path) -> dict[str, Any]:
+def compile_seconds(kernels: Path) -> float:
+    """Of ``ift-serve compile``."""
+    begun = time.perf_counter()
+    subprocess.run([*COMMAND, "compile", "--cache", str(kernels)], check=True, capture_output=True)
+    return time.perf_counter() - begun
+
+
+def start(model: Path, cache: Path, kernels: Path) -> dict[str, Any]:
     """One start: seconds until ready, and the engine's stages in seconds."""
-    kept = {"IFT_CACHE_DIR": str(cache), "NUMBA_CACHE_DIR": str(cache / "numba")}
+    kept = {"IFT_CACHE_DIR": str(cache), "IFT_KERNELS": str(kernels)}
     command = [*COMMAND, "serve", str(model), "--port", "0", "--metrics-port", "-1"]
     begun = time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
@@ -64,18 +71,22 @@ def start(model: Path, cache: Path) -> dict[str, Any]:
 
 
 def measure(given: argparse.Namespace, model: Path) -> dict[str, Any]:
-    """The help, the first start, later ones."""
+    """The help, a first start of each kind, later ones."""
     helps = [help_seconds() for _ in range(3)]
     with tempfile.TemporaryDirectory() as folder:
-        cache = Path(folder)
-        (cache / "numba").mkdir()
-        cold = start(model, cache)
-        warm = [start(model, cache) for _ in range(given.rounds)]
+        empty, cache, kernels = (Path(folder) / name for name in ("empty", "cache", "kernels"))
+        start(model, Path(folder) / "any", Path(folder) / "of_any")  # so that files are in the page cache in every start
+        cold = start(model, empty, Path(folder) / "none")
+        compiling = compile_seconds(kernels)
+        installed = start(model, cache, kernels)
+        warm = [start(model, cache, kernels) for _ in range(given.rounds)]
     return {
         "model": model.name,
         "processors": len(os.sched_getaffinity(0)),
         "help": round(statistics.median(helps), 2),
         "first": cold,
+        "compile": round(compiling, 1),
+        "first_after_compile": installed,
         "later": sorted(warm, key=lambda one: float(one["seconds"]))[len(warm) // 2],
         "later_seconds": [one["seconds"] for one in warm],
     }
