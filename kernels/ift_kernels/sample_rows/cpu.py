@@ -310,8 +310,8 @@ def _row(kind, size, args, row, scratch, weights, copied):
 
 @njit
 def _work(kind, size, measured):
-    """What is measured comes first among the arguments. Where it is not known, statistics and draw of a row are made one
-    after the other, while it is in the caches."""
+    """What is measured comes first among the arguments. Where it is not known, a row's statistics and its draw are made
+    one after the other, while it is in the caches."""
     args = measured + 8 * SLOTS
     padded, unknown = load_i64(args, at.PADDED), load_i64(args, at.UNKNOWN) != 0
     scratch = load_i64(args, at.SCRATCH) + openmp.take(args + 8 * at.WORKER) * padded * 4 * load_i64(args, at.BUFFERS)
