@@ -75,7 +75,7 @@ def measure(given: argparse.Namespace, model: Path) -> dict[str, Any]:
     helps = [help_seconds() for _ in range(3)]
     with tempfile.TemporaryDirectory() as folder:
         empty, cache, kernels = (Path(folder) / name for name in ("empty", "cache", "kernels"))
-        start(model, Path(folder) / "any", Path(folder) / "of_any")  # so that files are in the page cache in every start
+        start(model, Path(folder) / "any", Path(folder) / "of_any")  # files are in the page cache in every other
         cold = start(model, empty, Path(folder) / "none")
         compiling = compile_seconds(kernels)
         installed = start(model, cache, kernels)
