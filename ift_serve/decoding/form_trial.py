@@ -18,7 +18,7 @@ import subprocess
 import sys
 import weakref
 from queue import Queue
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from ift_serve.decoding.forms import FormatError, grammar_of
 from ift_serve.engine.protocol.output import OutputFormat
@@ -114,7 +114,7 @@ def _packed(message: dict[str, Any]) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def _read(source: BinaryIO) -> dict[str, Any]:
+def _read(source: IO[bytes]) -> dict[str, Any]:
     """The next message. Raises EOFError."""
     head = source.read(_LENGTH.size)
     if len(head) < _LENGTH.size:

@@ -28,15 +28,16 @@ _PR_SET_PDEATHSIG = 1
 _IDLE = 19
 
 
-def workers(dtypes: Sequence[str] | None = None) -> list[list[Worker]]:
+def workers(dtypes: Sequence[str] | None = None, first: Sequence[str] = ()) -> list[list[Worker]]:
     """Every worker that this processor can run, by operation and dtype: those of one share what they call.
 
-    dtypes: such as ``float32``; None: all. The longest sources come first, since they take longest to compile.
+    dtypes: such as ``float32``; None: all. first: operations that come before others. Among equals the longest sources
+    come first, since they take longest to compile.
     """
     from ift_kernels.cpu_simd.openmp import Worker
 
     modules = [importlib.import_module(f"{__package__}.{path.parent.name}.cpu") for path in _PACKAGE.glob("*/cpu.py")]
-    modules.sort(key=lambda module: (-len(inspect.getsource(module)), module.__name__))
+    modules.sort(key=lambda module: (module.__name__.split(".")[1] not in first, -len(inspect.getsource(module))))
     groups: list[list[Worker]] = []
     for module in modules:
         found = [value for value in vars(module).values() if isinstance(value, Worker) and value.is_available()]

@@ -53,7 +53,7 @@ def test_models_and_tokenizers_give_what_they_give_elsewhere(lean: dict[str, Any
     assert lean["logits"] == usual["logits"] and lean["ids"] == usual["ids"]
 
 
-@pytest.mark.parametrize("unused", ["sympy", "scipy", "accelerate", "torch.distributed.tensor", "torch._inductor"])
+@pytest.mark.parametrize("unused", ["scipy", "accelerate", "torch.distributed.tensor", "torch._inductor"])
 def test_what_serving_never_uses_is_not_imported(lean: dict[str, Any], unused: str) -> None:
     assert unused not in lean["modules"]
 

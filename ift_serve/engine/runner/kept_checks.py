@@ -29,11 +29,11 @@ class CheckOutcome:
 class KeptChecks:
     """The outcome for one model, as one engine would serve it.
 
-    It holds for the weights' fingerprint, the configuration, dtype, device and backend, and the versions of all code
-    that computes or compares: anything else is compared again.
+    It holds for the weights' fingerprint and bits, the configuration, dtype, device and backend, and the versions of all
+    code that computes or compares: anything else is compared again.
     """
 
-    def __init__(self, loaded: LoadedModel, backend: str, block_size: int) -> None:
+    def __init__(self, loaded: LoadedModel, backend: str, block_size: int, weights: str) -> None:
         device = next(loaded.model.parameters()).device
         self._values = KeptValues("checks")
         self._key = {
@@ -43,6 +43,7 @@ class KeptChecks:
             "context_length": loaded.context_length,
             "backend": backend,
             "block_size": block_size,
+            "weights": weights,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
             "threads": torch.get_num_threads(),
             "code": _code(),

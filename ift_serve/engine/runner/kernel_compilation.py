@@ -19,6 +19,11 @@ _PROCESS_BYTES = 400 * 2**20
 """What a compiling process may need."""
 
 
+_BY_EVERY_START = (
+    "bf16_linear", "fused_add_rms_norm", "paged_decode", "row_statistics", "sample_rows", "silu_and_mul", "write_kv",
+)  # fmt: skip
+
+
 class KernelCompilation:
     """Processes that compile what the engine will need, and later what its adapters will."""
 
@@ -27,14 +32,14 @@ class KernelCompilation:
         """None where there is nothing to compile, or no place for processes that do."""
         if sys.platform != "linux" or not _computes_here(config):
             return None
-        dtypes = _dtypes(config)
+        dtypes, first = _dtypes(config), _needed(config)
         processes = min(processors(), available_memory() // _PROCESS_BYTES)
-        return None if processes < 1 or is_compiled(dtypes) else cls(dtypes, processes)
+        return None if processes < 1 or is_compiled(dtypes) else cls(dtypes, first, processes)
 
-    def __init__(self, dtypes: tuple[str, ...], processes: int) -> None:
+    def __init__(self, dtypes: tuple[str, ...], first: tuple[str, ...], processes: int) -> None:
         self._dtypes = dtypes
         self._begun = time.monotonic()
-        self._compilation = Compilation(workers(dtypes), processes)
+        self._compilation = Compilation(workers(dtypes, first), processes)
         count = sum(map(len, self._compilation.groups))
         _log.info("compiling %d kernels for this processor; `ift-serve compile` does it before a first start", count)
         threading.Thread(target=self._wait, name="kernel compilation", daemon=True).start()
@@ -51,6 +56,11 @@ class KernelCompilation:
 def _computes_here(config: EngineConfig) -> bool:
     on_gpu = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     return not on_gpu and config.attention_backend in ("auto", "cpu")
+
+
+def _needed(config: EngineConfig) -> tuple[str, ...]:
+    """Operations that a start waits for. One that is not named here is compiled after them, or when it is needed."""
+    return _BY_EVERY_START if config.weights == "auto" else (*_BY_EVERY_START, "quantized_linear")
 
 
 def _dtypes(config: EngineConfig) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ class ModelRunner:
         self.total_blocks = _block_count(config, self.block_size, model, device, dtype)
         self._cache = KVCache(model.geometry, self.total_blocks, self.block_size, dtype, device)
         metadata = BaseMetadata.of_model(model)
-        kept = KeptChecks(model, backend, self.block_size) if keeps_checks else None
+        kept = KeptChecks(model, backend, self.block_size, config.weights) if keeps_checks else None
         self._decoder = checked_decoder(model, backend, self.block_size, on_stage, kept)
         split = backend == "triton"
         self._build_batch = BatchBuilder(self._cache.layers, model.geometry, self.block_size, backend, split=split)
