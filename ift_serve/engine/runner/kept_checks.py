@@ -29,8 +29,8 @@ class CheckOutcome:
 class KeptChecks:
     """The outcome for one model, as one engine would serve it.
 
-    It holds for the weights' fingerprint and bits, the configuration, dtype, device and backend, and the versions of all
-    code that computes or compares: anything else is compared again.
+    It holds for the weights' fingerprint and bits, configuration, dtype, device and backend, and for the versions of
+    all code that computes or compares: anything else is compared again.
     """
 
     def __init__(self, loaded: LoadedModel, backend: str, block_size: int, weights: str) -> None:
