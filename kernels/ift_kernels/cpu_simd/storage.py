@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache
 from hashlib import blake2b
@@ -26,6 +27,8 @@ from ift_kernels.cache_directory import cache_directory
 
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parents[1]
+_PAUSE, _LONGEST_WAIT = 0.02, 8.0
+"""Seconds between looks at another's compilation, and of all of them."""
 DTYPES = ("float32", "bfloat16")
 """Dtypes that machine code is compiled for, a worker for each."""
 
@@ -90,6 +93,14 @@ def kept_code() -> Path | None:
     return found
 
 
+def _is_taken(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _is_writable(folder: Path) -> bool:
     """Whether files can be made in a folder, which is made if it can be."""
     try:
@@ -101,7 +112,10 @@ def _is_writable(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def compiling(name: str) -> Iterator[None]:
-    """A context that one process at a time enters for a name; the next then finds what that has kept."""
+    """A context that one process at a time enters for a name; the next then finds what that has kept.
+
+    One that waits for long enters all the same, and compiles too: who waits seems to do nothing.
+    """
     directory = kept_code()
     try:
         if directory is None:
@@ -111,7 +125,10 @@ def compiling(name: str) -> Iterator[None]:
         yield
         return
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        waited = 0.0
+        while not _is_taken(held) and waited < _LONGEST_WAIT:
+            time.sleep(_PAUSE)
+            waited += _PAUSE
         yield
     finally:
         os.close(held)
