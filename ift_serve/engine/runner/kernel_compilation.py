@@ -15,8 +15,8 @@ from ift_serve.system.machine import available_memory, processors
 
 _log = logging.getLogger(__name__)
 
-_PROCESS_BYTES = 400 * 2**20
-"""What a compiling process may need."""
+_PROCESS_BYTES = 800 * 2**20
+"""Free memory for each process that compiles: what it may need, and as much for the model that is loaded meanwhile."""
 
 
 _BY_EVERY_START = (
