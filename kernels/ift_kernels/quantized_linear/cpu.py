@@ -13,7 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ift_kernels.cpu_simd import openmp, simd
+from ift_kernels.cpu_simd import integers, openmp, simd
 from ift_kernels.cpu_simd.integers import (
     dot_bytes,
     dot_pairs,
@@ -215,32 +215,32 @@ def _round(kind, size, args):
         _round_row(kind, x, width, codes + row * width, factors + row * n, sums + row * n)
 
 
-@openmp.worker(torch.float32)
+@openmp.worker(torch.float32, integers.available)
 def _multiply_8_fp32(data):
     _work(8, simd.FP32, 4, openmp.address_of(data))
 
 
-@openmp.worker(torch.bfloat16)
+@openmp.worker(torch.bfloat16, integers.available)
 def _multiply_8_bf16(data):
     _work(8, simd.BF16, 2, openmp.address_of(data))
 
 
-@openmp.worker(torch.float32)
+@openmp.worker(torch.float32, integers.available)
 def _multiply_4_fp32(data):
     _work(4, simd.FP32, 4, openmp.address_of(data))
 
 
-@openmp.worker(torch.bfloat16)
+@openmp.worker(torch.bfloat16, integers.available)
 def _multiply_4_bf16(data):
     _work(4, simd.BF16, 2, openmp.address_of(data))
 
 
-@openmp.worker(torch.float32)
+@openmp.worker(torch.float32, integers.available)
 def _round_fp32(data):
     _round(simd.FP32, 4, openmp.address_of(data))
 
 
-@openmp.worker(torch.bfloat16)
+@openmp.worker(torch.bfloat16, integers.available)
 def _round_bf16(data):
     _round(simd.BF16, 2, openmp.address_of(data))
 
