@@ -89,7 +89,7 @@ def _plain(constraint: pb.Constraint, path: str) -> Any:
         return _whole(json_format.MessageToDict(constraint.check))
     except RecursionError:
         raise invalid(path, "is nested too deeply") from None
-    except json_format.Error:  # NaN and infinity, which JSON has not
+    except ValueError:  # NaN and infinity, which JSON has not
         raise invalid(path, "holds a number that is none") from None
 
 

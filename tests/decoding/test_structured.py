@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from ift_serve.decoding.context import StrategyContext
+from ift_serve.decoding.forms import FormatError, grammar_of
 from ift_serve.decoding.sequence_rules import SequenceRules
-from ift_serve.decoding.structured import FormatError, StructuredOutput, grammar_of
+from ift_serve.decoding.structured import StructuredOutput
 from ift_serve.embedded import model_path
 from ift_serve.engine.build import build_core
 from ift_serve.engine.config import EngineConfig
