@@ -173,7 +173,7 @@ class ModelRunner:
         )
         on_stage("warming up")
         self._warm_up()
-        del model, check
+        del model
         trim_heap()  # of the weights as they were loaded
 
     def _make_graphs(self, config: EngineConfig, model: LoadedModel, backend: str, device: str) -> DecodeGraphs:
