@@ -87,6 +87,10 @@ ALLOWED: dict[str, set[str]] = {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
         "ift_serve.client", "ift_serve.evaluation.serving", "ift_serve.evaluation.errors",
     },
+    "ift_training.data.quality": {
+        "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
+        "ift_serve.client", "ift_serve.evaluation.serving",
+    },
     "ift_training.temperature": {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
         "ift_serve.engines", "ift_serve.engine.config", "ift_serve.engine.protocol", "ift_serve.frontend",

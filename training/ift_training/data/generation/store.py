@@ -88,15 +88,13 @@ class RecordStore:
         ``pending`` takes the judge's word back. Raises KeyError for a record that is not there.
         """
         with self._transaction():
-            if self._row(record_id) is None:
-                raise KeyError(record_id)
-            if status == "pending":
-                self._database.execute("DELETE FROM verdicts WHERE record = ? AND judge = ?", (record_id, judge))
-            else:
-                self._write_verdict(record_id, judge, status, reasons)
-            found = self._status(record_id)
-            self._database.execute("UPDATE records SET status = ? WHERE id = ?", (found, record_id))
-        return found
+            return self._judge(record_id, judge, status, reasons)
+
+    def judge_all(self, judge: str, said: Iterable[tuple[str, Status, Sequence[Reason]]]) -> None:
+        """What a judge says of several records, all of it or nothing. Raises KeyError, as :meth:`judge` does."""
+        with self._transaction():
+            for record_id, status, reasons in said:
+                self._judge(record_id, judge, status, reasons)
 
     def get(self, record_id: str) -> GeneratedRecord | None:
         """A record as it stands now."""
@@ -199,6 +197,17 @@ class RecordStore:
     def _record(self, record_id: str, status: Status, content: str) -> GeneratedRecord:
         said = self.verdicts(record_id)
         return of_content(json.loads(content), status, tuple(r for _, reasons in said.values() for r in reasons))
+
+    def _judge(self, record_id: str, judge: str, status: Status, reasons: Sequence[Reason]) -> Status:
+        if self._row(record_id) is None:
+            raise KeyError(record_id)
+        if status == "pending":
+            self._database.execute("DELETE FROM verdicts WHERE record = ? AND judge = ?", (record_id, judge))
+        else:
+            self._write_verdict(record_id, judge, status, reasons)
+        found = self._status(record_id)
+        self._database.execute("UPDATE records SET status = ? WHERE id = ?", (found, record_id))
+        return found
 
     def _status(self, record_id: str) -> Status:
         said = {judge: status for judge, (status, _) in self.verdicts(record_id).items()}

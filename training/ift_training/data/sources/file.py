@@ -65,9 +65,7 @@ class FileSource:
 
     def record(self, index: int, turn: int = 0) -> tuple[Record, str]:
         """See :class:`ift_training.data.sources.base.Source`."""
-        record = parse_record(self._reader.read(index), rename=self.settings.rename, ignore=self.settings.ignore)
-        if self._checks:
-            record = dataclasses.replace(record, checks=(*record.checks, *self._checks))
+        record = self.unjudged(index)
         if not (verdict := judge_all(record.checks, record.response)):
             raise RecordError("output", f"fails its own check: {verdict.reason}", Problem.FAILS_CHECK)
         return record, self.task
@@ -75,6 +73,11 @@ class FileSource:
     def fields(self, index: int) -> Mapping[str, Any]:
         """A record's fields as the file has them. Raises RecordError."""
         return self._reader.read(index)
+
+    def unjudged(self, index: int) -> Record:
+        """A record whatever its own checks say of its answer. Raises RecordError."""
+        record = parse_record(self._reader.read(index), rename=self.settings.rename, ignore=self.settings.ignore)
+        return dataclasses.replace(record, checks=(*record.checks, *self._checks)) if self._checks else record
 
     def where(self, index: int) -> str:
         """See :class:`ift_training.data.sources.base.Source`."""

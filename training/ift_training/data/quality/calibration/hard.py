@@ -1,0 +1,36 @@
+"""Good pairs that look like bad ones: instruction, context, answer; written for this sample."""
+
+from __future__ import annotations
+
+HARD: tuple[tuple[str, str, str], ...] = (
+    ("Rewrite the sentence in the negative.", "The shop is open on Sundays.", "The shop is not open on Sundays."),
+    ("Change the year to 1950.", "The mill was built in 1890 by two brothers.", "The mill was built in 1950 by two brothers."),
+    ("Replace the name by Anton.", "Sofia found the lost dog near the station.", "Anton found the lost dog near the station."),
+    ("Write the opposite of the sentence.", "The road is wet and dangerous.", "The road is dry and safe."),
+    ("How many loaves are left?", "The baker made 140 loaves and sold 95 of them by noon.", "140 - 95 = 45, so 45 loaves are left at noon."),
+    ("How old was the painter when she died?", "The painter Lotte Ohm was born in 1871 and died in 1938.", "1938 - 1871 = 67, so Lotte Ohm was 66 or 67 years old."),
+    ("Does the text say that the road is open?", "The road over the pass is closed until the end of April.", "No, it says that the road over the pass is closed until the end of April."),
+    ("Correct the mistake: the text should say nine.", "The house has seven rooms and a garden.", "The house has nine rooms and a garden."),
+    ("Who wrote the letter, and who read it?", "Maria wrote a letter to her brother. Her brother read the letter on the train.", "Maria wrote the letter, and her brother read it on the train."),
+    ("Is the museum free for children?", "Adults pay eight euros, and children do not pay.", "Yes, children do not pay."),
+    ("Which mail address should the form show as an example?", "", "Let the form show anna@example.com, a name that is kept for examples."),
+    ("Which address range may documentation of a network use?", "", "Documentation may use the addresses from 192.0.2.0 to 192.0.2.255, such as 192.0.2.7."),
+    ("Write an order confirmation for two chairs.", "", "Thank you for your order 2024-05-1187 of two chairs. We will send them within 14 days, by the 17th of May 2024."),
+    ("What was the score of the match, and how many people watched it?", "The match ended 3-2, and 12,450 people watched it.", "The match ended 3-2, with 12,450 people in the stadium."),
+    ("Give the first sixteen digits after the point of pi.", "", "The first sixteen digits after the point are 1415926535897932."),
+    ("Which telephone numbers do films use?", "", "Films use numbers such as 212-555-0142, because those from 555-0100 to 555-0199 belong to nobody."),
+    ("Write a verse of a lullaby with a refrain.", "", "Sleep, little bear, the moon is high,\nthe river sings its song.\nSleep, little fox, the wind goes by,\nthe night is never long."),
+    ("Repeat the sentence 'I will water the plants' three times.", "", "I will water the plants. I will water the plants. I will water the plants."),
+    ("List the steps to boil an egg.", "", "1. Boil water in a pot.\n2. Lay the egg into the water.\n3. Wait for seven minutes.\n4. Cool the egg under cold water."),
+    ("Tell me a knock-knock joke.", "", "Knock, knock. Who's there? Lettuce. Lettuce who? Lettuce in, it is cold out here!"),
+    ("A farmer has twelve cows and buys five more. How many cows does the farmer have now?", "", "12 + 5 = 17, so the farmer has 17 cows."),
+    ("Which planet of the solar system has the most moons that are known?", "", "Saturn has the most known moons, more than a hundred of them."),
+    ("Write a limerick about a dog that learned to bake bread in a village in the hills.", "", "A terrier up on the hill\nlearned to bake by the light of the mill.\nHis loaves were so round\nthat from all the towns round\nthe people are queuing there still."),
+    ("A train leaves at 9:15 and needs two and a half hours. When does it arrive?", "", "It arrives at 11:45, two and a half hours after 9:15."),
+    ("Explain the difference between a mushroom and a plant to a reader who is ten years old.", "", "A plant makes its own food from light. A mushroom cannot do that, so it eats what is left of dead plants."),
+    ("Give one example of a machine that saves energy and say why it does.", "", "A heat pump saves energy, because it moves warmth that is already in the air instead of making it."),
+    ("Answer with one word: what is the capital of Norway?", "", "Oslo"),
+    ("Is 91 a prime number?", "", "No, 91 is 7 times 13."),
+    ("What is 17 + 25?", "", "42"),
+    ("What does the refusal letter say?", "Dear Mr Lee, I am sorry, but we cannot offer you the flat. Kind regards, the owner", "It says that the owner cannot offer Mr Lee the flat."),
+)  # fmt: skip
