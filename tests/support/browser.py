@@ -36,7 +36,7 @@ def chromium() -> Iterator[Browser]:
 class Visit:
     """A page that is open, with everything that it asked for and complained of."""
 
-    def __init__(self, browser: Browser, path: Path, *, width: int = 1200, dark: bool = False) -> None:
+    def __init__(self, browser: Browser, place: Path | str, *, width: int = 1200, dark: bool = False) -> None:
         self.page: Page = browser.new_page(
             viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light"
         )
@@ -46,7 +46,7 @@ class Visit:
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", self._refuse)
-        self.page.goto(path.as_uri())
+        self.page.goto(place if isinstance(place, str) else place.as_uri())
 
     def _refuse(self, dialog: Dialog) -> None:
         self.complaints.append(dialog.message)

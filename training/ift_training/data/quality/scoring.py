@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Protocol
 
 from ift_training.data.quality.filter import Filter
@@ -115,7 +117,16 @@ _filters: list[Filter] = []
 
 
 def _prepare(recipe: dict[str, object], examination: list[str]) -> None:
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     _filters[:] = text_filters(QualityRecipe.model_validate(recipe), examination)
+
+
+def _end_with_parent() -> None:
+    """A process of a pool waits for work for ever, also when nobody is left to give it any."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _score(pairs: list[Pair]) -> list[Findings]:
