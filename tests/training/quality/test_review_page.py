@@ -235,7 +235,7 @@ def test_only_this_machine_with_a_token_is_answered(tmp_path: Path) -> None:
         for wrong in ("", "Bearer ", "Bearer x", "Basic x", f"Bearer {urlsplit(link).fragment}x"):
             assert _call(link, "current", Authorization=wrong)[0] == 401
         assert _call(link, "current", Host="evil.example")[0] == 400, "another site's name leads nowhere"
-        assert _call(link, "current", **{"Content-Type": "text/plain"})[0] == 400
+        assert _call(link, "current", b"{}", **{"Content-Type": "text/plain"})[0] == 400
         assert _call(link, "nothing")[0] == 404
 
 

@@ -45,6 +45,8 @@ def bound_socket(port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((HOST, port))
+        # Whoever opens the link before the server runs waits for it, and is not refused.
+        found.listen()
     except OSError as error:
         found.close()
         raise QualityError(f"--port {port}: {error.strerror}") from None
