@@ -4,6 +4,7 @@ from ift_serve.client.aio import AsyncClient
 from ift_serve.client.checks import ConstraintVerdict, Verdicts
 from ift_serve.client.errors import FieldViolation, InvalidRequestError, ServerError
 from ift_serve.client.evaluations import EvaluationProgress, EvaluationReport, TaskProgress
+from ift_serve.client.options import DetailOptions, EvaluationOptions, GenerateOptions, SamplingOptions
 from ift_serve.client.output import Grammar, JsonSchema, Regex
 from ift_serve.client.reasoning import (
     AnswerSpan,
@@ -58,10 +59,13 @@ __all__ = [
     "ConfidenceExit",
     "ConstraintVerdict",
     "Delta",
+    "DetailOptions",
     "EntropyExit",
+    "EvaluationOptions",
     "EvaluationProgress",
     "EvaluationReport",
     "FieldViolation",
+    "GenerateOptions",
     "Generation",
     "Grammar",
     "InvalidRequestError",
@@ -74,6 +78,7 @@ __all__ = [
     "Reasoning",
     "Regex",
     "Registered",
+    "SamplingOptions",
     "Score",
     "Scores",
     "ServerError",

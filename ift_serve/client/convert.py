@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from ift_serve.client.output import Output, output_message
-from ift_serve.client.reasoning import AppliedReasoning, Conclusion, FinishReason, Reasoning
+from ift_serve.client.output import output_message
+from ift_serve.client.reasoning import AppliedReasoning, Conclusion, FinishReason
 from ift_serve.client.reasoning_messages import applied, conclusion, fill, read, reasoning_message
 from ift_serve.client.temperature import AdaptiveTemperature, TargetProbability
 from ift_serve.client.texts import utf8, utf8_all
@@ -49,6 +49,7 @@ _CHANNELS: dict[int, Channel] = {
 _PARTS: dict[str, type[Any]] = {"adaptive": AdaptiveTemperature, "target_probability": TargetProbability}
 """Fields of Sampling that are settings of their own."""
 _SAMPLING = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fields)
+_DETAILS = tuple(field.name for field in pb.Details.DESCRIPTOR.fields)
 
 _GenerateT = TypeVar("_GenerateT", pb.GenerateRequest, pb.StreamGenerateRequest)
 
@@ -117,19 +118,6 @@ def _sampling_field(name: str, value: Any) -> Any:
     if isinstance(value, int | float):
         return value
     return dict(value) if name == "logit_bias" else list(value)
-
-
-def details_message(
-    tokens: bool, top_alternatives: int, statistics: bool, prompt_token_ids: bool, processed_log_probs: bool = False
-) -> pb.Details:
-    """What to report beside the text."""
-    return pb.Details(
-        tokens=tokens,
-        top_alternatives=top_alternatives,
-        statistics=statistics,
-        prompt_token_ids=prompt_token_ids,
-        processed_log_probs=processed_log_probs,
-    )
 
 
 def _matched(message: pb.Candidate | pb.CandidateDelta) -> str | int | None:
@@ -257,26 +245,18 @@ class Accumulator:
         return pieces
 
 
-def generate_message(
-    kind: type[_GenerateT],
-    prompt: PromptLike,
-    sampling: Mapping[str, Any],
-    adapter: str,
-    priority: int,
-    details: pb.Details,
-    reasoning: Reasoning | None = None,
-    max_total_tokens: int | None = None,
-    output: Output | None = None,
-) -> _GenerateT:
-    """A request for whole answers or for a stream, which have the same fields."""
+def generate_message(kind: type[_GenerateT], prompt: PromptLike, options: Mapping[str, Any]) -> _GenerateT:
+    """A request for whole answers or for a stream, which have the same fields. ``options``: see ``GenerateOptions``."""
+    rest = dict(options)
+    details = pb.Details(**{name: rest.pop(name) for name in _DETAILS if name in rest})
     return kind(
-        reasoning=reasoning_message(reasoning, max_total_tokens),
-        output=output_message(output),
+        reasoning=reasoning_message(rest.pop("reasoning", None), rest.pop("max_total_tokens", None)),
+        output=output_message(rest.pop("output", None)),
         prompt=prompt_message(prompt),
-        sampling=sampling_message(sampling),
-        adapter=utf8("adapter", adapter),
-        priority=priority,
+        adapter=utf8("adapter", rest.pop("adapter", "")),
+        priority=rest.pop("priority", 0),
         details=details,
+        sampling=sampling_message(rest),
     )
 
 

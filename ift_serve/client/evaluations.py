@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from ift_serve.client.options import EvaluationOptions
 from ift_serve.client.texts import utf8
 from ift_serve.v1 import evaluation_pb2 as pb
 
@@ -43,28 +44,16 @@ class EvaluationReport:
     found: dict[str, Any]
 
 
-def run_message(
-    tasks: Mapping[str, str] | Sequence[str],
-    adapters: Sequence[str],
-    repeats: int,
-    limit: int,
-    seed: int,
-    decoding: Mapping[str, Any] | None,
-    concurrency: int,
-    request_timeout: float,
-    include_rows: bool,
-) -> pb.RunRequest:
-    """``tasks``: names, or the content of each one's file by its name. Raises ValueError."""
+def run_message(tasks: Mapping[str, str] | Sequence[str], options: EvaluationOptions) -> pb.RunRequest:
+    """``tasks``: names, or the content of each one's file by its name. Raises TypeError and ValueError."""
     contents = tasks if isinstance(tasks, Mapping) else dict.fromkeys(tasks, "")
-    request = pb.RunRequest(
-        adapters=[utf8("adapters", adapter) for adapter in adapters],
-        repeats=repeats,
-        limit=limit,
-        seed=seed,
-        concurrency=concurrency,
-        request_timeout=request_timeout,
-        include_rows=include_rows,
-    )
+    plain: dict[str, Any] = {"repeats": 1, "include_rows": True, **options}
+    decoding = plain.pop("decoding", None)
+    adapters = [utf8("adapters", adapter) for adapter in plain.pop("adapters", ())]
+    unknown = sorted(set(plain) - EvaluationOptions.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}; there are {', '.join(EvaluationOptions.__annotations__)}")
+    request = pb.RunRequest(adapters=adapters, **plain)
     for name, content in contents.items():
         request.tasks.add(name=utf8("tasks", name), data=utf8(f"tasks.{name}", content))
     try:

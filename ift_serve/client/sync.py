@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Unpack
 
 import grpc
 
@@ -15,8 +15,7 @@ from ift_serve.client.checks import Verdicts, check_message, verdicts
 from ift_serve.client.connection import DEFAULT_TARGET, Attempts, Connection
 from ift_serve.client.errors import ServerError
 from ift_serve.client.evaluations import EvaluationProgress, EvaluationReport, ReportPieces, run_message
-from ift_serve.client.output import Output
-from ift_serve.client.reasoning import Reasoning
+from ift_serve.client.options import EvaluationOptions, GenerateOptions
 from ift_serve.client.types import Adapter, Delta, Generation, ModelInfo, PromptLike, Scores, Tokenization
 from ift_serve.v1 import (
     adapter_pb2,
@@ -27,8 +26,6 @@ from ift_serve.v1 import (
     model_pb2_grpc,
 )
 from ift_serve.v1 import inference_pb2 as pb
-
-_T = TypeVar("_T")
 
 
 class Stream:
@@ -110,71 +107,19 @@ class Client:
         self._retries = retries
 
     def generate(
-        self,
-        prompt: PromptLike,
-        *,
-        adapter: str = "",
-        priority: int = 0,
-        tokens: bool = False,
-        top_alternatives: int = 0,
-        statistics: bool = False,
-        prompt_token_ids: bool = False,
-        processed_log_probs: bool = False,
-        reasoning: Reasoning | None = None,
-        max_total_tokens: int | None = None,
-        output: Output | None = None,
-        timeout: float | None = None,
-        **sampling: Any,
+        self, prompt: PromptLike, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation:
-        """Whole answers. ``sampling``: fields of the Sampling message, such as temperature, max_new_tokens, n, stop.
+        """Whole answers. ``options``: see :class:`GenerateOptions`; ``temperature``, ``max_new_tokens``, ``adapter``...
 
-        ``reasoning``: how the answer is reasoned about, such as ``Trace(budget=512)``; ``max_total_tokens``: of all
-        sequences of the request, hidden ones included. ``output``: the form of the answer, such as
-        ``JsonSchema({...})``.
+        ``timeout``: seconds, otherwise that of the client. Raises ServerError.
         """
-        request = convert.generate_message(
-            pb.GenerateRequest,
-            prompt,
-            sampling,
-            adapter,
-            priority,
-            convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids, processed_log_probs),
-            reasoning,
-            max_total_tokens,
-            output,
-        )
+        request = convert.generate_message(pb.GenerateRequest, prompt, options)
         message, request_id = self._call(self._inference.Generate, request, timeout)
         return convert.generation(message, request_id)
 
-    def stream(
-        self,
-        prompt: PromptLike,
-        *,
-        adapter: str = "",
-        priority: int = 0,
-        tokens: bool = False,
-        top_alternatives: int = 0,
-        statistics: bool = False,
-        prompt_token_ids: bool = False,
-        processed_log_probs: bool = False,
-        reasoning: Reasoning | None = None,
-        max_total_tokens: int | None = None,
-        output: Output | None = None,
-        timeout: float | None = None,
-        **sampling: Any,
-    ) -> Stream:
+    def stream(self, prompt: PromptLike, *, timeout: float | None = None, **options: Unpack[GenerateOptions]) -> Stream:
         """Text as it is made. Arguments as in ``generate``."""
-        request = convert.generate_message(
-            pb.StreamGenerateRequest,
-            prompt,
-            sampling,
-            adapter,
-            priority,
-            convert.details_message(tokens, top_alternatives, statistics, prompt_token_ids, processed_log_probs),
-            reasoning,
-            max_total_tokens,
-            output,
-        )
+        request = convert.generate_message(pb.StreamGenerateRequest, prompt, options)
 
         def start(remaining: float | None) -> Any:
             return self._inference.StreamGenerate(request, timeout=remaining, metadata=self._connection.metadata)
@@ -230,25 +175,14 @@ class Client:
         return verdicts(self._call(self._evaluation.Check, request, timeout)[0])
 
     def evaluate(
-        self,
-        tasks: Mapping[str, str] | Sequence[str],
-        *,
-        adapters: Sequence[str] = (),
-        repeats: int = 1,
-        limit: int = 0,
-        seed: int = 0,
-        decoding: Mapping[str, Any] | None = None,
-        concurrency: int = 0,
-        request_timeout: float = 0.0,
-        include_rows: bool = True,
+        self, tasks: Mapping[str, str] | Sequence[str], **options: Unpack[EvaluationOptions]
     ) -> Iterator[EvaluationProgress | EvaluationReport]:
         """Have the server evaluate itself: progress, then the report. Needs the role admin.
 
-        ``tasks``: names, or the content of each one's file by its name. Closing the iterator ends the evaluation.
+        ``tasks``: names, or the content of each one's file by its name. ``options``: see
+        :class:`EvaluationOptions`. Closing the iterator ends the evaluation.
         """
-        request = run_message(
-            tasks, adapters, repeats, limit, seed, decoding, concurrency, request_timeout, include_rows
-        )
+        request = run_message(tasks, options)
         call = self._evaluation.Run(request, metadata=self._connection.metadata)
         pieces = ReportPieces()
         try:
