@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.path_confidence import mean_log_prob
-from ift_serve.decoding.requirements import invalid, require_draws, require_one_candidate, settings_of
+from ift_serve.decoding.requirements import invalid, require_draws, require_known, require_one_candidate, settings_of
 from ift_serve.decoding.sequence_rules import SequenceRules
 from ift_serve.decoding.watched_sequence import WatchedSequence
 from ift_serve.engine.core.strategy import Branch, Control, Strategy
 from ift_serve.engine.protocol import reasoning
 from ift_serve.engine.protocol.generate import BranchSummary, Conclusion, GenerateRequest, TokenStatistics
+from ift_serve.engine.protocol.reasoning import BestOfMeasure
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.sequences.step import SampledToken
-
-_MEASURES = ("log_prob", "adherence")
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +40,7 @@ class BestOfDecoding(Strategy):
         require_draws(request, path)
         if settings.samples < 1:
             raise invalid(f"{path}.samples", f"{settings.samples}; at least 1 is needed")
-        if settings.by not in _MEASURES:
-            raise invalid(f"{path}.by", f"{settings.by!r}; there are {', '.join(_MEASURES)}")
+        require_known(f"{path}.by", settings.by, BestOfMeasure)
         self._judges = settings.by == "adherence"
         self._rules = SequenceRules.of(request, context, settings.trace, f"{path}.trace")
         self.width = settings.samples

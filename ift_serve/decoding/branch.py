@@ -9,13 +9,20 @@ from ift_serve.decoding.answer_finder import AnswerFinder, FoundAnswer
 from ift_serve.decoding.answer_tokens import PathText
 from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.path_confidence import answer_confidence, is_uncertain
-from ift_serve.decoding.requirements import decoder_of, finder_of, invalid, require_one_candidate, settings_of
+from ift_serve.decoding.requirements import (
+    decoder_of,
+    finder_of,
+    invalid,
+    require_known,
+    require_one_candidate,
+    settings_of,
+)
 from ift_serve.decoding.sequence_rules import SequenceRules
 from ift_serve.decoding.watched_sequence import ALTERNATIVES, WatchedSequence
 from ift_serve.engine.core.strategy import Branch, Control, LimitError, Strategy
 from ift_serve.engine.protocol import reasoning
 from ift_serve.engine.protocol.generate import BranchSummary, Conclusion, GenerateRequest
-from ift_serve.engine.protocol.reasoning import AnswerKind
+from ift_serve.engine.protocol.reasoning import AnswerKind, BranchAggregate
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.sequences.step import SampledToken
 from ift_serve.text.phases import PhaseError
@@ -72,8 +79,7 @@ class BranchDecoding(Strategy):
         require_one_candidate(request, path)
         if not 1 <= settings.width <= ALTERNATIVES:
             raise invalid(f"{path}.width", f"{settings.width}; must be 1 to {ALTERNATIVES}")
-        if settings.aggregate not in _AGGREGATES:
-            raise invalid(f"{path}.aggregate", f"{settings.aggregate!r}; there are {', '.join(_AGGREGATES)}")
+        require_known(f"{path}.aggregate", settings.aggregate, BranchAggregate)
         if request.sampling.temperature != 0 and request.strategy == "branch":
             raise invalid("sampling.temperature", f"{request.sampling.temperature}; {path} goes on greedily, at 0")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from ift_serve.decoding.answer_finder import AnswerFinder, AnswerSpanError
 from ift_serve.decoding.context import StrategyContext
@@ -18,6 +18,12 @@ _T = TypeVar("_T")
 def invalid(field: str, message: str) -> RefusedError:
     """The error for a field that cannot be what it is."""
     return RefusedError(FailureKind.INVALID, f"{field}: {message}", field)
+
+
+def require_known(field: str, given: str, names: Any) -> None:
+    """Raise RefusedError for a name that is not one of ``names``, a type of literals."""
+    if given not in get_args(names):
+        raise invalid(field, f"{given!r}; there are {', '.join(get_args(names))}")
 
 
 def settings_of(request: GenerateRequest, kind: type[_T]) -> _T:

@@ -6,19 +6,16 @@ from dataclasses import dataclass, field
 
 from ift_serve.decoding.context import StrategyContext
 from ift_serve.decoding.early_exit import EntropyVariance, trial_confidence
-from ift_serve.decoding.requirements import invalid, settings_of
+from ift_serve.decoding.requirements import invalid, require_known, settings_of
 from ift_serve.decoding.sequence_rules import SequenceRules
 from ift_serve.decoding.watched_sequence import WatchedSequence
 from ift_serve.engine.core.strategy import Branch, Control, LimitError, Strategy
 from ift_serve.engine.protocol import reasoning
 from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest, TokenStatistics
-from ift_serve.engine.protocol.reasoning import EarlyExit
+from ift_serve.engine.protocol.reasoning import EXIT_THRESHOLDS, EarlyExit, ExitRule
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.sequences.step import SampledToken
 from ift_serve.text.phases import PhaseError
-
-_THRESHOLDS = {"entropy": 1e-3, "confidence": 0.95}
-"""Of each rule, where none is given: in square nats, and as a probability."""
 
 
 @dataclass(slots=True, eq=False)
@@ -131,13 +128,12 @@ class TraceDecoding(Strategy):
 
 
 def _threshold(early_exit: EarlyExit, path: str) -> float:
-    if early_exit.rule not in _THRESHOLDS:
-        raise invalid(f"{path}.rule", f"{early_exit.rule!r}; there are {', '.join(_THRESHOLDS)}")
+    require_known(f"{path}.rule", early_exit.rule, ExitRule)
     if not 0.0 < early_exit.smoothing <= 1.0:
         raise invalid(f"{path}.smoothing", f"{early_exit.smoothing}; must be above 0 and at most 1")
     if early_exit.trial_tokens < 1:
         raise invalid(f"{path}.trial_tokens", f"{early_exit.trial_tokens}; at least 1 is needed")
-    return early_exit.threshold or _THRESHOLDS[early_exit.rule]
+    return early_exit.threshold or EXIT_THRESHOLDS[early_exit.rule]
 
 
 def _prompt(early_exit: EarlyExit, context: StrategyContext, path: str) -> list[int]:

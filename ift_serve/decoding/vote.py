@@ -13,6 +13,7 @@ from ift_serve.decoding.requirements import (
     finder_of,
     invalid,
     require_draws,
+    require_known,
     require_one_candidate,
     settings_of,
 )
@@ -30,12 +31,9 @@ from ift_serve.decoding.watched_sequence import WatchedSequence
 from ift_serve.engine.core.strategy import Branch, Control, LimitError, Strategy
 from ift_serve.engine.protocol import reasoning
 from ift_serve.engine.protocol.generate import BranchSummary, Conclusion, GenerateRequest
-from ift_serve.engine.protocol.reasoning import AnswerKind
+from ift_serve.engine.protocol.reasoning import AnswerKind, VoteStop, VoteWeight
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.sequences.step import SampledToken
-
-_WEIGHTS = ("majority", "borda", "confidence")
-_STOPS = ("all", "settled", "posterior")
 
 
 @dataclass(slots=True, eq=False)
@@ -81,9 +79,8 @@ class VoteDecoding(Strategy):
         require_draws(request, path)
         if settings.samples < 1:
             raise invalid(f"{path}.samples", f"{settings.samples}; at least 1 is needed")
-        for field, given, known in (("weight", settings.weight, _WEIGHTS), ("stop", settings.stop, _STOPS)):
-            if given not in known:
-                raise invalid(f"{path}.{field}", f"{given!r}; there are {', '.join(known)}")
+        require_known(f"{path}.weight", settings.weight, VoteWeight)
+        require_known(f"{path}.stop", settings.stop, VoteStop)
         if settings.span.kind is AnswerKind.CONTINUATION:
             raise invalid(f"{path}.span.kind", "samples of a vote are not asked for their answers")
         low = settings.low_confidence

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -84,7 +83,7 @@ def mcnemar(gained: int, lost: int) -> float:
 def compare(rows: Sequence[Row], first: str, second: str, *, seed: int = 0) -> list[Comparison]:
     """Of two models, for each task and column that both have: prompts kept whole."""
     return [
-        Comparison(task, column, first, second, *_compared(shares, seed))
+        _compared(task, column, (first, second), shares, seed)
         for task, column, own in _common(rows, first, second)
         if (shares := [_means((row.cluster, [row.passes(column)]) for row in found) for found in own])
         and shares[0].keys() & shares[1].keys()
@@ -102,27 +101,13 @@ def compare_families(rows: Sequence[Row], first: str, second: str, *, seed: int 
                 for rows_of in own
             ]
             if kept[0].keys() & kept[1].keys():
-                compared[family] = _compared(kept, seed)
-        q_values = benjamini_hochberg([figures.p_value for figures in compared.values()])
+                compared[family] = _compared(task, column, (first, second), kept, seed)
+        q_values = benjamini_hochberg([comparison.p_value for comparison in compared.values()])
         found += [
-            FamilyComparison(task, column, first, second, *figures, family, q_value)
-            for (family, figures), q_value in zip(compared.items(), q_values, strict=True)
+            FamilyComparison(**asdict(comparison), family=family, q_value=q_value)
+            for (family, comparison), q_value in zip(compared.items(), q_values, strict=True)
         ]
     return found
-
-
-class _Figures(NamedTuple):
-    """The fields of a comparison from the difference on, in their order."""
-
-    difference: float
-    low: float
-    high: float
-    gained: int
-    lost: int
-    p_value: float
-    smallest: float
-    prompts: int
-    left_out: int
 
 
 def _common(rows: Sequence[Row], first: str, second: str) -> Iterator[tuple[str, str, tuple[list[Row], list[Row]]]]:
@@ -134,7 +119,9 @@ def _common(rows: Sequence[Row], first: str, second: str) -> Iterator[tuple[str,
             yield task, column, (a, b)
 
 
-def _compared(shares: Sequence[Mapping[str, float]], seed: int) -> _Figures:
+def _compared(
+    task: str, column: str, models: tuple[str, str], shares: Sequence[Mapping[str, float]], seed: int
+) -> Comparison:
     """``shares``: of each prompt, by key, of the first and of the second model."""
     keys = [key for key in shares[0] if key in shares[1]]
     a, b = (np.array([own[key] for key in keys], dtype=np.float64) for own in shares)
@@ -146,8 +133,19 @@ def _compared(shares: Sequence[Mapping[str, float]], seed: int) -> _Figures:
     variance = max(float(np.var(differences, ddof=1)) if count > 1 else 1.0, 1.0 / count)
     smallest = min(1.0, (_Z_TEST + _Z_POWER) * math.sqrt(variance / count))
     left_out = len(shares[0].keys() | shares[1].keys()) - count
-    return _Figures(
-        float(differences.mean()), low, high, gained, lost, mcnemar(gained, lost), smallest, count, left_out
+    return Comparison(
+        task,
+        column,
+        *models,
+        difference=float(differences.mean()),
+        low=low,
+        high=high,
+        gained=gained,
+        lost=lost,
+        p_value=mcnemar(gained, lost),
+        smallest=smallest,
+        prompts=count,
+        left_out=left_out,
     )
 
 

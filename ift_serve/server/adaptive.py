@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TargetProbability, TemperatureRule
-from ift_serve.server.bounds import choice, inside, number
+from ift_serve.server.bounds import choice, enum_names, inside, number
 from ift_serve.server.errors import conflict, invalid
 from ift_serve.v1 import inference_pb2 as pb
 
 _HOTTEST = 10
 _LONGEST_DECAY = 0.99
 _ADAPTIVE, _TARGET = "sampling.adaptive", "sampling.target_probability"
-_RULES: dict[int, str] = {
-    pb.TEMPERATURE_RULE_UNSPECIFIED: "head",
-    pb.TEMPERATURE_RULE_HEAD: "head",
-    pb.TEMPERATURE_RULE_ENTROPY: "entropy",
-}
+_RULES = enum_names(pb.TemperatureRule.DESCRIPTOR, TemperatureRule.HEAD)
 
 
 def adaptive_temperature(sampling: pb.Sampling, temperature: float, adapter: str) -> AdaptiveTemperature | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.descriptor import EnumDescriptor
 
 from ift_serve.server.errors import invalid
 
@@ -33,7 +36,22 @@ def short(path: str, text: str, most: int, *, bytes_: bool = False) -> str:
     return text
 
 
-def choice(path: str, value: int, names: Mapping[int, str]) -> str:
+def enum_names(enum: EnumDescriptor, unspecified: str) -> dict[int, str]:
+    """A name for each value of an enum: its own in lower case, without the prefix that all have.
+
+    ``unspecified``: what the value 0 stands for.
+    """
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    names = {value.number: value.name.removeprefix(prefix).lower() for value in enum.values if value.number}
+    return {0: unspecified} | names
+
+
+def enum_value(names: Mapping[int, str], name: str) -> int:
+    """The value of a name, not the unspecified one."""
+    return next(value for value, known in names.items() if value and known == name)
+
+
+def choice(path: str, value: int, names: Mapping[int, str]) -> Any:
     """The name of an enum's value. Raises StatusError for a value that this server does not know."""
     if value not in names:
         raise invalid(path, f"{value} is unknown; there are {', '.join(dict.fromkeys(names.values()))}")

@@ -21,7 +21,7 @@ from ift_serve.engine.protocol.reasoning import (
     RequestLimits,
     Vote,
 )
-from ift_serve.server.bounds import choice, inside, number, short
+from ift_serve.server.bounds import choice, enum_names, inside, number, short
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import conflict, invalid
 from ift_serve.server.traces import ThoughtRoom
@@ -37,36 +37,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _OWN = {DEFAULT_STRATEGY, *(field.name for field in pb.Reasoning.DESCRIPTOR.oneofs_by_name["kind"].fields)}
 """Strategies whose settings are messages, and whose limits are planned by them."""
 
-ANSWER_KINDS: dict[int, str] = {
-    pb.ANSWER_KIND_UNSPECIFIED: "number",
-    pb.ANSWER_KIND_NUMBER: "number",
-    pb.ANSWER_KIND_OPTION: "option",
-    pb.ANSWER_KIND_LAST_LINE: "last_line",
-    pb.ANSWER_KIND_PATTERN: "pattern",
-    pb.ANSWER_KIND_CONTINUATION: "continuation",
-}
-AGGREGATES: dict[int, str] = {
-    pb.BRANCH_AGGREGATE_UNSPECIFIED: "max",
-    pb.BRANCH_AGGREGATE_MAX: "max",
-    pb.BRANCH_AGGREGATE_SUM: "sum",
-}
-WEIGHTS: dict[int, str] = {
-    pb.VOTE_WEIGHT_UNSPECIFIED: "majority",
-    pb.VOTE_WEIGHT_MAJORITY: "majority",
-    pb.VOTE_WEIGHT_BORDA: "borda",
-    pb.VOTE_WEIGHT_CONFIDENCE: "confidence",
-}
-STOPS: dict[int, str] = {
-    pb.VOTE_STOP_UNSPECIFIED: "posterior",
-    pb.VOTE_STOP_ALL: "all",
-    pb.VOTE_STOP_SETTLED: "settled",
-    pb.VOTE_STOP_POSTERIOR: "posterior",
-}
-MEASURES: dict[int, str] = {
-    pb.BEST_OF_MEASURE_UNSPECIFIED: "log_prob",
-    pb.BEST_OF_MEASURE_LOG_PROB: "log_prob",
-    pb.BEST_OF_MEASURE_ADHERENCE: "adherence",
-}
+ANSWER_KINDS = enum_names(pb.AnswerKind.DESCRIPTOR, AnswerSpan().kind)
+AGGREGATES = enum_names(pb.BranchAggregate.DESCRIPTOR, Branch().aggregate)
+WEIGHTS = enum_names(pb.VoteWeight.DESCRIPTOR, Vote().weight)
+STOPS = enum_names(pb.VoteStop.DESCRIPTOR, Vote().stop)
+MEASURES = enum_names(pb.BestOfMeasure.DESCRIPTOR, BestOf().by)
 
 
 def strategy_of(settings: Reasoning | None) -> str:
@@ -174,7 +149,7 @@ def _low_confidence(path: str, message: pb.LowConfidence, asked: int, samples: i
     )
 
 
-_SPAN_FIELDS = {
+SPAN_FIELDS = {
     "pattern": "pattern",
     "options": "option",
     "prompt": "continuation",
@@ -186,7 +161,7 @@ _SPAN_FIELDS = {
 def _span(path: str, message: pb.AnswerSpan) -> AnswerSpan:
     kind, default = choice(f"{path}.kind", message.kind, ANSWER_KINDS), AnswerSpan()
     for field, _ in message.ListFields():
-        owner = _SPAN_FIELDS.get(field.name, kind)
+        owner = SPAN_FIELDS.get(field.name, kind)
         if owner != kind:
             raise conflict([f"{path}.{field.name}", f"{path}.kind"], f"only the kind {owner} has {field.name}")
     tokens = message.continuation_tokens if message.HasField("continuation_tokens") else default.continuation_tokens

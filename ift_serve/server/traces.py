@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ift_serve.engine.protocol.reasoning import EarlyExit, Trace
+from ift_serve.engine.protocol.reasoning import EXIT_THRESHOLDS, EarlyExit, Trace
 from ift_serve.server.bounds import number, short
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import conflict, invalid
@@ -15,7 +15,6 @@ from ift_serve.text.phases import MarkerPair
 from ift_serve.v1 import reasoning_pb2 as pb
 
 DEFAULT_BUDGET = Trace().budget
-ENTROPY_THRESHOLD, CONFIDENCE_THRESHOLD = 0.001, 0.95
 _LONGEST_MARKER, _LONGEST_MESSAGE, _MOST_PROMPT = 64, 4096, 256
 _MOST_TRIAL_TOKENS, _MOST_PROBES = 256, 10_000
 
@@ -97,7 +96,7 @@ def _early_exit(path: str, message: pb.EarlyExit) -> EarlyExit:
     prompt = short(f"{path}.prompt", message.prompt, _MOST_PROMPT, bytes_=True)
     if rule == "entropy":
         one, path = message.entropy, f"{path}.entropy"
-        threshold = one.threshold if one.HasField("threshold") else ENTROPY_THRESHOLD
+        threshold = one.threshold if one.HasField("threshold") else EXIT_THRESHOLDS["entropy"]
         smoothing = one.smoothing if one.HasField("smoothing") else default.smoothing
         return EarlyExit(
             rule="entropy",
@@ -108,7 +107,7 @@ def _early_exit(path: str, message: pb.EarlyExit) -> EarlyExit:
         )
     trial, path = message.confidence, f"{path}.confidence"
     tokens = trial.trial_tokens if trial.HasField("trial_tokens") else default.trial_tokens
-    reached = trial.threshold if trial.HasField("threshold") else CONFIDENCE_THRESHOLD
+    reached = trial.threshold if trial.HasField("threshold") else EXIT_THRESHOLDS["confidence"]
     return EarlyExit(
         rule="confidence",
         threshold=number(f"{path}.threshold", reached, 0, 1, above=True),

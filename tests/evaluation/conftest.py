@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ift_serve.cli.hosted_evaluation import hosted_evaluation
 from ift_serve.embedded import model_path
 from tests.support.models import tiny_llama
 from tests.support.threaded_server import threaded_server
@@ -33,3 +34,9 @@ def tiny_server(tiny_model: Path, adapter_root: Path) -> Iterator[str]:
 def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a server of the embedded model."""
     yield from threaded_server(model_path(), tmp_path_factory.mktemp("no-adapters"))
+
+
+@pytest.fixture(scope="session")
+def hosting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server of the embedded model that offers evaluations."""
+    yield from threaded_server(model_path(), tmp_path_factory.mktemp("none"), hosted_evaluation)

@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,13 @@ from typer.testing import CliRunner
 
 from ift_serve.cli import app
 from ift_serve.cli.demo_report import write_demo_report
-from ift_serve.cli.hosted_evaluation import hosted_evaluation
 from ift_serve.client import Client
-from ift_serve.embedded import model_path
-from ift_serve.engine.config import EngineConfig
-from ift_serve.engines.thread import local_engine
 from ift_serve.evaluation.reporting.tables import live_table, progress_line
 from ift_serve.evaluation.rows import Row
 from ift_serve.evaluation.run import Progress
 from ift_serve.evaluation.serving.event_loop import EventLoopThread
 from ift_serve.evaluation.tasks.task import ConstraintVerdict
 from ift_serve.modeling.adapter_format.base import BaseMetadata
-from ift_serve.server.app import Server
-from ift_serve.server.config import ServerConfig
 from tests.support.adapters import EVERYTHING, write_random
 
 
@@ -72,25 +65,6 @@ def test_answers_that_were_kept_do_not_shorten_the_time_that_is_left(monkeypatch
         now += 2.0
         progress.add(_row())
     assert progress.rate == pytest.approx(0.5, rel=0.05) and progress.seconds_left == pytest.approx(800, rel=0.05)
-
-
-@pytest.fixture(scope="module")
-def hosting_server() -> Iterator[str]:
-    """Address of a server of the embedded model that offers evaluations."""
-    engine = EngineConfig(model=str(model_path()), dtype="float32", total_blocks=128, max_sequences=8, threads=1)
-    config = ServerConfig(engine=engine, port=0, metrics_port=None, drain_timeout=5)
-
-    async def start() -> Server:
-        server = Server(config, local_engine(config.engine), hosted_evaluation)
-        await server.start()
-        return server
-
-    with EventLoopThread() as loop:
-        server = loop.run(start())
-        try:
-            yield f"127.0.0.1:{server.port}"
-        finally:
-            loop.run(server.stop())
 
 
 def test_the_server_asks_itself_and_says_what_the_command_would(hosting_server: str, tmp_path: Path) -> None:

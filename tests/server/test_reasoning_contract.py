@@ -383,21 +383,3 @@ async def test_the_operators_caps_are_shown(server_config: MakeConfig, model_dir
             assert answer.candidates[0].finish_reason == pb.FINISH_REASON_LENGTH
     finally:
         await server.stop()
-
-
-@pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("name", ["trace", "vote", "best_of"])
-async def test_case_08_a_budget_in_the_wrong_place_is_refused_and_not_left_aside(
-    thinking: tuple[Any, ScriptedEngine], name: str
-) -> None:
-    settings = "fields { key: 'budget' value { number_value: 5 } }"
-    misplaced = asked(f"registered {{ name: '{name}' settings {{ {settings} }} }}")
-    assert await refused(thinking[0].Generate(misplaced)) == ["reasoning.registered.name"]
-
-
-@pytest.mark.parametrize("name", ["budget", "thinking_token_budget", "reasoning_budget"])
-def test_case_08_no_message_has_a_second_place_for_it(name: str) -> None:
-    messages: list[type[Any]] = [pb.GenerateRequest, pb.Sampling, reasoning_pb2.Reasoning, reasoning_pb2.Vote]
-    for message in messages:
-        with pytest.raises(ValueError, match=name):
-            message(**{name: 5})

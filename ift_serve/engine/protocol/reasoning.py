@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import msgspec
+
+ExitRule = Literal["entropy", "confidence"]
+BranchAggregate = Literal["max", "sum"]
+VoteWeight = Literal["majority", "borda", "confidence"]
+VoteStop = Literal["all", "settled", "posterior"]
+BestOfMeasure = Literal["log_prob", "adherence"]
+
+EXIT_THRESHOLDS: Mapping[ExitRule, float] = MappingProxyType({"entropy": 1e-3, "confidence": 0.95})
+"""Of each rule of an early exit, where none is given: in square nats, and as a probability."""
 
 
 class AnswerKind(StrEnum):
@@ -43,7 +54,7 @@ class EarlyExit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     follows the closing marker before the model is asked, such as "Final answer:".
     """
 
-    rule: str = "entropy"
+    rule: ExitRule = "entropy"
     threshold: float = 0.0
     smoothing: float = 0.2
     trial_tokens: int = 20
@@ -76,7 +87,7 @@ class Branch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     """
 
     width: int = 10
-    aggregate: str = "max"
+    aggregate: BranchAggregate = "max"
     uncertain_below: float = 0.0
     span: AnswerSpan = AnswerSpan()
 
@@ -103,9 +114,9 @@ class Vote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="v
     """
 
     samples: int = 8
-    weight: str = "majority"
+    weight: VoteWeight = "majority"
     power: float = 0.3
-    stop: str = "posterior"
+    stop: VoteStop = "posterior"
     confidence: float = 0.95
     low_confidence: LowConfidence | None = None
     span: AnswerSpan = AnswerSpan()
@@ -116,7 +127,7 @@ class BestOf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     """The best of ``samples`` draws, by "log_prob" (mean per token) or by the adapter's "adherence" head."""
 
     samples: int = 4
-    by: str = "log_prob"
+    by: BestOfMeasure = "log_prob"
     trace: Trace | None = None
 
 
