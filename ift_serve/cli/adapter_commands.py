@@ -89,7 +89,7 @@ def list_adapters(
     options: ClientOptions,
     as_json: Json = False,
 ) -> None:
-    """All resident versions."""
+    """All versions that are served, in memory or evicted, and those that drain."""
     with readable_errors(), _client(options) as client:
         _show(client.adapters(), as_json)
 

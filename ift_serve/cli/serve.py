@@ -63,8 +63,11 @@ def serve(
         Path | None, typer.Option(help="keep every adapter in it loaded, by its name", exists=True, file_okay=False)
     ] = None,
     adapter_slots: Annotated[int | None, typer.Option(help="adapters that requests use at once", min=1)] = None,
-    max_adapters: Annotated[int | None, typer.Option(help="adapters loaded at once", min=1)] = None,
+    max_adapters: Annotated[int | None, typer.Option(help="adapters in host memory at once", min=1)] = None,
     max_adapter_bytes: Annotated[int | None, typer.Option(help="host memory of loaded adapters", min=1)] = None,
+    evict_adapters: Annotated[
+        bool, typer.Option(help="past these, the adapter unused for longest gives way; otherwise loads are refused")
+    ] = True,
     max_lora_rank: Annotated[int | None, typer.Option(help="largest rank that is loaded", min=1, max=256)] = None,
     prefix_caching: Annotated[bool, typer.Option(help="reuse the keys and values of common prefixes")] = True,
     chat_template: Annotated[str | None, typer.Option(help="name of one of the tokenizer's chat templates")] = None,
@@ -168,6 +171,7 @@ def serve(
             patience=engine_patience,
             max_adapters=max_adapters,
             max_adapter_bytes=max_adapter_bytes,
+            evict_adapters=evict_adapters,
             profile=None if profile is None else str(profile.absolute()),
             profile_steps=profile_steps,
         )

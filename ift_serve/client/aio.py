@@ -213,7 +213,7 @@ class AsyncClient:
         ]
 
     async def adapters(self, *, timeout: float | None = None) -> list[Adapter]:
-        """All resident adapters, by name, newest version first. Needs the role admin."""
+        """All adapters that are served or drain, by name, newest version first. Needs the role admin."""
         request = adapter_pb2.ListAdaptersRequest()
         return [
             convert.adapter(m) for m in (await self._call(self._adapters.ListAdapters, request, timeout))[0].adapters
@@ -225,7 +225,7 @@ class AsyncClient:
         return convert.adapter((await self._call(self._adapters.GetAdapter, request, timeout))[0].adapter)
 
     async def watch_adapters(self) -> AsyncIterator[Adapter]:
-        """All resident adapters, then every change, until the iterator is closed. Needs the role admin."""
+        """All adapters, then every change, until the iterator is closed. Needs the role admin."""
         call = self._adapters.WatchAdapters(adapter_pb2.WatchAdaptersRequest(), metadata=self._connection.metadata)
         try:
             async for message in call:

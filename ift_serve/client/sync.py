@@ -207,7 +207,7 @@ class Client:
         return [convert.adapter(m) for m in (self._call(self._adapters.UnloadAdapter, request, timeout))[0].adapters]
 
     def adapters(self, *, timeout: float | None = None) -> list[Adapter]:
-        """All resident adapters, by name, newest version first. Needs the role admin."""
+        """All adapters that are served or drain, by name, newest version first. Needs the role admin."""
         request = adapter_pb2.ListAdaptersRequest()
         return [convert.adapter(m) for m in (self._call(self._adapters.ListAdapters, request, timeout))[0].adapters]
 
@@ -217,7 +217,7 @@ class Client:
         return convert.adapter((self._call(self._adapters.GetAdapter, request, timeout))[0].adapter)
 
     def watch_adapters(self) -> Iterator[Adapter]:
-        """All resident adapters, then every change, until the iterator is closed. Needs the role admin."""
+        """All adapters, then every change, until the iterator is closed. Needs the role admin."""
         call = self._adapters.WatchAdapters(adapter_pb2.WatchAdaptersRequest(), metadata=self._connection.metadata)
         try:
             for message in call:

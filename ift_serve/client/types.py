@@ -240,7 +240,10 @@ class Tokenization:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One version of an adapter. ``state``: loading, ready, draining, unloaded or failed; ``bytes``: host memory.
+    """One version of an adapter. ``bytes``: host memory, unless it is evicted.
+
+    ``state``: loading, ready, evicted (read again when a request asks for it), returning (being read again), draining,
+    unloaded or failed.
 
     ``trained_on``: ``family:NAME``, ``check:TYPE`` and ``instruction:ID``, as far as its directory says.
     """

@@ -38,12 +38,19 @@ class EngineConfig(BaseModel):
     prefix_caching: bool = True
     adapter_slots: Count = Field(default=32, description="adapters that requests use at once")
     max_lora_rank: Annotated[int, Field(gt=0, le=256)] = Field(default=64, description="largest rank that is loaded")
-    max_adapters: Count = Field(default=1024, description="adapters loaded at once; past it loads are refused")
+    max_adapters: Count = Field(default=1024, description="adapters in host memory at once")
     max_adapter_bytes: Count | None = Field(
         default=None, description="host memory of loaded adapters; None: half of what the model and its cache leave"
     )
+    evict_adapters: bool = Field(
+        default=True,
+        description="past these bounds the adapter unused for longest leaves the memory, and is read again when a "
+        "request names it; otherwise loads are refused",
+    )
     kept_adapter_bytes: Annotated[int, Field(ge=0)] = Field(
-        default=8 * 2**30, description="disk for copies of loaded adapters, from which a restarted engine takes them"
+        default=8 * 2**30,
+        description="disk for copies of loaded adapters, from which evicted ones are read again, and all by a "
+        "restarted engine",
     )
     speculation: Literal["off", "lookup", "draft"] = Field(
         default="off",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterState
+from ift_serve.engine.protocol.adapter import SERVED, AdapterInfo, AdapterState
 
 _LONGEST_BACKLOG = 1024
-_RESIDENT = (AdapterState.READY, AdapterState.DRAINING)
+_LISTED = SERVED | {AdapterState.DRAINING}
 
 
 class AdapterIndex:
-    """The resident versions by ``(name, version)``, newest last, kept up by the engine's events."""
+    """Versions that are served or drain, by ``(name, version)``, newest last, kept up by the engine's events."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], AdapterInfo] = {}
@@ -21,7 +21,7 @@ class AdapterIndex:
     def change(self, info: AdapterInfo) -> None:
         """Take in one event and pass it on."""
         key = (info.name, info.version)
-        if info.state in _RESIDENT:
+        if info.state in _LISTED:
             self._known[key] = info
         else:
             self._known.pop(key, None)
@@ -45,22 +45,22 @@ class AdapterIndex:
         self._watchers.clear()
 
     def all(self) -> list[AdapterInfo]:
-        """Resident versions by name, newest first."""
+        """All versions by name, newest first."""
         newest_first = list(reversed(self._known.values()))
         return sorted(newest_first, key=lambda info: info.name)
 
     def get(self, name: str, version: str) -> AdapterInfo | None:
-        """One resident version."""
+        """One version."""
         return self._known.get((name, version))
 
     def find(self, reference: str) -> AdapterInfo | None:
-        """The newest ready version of ``name``, or ``name@version``."""
+        """The newest version of ``name`` that is served, or ``name@version``."""
         name, _, version = reference.partition("@")
         found = [i for i in self.all() if i.name == name and version in ("", i.version)]
-        return next((i for i in found if i.state is AdapterState.READY), next(iter(found), None))
+        return next((i for i in found if i.state in SERVED), next(iter(found), None))
 
     async def watch(self) -> AsyncIterator[AdapterInfo]:
-        """All resident versions, then every change. Ends when the consumer falls far behind or the server stops."""
+        """All versions, then every change. Ends when the consumer falls far behind or the server stops."""
         queue: asyncio.Queue[AdapterInfo | None] = asyncio.Queue()
         for info in self.all():
             queue.put_nowait(info)

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Literal, Self
 
 from ift_serve.engine.config import EngineConfig
-from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterReply, LoadAdapter, UnloadAdapter
+from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterReply, AdapterState, LoadAdapter, UnloadAdapter
 from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest, StopCandidate
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.results import FailureKind
@@ -145,7 +145,8 @@ class BaseEngineClient(ABC):
 
     def _remove_unwanted_copies(self) -> None:
         if self._copies is not None and not self._tasks:
-            self._copies.retain(self.wanted.versions)
+            # Requests may still wait for a version that a newer one has replaced.
+            self._copies.retain(self.wanted.versions | {info.version for info in self.adapters.all()})
 
     def _number(self) -> str:
         """An id that no caller can choose: theirs do not begin with a slash."""
@@ -176,6 +177,8 @@ class BaseEngineClient(ABC):
         self.totals.take(said.stats)
         self._pending.deliver(said)
         self.wanted.take(said)
+        if any(info.state is AdapterState.UNLOADED for info in said.adapters):
+            self._remove_unwanted_copies()
 
     def stop_candidate(self, request_id: str, candidate: int) -> None:
         """Free one candidate; nothing more of it comes. Unknown ones are ignored."""

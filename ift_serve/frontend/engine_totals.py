@@ -19,6 +19,8 @@ class EngineTotals:
         self.drafted_tokens = 0
         self.accepted_tokens = 0
         self.step_seconds = 0.0
+        self.adapter_evictions = 0
+        self.adapter_returns = 0
         self.on_step: Callable[[float], None] = lambda seconds: None
         """Called with the mean time of the steps that a message tells of, once for each of them."""
         self._last = EngineStats()
@@ -35,6 +37,8 @@ class EngineTotals:
         self.generated_tokens += stats.generated_tokens - last.generated_tokens
         self.drafted_tokens += stats.drafted_tokens - last.drafted_tokens
         self.accepted_tokens += stats.accepted_tokens - last.accepted_tokens
+        self.adapter_evictions += stats.adapter_evictions - last.adapter_evictions
+        self.adapter_returns += stats.adapter_returns - last.adapter_returns
         for _ in range(steps):
             self.on_step(seconds / steps)
 

@@ -1,6 +1,6 @@
 """Which adapters the engine must have, whatever becomes of it: what is wanted, loaded again after its death, or lost.
 
-A name is WANTED while the engine has a ready version of it that came of a load. What the engine has is asked of the
+A name is WANTED while the engine serves a version of it that came of a load. What the engine has is asked of the
 index, which follows the engine's own states; kept here is what outlives an engine. ``docs/adapter-states.md`` draws it.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import count
 
-from ift_serve.engine.protocol.adapter import AdapterReply, AdapterState
+from ift_serve.engine.protocol.adapter import SERVED, AdapterReply
 from ift_serve.engine.protocol.results import RequestFailed
 from ift_serve.engine.protocol.wire import StepOutputs
 from ift_serve.frontend.adapter_index import AdapterIndex
@@ -44,7 +44,7 @@ class NameEvent(StrEnum):
     """What can happen to a name."""
 
     LOADED = "a load of it succeeds"
-    UNLOADED = "an unload of it is asked for, or its version is not ready any more"
+    UNLOADED = "an unload of it is asked for, or its version is not served any more"
     DIED = "the engine dies"
     NOT_LOADED = "the new engine cannot load it"
 
@@ -160,7 +160,7 @@ class WantedAdapters:
             entry = self._names.get(name)
             if entry is not None and entry.standing is WANTED:
                 found = self._index.get(name, entry.source.version)
-                if found is None or found.state is not AdapterState.READY:
+                if found is None or found.state not in SERVED:
                     self._happen(name, NameEvent.UNLOADED)
 
     def _answer(self, name: str, source: AdapterSource, output: AdapterReply | RequestFailed) -> None:

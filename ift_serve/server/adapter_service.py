@@ -23,6 +23,8 @@ _LONGEST_DRAIN, _USUAL_DRAIN = 3600.0, 60.0
 _STATES = {
     AdapterState.LOADING: pb.ADAPTER_STATE_LOADING,
     AdapterState.READY: pb.ADAPTER_STATE_READY,
+    AdapterState.EVICTED: pb.ADAPTER_STATE_EVICTED,
+    AdapterState.RETURNING: pb.ADAPTER_STATE_RETURNING,
     AdapterState.DRAINING: pb.ADAPTER_STATE_DRAINING,
     AdapterState.UNLOADED: pb.ADAPTER_STATE_UNLOADED,
     AdapterState.FAILED: pb.ADAPTER_STATE_FAILED,
@@ -115,7 +117,7 @@ class AdapterService:
         return pb.UnloadAdapterResponse(adapters=[self._message(info) for info in gone])
 
     async def list_adapters(self, request: pb.ListAdaptersRequest, call: Call) -> pb.ListAdaptersResponse:
-        """All resident versions."""
+        """All versions that are served or drain."""
         return pb.ListAdaptersResponse(adapters=[self._message(info) for info in self._engine.adapters.all()])
 
     async def get_adapter(self, request: pb.GetAdapterRequest, call: Call) -> pb.GetAdapterResponse:

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ift_serve.engine.protocol.adapter import AdapterState
 from ift_serve.frontend.engine_client import BaseEngineClient, EngineClient
 
 MOST_ADAPTERS = 32
 """Adapters with a label of their own, those in most use; the others are counted together."""
 OTHERS = "(others)"
+_READY, _DRAINING = AdapterState.READY, AdapterState.DRAINING
+_EVICTED = (AdapterState.EVICTED, AdapterState.RETURNING)
 
 
 class EngineCollector(Collector):
@@ -38,13 +41,15 @@ class EngineCollector(Collector):
             ("ift_engine_accepted_tokens", "Tokens drawn without a step of their own", totals.accepted_tokens),
             ("ift_engine_restarts", "Times that an engine was started after one died", engine.restarts),
             ("ift_engine_hangs", "Engines that were killed because they made no progress", engine.hangs),
+            ("ift_adapter_evictions", "Adapters that left host memory for others", totals.adapter_evictions),
+            ("ift_adapter_returns", "Evicted adapters that were read again for a request", totals.adapter_returns),
             ("ift_adapters_lost", "Adapters that a restarted engine could not load again", engine.wanted.losses),
         ):
             yield CounterMetricFamily(name, description, value=value)
 
     def _gauges(self) -> Iterator[Metric]:
         engine, load = self._engine, self._engine.stats
-        total = engine.model.total_blocks
+        total, states = engine.model.total_blocks, [info.state for info in engine.adapters.all()]
         # Before its first step an engine has reported nothing, and nothing is in use.
         free = load.free_blocks + load.cached_blocks if load.total_blocks else total
         for name, description, value in (
@@ -54,7 +59,8 @@ class EngineCollector(Collector):
             ("ift_cache_blocks_free", "Cache blocks that are free or hold only reusable prefixes", free),
             ("ift_cache_blocks_reusable", "Cache blocks that hold only reusable prefixes", load.cached_blocks),
             ("ift_adapter_bytes", "Host memory of resident adapters", load.adapter_bytes),
-            ("ift_adapters", "Resident adapter versions", len(engine.adapters.all())),
+            ("ift_adapters", "Adapter versions in host memory", states.count(_READY) + states.count(_DRAINING)),
+            ("ift_adapters_evicted", "Versions that are read again when asked for", sum(map(states.count, _EVICTED))),
             ("ift_engine_ready", "1 while the engine answers", engine.state == "ready"),
         ):
             yield GaugeMetricFamily(name, description, value=float(value))

@@ -37,6 +37,12 @@ class _AdapterStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AdapterS
     """Gone."""
     ADAPTER_STATE_FAILED: _AdapterState.ValueType  # 5
     """Could not be loaded; `message` says why."""
+    ADAPTER_STATE_EVICTED: _AdapterState.ValueType  # 6
+    """Answers requests, the next one a little later: it left host memory for others, and is read again when it is asked
+    for.
+    """
+    ADAPTER_STATE_RETURNING: _AdapterState.ValueType  # 7
+    """Evicted, and being read again for requests that wait for it."""
 
 class AdapterState(_AdapterState, metaclass=_AdapterStateEnumTypeWrapper):
     """What an adapter is doing."""
@@ -53,6 +59,12 @@ ADAPTER_STATE_UNLOADED: AdapterState.ValueType  # 4
 """Gone."""
 ADAPTER_STATE_FAILED: AdapterState.ValueType  # 5
 """Could not be loaded; `message` says why."""
+ADAPTER_STATE_EVICTED: AdapterState.ValueType  # 6
+"""Answers requests, the next one a little later: it left host memory for others, and is read again when it is asked
+for.
+"""
+ADAPTER_STATE_RETURNING: AdapterState.ValueType  # 7
+"""Evicted, and being read again for requests that wait for it."""
 Global___AdapterState: _TypeAlias = AdapterState  # noqa: Y015
 
 @_typing.final
@@ -82,7 +94,7 @@ class Adapter(_message.Message):
     rank: _builtins.int
     """Largest LoRA rank; 0 without LoRA."""
     bytes: _builtins.int
-    """Bytes of host memory it takes."""
+    """Bytes of host memory it takes, unless it is evicted."""
     in_flight: _builtins.int
     """Requests that use it now."""
     message: _builtins.str
@@ -240,7 +252,7 @@ Global___ListAdaptersRequest: _TypeAlias = ListAdaptersRequest  # noqa: Y015
 
 @_typing.final
 class ListAdaptersResponse(_message.Message):
-    """All resident adapters."""
+    """All adapters that answer requests, and those that drain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -38,7 +38,7 @@ class AdapterServiceStub:
     UnloadAdapter: _grpc.UnaryUnaryMultiCallable[_adapter_pb2.UnloadAdapterRequest, _adapter_pb2.UnloadAdapterResponse]
     """Refuses new requests for an adapter, waits for those in flight, frees its memory."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_adapter_pb2.ListAdaptersRequest, _adapter_pb2.ListAdaptersResponse]
-    """All resident adapters."""
+    """All adapters that answer requests, and those that drain."""
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_adapter_pb2.GetAdapterRequest, _adapter_pb2.GetAdapterResponse]
     """One adapter."""
     WatchAdapters: _grpc.UnaryStreamMultiCallable[_adapter_pb2.WatchAdaptersRequest, _adapter_pb2.WatchAdaptersResponse]
@@ -54,7 +54,7 @@ class AdapterServiceAsyncStub(AdapterServiceStub):
     UnloadAdapter: _aio.UnaryUnaryMultiCallable[_adapter_pb2.UnloadAdapterRequest, _adapter_pb2.UnloadAdapterResponse]  # type: ignore[assignment]
     """Refuses new requests for an adapter, waits for those in flight, frees its memory."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_adapter_pb2.ListAdaptersRequest, _adapter_pb2.ListAdaptersResponse]  # type: ignore[assignment]
-    """All resident adapters."""
+    """All adapters that answer requests, and those that drain."""
     GetAdapter: _aio.UnaryUnaryMultiCallable[_adapter_pb2.GetAdapterRequest, _adapter_pb2.GetAdapterResponse]  # type: ignore[assignment]
     """One adapter."""
     WatchAdapters: _aio.UnaryStreamMultiCallable[_adapter_pb2.WatchAdaptersRequest, _adapter_pb2.WatchAdaptersResponse]  # type: ignore[assignment]
@@ -85,7 +85,7 @@ class AdapterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _adapter_pb2.ListAdaptersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_adapter_pb2.ListAdaptersResponse, _abc.Awaitable[_adapter_pb2.ListAdaptersResponse]]:
-        """All resident adapters."""
+        """All adapters that answer requests, and those that drain."""
 
     @_abc_1.abstractmethod
     def GetAdapter(

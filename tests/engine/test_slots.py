@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from ift_serve.engine.adapters.slots import SlotPool
 from ift_serve.engine.adapters.version import AdapterMetadata, AdapterVersion
+from ift_serve.engine.protocol.adapter import LoadAdapter
 
 
 def version(number: int) -> AdapterVersion:
-    return AdapterVersion(str(number), "", AdapterMetadata("0", 4, [], 1, False, False, False))
+    source = LoadAdapter(request_id="", name=str(number), path="", shown_path="")
+    return AdapterVersion(source.name, source, AdapterMetadata("0", 4, [], 1, False, False, False))
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,8 +1,8 @@
 """Adapter states of both processes against a model that knows the newest version of each name and who uses what.
 
 Loads, unloads, requests, preemptions, reads in any order, damaged files, a full server, crashes and restarts come in
-random order. The model knows no states: a version is resident while it is the current one of its name or a request
-began with it.
+random order. The model knows no states: a version is known while it is the current one of its name or a request began
+with it. Of the memory it knows what is in it, in the order of use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ift_serve.engine.protocol.adapter import AdapterReply, AdapterState, LoadAdapter, UnloadAdapter
+from ift_serve.engine.protocol.adapter import SERVED, AdapterReply, AdapterState, LoadAdapter, UnloadAdapter
 from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.frontend.wanted_adapters import AdapterSource
@@ -36,6 +36,7 @@ class EngineModel:
     """What an engine must hold, by what it was told."""
 
     limit: int
+    evicts: bool
     current: dict[str, str] = field(default_factory=dict)
     loads: list[Load] = field(default_factory=list)
     unloads: dict[str, set[str]] = field(default_factory=dict)
@@ -43,29 +44,74 @@ class EngineModel:
     users: dict[InFlight, str] = field(default_factory=dict)
     expected: dict[str, FailureKind | str] = field(default_factory=dict)
     """The answer to each call that must have been answered: how it failed, or the version, or ``gone``."""
+    held: list[str] = field(default_factory=list)
+    """What takes memory, the version used longest ago first."""
+    reading: set[str] = field(default_factory=set)
+    """What of that is still being read again."""
+    awaited: list[str] = field(default_factory=list)
+    """What requests wait for and there was no room for, in the order asked."""
+    read_again: list[tuple[str, str]] = field(default_factory=list)
+    """Versions that were read again, and what was found."""
+
+    @property
+    def known(self) -> set[str]:
+        return {f"{name}@{version}" for name, version in self.current.items()} | set(self.users.values())
 
     @property
     def resident(self) -> set[str]:
-        return {f"{name}@{version}" for name, version in self.current.items()} | set(self.users.values())
+        return {key for key in self.held if key not in self.reading}
+
+    def begin(self, request: InFlight, key: str) -> None:
+        if key not in self.users.values() and key not in self.held:
+            self.awaited.append(key)
+        self.users[request] = key
+        self._touch(key)
+
+    def end(self, request: InFlight) -> None:
+        key = self.users.pop(request)
+        if key in self.awaited and key not in self.users.values():
+            self.awaited.remove(key)
+        self._touch(key)
+        self.settle()
+
+    def _touch(self, key: str) -> None:
+        if key in self.held:
+            self.held.remove(key)
+            self.held.append(key)
+
+    def _stays(self, key: str) -> bool:
+        """Whether it cannot be evicted."""
+        in_use = key in self.reading or key in self.users.values() or not self._is_current(key)
+        return in_use or not self.evicts
+
+    def _make_room(self, beside: list[str]) -> bool:
+        """Evict what was used longest ago until one more fits beside those; False where that cannot be."""
+        if len([key for key in beside if self._stays(key)]) >= self.limit:
+            return False
+        while len(beside) >= self.limit:
+            gone = next(key for key in beside if not self._stays(key))
+            beside.remove(gone)
+            self.held.remove(gone)
+        return True
 
     def _is_current(self, key: str) -> bool:
         name, _, version = key.partition("@")
         return self.current.get(name) == version
 
-    def _is_full(self, name: str) -> bool:
-        """Whether the server is, with all that stays when ``name`` gets a new version."""
-        others = {key for key in self.resident if key.partition("@")[0] != name or not self._is_current(key)}
-        return len(others) >= self.limit
+    def _beside(self, name: str) -> list[str]:
+        """What takes memory beside a new version of ``name``."""
+        return [key for key in self.held if key.partition("@")[0] != name or not self._is_current(key)]
 
     def load(self, message: LoadAdapter) -> None:
-        if self._is_full(message.name):
+        staying = [key for key in self._beside(message.name) if self._stays(key)]
+        if len(staying) >= self.limit and not (message.version and self.evicts):
             self.expected[message.request_id] = FailureKind.OVERLOADED
         else:
             self.loads.append(Load(message))
 
     def unload(self, message: UnloadAdapter, now: float) -> None:
         name, _, version = message.reference.partition("@")
-        found = {key for key in self.resident if key == message.reference or (not version and key[:2] == f"{name}@")}
+        found = {key for key in self.known if key == message.reference or (not version and key[:2] == f"{name}@")}
         if not found:
             self.expected[message.request_id] = FailureKind.NOT_FOUND
             return
@@ -86,7 +132,21 @@ class EngineModel:
                 self.loads.remove(load)
                 self._finish(load.message, load.content)
                 self.settle()
-        return {k for k in self.users.values() if self.deadlines.get(k, now + 1) <= now and not self._is_current(k)}
+        unreadable = set()
+        for key, content in self.read_again:
+            if key not in self.reading:
+                continue
+            self.reading.remove(key)
+            if content == "broken" or version_of(content) != key.partition("@")[2]:
+                self.held.remove(key)
+                unreadable.add(key)
+        self.read_again.clear()
+        while self.awaited and self._make_room(list(self.held)):
+            key = self.awaited.pop(0)
+            self.held.append(key)
+            self.reading.add(key)
+        late = {k for k in self.users.values() if self.deadlines.get(k, now + 1) <= now and not self._is_current(k)}
+        return late | unreadable
 
     def _finish(self, message: LoadAdapter, content: str) -> None:
         number, version = message.request_id, version_of(content)
@@ -94,34 +154,53 @@ class EngineModel:
             self.expected[number] = FailureKind.UNFIT
         elif message.version and message.version != version:
             self.expected[number] = FailureKind.NOT_FOUND
-        elif self._is_full(message.name):
+        elif not self._take_in(message, key := f"{message.name}@{version}"):
             self.expected[number] = FailureKind.OVERLOADED
         else:
             self.current[message.name] = version
             self.expected[number] = version
-            key = f"{message.name}@{version}"
             self.deadlines.pop(key, None)
             for waiting, keys in list(self.unloads.items()):
                 if key in keys:
                     del self.unloads[waiting]
                     self.expected[waiting] = FailureKind.CANCELLED
 
+    def _take_in(self, message: LoadAdapter, key: str) -> bool:
+        """Whether what was read has room, or need not have any: a restart loads more than fits."""
+        beside = self._beside(message.name)
+        if self.evicts and message.version and key not in self.known and len(beside) >= self.limit:
+            return True
+        if key in self.held:
+            if key in self.reading:
+                self.reading.remove(key)
+                self._touch(key)
+            return True
+        if not self._make_room(beside):
+            return False
+        self.held.append(key)
+        if key in self.awaited:
+            self.awaited.remove(key)
+        return True
+
     def settle(self) -> None:
-        """Unloads whose versions are gone are answered."""
+        """What nobody knows any more is gone, and unloads of it are answered."""
+        self.held = [key for key in self.held if key in self.known]
+        self.reading &= self.known
+        self.awaited = [key for key in self.awaited if key in self.known]
         for number, keys in list(self.unloads.items()):
-            if not keys & self.resident:
+            if not keys & self.known:
                 del self.unloads[number]
                 self.expected[number] = "gone"
-        self.deadlines = {key: end for key, end in self.deadlines.items() if key in self.resident}
+        self.deadlines = {key: end for key, end in self.deadlines.items() if key in self.known}
 
 
 class Adapters(RuleBasedStateMachine):
     """Both processes and the model side by side."""
 
-    @initialize(slots=st.integers(1, 2), limit=st.integers(2, 5))
-    def begin(self, slots: int, limit: int) -> None:
-        self.system = System(slots, limit, dict.fromkeys(PATHS, "one"))
-        self.model = EngineModel(limit)
+    @initialize(slots=st.integers(1, 2), limit=st.integers(1, 4), evicts=st.booleans())
+    def begin(self, slots: int, limit: int, evicts: bool) -> None:
+        self.system = System(slots, limit, dict.fromkeys(PATHS, "one"), evicts=evicts)
+        self.model = EngineModel(limit, evicts)
         self.must_return: dict[str, str] = {}
         """What the new engine must load again, by name: the version."""
         self.overtaken: set[tuple[str, str]] = set()
@@ -195,8 +274,12 @@ class Adapters(RuleBasedStateMachine):
         key = list(waiting)[choice % len(waiting)]
         message = waiting[key]
         self.engine.reader.finish(key)
-        [load] = [load for load in self.model.loads if load.message is message]
-        load.content = self.system.disk[message.path]
+        content = self.system.disk[message.path]
+        for load in self.model.loads:
+            if load.message is message:
+                load.content = content
+                return
+        self.model.read_again.append((f"{message.name}@{message.version}", content))
 
     @precondition(alive)
     @rule()
@@ -205,8 +288,7 @@ class Adapters(RuleBasedStateMachine):
         said, ended = self.engine.step()
         assert set(ended) == {request for request, key in self.model.users.items() if key in expired}
         for request in ended:
-            del self.model.users[request]
-        self.model.settle()
+            self.model.end(request)
         if said.outputs or said.adapters:
             self.system.to_server.append(said)
 
@@ -218,7 +300,7 @@ class Adapters(RuleBasedStateMachine):
             assert isinstance(output, AdapterReply) or output.request_id in self.model.expected
             if isinstance(output, AdapterReply) and output.request_id.startswith("load"):
                 info = output.adapters[0]
-                assert (info.version, AdapterState.READY) in {(i.version, i.state) for i in said.adapters}, "not told"
+                assert info.version in {i.version for i in said.adapters if i.state in SERVED}, "not told"
                 self.overtaken.discard((info.name, info.version))
                 self.must_return.pop(info.name, None)
 
@@ -230,15 +312,33 @@ class Adapters(RuleBasedStateMachine):
         key = self.engine.begin(f"{name}@{version_of(content)}" if content else name)
         assert key == (f"{name}@{current}" if served else None)
         if key is not None:
-            self.model.users[self.engine.waiting[-1]] = key
+            self.model.begin(self.engine.waiting[-1], key)
+
+    @precondition(alive)
+    @rule()
+    def fill(self) -> None:
+        """More adapters than the memory holds, if it is small."""
+        for name, path in zip(NAMES, PATHS, strict=True):
+            self.load_whole(name, path, 0)
+
+    def evicted(self) -> list[str]:
+        """Names whose versions are not in memory."""
+        current = sorted(self.model.current.items()) if self.alive() else []
+        return [name for name, version in current if f"{name}@{version}" not in self.model.held]
+
+    @precondition(lambda self: self.evicted())
+    @rule(choice=st.integers(0, 9), uses=st.integers(1, 2))
+    def use_what_was_evicted(self, choice: int, uses: int) -> None:
+        names = self.evicted()
+        for _ in range(uses):
+            self.use(names[choice % len(names)], "")
 
     @precondition(lambda self: self.alive() and self.engine.requests)
     @rule(choice=st.integers(0, 9))
     def end(self, choice: int) -> None:
         request = self.engine.requests[choice % len(self.engine.requests)]
         self.engine.end(request)
-        del self.model.users[request]
-        self.model.settle()
+        self.model.end(request)
 
     @precondition(lambda self: self.alive() and self.engine.running)
     @rule(choice=st.integers(0, 9))
@@ -252,10 +352,10 @@ class Adapters(RuleBasedStateMachine):
     @precondition(alive)
     @rule()
     def crash(self) -> None:
-        ready = {i.name: i.version for i in self.system.index.all() if i.state is AdapterState.READY}
+        ready = {i.name: i.version for i in self.system.index.all() if i.state in SERVED}
         self.must_return |= {n: v for n, v in ready.items() if (n, v) not in self.overtaken}
         self.system.die()
-        self.model = EngineModel(self.model.limit)
+        self.model = EngineModel(self.model.limit, self.model.evicts)
         self.overtaken.clear()
 
     @precondition(lambda self: not self.alive())
@@ -270,13 +370,23 @@ class Adapters(RuleBasedStateMachine):
         assert found is not None and found[1].version == self.must_return[found[0]]
         self.system.load(*found)
 
+    @precondition(lambda self: self.alive() and self.system.wanted.to_restore())
+    @rule()
+    def restore_all(self) -> None:
+        while self.system.wanted.to_restore():
+            self.restore()
+        self.catch_up()
+        while self.engine.reader.waiting:
+            self.read(0)
+        self.catch_up()
+
     @invariant()
     def the_engine_holds_what_the_model_holds(self) -> None:
         if not self.alive():
             return
         registry, host, model = self.engine.registry, self.engine.host, self.model
         assert host.resident == model.resident
-        assert registry.bytes == BYTES * len(model.resident)
+        assert registry.bytes == BYTES * len(model.held)
         for name in NAMES:
             try:
                 found = registry.resolve(name)
@@ -297,9 +407,9 @@ class Adapters(RuleBasedStateMachine):
     def what_is_wanted_is_ready_and_what_was_is_loaded_again_or_lost(self) -> None:
         wanted, index = self.system.wanted, self.system.index
         for name in NAMES:
-            assert len([i for i in index.all() if i.name == name and i.state is AdapterState.READY]) <= 1
+            assert len([i for i in index.all() if i.name == name and i.state in SERVED]) <= 1
             assert wanted.is_restoring(name) == (name in self.must_return and wanted.loss(name) is None)
-        ready = {(i.name, i.version) for i in index.all() if i.state is AdapterState.READY}
+        ready = {(i.name, i.version) for i in index.all() if i.state in SERVED}
         restoring = {v for n, v in self.must_return.items() if wanted.is_restoring(n)}
         assert wanted.versions == {v for _, v in ready - self.overtaken} | restoring
 
@@ -333,7 +443,7 @@ class Adapters(RuleBasedStateMachine):
             assert answer is not None
             said = answer.adapters[-1].version if isinstance(answer, AdapterReply) else answer.kind
             gone = isinstance(answer, AdapterReply) and answer.adapters[0].state is AdapterState.UNLOADED
-            assert ("gone" if gone else said) == expected
+            assert ("gone" if gone else said) == expected, (number, said, expected)
         current = {(name, version) for name, version in self.model.current.items()}
         assert {(i.name, i.version) for i in self.system.index.all()} == current
         assert self.system.wanted.versions == {version for _, version in current}
@@ -343,14 +453,15 @@ class Adapters(RuleBasedStateMachine):
         self.step()
         assert not self.engine.host.resident and not self.engine.host.placed, "memory and slots are free"
         self.system.disk["p"] = "one"
-        for name in NAMES[: self.system.slots]:
+        running = min(self.system.slots, self.system.limit)
+        for name in NAMES[:running]:
             self.load(name, "p")
             self.receive_in_engine()
             self.read(0)
             self.step()
             self.use(name, "")
         self.step()
-        assert len(self.engine.running) == self.system.slots, "every slot can be taken again"
+        assert len(self.engine.running) == running, "every slot can be taken again"
 
 
 Adapters.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -111,7 +111,8 @@ async def test_past_the_caps_loads_are_refused_and_replacements_are_not(
 ) -> None:
     for seed in range(3):
         write_random(root / f"a{seed}", metadata, seed=seed)
-    async with serving(server_config(adapter_roots=[root], engine={"max_adapters": 2})) as (_, client):
+    refusing = {"max_adapters": 2, "evict_adapters": False}
+    async with serving(server_config(adapter_roots=[root], engine=refusing)) as (_, client):
         size = (await client.load_adapter("a0", "a0")).bytes
         await client.load_adapter("a1", "a1")
         with pytest.raises(ServerError, match=r"max_adapters.*unload one") as refused:
@@ -120,7 +121,7 @@ async def test_past_the_caps_loads_are_refused_and_replacements_are_not(
         assert (await client.load_adapter("a1", "a2")).state == "ready"
         await client.unload_adapter("a0")
         assert (await client.load_adapter("a2", "a2")).state == "ready"
-    engine = {"max_adapter_bytes": 2 * size}
+    engine = {"max_adapter_bytes": 2 * size, "evict_adapters": False}
     async with serving(server_config(adapter_roots=[root], engine=engine)) as (server, client):
         folder = WatchedFolder(server.engine, root, interval=1.0)
         for _ in range(5):

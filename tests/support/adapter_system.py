@@ -105,10 +105,12 @@ class InFlight:
 class Engine:
     """One engine process, from its start to its death."""
 
-    def __init__(self, slots: int, limit: int, disk: dict[str, str], clock: Clock) -> None:
+    def __init__(self, slots: int, limit: int, disk: dict[str, str], clock: Clock, evicts: bool) -> None:
         self.host = Host(slots, disk)
         self.reader: HandReader
-        self.registry = AdapterRegistry(self.host, clock, limits=AdapterLimits(limit), make_reader=self._make_reader)
+        self.registry = AdapterRegistry(
+            self.host, clock, limits=AdapterLimits(limit), evicts=evicts, make_reader=self._make_reader
+        )
         self.admission = AdapterAdmission(self.registry)
         self.waiting: list[InFlight] = []
         self.running: list[InFlight] = []
@@ -146,13 +148,14 @@ class Engine:
         self.admission.suspend(request.owner)
 
     def step(self) -> tuple[StepOutputs, list[InFlight]]:
-        """What there is to say, and the requests that ended because their version's time was over."""
+        """What there is to say, and the requests that ended: their version's time was over, or nothing reads it."""
         expired = self.registry.step()
-        ended = [request for request in self.requests if request.adapter in expired]
+        unreadable = [adapter for adapter, _ in self.registry.take_unreadable()]
+        ended = [request for request in self.requests if request.adapter in [*expired, *unreadable]]
         for request in ended:
             self.end(request)
         for request in sorted(self.waiting, key=lambda request: request.rank):
-            if self.admission.admits(request.owner):
+            if request.adapter.is_resident and self.admission.admits(request.owner):
                 request.slot = self.admission.start(request.owner)
                 self.waiting.remove(request)
                 self.running.append(request)
@@ -173,13 +176,14 @@ class System:
     to_server: deque[StepOutputs] = field(default_factory=deque)
     answers: dict[str, AdapterReply | RequestFailed | None] = field(default_factory=dict)
     index: AdapterIndex = field(default_factory=AdapterIndex)
+    evicts: bool = True
 
     def __post_init__(self) -> None:
         self.wanted = WantedAdapters(self.index)
         self.start()
 
     def start(self) -> None:
-        self.engine = Engine(self.slots, self.limit, self.disk, self.clock)
+        self.engine = Engine(self.slots, self.limit, self.disk, self.clock, self.evicts)
 
     def die(self) -> None:
         """The engine is gone, and so is what was on its way; callers that wait are told."""

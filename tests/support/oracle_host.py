@@ -14,13 +14,15 @@ from ift_serve.engine.adapters.version import AdapterMetadata
 class OracleHost:
     """Adapters without weights: the path says what they are (``broken``, ``heads...``, or anything else).
 
-    What stands behind a colon is a file: reading the adapter takes until it is there.
+    What stands behind a colon is a file: reading the adapter takes until it is there. ``damaged``: paths whose files
+    cannot be read any more.
     """
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self.resident: dict[str, str] = {}
         self.placed: dict[int, str] = {}
+        self.damaged: set[str] = set()
         self.gate = threading.Event()
         self.gate.set()
 
@@ -29,7 +31,7 @@ class OracleHost:
         _, _, awaited = path.partition(":")
         while awaited and not Path(awaited).exists():
             time.sleep(0.005)
-        if path.startswith("broken"):
+        if path.startswith("broken") or path in self.damaged:
             raise ValueError(f"{path}: nothing but noise")
         heads = path.startswith("heads")
         version = f"{crc32(path.encode()):016x}"[:16]

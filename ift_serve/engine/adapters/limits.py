@@ -1,11 +1,10 @@
-"""How many adapters an engine keeps."""
+"""How many adapters an engine keeps in host memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from ift_serve.engine.adapters.version import AdapterVersion
 from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.modeling.adapter_format.config import IFT_WEIGHTS, PEFT_WEIGHTS
@@ -16,21 +15,28 @@ _LARGEST_CONVERSION = 4
 
 @dataclass(frozen=True, slots=True)
 class AdapterLimits:
-    """How many adapters may be resident, and how many bytes of host memory they may take; 0: no limit."""
+    """How many adapters may be in host memory at once, and how many bytes they may take there; 0: no limit."""
 
     count: int = 0
     bytes: int = 0
 
-    def check(self, name: str, others: list[AdapterVersion], size: int) -> None:
-        """Raise RefusedError (OVERLOADED) unless ``name``, of ``size`` bytes if known, fits beside the others."""
-        if self.count and len(others) >= self.count:
-            text = f"{len(others)} adapters are loaded, as many as this server keeps (max_adapters); unload one first"
+    def have_room(self, count: int, total: int, size: int) -> bool:
+        """Whether one more, of ``size`` bytes if known, fits beside ``count`` others of ``total`` bytes."""
+        return not (self.count and count >= self.count) and not (self.bytes and total + size > self.bytes)
+
+    def check(self, name: str, count: int, total: int, size: int, *, evicts: bool) -> None:
+        """Raise RefusedError (OVERLOADED) unless ``name``, of ``size`` bytes if known, fits beside the others.
+
+        ``evicts``: whether the others are only those that cannot be evicted.
+        """
+        advice = "requests use all of them; try again later" if evicts else "unload one first"
+        if self.count and count >= self.count:
+            text = f"{count} adapters are loaded, as many as this server keeps (max_adapters); {advice}"
             raise RefusedError(FailureKind.OVERLOADED, text)
-        total = sum(other.metadata.bytes for other in others) + size
-        if self.bytes and total > self.bytes:
+        if self.bytes and total + size > self.bytes:
             text = (
-                f"with {name} the loaded adapters would take {_mib(total)}, and this server keeps {_mib(self.bytes)} "
-                "(max_adapter_bytes); unload some first, or raise it"
+                f"with {name} the loaded adapters would take {_mib(total + size)}, and this server keeps "
+                f"{_mib(self.bytes)} (max_adapter_bytes); {advice}, or raise it"
             )
             raise RefusedError(FailureKind.OVERLOADED, text)
 

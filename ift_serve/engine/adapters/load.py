@@ -30,16 +30,7 @@ class AdapterLoad:
     def read(self) -> ReadAdapter:
         """What was read. Raises RefusedError for what was wrong with it, or if it is not the version asked for."""
         assert self.outcome is not None
-        if isinstance(self.outcome.error, RefusedError):
-            raise self.outcome.error
-        if self.outcome.error is not None:
-            reason = str(self.outcome.error) or type(self.outcome.error).__name__
-            raise RefusedError(FailureKind.UNFIT, reason)
-        read: ReadAdapter = self.outcome.result
-        wanted = self.message.version
-        if wanted and wanted != read.metadata.version:
-            raise RefusedError(FailureKind.NOT_FOUND, f"version {wanted} is gone: the files have changed")
-        return read
+        return read_of(self.outcome, self.message.version)
 
     def info(self) -> AdapterInfo:
         """For clients."""
@@ -48,3 +39,15 @@ class AdapterLoad:
         reason = "" if self.refusal is None else self.refusal.message
         path = self.message.shown_path
         return AdapterInfo(name=self.name, version="", state=self.state, path=path, message=reason)
+
+
+def read_of(outcome: Loaded, version: str = "") -> ReadAdapter:
+    """What was read. Raises RefusedError for what was wrong with it, or if it is not the ``version`` asked for."""
+    if isinstance(outcome.error, RefusedError):
+        raise outcome.error
+    if outcome.error is not None:
+        raise RefusedError(FailureKind.UNFIT, str(outcome.error) or type(outcome.error).__name__)
+    read: ReadAdapter = outcome.result
+    if version and version != read.metadata.version:
+        raise RefusedError(FailureKind.NOT_FOUND, f"version {version} is gone: the files have changed")
+    return read

@@ -8,15 +8,26 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, Protocol
 
+import msgspec
+
 from ift_serve.engine.adapters.host import AdapterTensors, ReadAdapter
-from ift_serve.engine.adapters.kept_copies import keep
+from ift_serve.engine.adapters.host_memory import HostMemory
 from ift_serve.engine.adapters.limits import AdapterLimits
-from ift_serve.engine.adapters.load import AdapterLoad
+from ift_serve.engine.adapters.load import AdapterLoad, read_of
 from ift_serve.engine.adapters.loader import Loaded, Loader
+from ift_serve.engine.adapters.reading import read_files
+from ift_serve.engine.adapters.returns import Returns
 from ift_serve.engine.adapters.slots import SlotPool
 from ift_serve.engine.adapters.states import Effect, Event, after
 from ift_serve.engine.adapters.version import AdapterVersion
-from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterReply, AdapterState, LoadAdapter, UnloadAdapter
+from ift_serve.engine.protocol.adapter import (
+    SERVED,
+    AdapterInfo,
+    AdapterReply,
+    AdapterState,
+    LoadAdapter,
+    UnloadAdapter,
+)
 from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind, RequestFailed
 
@@ -38,8 +49,9 @@ class DirectoryReader(Protocol):
 class AdapterRegistry:
     """Loads, resolves and unloads; the one owner of all states (see ``states``).
 
-    ``step`` must be called before each step of the engine; see ``busy``. ``make_reader``: what reads directories, given
-    the function to call and how many seconds it may get nothing.
+    ``step`` must be called before each step of the engine; see ``busy``. ``evicts``: past the limits the version unused
+    for longest leaves host memory, and is read again when a request names it; otherwise loads are refused.
+    ``make_reader``: what reads directories, given the function to call and how many seconds it may get nothing.
     """
 
     def __init__(
@@ -48,12 +60,14 @@ class AdapterRegistry:
         clock: Callable[[], float] = time.monotonic,
         *,
         limits: AdapterLimits | None = None,
+        evicts: bool = True,
         patience: float = 60.0,
         make_reader: Callable[[Callable[[LoadAdapter], ReadAdapter], float], DirectoryReader] = Loader,
     ) -> None:
         self._host = host
         self._clock = clock
         self._limits = limits or AdapterLimits()
+        self._evicts = evicts
         self._reader = make_reader(self._read, patience)
         self._numbers = count()
         self._loads: dict[int, AdapterLoad] = {}
@@ -64,13 +78,25 @@ class AdapterRegistry:
         self._unloads: dict[str, list[AdapterVersion]] = {}
         """What each unload that is not answered waits for, by its request."""
         self._expired: list[AdapterVersion] = []
+        self._unreadable: list[tuple[AdapterVersion, RefusedError]] = []
+        self._memory = HostMemory(self._limits, evicts=evicts)
+        self._returns = Returns()
+        self._arrived: dict[AdapterVersion, Any] = {}
+        """Tensors that were read again and are not kept yet."""
+        self._refusals: dict[AdapterVersion, RefusedError] = {}
+        """Why versions cannot be read again, until their requests are told."""
+        self.evictions = self.returned = 0
+        """Versions that left host memory for others, and that were read again."""
         self._pool = SlotPool(host.slots)
         self._changes: list[AdapterInfo] = []
         self._replies: list[AdapterReply | RequestFailed] = []
         self._effects: dict[Effect, Callable[[Any], None]] = {
             Effect.READ: self._start_reading,
+            Effect.LIST: self._list,
             Effect.KEEP: self._keep,
-            Effect.FREE: self._free,
+            Effect.DROP: self._drop,
+            Effect.FORGET: self._forget,
+            Effect.READ_AGAIN: self._returns.ask,
             Effect.ANNOUNCE: self._announce,
             Effect.ANSWER_LOAD: self._answer_load,
             Effect.REFUSE_LOAD: self._refuse_load,
@@ -78,6 +104,7 @@ class AdapterRegistry:
             Effect.ANSWER_UNLOADS: self._answer_unloads,
             Effect.CANCEL_UNLOADS: self._cancel_unloads,
             Effect.END_REQUESTS: self._expired.append,
+            Effect.REFUSE_REQUESTS: self._refuse_requests,
         }
 
     def _happen(self, subject: Subject, event: Event) -> None:
@@ -94,7 +121,8 @@ class AdapterRegistry:
         """Begin to load; the reply comes when it is done."""
         load = AdapterLoad(message)
         try:
-            self._limits.check(message.name, self._others(message.name), 0)
+            if not self._may_be_put_off(message):
+                self._memory.victims(message.name, 0, self._leaving(message.name))
         except RefusedError as error:
             load.refusal = error
             self._happen(load, Event.REFUSED)
@@ -115,31 +143,27 @@ class AdapterRegistry:
             self._retire(adapter)
 
     def resolve(self, reference: str) -> AdapterVersion | None:
-        """The newest ready version of ``name``, or ``name@version``; None for the empty reference.
+        """The newest version of ``name`` that is served, or ``name@version``; None for the empty reference.
 
-        Raises RefusedError (NOT_FOUND) otherwise.
+        It may be evicted: ``use`` has it read again. Raises RefusedError (NOT_FOUND) otherwise.
         """
         if not reference:
             return None
         name, _, version = reference.partition("@")
         for adapter in reversed(self._versions.get(name, [])):
-            if adapter.state is AdapterState.READY and version in ("", adapter.metadata.version):
+            if adapter.state in SERVED and version in ("", adapter.metadata.version):
                 return adapter
         known = ", ".join(sorted(v.name for v in self.ready())) or "none"
         raise RefusedError(FailureKind.NOT_FOUND, f"adapter: {reference!r} is not loaded; loaded: {known}", "adapter")
 
     def ready(self) -> Iterator[AdapterVersion]:
         """Versions that new requests may use."""
-        return (v for v in self._resident() if v.state is AdapterState.READY)
-
-    def _resident(self) -> Iterator[AdapterVersion]:
-        """Ready and draining versions."""
-        return (v for versions in self._versions.values() for v in versions)
+        return (v for versions in self._versions.values() for v in versions if v.state in SERVED)
 
     @property
     def bytes(self) -> int:
-        """Host memory of all resident versions."""
-        return sum(v.metadata.bytes for v in self._resident())
+        """Host memory of all versions that are in it or being read again."""
+        return self._memory.bytes
 
     @property
     def in_flight(self) -> dict[str, int]:
@@ -148,8 +172,8 @@ class AdapterRegistry:
 
     @property
     def loading(self) -> bool:
-        """Whether directories are being read."""
-        return bool(self._loads)
+        """Whether directories are being read, or evicted versions are waited for."""
+        return bool(self._loads or self._returns)
 
     @property
     def busy(self) -> bool:
@@ -157,17 +181,21 @@ class AdapterRegistry:
         return bool(self._changes or self._replies)
 
     def use(self, adapter: AdapterVersion) -> None:
-        """One request more, of a ready version."""
-        self._happen(adapter, Event.USED)
+        """One request more, of a version that is served. It may start once ``adapter.is_resident``."""
+        if not adapter.users:
+            self._happen(adapter, Event.USED)
+        self._memory.note_use(adapter)
         adapter.users += 1
         self._in_use[adapter.key] = adapter
 
     def leave(self, adapter: AdapterVersion) -> None:
         """One request less; the last one of a draining version frees it."""
         adapter.users -= 1
+        self._memory.note_use(adapter)
         if not adapter.users:
             del self._in_use[adapter.key]
-            self._happen(adapter, Event.UNUSED)
+            is_unread = adapter.state is AdapterState.RETURNING and self._returns.is_waiting(adapter)
+            self._happen(adapter, Event.ABANDONED if is_unread else Event.UNUSED)
 
     def can_enter(self, adapter: AdapterVersion, *, only_resident: bool) -> bool:
         """Whether a request may start now; with ``only_resident`` it must not take a slot that another waits for."""
@@ -183,9 +211,13 @@ class AdapterRegistry:
         self._pool.give_back(adapter)
 
     def step(self) -> list[AdapterVersion]:
-        """Take in loads that are done; returns versions whose time to drain is over: their requests must end."""
+        """Take in what was read; returns versions whose time to drain is over: their requests must end."""
+        returned = []
         for outcome in self._reader.finished():
-            self._loads[outcome.key].outcome = outcome
+            if outcome.key in self._loads:
+                self._loads[outcome.key].outcome = outcome
+            else:
+                returned.append(outcome)
         open_names: set[str] = set()
         for number, load in list(self._loads.items()):
             # What was asked last is the newest version, whichever was read first.
@@ -193,6 +225,9 @@ class AdapterRegistry:
                 open_names.add(load.name)
             elif load.name not in open_names:
                 self._finish(self._loads.pop(number))
+        for outcome in returned:
+            self._return(outcome)
+        self._begin_returns()
         now = self._clock()
         for adapter in list(self._in_use.values()):
             late = adapter.deadline is not None and adapter.deadline <= now
@@ -202,6 +237,11 @@ class AdapterRegistry:
         self._expired.clear()
         return expired
 
+    def take_unreadable(self) -> list[tuple[AdapterVersion, RefusedError]]:
+        """Versions that could not be read again, and why: requests that wait for them must end."""
+        unreadable, self._unreadable = self._unreadable, []
+        return unreadable
+
     def take_changes(self) -> tuple[list[AdapterReply | RequestFailed], list[AdapterInfo]]:
         """Replies to calls, and every change since the last time."""
         replies, changes = self._replies, self._changes
@@ -209,37 +249,74 @@ class AdapterRegistry:
         return replies, changes
 
     def _read(self, message: LoadAdapter) -> ReadAdapter:
-        """Read an adapter and keep a copy of its files. In a thread of the loader."""
-        self._limits.check_files(message.path)
-        read = self._host.read(message.path, message.root)
-        if message.keep_in and (not message.version or message.version == read.metadata.version):
-            try:
-                keep(message.path, message.root, read.metadata.version, message.keep_in, message.keep_bytes)
-            except Exception as error:
-                _log.warning("adapter %s is not kept for a restart: %s", message.name, error)
-        return read
+        """In a thread of the loader."""
+        return read_files(message, self._host, self._limits)
 
-    def _others(self, name: str) -> list[AdapterVersion]:
-        """The versions that stay when a new one of ``name`` takes its place."""
-        return [v for v in self._resident() if v.name != name or v.state is AdapterState.DRAINING]
+    def _leaving(self, name: str) -> list[AdapterVersion]:
+        """The versions whose place a new one of ``name`` takes."""
+        return [v for v in self._versions.get(name, []) if v.state in SERVED]
+
+    def _may_be_put_off(self, message: LoadAdapter) -> bool:
+        """Whether a load need not be in host memory at once: it is one of many that an engine before this one had."""
+        return bool(message.version) and self._evicts
 
     def _finish(self, load: AdapterLoad) -> None:
         """A load has been read, and so have all that were asked before it under its name."""
         try:
             read = load.read()
-            self._limits.check(load.name, self._others(load.name), read.metadata.bytes)
+            version, size, leaving = read.metadata.version, read.metadata.bytes, self._leaving(load.name)
+            same = next((v for v in self._versions.get(load.name, []) if v.metadata.version == version), None)
+            if same is None and self._may_be_put_off(load.message) and not self._memory.has_room(size, leaving):
+                self._happen(load, Event.PUT_OFF)
+                return
+            if same is None or same not in self._memory:
+                self._evict(self._memory.victims(load.name, size, leaving))
         except RefusedError as error:
             load.refusal = error
             self._happen(load, Event.REFUSED)
             return
-        version = read.metadata.version
-        same = next((v for v in self._versions.get(load.name, []) if v.metadata.version == version), None)
         if same is None:
             self._happen(load, Event.FITS)
         else:
             load.version = same
+            self._arrived[same] = read.tensors
             self._happen(same, Event.RELOADED)
+            self._arrived.pop(same, None)
             self._happen(load, Event.DUPLICATE)
+
+    def _evict(self, adapters: list[AdapterVersion]) -> None:
+        for adapter in adapters:
+            _log.info("adapter %s leaves the memory; it is read again when it is asked for", adapter.key)
+            self.evictions += 1
+            self._happen(adapter, Event.EVICTED)
+
+    def _begin_returns(self) -> None:
+        """Have what requests wait for read again, in the order asked, as far as there is room."""
+        while (adapter := self._returns.first_waiting()) is not None:
+            try:
+                self._evict(self._memory.victims(adapter.name, adapter.metadata.bytes))
+            except RefusedError:
+                return  # requests use all that there is; the first of them to end makes room
+            self._memory.take(adapter)
+            number = next(self._numbers)
+            self._returns.begin(adapter, number)
+            self._reader.start(number, msgspec.structs.replace(adapter.source, version=adapter.metadata.version))
+
+    def _return(self, outcome: Loaded) -> None:
+        """An evicted version has been read again, or cannot be."""
+        adapter = self._returns.finish(outcome.key)
+        if adapter is None:
+            return
+        try:
+            read = read_of(outcome, adapter.metadata.version)
+        except RefusedError as error:
+            _log.error("adapter %s left the memory and cannot be read again: %s", adapter.key, error.message)
+            self._refusals[adapter] = error
+            self._happen(adapter, Event.UNREADABLE)
+        else:
+            self.returned += 1
+            self._arrived[adapter] = read.tensors
+            self._happen(adapter, Event.RETURNED)
 
     def _retire(self, adapter: AdapterVersion) -> None:
         self._happen(adapter, Event.RETIRED_IN_USE if adapter.users else Event.RETIRED)
@@ -249,18 +326,39 @@ class AdapterRegistry:
         self._loads[number] = load
         self._reader.start(number, load.message)
 
-    def _keep(self, load: AdapterLoad) -> None:
+    def _list(self, load: AdapterLoad) -> None:
         read = load.read()
-        adapter = load.version = AdapterVersion(load.name, load.message.shown_path, read.metadata, load.state)
-        self._host.keep(adapter.key, read.tensors)
-        self._versions.setdefault(load.name, []).append(adapter)
+        load.version = AdapterVersion(load.name, load.message, read.metadata, load.state)
+        self._versions.setdefault(load.name, []).append(load.version)
 
-    def _free(self, adapter: AdapterVersion) -> None:
+    def _keep(self, subject: Subject) -> None:
+        """Keep what was read; of a version that is loaded again while it is resident, what there is."""
+        if isinstance(subject, AdapterLoad):
+            assert subject.version is not None
+            adapter, tensors = subject.version, subject.read().tensors
+        else:
+            adapter, tensors = subject, self._arrived.pop(subject)
+        if not adapter.is_resident:
+            adapter.is_resident = True
+            self._returns.drop(adapter)
+            self._memory.take(adapter)
+            self._host.keep(adapter.key, tensors)
+
+    def _drop(self, adapter: AdapterVersion) -> None:
+        self._returns.drop(adapter)
+        self._memory.leave(adapter)
+        if adapter.is_resident:
+            adapter.is_resident = False
+            self._host.forget(adapter.key, self._pool.drop(adapter))
+
+    def _forget(self, adapter: AdapterVersion) -> None:
         versions = self._versions[adapter.name]
         versions.remove(adapter)
         if not versions:
             del self._versions[adapter.name]
-        self._host.forget(adapter.key, self._pool.drop(adapter))
+
+    def _refuse_requests(self, adapter: AdapterVersion) -> None:
+        self._unreadable.append((adapter, self._refusals.pop(adapter)))
 
     def _announce(self, subject: Subject) -> None:
         self._changes.append(subject.info())

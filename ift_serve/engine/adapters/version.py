@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from ift_serve.engine.cache.prefix_hash import root_digest
-from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterState
+from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterState, LoadAdapter
 
 _INSTRUCTION = 1
 
@@ -39,15 +39,17 @@ class AdapterMetadata:
 class AdapterVersion:
     """One version of an adapter.
 
-    ``state``: moved by the registry alone. ``users``: requests that were accepted and have not ended; ``running``:
-    those of them that hold ``slot``, its place on the device, 0 while it has none. ``deadline``: when its time to
-    drain ends.
+    ``source``: the load that it came of, by which it is read again. ``state``: moved by the registry alone.
+    ``is_resident``: its tensors are in host memory. ``users``: requests that were accepted and have not ended;
+    ``running``: those of them that hold ``slot``, its place on the device, 0 while it has none. ``deadline``: when its
+    time to drain ends.
     """
 
     name: str
-    path: str
+    source: LoadAdapter
     metadata: AdapterMetadata
     state: AdapterState = AdapterState.READY
+    is_resident: bool = False
     users: int = 0
     slot: int = 0
     running: int = 0
@@ -65,7 +67,7 @@ class AdapterVersion:
             name=self.name,
             version=metadata.version,
             state=self.state,
-            path=self.path,
+            path=self.source.shown_path,
             components=metadata.components,
             rank=metadata.rank,
             bytes=metadata.bytes,

@@ -18,6 +18,7 @@ from ift_serve.engine.core.intake import Intake
 from ift_serve.engine.core.limits import RequestValidator
 from ift_serve.engine.core.outputs import candidate_outputs, score_output
 from ift_serve.engine.core.request import Generation, Request, Scoring
+from ift_serve.engine.core.returning import Returning
 from ift_serve.engine.core.rounds import Rounds
 from ift_serve.engine.core.runner import Runner
 from ift_serve.engine.core.strategy import ConstraintFactory, Strategies, no_constraint
@@ -71,6 +72,7 @@ class EngineCore:
             clock,
             patience=config.patience,
             limits=AdapterLimits(config.max_adapters, config.max_adapter_bytes or available_memory() // 2),
+            evicts=config.evict_adapters,
         )
         self._admission = AdapterAdmission(self._adapters)
         self._drafts = drafts
@@ -104,27 +106,29 @@ class EngineCore:
     def add(self, message: GenerateRequest | ScoreRequest) -> None:
         """Queue a request. One that cannot be taken is answered with ``RequestFailed`` by the next step."""
         try:
-            self._add(message)
+            if message.request_id in self._requests:
+                raise RefusedError(FailureKind.INVALID, "request_id: already in use", "request_id")
+            self._opened(self._intake.open(message))
         except RefusedError as error:
-            failed = RequestFailed(
-                request_id=message.request_id,
-                kind=error.kind,
-                message=error.message,
-                field=error.field,
-                retry_after=error.retry_after,
-            )
-            self._outputs.append(failed)
+            self._refuse(message.request_id, error)
 
-    def _add(self, message: GenerateRequest | ScoreRequest) -> None:
-        if message.request_id in self._requests:
-            raise RefusedError(FailureKind.INVALID, "request_id: already in use", "request_id")
-        request = self._intake.open(message)
+    def _opened(self, request: Generation | Scoring | Returning) -> None:
         if request.done:
             assert isinstance(request, Scoring)
             self._outputs.append(score_output(request))
             return
-        self._requests[message.request_id] = request
+        self._requests[request.request_id] = request
         self._deadlines.add(request)
+
+    def _refuse(self, request_id: str, error: RefusedError) -> None:
+        failed = RequestFailed(
+            request_id=request_id,
+            kind=error.kind,
+            message=error.message,
+            field=error.field,
+            retry_after=error.retry_after,
+        )
+        self._outputs.append(failed)
 
     def load_adapter(self, message: LoadAdapter) -> None:
         """Begin to load an adapter; a later step says how it went."""
@@ -196,7 +200,7 @@ class EngineCore:
         self._progress.begin()
         self._expire(started)
         self._woken = False
-        self._end_drained()
+        self._step_adapters()
         for request, why in self._intake.start_prepared():
             self._fail(request, FailureKind.INVALID, f"{request.output_field}: {why}", request.output_field)
         batch = self._scheduler.schedule(started)
@@ -214,17 +218,27 @@ class EngineCore:
             self._progress.work()
         return StepOutputs(outputs=outputs, stats=self.stats(), adapters=changes)
 
-    def _end_drained(self) -> None:
-        """Take in finished loads; end the requests of versions whose time to drain is over."""
+    def _step_adapters(self) -> None:
+        """Take in what was read; end requests of versions whose time to drain is over, or that cannot be read again."""
         for version in self._adapters.step():
             for request in [r for r in self._requests.values() if r.adapter is version]:
                 self._fail(request, FailureKind.CANCELLED, f"adapter {version.key} was unloaded")
+        for version, error in self._adapters.take_unreadable():
+            text = f"adapter: {version.key} had left the memory and cannot be read again: {error.message}"
+            for request in [r for r in self._requests.values() if r.adapter is version and isinstance(r, Returning)]:
+                self._fail(request, error.kind, text, "adapter")
+        for waited in self._intake.take_returned():
+            del self._requests[waited.request_id]
+            try:
+                self._opened(self._intake.reopen(waited))
+            except RefusedError as error:
+                self._refuse(waited.request_id, error)
 
     def stats(self) -> EngineStats:
         """A snapshot."""
         blocks, scheduler, draws = self._tables.blocks, self._scheduler, self._draws
         return EngineStats(
-            waiting=scheduler.waiting_requests,
+            waiting=scheduler.waiting_requests + self._intake.returning,
             running=len(scheduler.running) + len(scheduler.preempted) + len(scheduler.paused),
             free_blocks=blocks.free,
             total_blocks=blocks.total,
@@ -238,6 +252,8 @@ class EngineCore:
             batch_tokens=self._batch_tokens,
             adapter_bytes=self._adapters.bytes,
             adapter_users=self._adapters.in_flight,
+            adapter_evictions=self._adapters.evictions,
+            adapter_returns=self._adapters.returned,
             strategy_seconds=self._rounds.seconds,
             slow_callbacks=self._rounds.slow_callbacks,
             drafted_tokens=draws.drafted_tokens,

@@ -12,6 +12,7 @@ from ift_serve.engine.adapters.registry import AdapterRegistry
 from ift_serve.engine.adapters.version import AdapterVersion
 from ift_serve.engine.core.limits import RequestValidator
 from ift_serve.engine.core.request import Generation, Request, Scoring
+from ift_serve.engine.core.returning import Returning
 from ift_serve.engine.core.strategy import ConstraintFactory, Strategies, Strategy
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.model import ModelDescription
@@ -28,7 +29,8 @@ _log = logging.getLogger(__name__)
 class Intake:
     """Requests on their way to the scheduler. ``rate``: by which callers are told when to come back.
 
-    A request whose answer has a form waits, holding a place, until the form has been read.
+    A request whose answer has a form waits, holding a place, until the form has been read; one whose adapter left host
+    memory, until it is there again.
     """
 
     def __init__(
@@ -56,9 +58,13 @@ class Intake:
         self._clock = clock
         self._numbers = count()
         self._preparing: list[Generation] = []
+        self._returning: list[Returning] = []
 
-    def open(self, message: GenerateRequest | ScoreRequest) -> Generation | Scoring:
-        """A request that waits to be scheduled; one that has nothing to compute is done. Raises RefusedError."""
+    def open(self, message: GenerateRequest | ScoreRequest) -> Generation | Scoring | Returning:
+        """A request that waits to be scheduled, or for its adapter; one that has nothing to compute is done.
+
+        Raises RefusedError.
+        """
         adapter = self._adapters.resolve(message.adapter)
         self._validator.check(message, () if adapter is None else adapter.metadata.components)
         places = self._places
@@ -69,9 +75,48 @@ class Intake:
         now = self._clock()
         if message.deadline is not None and message.deadline <= now:
             raise RefusedError(FailureKind.DEADLINE, "the deadline had passed on arrival")
+        if adapter is not None and not adapter.is_resident:
+            return self._open_returning(message, adapter, now)
+        return self._open(message, adapter, now)
+
+    def _open(
+        self, message: GenerateRequest | ScoreRequest, adapter: AdapterVersion | None, now: float
+    ) -> Generation | Scoring:
         if isinstance(message, GenerateRequest):
             return self._open_generation(message, adapter, now)
         return self._open_scoring(message, adapter, now)
+
+    def _open_returning(
+        self, message: GenerateRequest | ScoreRequest, adapter: AdapterVersion, now: float
+    ) -> Returning:
+        account = self._scheduler.accounts.open(message.client, has_waiting=self._places.held(message.client) > 0)
+        request = Returning(message, next(self._numbers), account, now, adapter)
+        self._hold(request)
+        self._returning.append(request)
+        return request
+
+    def take_returned(self) -> list[Returning]:
+        """Requests whose adapters are in host memory again; each is to be given to ``reopen``."""
+        if not self._returning:
+            return []
+        waiting = [request for request in self._returning if not request.done]
+        self._returning = [request for request in waiting if not request.version.is_resident]
+        return [request for request in waiting if request.version.is_resident]
+
+    def reopen(self, request: Returning) -> Generation | Scoring:
+        """The request that ``request`` stood for, on the same version and in its place. Raises RefusedError."""
+        request.done = True
+        self._scheduler.withdraw(request)
+        try:
+            return self._open(request.message, request.version, self._clock())
+        finally:
+            self._scheduler.accounts.close(request.account)
+            self._adapters.leave(request.version)
+
+    @property
+    def returning(self) -> int:
+        """Requests that wait for their adapters."""
+        return sum(not request.done for request in self._returning)
 
     def _open_generation(self, message: GenerateRequest, adapter: AdapterVersion | None, now: float) -> Generation:
         # The strategy knows the version that answers, which may differ from the newest of its name later.

@@ -38,13 +38,20 @@ class AdapterState(StrEnum):
 
     LOADING = "loading"
     READY = "ready"
+    EVICTED = "evicted"
+    RETURNING = "returning"
     DRAINING = "draining"
     UNLOADED = "unloaded"
     FAILED = "failed"
 
 
+SERVED = frozenset({AdapterState.READY, AdapterState.EVICTED, AdapterState.RETURNING})
+"""States in which new requests may name a version."""
+
+
 class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One version of an adapter. ``bytes``: host memory; ``in_flight``: requests; ``message``: why it failed.
+    """One version of an adapter. ``bytes``: host memory that it takes while it is in it; ``in_flight``: requests;
+    ``message``: why it failed.
 
     ``trained_on``: names of families and checks, as its directory gives them.
     """

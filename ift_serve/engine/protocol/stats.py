@@ -8,8 +8,10 @@ import msgspec
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A snapshot of the engine after a step; counters grow from the start of the process.
 
-    ``adapter_users``: requests in flight by ``name@version``. ``strategy_seconds``: spent in strategies' callbacks, of
-    which ``slow_callbacks`` took over 50 ms. ``drafted_tokens`` and ``accepted_tokens`` as in ``RequestUsage``.
+    ``adapter_bytes``: of adapters in host memory; ``adapter_users``: requests in flight by ``name@version``;
+    ``adapter_evictions``, ``adapter_returns``: adapters that left the memory for others, and were read again.
+    ``strategy_seconds``: spent in strategies' callbacks, of which ``slow_callbacks`` took over 50 ms.
+    ``drafted_tokens`` and ``accepted_tokens`` as in ``RequestUsage``.
     """
 
     waiting: int = 0
@@ -26,6 +28,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     batch_tokens: int = 0
     adapter_bytes: int = 0
     adapter_users: dict[str, int] = {}
+    adapter_evictions: int = 0
+    adapter_returns: int = 0
     strategy_seconds: float = 0.0
     slow_callbacks: int = 0
     drafted_tokens: int = 0
