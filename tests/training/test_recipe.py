@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -275,3 +276,23 @@ def test_the_recipes_that_come_with_the_package_are_valid(path: Path) -> None:
 
 def test_there_are_recipes_in_the_package() -> None:
     assert {path.stem for path in RECIPES.glob("*.yaml")} >= {"style-small", "ift-tiny-constraints"}
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_is_the_same_as_an_adapter_keeps_it(path: Path, tmp_path: Path) -> None:
+    kind = TemperatureRecipe if "temperature" in path.stem else Recipe
+    recipe = kind.load(path)
+    noted = recipe.model_dump(mode="json") | {"trained_on": ["family:sort"]}
+    config = tmp_path / "ift_config.json"
+    config.write_text(json.dumps({"format_version": 1, "recipe": noted}), encoding="utf-8")
+    assert kind.load(config) == recipe
+
+
+def test_an_adapter_without_a_recipe_says_so(tmp_path: Path) -> None:
+    config = tmp_path / "ift_config.json"
+    config.write_text('{"format_version": 1}', encoding="utf-8")
+    with pytest.raises(RecipeError, match="is not a recipe"):
+        Recipe.load(config)
+    config.write_text("{", encoding="utf-8")
+    with pytest.raises(RecipeError, match="is not JSON"):
+        Recipe.load(config)

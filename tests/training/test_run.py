@@ -101,6 +101,15 @@ def test_a_run_leaves_an_adapter_with_its_card_curves_and_report(base: Path, fin
     assert torch.isfinite(merged(torch.tensor([[1, 5, 9]])).logits).all()
 
 
+def test_the_recipe_that_an_adapter_keeps_trains_it_again(finished: TrainingReport, tmp_path: Path) -> None:
+    assert finished.output is not None
+    kept = Recipe.load(finished.output / "ift_config.json", [f"output={tmp_path / 'again'}"])
+    again = train(kept, progress=False)
+    assert again.output is not None
+    before, after = weights(finished.output), weights(again.output)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_everything_that_a_recipe_can_turn_on_works_together(base: Path, tmp_path: Path) -> None:
     whole = recipe(
         base,

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ift_training.data.encode import LossOn
 from ift_training.data.settings import SourceSettings, ValidationSettings
+from ift_training.data.trained_on import TRAINED_ON
 from ift_training.recipe_file import RecipeError, RecipeFile, apply_override
 
 __all__ = ["BaseRecipe", "RecipeError", "apply_override"]
@@ -22,6 +23,7 @@ class BaseRecipe(RecipeFile):
     """The fields that every recipe has."""
 
     _advice: ClassVar[str] = "; write one with `ift-serve train --init`"
+    _noted: ClassVar[frozenset[str]] = frozenset({TRAINED_ON})
 
     base: str = Field(
         default="ift-tiny", min_length=1, description="directory or hub id; ift-tiny comes with the package"

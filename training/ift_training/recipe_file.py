@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,42 +11,55 @@ from typing import Any, ClassVar, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ift_serve.modeling.adapter_format.config import IFT_CONFIG
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; one line a problem, each begins with the field and says what to do."""
 
 
 class RecipeFile(BaseModel):
-    """What is read from such a file. ``_advice``: how to come by one, behind a semicolon."""
+    """What is read from such a file. ``_advice``: how to come by one, behind a semicolon.
+
+    ``_noted``: fields beside the settings that a run notes where an adapter's directory keeps its recipe.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     _advice: ClassVar[str] = ""
+    _noted: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
         """Read a recipe file; files that it names are looked for beside it. ``overrides`` are ``field.path=value``.
 
-        Raises RecipeError.
+        ``path`` may be the ``ift_config.json`` of an adapter: then the recipe that it was trained by, whose relative
+        files are those of the folder that the training was started in. Raises RecipeError.
         """
         import yaml  # type: ignore[import-untyped]
 
         try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read: {error}{cls._advice}") from error
+        except json.JSONDecodeError as error:
+            raise RecipeError(f"{path}: is not JSON: {error}") from error
         except yaml.YAMLError as error:
             raise RecipeError(f"{path}: is not YAML: {error}") from error
+        folder = path.parent
+        if path.name == IFT_CONFIG and isinstance(found, dict):
+            found, folder = found.get("recipe"), Path()
         if not isinstance(found, dict):
             raise RecipeError(f"{path}: is not a recipe{cls._advice}")
         for override in overrides:
             apply_override(found, override)
-        return cls.parse(found, path.parent)
+        return cls.parse(found, folder)
 
     @classmethod
     def parse(cls, found: Mapping[str, Any], folder: Path = Path()) -> Self:
         """The recipe of a mapping; relative files that it names are looked for in ``folder``. Raises RecipeError."""
         try:
-            recipe = cls.model_validate(found)
+            recipe = cls.model_validate({name: value for name, value in found.items() if name not in cls._noted})
         except ValidationError as error:
             raise RecipeError("\n".join(_problems(cls, error.errors()))) from error
         recipe.look_in(folder)

@@ -20,7 +20,7 @@ from ift_training.build import Built, build_recipe
 from ift_training.checkpoint import read
 from ift_training.data.encode import Encoder
 from ift_training.data.selection import TrainingData
-from ift_training.data.trained_on import KEY, trained_on
+from ift_training.data.trained_on import TRAINED_ON, trained_on
 from ift_training.evaluation.best import BestWeights
 from ift_training.evaluation.callback import EdgesCallback, EpochCallback, ScoreCallback, score_metrics
 from ift_training.evaluation.divergence import DivergenceCallback, diverged
@@ -228,7 +228,7 @@ def _finish(run: Loop, trainer: InstructionTrainer, begun: float, losses: dict[s
     trainer.write(
         recipe.output,
         card=model_card(recipe, report, answers),
-        recipe=recipe.model_dump(mode="json") | {KEY: trained_on(run.data.report, _families(recipe))},
+        recipe=recipe.model_dump(mode="json") | {TRAINED_ON: trained_on(run.data.report, _families(recipe))},
         scores={"before": report.before, "after": report.after, **report.losses},
         template_fingerprint=run.encoder.renderer.template_fingerprint,
         end_ids=answer_ends(run.encoder.renderer),

@@ -8,7 +8,7 @@ from ift_serve.checks.instructions import BenchmarkInstruction
 from ift_training.data.records import Record
 from ift_training.data.report import DataReport
 
-KEY = "trained_on"
+TRAINED_ON = "trained_on"
 """Under what the list stands in the recipe of ``ift_config.json``."""
 
 
