@@ -34,8 +34,9 @@ class IftConfig(BaseModel):
 
     ``template_fingerprint``: of the chat template that it was trained with; ``template``: its text (jinja) where it is
     not the base model's own. ``calibration_temperature``: what logits are divided by before confidences are read off
-    them (Guo et al. 2017), and nothing else; None where none was fitted. ``end_ids``: tokens that end an answer, beside
-    those of the base model. ``recipe`` and ``scores`` are for people; of these only :attr:`trained_on` is read back.
+    them (Guo et al. 2017), and nothing else; None where none was fitted, or it made them no better. ``end_ids``: tokens
+    that end an answer, beside those of the base model. ``recipe`` and ``scores`` are for people; of these only
+    :attr:`trained_on` is read back.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

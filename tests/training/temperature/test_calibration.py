@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ift_training.temperature.calibration import Rows, fit_temperature, reliability
+from ift_training.temperature.calibration import Calibration, Reliability, Rows, fit_temperature, reliability
 
 
 def _rows(logits: Tensor, targets: Tensor, size: int = 700) -> Rows:
@@ -46,3 +46,30 @@ def test_the_error_is_that_of_the_definition() -> None:
     assert found.error == pytest.approx((2 * 0.4 + 2 * 0.4) / 4)
     assert found.counts == [0, 0, 0, 0, 0, 2, 0, 0, 2, 0]
     assert found.accuracy[8] == 0.5 and found.confidence[5] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "error", "is_kept"),
+    [(0.39, 0.04, True), (0.39, 0.05, False), (0.39, 0.06, False), (0.41, 0.04, False), (0.40, 0.05, False)],
+)
+def test_a_temperature_is_kept_only_if_it_makes_likelihood_and_error_better(
+    likelihood: float, error: float, is_kept: bool
+) -> None:
+    before, after = (Reliability([1], [0.5], [0.5], e, nats) for e, nats in ((0.05, 0.40), (error, likelihood)))
+    found = Calibration(1.3, 1, before, after)
+    assert found.is_kept == is_kept and found.temperature == (1.3 if is_kept else None)
+
+
+def test_overconfident_logits_are_mended_and_calibrated_ones_left_alone() -> None:
+    """What is fitted on a few honest tokens is their noise: over many draws it is mostly refused, and never costly."""
+    kept = {1.0: 0, 2.5: 0}
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        honest = torch.randn(3000, 12, generator=generator, dtype=torch.float64) * 2
+        targets = torch.multinomial(torch.softmax(honest, 1), 1, generator=generator)[:, 0]
+        for true in kept:
+            halves = [_rows(honest[half::2] * true, targets[half::2]) for half in (0, 1)]
+            fitted = fit_temperature(halves[0])
+            found = Calibration(fitted, 1500, *(reliability(halves[1], t, 15) for t in (1.0, fitted)))
+            kept[true] += found.is_kept
+    assert kept[2.5] == 20 and kept[1.0] <= 10

@@ -36,12 +36,26 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The fitted temperature, with the reliability of tokens that it was not fitted on, before and after."""
+    """The fitted temperature, with the reliability of tokens that it was not fitted on, without and with it.
 
-    temperature: float
+    Likelihood is what it is fitted by and ECE what it is for, and on other tokens one may fall while the other rises:
+    a model that is calibrated already is made no better by what a sample's noise says.
+    """
+
+    fitted: float
     tokens: int
     before: Reliability
     after: Reliability
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the fitted temperature makes both better on tokens that it was not fitted on."""
+        return self.after.likelihood < self.before.likelihood and self.after.error < self.before.error
+
+    @property
+    def temperature(self) -> float | None:
+        """What confidences are to be read by; None: by the logits as they are."""
+        return self.fitted if self.is_kept else None
 
 
 def fit_temperature(rows: Rows) -> float:

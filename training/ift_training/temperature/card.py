@@ -85,10 +85,14 @@ def _calibration(report: TemperatureReport) -> str:
     found = report.calibration
     if found is None:
         return ""
+    use = (
+        "Confidences are read off logits divided by it (`calibration_temperature`)"
+        if found.is_kept
+        else "It makes confidences no better on other tokens and was left out: they are read off the logits as they are"
+    )
     return (
-        "## Calibration\n\nConfidences are read off logits divided by "
-        f"**{found.temperature:.4g}** (`calibration_temperature`), fitted by likelihood on held-out reference "
-        f"answers; it has no part in sampling. On {found.tokens} other tokens the expected calibration error goes from "
+        f"## Calibration\n\n**{found.fitted:.4g}** was fitted by likelihood on held-out reference answers. {use}; it "
+        f"has no part in sampling. On {found.tokens} other tokens the expected calibration error goes from "
         f"{100 * found.before.error:.2f} % to {100 * found.after.error:.2f} %, the negative log-likelihood from "
         f"{found.before.likelihood:.4f} to {found.after.likelihood:.4f}; see `training/reliability.png`.\n"
     )

@@ -43,7 +43,7 @@ def plot_reliability(found: Calibration, path: Path, title: str) -> None:
     figure = Figure(figsize=(10, 4.6))
     panels = figure.subplots(1, 2, sharey=True)
     for panel, name, judged in zip(
-        panels, ("T = 1", f"T = {found.temperature:.3f}"), (found.before, found.after), strict=True
+        panels, ("T = 1", f"T = {found.fitted:.3f}"), (found.before, found.after), strict=True
     ):
         _draw(panel, name, judged)
     panels[0].set_ylabel("share that is right")

@@ -93,7 +93,11 @@ class TemperatureReport:
         return {name: found[name] for name in ("estimates", "outcomes", "modes")} | {
             "calibration": None
             if self.calibration is None
-            else {"before": self.calibration.before.error, "after": self.calibration.after.error}
+            else {
+                "before": self.calibration.before.error,
+                "after": self.calibration.after.error,
+                "kept": self.calibration.is_kept,
+            }
         }
 
     def show(self, console: Console | None = None) -> None:
@@ -124,8 +128,8 @@ class TemperatureReport:
             console.print(_modes_table(self.modes))
         if (calibration := self.calibration) is not None:
             console.print(
-                f"calibration: T = {calibration.temperature:.3f}, ECE {100 * calibration.before.error:.2f} % -> "
-                f"{100 * calibration.after.error:.2f} %",
+                f"calibration: T = {calibration.fitted:.3f}, ECE {100 * calibration.before.error:.2f} % -> "
+                f"{100 * calibration.after.error:.2f} %{'' if calibration.is_kept else ', no better: left out'}",
                 highlight=False,
             )
         console.print(f"{self.output}: written, step {self.step}", highlight=False, soft_wrap=True)
