@@ -35,7 +35,7 @@ class ConfidenceExit:
 
 @dataclass(frozen=True, slots=True)
 class NoReasoning:
-    """Every candidate is drawn by itself."""
+    """Every candidate is drawn by itself, and opens no thought (see the message Reasoning)."""
 
 
 @dataclass(frozen=True, slots=True)

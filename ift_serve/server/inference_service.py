@@ -154,7 +154,7 @@ class InferenceService:
             request_id=call.engine_id,
             token_ids=rendered.token_ids,
             segment_ids=rendered.segment_ids,
-            sampling=plan.sampling,
+            sampling=plan.drawn,
             end_ids=self._ends,
             strategy=plan.strategy,
             reasoning=plan.settings,

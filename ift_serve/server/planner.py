@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import msgspec
@@ -16,18 +17,30 @@ from ift_serve.server.reasoning import ReasoningReader, strategy_of
 from ift_serve.server.thoughts import Thoughts, trace_of
 from ift_serve.server.traces import ThoughtRoom
 from ift_serve.text.phases import PhaseSettings
-from ift_serve.v1 import reasoning_pb2
+from ift_serve.v1 import inference_pb2, reasoning_pb2
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one request is answered. ``phases``: None where no thought is told apart."""
+    """How one request is answered. ``phases``: None where no thought is told apart.
+
+    ``forbidden``: tokens that are never drawn, because no thought is to be opened.
+    """
 
     sampling: SamplingParams
     settings: Reasoning | None
     limits: RequestLimits
     phases: PhaseSettings | None
     is_asked_for: bool
+    forbidden: tuple[int, ...] = ()
+
+    @property
+    def drawn(self) -> SamplingParams:
+        """What the caller is told, without what is forbidden. A bias of the caller's own holds."""
+        if not self.forbidden:
+            return self.sampling
+        bias = dict.fromkeys(self.forbidden, -math.inf) | self.sampling.logit_bias
+        return msgspec.structs.replace(self.sampling, logit_bias=bias)
 
     @property
     def strategy(self) -> str:
@@ -69,7 +82,13 @@ class Planner:
         if settings is None:
             new_tokens = min(new_tokens, _share(limits.total_tokens, sampling.candidates))
         sampling = msgspec.structs.replace(sampling, max_new_tokens=new_tokens)
-        return Plan(sampling, settings, limits, phases, request.HasField("reasoning"))
+        forbidden = self._thoughts.opening_ids if kind == "none" and _is_rendered(request.prompt) else ()
+        return Plan(sampling, settings, limits, phases, request.HasField("reasoning"), forbidden)
+
+
+def _is_rendered(prompt: inference_pb2.Prompt) -> bool:
+    """Whether the chat template made the prompt; what a caller wrote token by token may ask for a thought itself."""
+    return prompt.WhichOneof("kind") in ("instruction", "conversation")
 
 
 def _share(total_tokens: int, candidates: int) -> int:

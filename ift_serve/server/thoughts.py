@@ -43,6 +43,20 @@ class Thoughts:
             except PhaseError as error:
                 _log.warning("the markers of the model's thoughts are of no use, so none is told apart: %s", error)
 
+    @property
+    def opening_ids(self) -> tuple[int, ...]:
+        """Control tokens of which each opens a thought by itself, white space behind it apart.
+
+        None where a form of the marker has other tokens: they may be part of an answer too.
+        """
+        if self._own is None or not self._own.markers.are_control_tokens:
+            return ()
+        markers = self._own.markers
+        forms = [marker.token_ids for marker in markers.opening]
+        if not all(markers.is_blank(token_id) for form in forms for token_id in form[1:]):
+            return ()
+        return tuple(dict.fromkeys(form[0] for form in forms))
+
     def phases(self, trace: Trace | None, path: str) -> PhaseSettings | None:
         """The phases of a request's candidates; None where the model has none and none is asked for.
 

@@ -164,7 +164,8 @@ class Reasoning(_message.Message):
     widths and totals beyond the operator's caps are lowered to them; every answer shows the settings it was made with.
 
     Unset, or `none`: every candidate is drawn by itself. A thought that the model writes of its own accord, between the
-    markers of its chat template, is reported as `reasoning` all the same.
+    markers of its chat template, is reported as `reasoning` all the same. With `none` it opens none: where the opening marker
+    is one control token and the chat template makes the prompt, it is not drawn (unless `sampling.logit_bias` names it).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -184,7 +185,7 @@ class Reasoning(_message.Message):
     """
     @_builtins.property
     def none(self) -> Global___NoReasoning:
-        """Nothing is asked for."""
+        """No thought is opened."""
 
     @_builtins.property
     def trace(self) -> Global___Trace:
@@ -239,7 +240,7 @@ Global___Reasoning: _TypeAlias = Reasoning  # noqa: Y015
 
 @_typing.final
 class NoReasoning(_message.Message):
-    """Nothing is asked for."""
+    """No thought is opened: see `Reasoning`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
