@@ -144,16 +144,24 @@ class Bench:
 
     def _sampling(self, policy: Policy, seed: int, number: int) -> Any:
         from ift_serve.engine.protocol.generate import SamplingParams
-        from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TemperatureRule
         from ift_training.temperature.rollouts import request_seed
 
         return SamplingParams(
             temperature=policy.temperature,
-            adaptive=AdaptiveTemperature(rule=TemperatureRule(policy.rule)) if policy.rule else None,
+            adaptive=self._adaptive(policy),
             seed=request_seed(seed, number),
             candidates=self.options.samples,
             max_new_tokens=self.recipe.rollouts.max_new_tokens,
         )
+
+    def _adaptive(self, policy: Policy) -> Any:
+        from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TemperatureRule
+
+        if not policy.rule:
+            return None
+        is_head = policy.rule == HEAD and not policy.shuffled
+        below = self.recipe.head.greedy_below if is_head else 0.0
+        return AdaptiveTemperature(rule=TemperatureRule(policy.rule), greedy_below=below)
 
     def _judged(self, prompt: Any, drawn: Any) -> Result:
         from ift_training.temperature.rewards import rewards_of

@@ -10,7 +10,8 @@ from typing import Literal
 class AdaptiveTemperature:
     """A temperature for each token: ``scale`` times what the rule makes of ``temperature``, within min and max.
 
-    ``rule``: the head of the adapter, or the entropy alone with ``base`` and ``theta`` (EDT, arXiv 2403.14541).
+    ``greedy_below``: a temperature that comes out below it is 0. ``rule``: the head of the adapter, or the entropy
+    alone with ``base`` and ``theta`` (EDT, arXiv 2403.14541).
     """
 
     min: float | None = None
@@ -19,6 +20,7 @@ class AdaptiveTemperature:
     rule: Literal["head", "entropy"] | None = None
     base: float | None = None
     theta: float | None = None
+    greedy_below: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

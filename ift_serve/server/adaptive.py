@@ -31,6 +31,7 @@ def adaptive_temperature(sampling: pb.Sampling, temperature: float, adapter: str
         scale=number(f"{_ADAPTIVE}.scale", message.scale, 0, 10, above=True)
         if message.HasField("scale")
         else default.scale,
+        greedy_below=number(f"{_ADAPTIVE}.greedy_below", message.greedy_below, 0, _HOTTEST),
         rule=rule,
         base=inside(f"{_ADAPTIVE}.base", message.base, 0, 1) if message.HasField("base") else default.base,
         theta=number(f"{_ADAPTIVE}.theta", message.theta, 0, 10, above=True)
@@ -52,6 +53,12 @@ def _check_head(message: pb.AdaptiveTemperature, adapter: str) -> None:
 def _check_range(sampling: pb.Sampling, chosen: AdaptiveTemperature) -> None:
     if chosen.min > chosen.max:
         raise conflict([f"{_ADAPTIVE}.min", f"{_ADAPTIVE}.max"], f"{chosen.min:g} is more than {chosen.max:g}")
+    if chosen.greedy_below > chosen.max:
+        problem = f"every temperature would be below {chosen.greedy_below:g}; give a temperature of 0 for that"
+        raise conflict([f"{_ADAPTIVE}.greedy_below", f"{_ADAPTIVE}.max"], problem)
+    if 0 < chosen.greedy_below <= chosen.min:
+        problem = f"no temperature is below {chosen.greedy_below:g}"
+        raise conflict([f"{_ADAPTIVE}.greedy_below", f"{_ADAPTIVE}.min"], problem)
     if not sampling.HasField("temperature"):
         return
     for name, is_outside in (("min", sampling.temperature < chosen.min), ("max", sampling.temperature > chosen.max)):
@@ -80,6 +87,8 @@ def applied_adaptive(adaptive: AdaptiveTemperature | None) -> pb.AdaptiveTempera
     if adaptive is None:
         return None
     message = pb.AdaptiveTemperature(min=adaptive.min, max=adaptive.max, scale=adaptive.scale)
+    if adaptive.greedy_below:
+        message.greedy_below = adaptive.greedy_below
     message.rule = pb.TEMPERATURE_RULE_HEAD
     if adaptive.rule is TemperatureRule.ENTROPY:
         message.rule, message.base, message.theta = pb.TEMPERATURE_RULE_ENTROPY, adaptive.base, adaptive.theta

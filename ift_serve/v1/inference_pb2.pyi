@@ -595,6 +595,7 @@ class AdaptiveTemperature(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     BASE_FIELD_NUMBER: _builtins.int
     THETA_FIELD_NUMBER: _builtins.int
+    GREEDY_BELOW_FIELD_NUMBER: _builtins.int
     min: _builtins.float
     """No temperature is below it; 0 to `max`. Default 0."""
     max: _builtins.float
@@ -607,6 +608,10 @@ class AdaptiveTemperature(_message.Message):
     """For TEMPERATURE_RULE_ENTROPY; above 0, below 1. Default 0.8."""
     theta: _builtins.float
     """For TEMPERATURE_RULE_ENTROPY, in nats; above 0, at most 10. Default 0.1."""
+    greedy_below: _builtins.float
+    """A temperature that comes out below this is 0: the most likely token is taken. Above `min`, at most `max`; 0 is off.
+    Default 0. A head reaches no lower than a third of `sampling.temperature`.
+    """
     def __init__(
         self,
         *,
@@ -616,13 +621,16 @@ class AdaptiveTemperature(_message.Message):
         rule: Global___TemperatureRule.ValueType = ...,
         base: _builtins.float | None = ...,
         theta: _builtins.float | None = ...,
+        greedy_below: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_base", b"_base", "_max", b"_max", "_min", b"_min", "_scale", b"_scale", "_theta", b"_theta", "base", b"base", "max", b"max", "min", b"min", "scale", b"scale", "theta", b"theta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base", b"_base", "_greedy_below", b"_greedy_below", "_max", b"_max", "_min", b"_min", "_scale", b"_scale", "_theta", b"_theta", "base", b"base", "greedy_below", b"greedy_below", "max", b"max", "min", b"min", "scale", b"scale", "theta", b"theta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base", b"_base", "_max", b"_max", "_min", b"_min", "_scale", b"_scale", "_theta", b"_theta", "base", b"base", "max", b"max", "min", b"min", "rule", b"rule", "scale", b"scale", "theta", b"theta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base", b"_base", "_greedy_below", b"_greedy_below", "_max", b"_max", "_min", b"_min", "_scale", b"_scale", "_theta", b"_theta", "base", b"base", "greedy_below", b"greedy_below", "max", b"max", "min", b"min", "rule", b"rule", "scale", b"scale", "theta", b"theta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__base: _TypeAlias = _typing.Literal["base"]  # noqa: Y015
     _WhichOneofArgType__base: _TypeAlias = _typing.Literal["_base", b"_base"]  # noqa: Y015
+    _WhichOneofReturnType__greedy_below: _TypeAlias = _typing.Literal["greedy_below"]  # noqa: Y015
+    _WhichOneofArgType__greedy_below: _TypeAlias = _typing.Literal["_greedy_below", b"_greedy_below"]  # noqa: Y015
     _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
     _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
     _WhichOneofReturnType__min: _TypeAlias = _typing.Literal["min"]  # noqa: Y015
@@ -633,6 +641,8 @@ class AdaptiveTemperature(_message.Message):
     _WhichOneofArgType__theta: _TypeAlias = _typing.Literal["_theta", b"_theta"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__base) -> _WhichOneofReturnType__base | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__greedy_below) -> _WhichOneofReturnType__greedy_below | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
     @_typing.overload

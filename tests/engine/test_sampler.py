@@ -92,6 +92,23 @@ def test_the_rule_is_per_row_and_bounded() -> None:
     assert drawn[3].token_id == int(logits[3].argmax())
 
 
+def test_what_comes_out_below_the_bound_is_greedy_and_the_rest_as_it_was() -> None:
+    """Of rows side by side, each with its own bound; greedy is the most likely token whatever the seed."""
+    logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0)).repeat(40, 1)
+    (plain,) = _draw(logits[:1], [_row(0, adaptive=_rule(theta=1.0, base=0.5))])
+    middle = plain.statistics.temperature
+    bounds = [middle * factor for factor in (0.9, 1.0, 1.1, 0.0)]
+    rules = [_rule(theta=1.0, base=0.5, greedy_below=bounds[index % 4]) for index in range(40)]
+    drawn = _draw(logits, [_row(index, adaptive=rule) for index, rule in enumerate(rules)])
+    alone = [_draw(logits[:1], [_row(index, adaptive=_rule(theta=1.0, base=0.5))])[0] for index in range(40)]
+    for index, (token, free) in enumerate(zip(drawn, alone, strict=True)):
+        if bounds[index % 4] > middle:
+            assert token.statistics.temperature == 0.0 and token.token_id == int(logits[0].argmax())
+        else:
+            assert (token.token_id, token.statistics.temperature) == (free.token_id, middle)
+    assert len({token.token_id for token in alone}) > 5
+
+
 def test_a_head_without_an_adapter_is_an_error_not_a_guess() -> None:
     with pytest.raises(ValueError, match="adaptive"):
         _draw(torch.zeros(1, 8), [_row(adaptive=AdaptiveTemperature())])

@@ -229,6 +229,16 @@ async def test_what_cannot_be_combined_names_both_fields(
         (["sampling.adaptive.min"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY min: -0.5 }"),
         (["sampling.adaptive.max"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY max: 0 }"),
         (["sampling.adaptive.max"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY max: nan }"),
+        (["sampling.adaptive.greedy_below"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY greedy_below: -1 }"),
+        (["sampling.adaptive.greedy_below"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY greedy_below: 11 }"),
+        (
+            ["sampling.adaptive.greedy_below", "sampling.adaptive.max"],
+            "adaptive { rule: TEMPERATURE_RULE_ENTROPY max: 0.5 greedy_below: 0.75 } temperature: 0.5",
+        ),
+        (
+            ["sampling.adaptive.greedy_below", "sampling.adaptive.min"],
+            "adaptive { rule: TEMPERATURE_RULE_ENTROPY min: 0.5 greedy_below: 0.5 }",
+        ),
         (["sampling.adaptive.scale"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY scale: 0 }"),
         (["sampling.adaptive.base"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY base: 1 }"),
         (["sampling.adaptive.theta"], "adaptive { rule: TEMPERATURE_RULE_ENTROPY theta: 11 }"),
@@ -262,13 +272,13 @@ async def test_what_varies_from_token_to_token_has_bounds(
 @pytest.mark.asyncio(loop_scope="module")
 async def test_what_varies_from_token_to_token_is_applied_and_told(thinking: tuple[Any, ScriptedEngine]) -> None:
     stub, engine = thinking
-    rule = "adaptive { rule: TEMPERATURE_RULE_ENTROPY min: 0.25 max: 0.75 } temperature: 0.75"
+    rule = "adaptive { rule: TEMPERATURE_RULE_ENTROPY min: 0.25 max: 0.75 greedy_below: 0.5 } temperature: 0.75"
     told = await stub.Generate(
         asked("", f"{rule} top_n_sigma: 2 p_less: true target_probability {{ target: 0.5 decay: 0.99 }}")
     )
     sent = engine.requests[-1].sampling
     assert sent.adaptive is not None and (sent.adaptive.min, sent.adaptive.max, sent.adaptive.scale) == (0.25, 0.75, 1)
-    assert (sent.top_n_sigma, sent.p_less) == (2, True)
+    assert (sent.top_n_sigma, sent.p_less, sent.adaptive.greedy_below) == (2, True, 0.5)
     assert sent.target_probability is not None and sent.target_probability.decay == 0.99
     again = pb.GenerateRequest(prompt=text_prompt("hi"), sampling=told.sampling)
     assert (await stub.Generate(again)).sampling == told.sampling and told.sampling.adaptive.theta > 0

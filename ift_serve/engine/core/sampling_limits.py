@@ -27,6 +27,8 @@ def sampling_fault(params: SamplingParams, components: Collection[str]) -> tuple
 def _temperature_fault(adaptive: AdaptiveTemperature, components: Collection[str]) -> tuple[str, str] | None:
     if not 0 <= adaptive.min <= adaptive.max:
         return "min", f"{adaptive.min} to {adaptive.max} is no range of temperatures"
+    if not 0 <= adaptive.greedy_below <= adaptive.max:
+        return "greedy_below", f"{adaptive.greedy_below} is outside 0 (off) to {adaptive.max}"
     if not adaptive.scale > 0:
         return "scale", f"{adaptive.scale}; above 0 is needed"
     if adaptive.rule is TemperatureRule.HEAD and _HEADS.isdisjoint(components):

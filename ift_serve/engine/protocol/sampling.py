@@ -19,10 +19,14 @@ class AdaptiveTemperature(msgspec.Struct, frozen=True, kw_only=True, omit_defaul
 
     HEAD: ``T_0 exp(ln 3 tanh(u))``, u by the adapter's temperature head. ENTROPY: ``T_0 base^(theta / H)``, H being the
     entropy in nats (EDT, arXiv 2403.14541). Either way ``T_0 = 0`` is greedy whatever ``min`` says.
+
+    ``greedy_below``: a temperature that comes out below it is 0, so the most likely token is taken. A head reaches no
+    lower than a third of T_0, where what is unlikely is still drawn now and then.
     """
 
     min: float = 0.0
     max: float = 10.0
+    greedy_below: float = 0.0
     scale: float = 1.0
     rule: TemperatureRule = TemperatureRule.HEAD
     base: float = 0.8

@@ -54,6 +54,10 @@ class Temperatures:
             if self._heads is None or hidden is None:
                 raise ValueError("adaptive: no adapter's head is at hand")
             chosen = self._heads(statistics, hidden, chosen, rows)
+        if any(rule.greedy_below for rule in rules.values()):
+            bounds = np.zeros(len(rows), dtype=np.float32)
+            bounds[list(rules)] = [rule.greedy_below for rule in rules.values()]
+            chosen = torch.where(chosen < self._put(bounds), 0.0, chosen)
         return chosen
 
     def _by_entropy(self, initial: Tensor, statistics: RowStatistics, rules: dict[int, AdaptiveTemperature]) -> Tensor:

@@ -23,12 +23,13 @@ class Drawing:
 
     temperature: float
     adapter: str = ""
+    greedy_below: float = 0.0
 
     def sampling(self, seed: int, samples: int, max_new_tokens: int) -> SamplingParams:
         """As the engine takes it."""
         return SamplingParams(
             temperature=self.temperature,
-            adaptive=AdaptiveTemperature() if self.adapter else None,
+            adaptive=AdaptiveTemperature(greedy_below=self.greedy_below) if self.adapter else None,
             seed=seed,
             candidates=samples,
             max_new_tokens=max_new_tokens,

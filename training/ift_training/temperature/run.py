@@ -296,7 +296,7 @@ class _Run:
                 outcomes = [
                     await evaluate(
                         drawer,
-                        Drawing(recipe.head.temperature, adapter),
+                        Drawing(recipe.head.temperature, adapter, recipe.head.greedy_below),
                         materials.judging,
                         materials.decode,
                         materials.verifier,

@@ -35,6 +35,12 @@ class HeadSettings(_Settings):
     temperature: float = Field(
         default=1.0, ge=0.05, le=5, description="T_0: the head multiplies it by 1/3 to 3, and begins at 1"
     )
+    greedy_below: float = Field(
+        default=0.0,
+        ge=0,
+        le=5,
+        description="serve temperatures below it as 0, as requests with `adaptive.greedy_below` have it; 0: none",
+    )
 
     @model_validator(mode="after")
     def _sees_something(self) -> Self:
