@@ -1,4 +1,4 @@
-"""What every check has: a type, its own fields and a verdict on any text."""
+"""Base class of checks: a type, its own fields and a verdict on any text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong before anything is judged."""
+"""Errors raised before anything is judged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every instruction of a benchmark has: an id, its arguments, and a verdict by each of the two checkers."""
+"""Base class of benchmark instructions: an id, its arguments, and a verdict by each of the two checkers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands that train have in common: their packages, their recipes, mistakes that a person can read."""
+"""Shared by the commands that train: their packages, their recipes, error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What form an answer must have."""
+"""Structured output: a JSON schema, a regular expression or a grammar for the answer."""
 
 from __future__ import annotations
 

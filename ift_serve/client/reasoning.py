@@ -1,4 +1,4 @@
-"""How an answer is to be reasoned about, and what was decided. None stands for the server's default everywhere."""
+"""Reasoning settings, and the conclusion of an answer. None stands for the server's default everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What varies from token to token while an answer is drawn. None stands for the server's default everywhere."""
+"""Sampling settings that vary from token to token. None stands for the server's default everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into calls and comes out of them."""
+"""Argument and result types of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of several paths, each with an answer and a confidence, is the one to give (arXiv 2402.10200, section 2.2)."""
+"""Aggregation of paths with an answer and a confidence each into one answer (arXiv 2402.10200, section 2.2)."""
 
 from __future__ import annotations
 

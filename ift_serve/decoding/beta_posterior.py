@@ -1,4 +1,4 @@
-"""How probable it is that the leading answer would still lead after any number of samples."""
+"""Beta posterior: the probability that the leading answer would still lead after any number of samples."""
 
 from __future__ import annotations
 

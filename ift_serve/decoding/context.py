@@ -1,4 +1,4 @@
-"""What strategies know of the model beside tokens: its tokenizer, its markers, where its text ends."""
+"""Strategy context: the model's tokenizer, its markers, where its text ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a thought has said enough: its answer's entropy has settled (EAT), or a trial answer is sure enough (DEER)."""
+"""Early exit of a thought: its answer's entropy has settled (EAT), or a trial answer is confident (DEER)."""
 
 from __future__ import annotations
 

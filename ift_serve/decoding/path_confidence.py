@@ -1,4 +1,4 @@
-"""How sure a model was of a part of what it wrote, from the statistics of its raw distributions."""
+"""Confidence of a span of generated tokens, from the statistics of their raw distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strategies require of a request and of the model, refused with the name of the field at fault."""
+"""Requirements of strategies on request and model, refused with the name of the field at fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every sequence of a request: its phases, its stop strings, the length of its answer."""
+"""Rules for every sequence of a request: its phases, its stop strings, the length of its answer."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class TraceDecoding(Strategy):
         self._probes[probe.ordinal] = thinker
 
     def _hear(self, control: Control, thinker: _Thinker, token: SampledToken, reason: FinishReason | None) -> None:
-        """A token of what answers for a candidate: end it when it has said enough, and the thought if it is settled."""
+        """A token of a probe: end the probe once its trial answer is whole, and the thought if that is settled."""
         assert self._exit is not None
         is_end = reason in (FinishReason.EOS, FinishReason.STOP)
         if self._exit.rule == "entropy":

@@ -104,7 +104,7 @@ class WatchedSequence:
         self.is_kept, self._thought_tail = True, self._thought_tail[-1:]
         if state is not None:
             if not self._begun and state.expected:
-                # What has to come before anything is drawn takes the place of what was.
+                # Tokens that must come before the next draw replace the one that was drawn.
                 self._begun, self.is_kept = True, False
                 return self._force(control, state.expected, replace_last=True)
             self._begun = True
@@ -169,7 +169,7 @@ class WatchedSequence:
                     self._has_stopped = found is not None
 
     def flush(self) -> None:
-        """No more tokens come: what was held back is text."""
+        """No more tokens come: withheld text is part of the answer."""
         if self._is_flushed:
             return
         self._is_flushed = True

@@ -1,1 +1,1 @@
-"""How well what a server serves follows instructions: requests that survive failures, tasks, scores and reports."""
+"""Evaluation of instruction adherence over the wire: requests that survive failures, tasks, scores and reports."""

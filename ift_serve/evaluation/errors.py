@@ -1,4 +1,4 @@
-"""What ends an evaluation, as opposed to one of its requests."""
+"""Errors that end an evaluation, as opposed to one of its requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an adapter was trained on beside what it was not, and what it forgot of what its base could do."""
+"""Scores on tasks that an adapter was trained on, on unseen ones, and what it lost of its base model's skills."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _Z = 1.959964
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A share from 0 to 1 with its 95 % interval. ``prompts``: the clusters that it stands on; ``level``: of what."""
+    """A share from 0 to 1 with its 95 % interval. ``prompts``: clusters it is computed from; ``level``: what counts."""
 
     model: str
     task: str

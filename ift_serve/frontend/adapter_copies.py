@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 _PURPOSE = "loaded-adapters"
 _LOCK = "lock"
 _DISK_SHARE = 2
-"""At most one part in so many of what is free on the disk is filled."""
+"""At most this fraction, 1 / n, of the free disk space is filled."""
 
 
 class AdapterCopies:

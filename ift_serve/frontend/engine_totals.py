@@ -1,4 +1,4 @@
-"""What all engines of one server process have done together: counts that a restart does not set back."""
+"""Totals over all engines of one server process: counters that a restart does not reset."""
 
 from __future__ import annotations
 

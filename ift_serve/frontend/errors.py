@@ -1,4 +1,4 @@
-"""What a caller of the engine may meet. The server turns ``kind`` into a status code."""
+"""Errors of calls to the engine. The server turns ``kind`` into a status code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EngineError(Exception):
         self.retry_after = retry_after
 
     def fresh(self) -> EngineError:
-        """The same error without a traceback: one that is kept, and raised itself, would hold whoever raised it."""
+        """The same error without a traceback: a kept error would keep the frames of its raiser alive."""
         return EngineError(self.kind, self.message, self.field, self.retry_after)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What varies from token to token: a temperature by a rule, a wanted probability."""
+"""Validation of adaptive temperature and adaptive-p."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers are told of how an answer was reasoned about: the effective settings, and what was decided."""
+"""Effective reasoning settings and conclusions, for responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is calling, and what they may do."""
+"""Authentication and roles of callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which field of a message that cannot be parsed holds bytes that are not UTF-8."""
+"""Finds the field that holds bytes that are not UTF-8, in a message that cannot be parsed."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class BodyReader:
             try:
                 return _parsed(data, message_class)
             finally:
-                # Parsing cannot be interrupted: whoever waited meanwhile gets as much time before the next one.
+                # Parsing blocks the loop: give other calls as much time before the next message is parsed.
                 await asyncio.sleep(time.perf_counter() - begun)
 
 

@@ -1,4 +1,4 @@
-"""What surrounds every call: request id, identity, admission, error translation, log line, metrics."""
+"""The guard around every call: request id, identity, admission, error translation, log line, metrics."""
 
 from __future__ import annotations
 

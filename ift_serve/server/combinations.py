@@ -1,4 +1,4 @@
-"""What of a request cannot be combined: every contradiction with the names of both fields, nothing is ignored."""
+"""Contradictions within a request: each is refused with the names of both fields, nothing is ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EvaluationService: verdicts on texts, and evaluations of what the server serves."""
+"""EvaluationService: verdicts on texts, and evaluations of the served model."""
 
 from __future__ import annotations
 

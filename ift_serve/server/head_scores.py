@@ -1,4 +1,4 @@
-"""What an adapter's adherence head says of a response."""
+"""Adherence score of a response, by an adapter's head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server needs of the evaluation, which is built on the client and handed in from above."""
+"""Interface of hosted evaluations, which are built on the client and handed in from above."""
 
 from __future__ import annotations
 

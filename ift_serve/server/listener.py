@@ -1,4 +1,4 @@
-"""What the gRPC port takes: address, encryption, and how much of connections, streams, messages and metadata."""
+"""The gRPC port: address, encryption, and limits of connections, streams, messages and metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is at the other end: whose share a call or a connection counts against."""
+"""Peers: whose share a call or a connection counts against."""
 
 from __future__ import annotations
 

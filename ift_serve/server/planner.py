@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def strategy(self) -> str:
-        """The registered name of what drives it."""
+        """The registered name of its strategy."""
         return strategy_of(self.settings)
 
     @property

@@ -1,4 +1,4 @@
-"""How a request is to be reasoned about: every setting within its bounds, and under the operator's caps."""
+"""Validation of reasoning settings: every field within its bounds, and under the operator's caps."""
 
 from __future__ import annotations
 

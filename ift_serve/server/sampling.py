@@ -1,4 +1,4 @@
-"""What callers are told of how tokens are drawn, and which defaults requests get."""
+"""Effective sampling parameters for responses, and the defaults of unset fields."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def warn_of_settings_not_applied(defaults: SamplingDefaults) -> None:
 
 
 def applied_sampling(params: SamplingParams, stop: list[str]) -> pb.Sampling:
-    """What a caller is told of how tokens are drawn; of what varies from token to token, what is on."""
+    """The effective sampling parameters for the response. Filters that are off are left unset."""
     return pb.Sampling(
         temperature=params.temperature,
         reasoning_temperature=params.reasoning_temperature,
@@ -55,7 +55,7 @@ def applied_sampling(params: SamplingParams, stop: list[str]) -> pb.Sampling:
 
 
 def default_sampling(defaults: SamplingDefaults) -> pb.Sampling:
-    """What a caller is told of what unset fields stand for."""
+    """The defaults of unset sampling fields, for ``GetModel``."""
     return pb.Sampling(
         temperature=defaults.temperature,
         top_p=defaults.top_p,

@@ -1,4 +1,4 @@
-"""The markers of a model's thoughts, and the phases of what it writes."""
+"""Thought markers of the model, and the phases of its answers."""
 
 from __future__ import annotations
 

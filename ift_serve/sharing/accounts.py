@@ -1,4 +1,4 @@
-"""What each caller has been served, by which those who were served least go first.
+"""Accounts of callers: the service each has received, by which those who received least go first.
 
 Fair queueing's virtual time (Demers, Keshav and Shenker 1989; Parekh and Gallager 1993), with tokens charged as they
 are computed: it goes on by the tokens of a step divided by the callers in flight. A caller that has nothing waiting is

@@ -1,4 +1,4 @@
-"""What of the machine this process may use: processors and memory, within the limits of its control groups.
+"""Processors and memory that this process may use, within the limits of its control groups.
 
 A container's limits are those of its own group and of every group around it, in version 1 and 2 alike; "max", and
 limits larger than the machine, are none.

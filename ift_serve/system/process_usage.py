@@ -1,4 +1,4 @@
-"""What a process has used of the machine, seen from outside. Linux only; elsewhere time itself stands for it."""
+"""Resource usage of a process, seen from outside. Linux only; elsewhere time itself stands for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process does while it starts: told while a stage takes long, and how long each took at the end."""
+"""Stages of a process's start: logged while one takes long, and how long each took at the end."""
 
 from __future__ import annotations
 

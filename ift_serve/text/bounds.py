@@ -1,4 +1,4 @@
-"""How few tokens a text can have, known before it is tokenised."""
+"""Lower bound of a text's tokens, known before it is tokenised."""
 
 from __future__ import annotations
 

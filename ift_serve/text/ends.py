@@ -1,4 +1,4 @@
-"""Which tokens end an answer, as far as tokenizer and chat template know."""
+"""End-of-answer tokens, as far as tokenizer and chat template know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is rendered: messages, their parts, and the segments their tokens get."""
+"""Messages, their parts, and the segments that their tokens get."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Role = Literal["system", "user", "assistant"]
 
 
 class PromptError(ValueError):
-    """A prompt that cannot be rendered; ``field`` is the path of what is wrong."""
+    """A prompt that cannot be rendered; ``field`` is the path of the field at fault."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")

@@ -1,4 +1,4 @@
-"""Where the parts of a conversation stand in its rendering."""
+"""Spans of a conversation's parts in its rendering."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class StopMatcher:
         return buffer[: len(buffer) - keep], None
 
     def flush(self) -> str:
-        """What was held back, once no more text comes."""
+        """The text that was withheld because it could begin a stop string; called when no more text comes."""
         held, self._held = self._held, ""
         return held
 

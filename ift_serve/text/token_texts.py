@@ -1,4 +1,4 @@
-"""How a tokenizer turns tokens into text, as far as text can be sent before the last token is known."""
+"""Text of tokens, as far as it can be sent before the last token is known."""
 
 from __future__ import annotations
 

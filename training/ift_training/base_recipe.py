@@ -1,4 +1,4 @@
-"""What every recipe says, whatever it trains: the base model, the data, the directory."""
+"""Base class of recipes: the base model, the data, the output directory."""
 
 from __future__ import annotations
 

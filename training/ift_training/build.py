@@ -74,7 +74,7 @@ def build_model(
 
     set_seed(seed)
     metadata = BaseMetadata.of_directory(Path(base_directory))
-    # Master weights of what is trained are float32; the forward pass runs in settings.precision.
+    # Master weights of trained parameters are float32; the forward pass runs in settings.precision.
     shown = hub_id or base_directory
     base, _, _ = load_whole(
         base_directory, shown, lambda config: torch.float32, quantization_config=_quantised(settings)

@@ -1,4 +1,4 @@
-"""What a run is continued from: the tensors that are trained and the optimiser's, whole whether sharded or not."""
+"""Checkpoints of a run: trained tensors and optimiser state, whole whether sharded or not."""
 
 from __future__ import annotations
 

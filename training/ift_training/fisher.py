@@ -1,4 +1,4 @@
-"""Which weights of a trained adapter its task depends on: the file that a later training with EWC reads."""
+"""Fisher information of a trained adapter: the file that a later training with EWC reads."""
 
 from __future__ import annotations
 

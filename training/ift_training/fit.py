@@ -1,4 +1,4 @@
-"""Whether a recipe fits its base model, found before any weight is loaded."""
+"""Checks that a recipe fits its base model, before any weight is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint must hold to be gone on from. Needs no torch."""
+"""Completeness of a checkpoint, checked before it is resumed. Needs no torch."""
 
 from __future__ import annotations
 

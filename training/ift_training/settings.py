@@ -1,4 +1,4 @@
-"""How an adapter is trained: its low-rank part, its components, its losses, the optimisation."""
+"""Trainer settings: the low-rank part, components, losses, optimisation."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def _steps(run: Loop) -> int:
 
 
 def _finish(run: Loop, trainer: InstructionTrainer, begun: float, losses: dict[str, float]) -> None:
-    """Score what is kept, and write everything. ``losses`` are those of the validation, of what is kept."""
+    """Score the kept weights, and write everything. ``losses``: validation losses of these weights."""
     recipe, report = run.recipe, run.report
     if not trainer.is_finite():
         raise diverged(trainer.state.global_step)

@@ -1,1 +1,1 @@
-"""What is to be known of natural language: which one it is, where sentences end, what its words are."""
+"""Natural language for checks: language identification, sentence boundaries, words."""

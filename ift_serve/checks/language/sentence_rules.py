@@ -1,4 +1,4 @@
-"""Which word with a period ends a sentence: by short lists of our own, or by what Punkt has learnt of English."""
+"""Rules for a period that ends a sentence: short lists of our own, or what Punkt has learnt of English."""
 
 from __future__ import annotations
 

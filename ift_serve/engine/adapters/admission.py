@@ -30,11 +30,11 @@ class AdapterAdmission:
     def __init__(self, residency: Residency | None = None) -> None:
         self._residency = residency
         self._entered: set[Owner] = set()
-        self._turned_away: dict[Owner, None] = {}
+        self._refused: dict[Owner, None] = {}
         self._first: Owner | None = None
         self._passed = 0
         self.changed = False
-        """Whether requests that were turned away might be admitted now. Whoever asks them again resets it."""
+        """Whether refused requests might be admitted now. The scheduler resets it when it tries them again."""
 
     def admits(self, request: Owner) -> bool:
         """Whether a request may start in this step."""
@@ -47,7 +47,7 @@ class AdapterAdmission:
         patient = not behind or self._passed < _PATIENCE
         if patient and self._residency.can_enter(adapter, only_resident=behind):
             return True
-        self._turned_away[request] = None
+        self._refused[request] = None
         if not behind:
             self._first = request
         return False
@@ -80,11 +80,11 @@ class AdapterAdmission:
         self.suspend(request)
 
     def _forget(self, request: Owner) -> None:
-        """It waits no more; whoever was behind it may ask again."""
-        if request not in self._turned_away:
+        """The request waits no more; those behind it are tried again."""
+        if request not in self._refused:
             return
-        del self._turned_away[request]
+        del self._refused[request]
         self.changed = True
         if request is self._first:
-            self._first = min(self._turned_away, key=attrgetter("rank"), default=None)
+            self._first = min(self._refused, key=attrgetter("rank"), default=None)
             self._passed = 0

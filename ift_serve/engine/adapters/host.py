@@ -1,4 +1,4 @@
-"""Where the tensors of adapters are: what the registry needs of that side, which alone knows torch."""
+"""Interface to the side that holds adapter tensors, which alone knows torch."""
 
 from __future__ import annotations
 

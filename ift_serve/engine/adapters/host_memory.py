@@ -1,4 +1,4 @@
-"""Which adapters' tensors are in host memory, within the limits, and which of them gives way to another."""
+"""Host memory of adapters: which versions are in it, within the limits, and which is evicted for another."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 _DISK_SHARE = 2
-"""At most one part in so many of what is free on the disk is filled."""
+"""At most this fraction, 1 / n, of the free disk space is filled."""
 
 
 def _size(root: Path) -> int:

@@ -1,4 +1,4 @@
-"""How many adapters an engine keeps in host memory."""
+"""Limits of adapters in host memory: their number and their bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What adapters compute of a whole prompt, once a request: the pooled instruction and what depends on it alone."""
+"""Prompt states: what adapters compute of a whole prompt, once a request, such as the pooled instruction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a thread of the loader does for one load: the adapter's files are read, and copied."""
+"""Reading and copying an adapter's files, in a thread of the loader."""
 
 from __future__ import annotations
 

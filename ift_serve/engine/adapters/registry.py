@@ -384,7 +384,7 @@ class AdapterRegistry:
                 self._replies.append(AdapterReply(request_id=request_id, adapters=[v.info() for v in versions]))
 
     def _cancel_unloads(self, adapter: AdapterVersion) -> None:
-        """Loaded again while it drained: what is in memory serves on, and whoever waits for its end is told."""
+        """Loaded again while it drained: the resident tensors go on serving, and pending unloads are answered."""
         adapter.deadline = None
         for request_id in [number for number, versions in self._unloads.items() if adapter in versions]:
             del self._unloads[request_id]

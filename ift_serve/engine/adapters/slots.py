@@ -1,4 +1,4 @@
-"""Which adapters are on the device: a fixed number of slots, the least recently used unused one goes first."""
+"""Slots of adapters on the device: a fixed number; the least recently used one that is idle is replaced."""
 
 from __future__ import annotations
 

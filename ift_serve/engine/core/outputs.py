@@ -1,4 +1,4 @@
-"""What a request sends after a step: the new tokens of its candidates, or its scores."""
+"""Outputs of a request after a step: the new tokens of its candidates, or its scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _unsent_entries(request: Generation) -> int:
 
 
 def candidate_outputs(request: Generation) -> list[CandidateOutput]:
-    """The unsent tokens of every candidate touched; empties the request's ``unsent`` list."""
+    """The unsent tokens of every candidate that has any; empties the request's ``unsent`` list."""
     finished = request.done
     if request.whole and not finished and _unsent_entries(request) < _LARGE:
         return []

@@ -1,4 +1,4 @@
-"""What computes a step: the interface of the model runner, which alone of the two knows torch."""
+"""Interface of the model runner, which alone of the two knows torch."""
 
 from __future__ import annotations
 

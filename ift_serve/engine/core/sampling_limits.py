@@ -1,4 +1,4 @@
-"""What of a request's sampling this engine, or the request's adapter, cannot do."""
+"""Sampling parameters that this engine, or the request's adapter, does not support."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decoding strategy is to the engine, and what it may do.
+"""Interface of decoding strategies, and of the control they act by.
 
 A request is a set of sequences driven by one strategy. A strategy decides with tokens and their
 statistics; it never sees a tensor, a block or a batch.

@@ -59,7 +59,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """Continue ``token_ids``. ``segment_ids`` holds one byte per prompt token (empty: all template).
 
     ``end_ids``: tokens that end an answer by tokenizer and chat template, beside those that the model names.
-    ``strategy``: the registered name of what drives it, "sample" leaves each candidate to itself; ``reasoning``: its
+    ``strategy``: its registered name; "sample" leaves each candidate to itself; ``reasoning``: its
     settings. ``stop``: strings that end an answer, for strategies whose sequences the server process does not see.
     ``limits``: what it may take. ``output``: the form of the answer; a thought before it has none.
     With ``whole`` little is sent before the request is done, and in large messages: a caller who waits for the whole

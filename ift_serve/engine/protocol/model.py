@@ -1,4 +1,4 @@
-"""What an engine process says of the model it serves, or of why it cannot."""
+"""Messages of an engine process about its model, or about why it could not start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What form an answer must have."""
+"""Structured output, as the engine is asked for it."""
 
 from __future__ import annotations
 

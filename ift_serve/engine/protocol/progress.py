@@ -1,4 +1,4 @@
-"""What an engine process has got done, on a page of memory that the process which started it reads.
+"""Progress of an engine process, on a page of memory shared with the process that started it.
 
 The page is written without a system call and read without the engine's help: a stopped engine, and one whose
 interpreter is held up, show as what they are.

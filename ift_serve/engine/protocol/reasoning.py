@@ -1,4 +1,4 @@
-"""How a request is reasoned about: the settings of each decoding strategy, as data."""
+"""Reasoning settings: one struct for each decoding strategy."""
 
 from __future__ import annotations
 

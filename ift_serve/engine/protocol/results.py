@@ -1,4 +1,4 @@
-"""How a request ends, what it used, and why it failed: common to all kinds of requests."""
+"""Finish reasons, usage and failures, common to all kinds of requests."""
 
 from __future__ import annotations
 

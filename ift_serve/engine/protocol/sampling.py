@@ -1,4 +1,4 @@
-"""Messages of what varies from token to token while an answer is drawn: the temperature, the wanted probability."""
+"""Sampling settings that vary from token to token: adaptive temperature and adaptive-p."""
 
 from __future__ import annotations
 

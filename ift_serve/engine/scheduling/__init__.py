@@ -1,1 +1,1 @@
-"""Which sequences compute in each step, in fair order among callers. Pure Python."""
+"""The scheduler: which sequences compute in each step, in fair order among callers. Pure Python."""

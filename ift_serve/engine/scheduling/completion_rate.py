@@ -1,4 +1,4 @@
-"""How fast requests end, from which callers are told when to come back."""
+"""Rate at which requests end, from which retry delays are computed."""
 
 from __future__ import annotations
 

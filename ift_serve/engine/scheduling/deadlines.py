@@ -1,4 +1,4 @@
-"""Which requests run out of time, and when."""
+"""Deadlines of requests, in a heap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who goes first, and who gives way: fair shares among callers, priority and age among the requests of each.
+"""Fair shares among callers; priority and age among the requests of each.
 
 Of rows (running sequences) and cache blocks every caller has an equal share, and holds its larger part of the two
 (dominant resource fairness, Ghodsi et al. 2011). Callers below their share go before those that have it; among these

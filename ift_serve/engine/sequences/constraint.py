@@ -1,4 +1,4 @@
-"""What may be drawn next, where a request holds its answers to a form."""
+"""Constraint of a sequence: the tokens that a structured answer allows next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an adherence head says of the tokens of a response, as they are computed, and of the whole."""
+"""Adherence scores of a response: of its tokens as they are computed, and of the whole."""
 
 from __future__ import annotations
 

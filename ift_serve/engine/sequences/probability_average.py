@@ -23,7 +23,7 @@ class ProbabilityAverage:
 
     @property
     def value(self) -> float:
-        """The average of what is counted so far."""
+        """The weighted average of the probabilities noted so far."""
         return self._weighted_sum / self._total_weight
 
     def wanted(self, history: list[int]) -> float:

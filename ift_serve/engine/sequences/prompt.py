@@ -1,4 +1,4 @@
-"""What is fixed about the prompt of a request, as its sequences see it."""
+"""The prompt of a request, as its sequences see it. Immutable."""
 
 from __future__ import annotations
 

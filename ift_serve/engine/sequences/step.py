@@ -1,4 +1,4 @@
-"""What the core hands to the model runner for one step, and what comes back."""
+"""Input and output of the model runner for one step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TokenMask(Protocol):
     """Which tokens may be drawn, as far as it has been found out yet."""
 
     def words(self) -> NDArray[np.int32]:
-        """``[ceil(V / 32)]`` int32: bit ``v % 32`` of word ``v // 32`` allows v. Waits for whoever makes it."""
+        """``[ceil(V / 32)]`` int32: bit ``v % 32`` of word ``v // 32`` allows v. Blocks until they are computed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,7 @@ class AllBut:
 
 
 class Both:
-    """A mask of what two masks allow."""
+    """The intersection of two masks."""
 
     def __init__(self, first: TokenMask, second: TokenMask) -> None:
         self._masks = first, second

@@ -149,7 +149,7 @@ class IftServeLM(LM):  # type: ignore[misc]
         return self.served.info.chat_template if chat_template else None
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval's results say of the model and of what was not answered."""
+        """Model metadata and unanswered requests, for lm-eval's results."""
         asked = self._counts["requests"]
         answered = asked - self._counts["failed"]
         return {

@@ -1,4 +1,4 @@
-"""What a judge is asked about two answers, and how its reply is read."""
+"""Questions to a judge about two answers, and how its reply is read."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read_choice(reply: str) -> Choice | None:
 
 
 def unswapped(choice: Choice, *, swapped: bool) -> Choice:
-    """The choice in terms of the models rather than of what was shown first."""
+    """The choice by model instead of by position in the question."""
     if not swapped or choice == "tie":
         return choice
     return "second" if choice == "first" else "first"

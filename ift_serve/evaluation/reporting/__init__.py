@@ -1,1 +1,1 @@
-"""What people and programs read of an evaluation."""
+"""Reports of an evaluation, for people and programs."""

@@ -1,4 +1,4 @@
-"""Tables for the terminal of what only some tasks have: curves, rewordings, turns, seen and unseen, forgotten."""
+"""Terminal tables that only some tasks have: curves, rewordings, turns, seen and unseen tasks, forgetting."""
 
 from __future__ import annotations
 

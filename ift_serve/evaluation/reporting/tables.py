@@ -1,4 +1,4 @@
-"""Tables for the terminal: while a run goes on, and of what came out."""
+"""Terminal tables: progress of a run, and its results."""
 
 from __future__ import annotations
 

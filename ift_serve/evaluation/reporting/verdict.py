@@ -1,4 +1,4 @@
-"""Whether a run is good enough: what its exit status says."""
+"""Exit status of a run: whether its scores are good enough."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What an evaluation asks a server, and what it gets."""
+"""Requests of an evaluation to a server, and their outcomes."""

@@ -1,4 +1,4 @@
-"""How answers are drawn: adapter, sampling and reasoning, read from the names that callers and lm-eval use."""
+"""Decoding settings: adapter, sampling and reasoning, under the names that callers and lm-eval use."""
 
 from __future__ import annotations
 

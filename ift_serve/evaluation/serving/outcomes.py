@@ -1,4 +1,4 @@
-"""What became of a request: an answer, a log-probability, or why there is none."""
+"""Outcome of a request: an answer, a log-probability, or why there is none."""
 
 from __future__ import annotations
 

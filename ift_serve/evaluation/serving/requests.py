@@ -1,4 +1,4 @@
-"""What is asked of a server, each with the plain values that name it: same values, same question."""
+"""Requests of an evaluation, each with the plain values that identify it."""
 
 from __future__ import annotations
 

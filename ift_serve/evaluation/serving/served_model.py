@@ -1,4 +1,4 @@
-"""What is evaluated: the model that a server serves and a version of an adapter, both fixed when a run begins."""
+"""The evaluated model: a server's model and a version of an adapter, both fixed when a run begins."""
 
 from __future__ import annotations
 

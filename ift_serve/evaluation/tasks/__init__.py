@@ -1,1 +1,1 @@
-"""What is asked and how answers are judged, task by task."""
+"""Tasks: their prompts, and how answers are judged."""

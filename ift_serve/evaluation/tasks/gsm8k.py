@@ -42,7 +42,7 @@ def _verdict(response: str, expected: Decimal) -> ConstraintVerdict:
 
 
 def answer_number(response: str) -> tuple[Decimal, tuple[int, int]] | None:
-    """The number of a box, else of what is stated to be the answer, else the last one; and where it stands."""
+    """The number in a box, else the one stated as the answer, else the last one; and its position."""
     for part in (boxed(response), stated(response), Answer(response, (0, len(response)))):
         number = last_written_number(part.text) if part is not None else None
         if part is not None and number is not None:

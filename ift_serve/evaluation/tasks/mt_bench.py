@@ -1,4 +1,4 @@
-"""MT-Bench's questions in several turns: answers only, for whoever judges them."""
+"""MT-Bench's questions of several turns. Answers only; a judge model scores them."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ MOST = len(_FRAMES)
 
 
 def _reworded(prompt: str, kept: list[str], draw: random.Random) -> str:
-    """The request with other phrases outside of what must stay."""
+    """The request with other phrases; spans that must stay are kept."""
     fixed = [match.span() for match in _QUOTED.finditer(prompt)]
     folded = prompt.lower()
     for text in kept:

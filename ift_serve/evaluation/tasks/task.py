@@ -1,4 +1,4 @@
-"""What every task has: items with prompts, and verdicts on answers to them."""
+"""Base class of tasks: items with prompts, and verdicts on answers to them."""
 
 from __future__ import annotations
 

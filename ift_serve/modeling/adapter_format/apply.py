@@ -1,4 +1,4 @@
-"""What an adapter's LoRA part computes, in plain PyTorch: the definition that serving is held to.
+"""Reference for an adapter's LoRA part, in plain PyTorch: the definition that serving is held to.
 
 The instruction-aware components are not applied here; see ``ift_serve.modeling.components``.
 """

@@ -1,4 +1,4 @@
-"""What an adapter is checked against: the names and shapes of its base model."""
+"""Base metadata: the names and shapes that an adapter is checked against."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with an adapter, said for whoever has to mend it."""
+"""Errors of adapter directories: the file, the tensor or field, and what to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an adapter is, for people and for programs."""
+"""Description of an adapter, for people and for programs."""
 
 from __future__ import annotations
 

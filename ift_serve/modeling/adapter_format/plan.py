@@ -1,4 +1,4 @@
-"""What ``adapter_model.safetensors`` must hold, worked out from its configuration and the base model alone."""
+"""Expected tensors of ``adapter_model.safetensors``, worked out from its configuration and the base model alone."""
 
 from __future__ import annotations
 
@@ -137,9 +137,9 @@ def _check_tokens(plan: Plan, path: str, ids: list[int], base: BaseMetadata) -> 
         raise AdapterError(f"{where}: token {max(ids)} is outside the vocabulary of {base.vocabulary_size}")
     if f"{base.head_path}.bias" in base.shapes:
         raise AdapterError(f"{where}: PEFT drops the bias of this model's head; trainable tokens are not served")
-    for touched in (path, base.head_path) if plan.tied_tokens else (path,):
-        if touched in plan.scales or f"{PREFIX}{touched}.weight" in plan.tensors:
-            raise AdapterError(f"{where}: {touched} also has LoRA or a full copy; a module can have one of them")
+    for changed in (path, base.head_path) if plan.tied_tokens else (path,):
+        if changed in plan.scales or f"{PREFIX}{changed}.weight" in plan.tensors:
+            raise AdapterError(f"{where}: {changed} also has LoRA or a full copy; a module can have one of them")
 
 
 def _plan_stored(plan: Plan, config: PeftConfig, base: BaseMetadata) -> None:

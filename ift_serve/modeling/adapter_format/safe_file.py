@@ -82,7 +82,7 @@ class SafeDirectory:
         return os.fdopen(handle, "rb")
 
     def _follow(self, name: str) -> int:
-        """A handle of what a link leads to."""
+        """A handle of the link's target."""
         try:
             target = (self.path / name).resolve(strict=True)
         except (OSError, RuntimeError):

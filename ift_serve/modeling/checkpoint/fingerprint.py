@@ -1,4 +1,4 @@
-"""Which base model this is: a hash of its weights and its structure."""
+"""Fingerprint of a base model: a hash of its weights and its structure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a base model lies: a directory, or what the hub's cache holds under an id."""
+"""Location of a base model: a directory, or a hub id in the local cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which components of the instruction-aware model are on, and how wide they are."""
+"""Configuration of the instruction-aware components: which are on, and how wide they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What components need to know of the tokens whose hidden states they change."""
+"""Token metadata for components: segment, sequence and instruction of each token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model's rotary embeddings depend on what else is in a batch."""
+"""Checks of rotary embeddings that depend on the rest of the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a causal language model computes between its backbone's hidden states and its logits."""
+"""The tail of a causal language model: from the backbone's hidden states to its logits."""
 
 from __future__ import annotations
 

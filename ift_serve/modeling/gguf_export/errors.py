@@ -1,4 +1,4 @@
-"""What cannot be written as GGUF."""
+"""Errors for models that cannot be written as GGUF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a tokenizer cuts text, in GGUF's terms."""
+"""Pre-tokenizer rules, in GGUF's terms."""
 
 from __future__ import annotations
 

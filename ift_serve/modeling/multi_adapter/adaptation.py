@@ -1,4 +1,4 @@
-"""What the adapters of a flat batch do to hidden states, each to its own rows."""
+"""Mixed adaptation: the adapters of a flat batch change hidden states, each those of its own rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernels read: for each slot the addresses, ranks and scales of every linear layer, and the head biases."""
+"""LoRA tables for the kernels: addresses, ranks and scales of every linear layer by slot, and the head biases."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class AdapterTables:
         return self._tables[-1] if self._users[-1] else None
 
     def place(self, slot: int, adapter: PreparedAdapter) -> None:
-        """Fill a slot, in place of what was there."""
+        """Write an adapter into a slot; an earlier one there is replaced."""
         self.clear(slot)
         used = []
         for index, parts in enumerate([*adapter.linears, [adapter.head]]):

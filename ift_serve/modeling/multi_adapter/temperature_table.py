@@ -53,7 +53,7 @@ class TemperatureTable:
         )
 
     def place(self, slot: int, head: PreparedHead | None) -> None:
-        """Fill a slot, in place of what was there."""
+        """Write a head into a slot; an earlier one there is replaced."""
         self.clear(slot)
         if head is None:
             return

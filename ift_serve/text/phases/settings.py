@@ -1,4 +1,4 @@
-"""What is fixed about the phases of one request: markers, budget, closing message, and where markers count."""
+"""Phase settings of one request: markers, budget, closing message, and where markers count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in a prompt the turn begins that is going to be written on."""
+"""Start of the turn in a prompt that the answer continues."""
 
 from __future__ import annotations
 

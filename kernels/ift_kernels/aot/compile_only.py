@@ -56,13 +56,13 @@ def compile_only(capability: int) -> Iterator[list[Compilation]]:
     """
     compiled: list[Compilation] = []
     seen: set[int] = set()
-    touched: dict[int, tuple[Any, dict[Any, Any]]] = {}
+    changed: dict[int, tuple[Any, dict[Any, Any]]] = {}
     run: Callable[..., Any] = JITFunction.run
     before, listener = driver._active, knobs.compilation.listener
 
     def record(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-        if id(self) not in touched:
-            touched[id(self)] = (self, dict(self.device_caches))
+        if id(self) not in changed:
+            changed[id(self)] = (self, dict(self.device_caches))
             self.device_caches.clear()
         kernel = run(self, *args, grid=grid, warmup=True, **options)
         if id(kernel) not in seen:
@@ -78,7 +78,7 @@ def compile_only(capability: int) -> Iterator[list[Compilation]]:
     finally:
         JITFunction.run = run
         knobs.compilation.listener = listener
-        for function, caches in touched.values():
+        for function, caches in changed.values():
             function.device_caches.clear()
             function.device_caches.update(caches)
         driver._active = before

@@ -1,1 +1,1 @@
-"""Where training examples come from."""
+"""Training examples and their sources."""

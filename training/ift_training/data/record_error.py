@@ -1,4 +1,4 @@
-"""What is wrong with a record, as an error that says what to do and a kind to count it by."""
+"""Error of a record: what to do about it, and a kind to count it by."""
 
 from __future__ import annotations
 

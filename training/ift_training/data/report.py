@@ -1,4 +1,4 @@
-"""What became of the data: how much was kept, what was dropped and why."""
+"""Data report: how many records were kept, how many were dropped and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where training examples come from, as a recipe says it."""
+"""Data settings of a recipe."""
 
 from __future__ import annotations
 

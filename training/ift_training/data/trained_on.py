@@ -1,4 +1,4 @@
-"""What an adapter was trained on, by names that an evaluation can look up: families, checks and instructions."""
+"""Names of an adapter's training data that an evaluation can look up: families, checks and instructions."""
 
 from __future__ import annotations
 

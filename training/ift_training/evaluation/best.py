@@ -1,4 +1,4 @@
-"""Which of the evaluated weights are the best."""
+"""Selection of the best evaluated weights."""
 
 from __future__ import annotations
 

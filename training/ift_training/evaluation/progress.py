@@ -1,4 +1,4 @@
-"""What a person sees while the steps go by."""
+"""Progress bars of a training."""
 
 from __future__ import annotations
 

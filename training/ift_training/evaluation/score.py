@@ -1,4 +1,4 @@
-"""How many answers the checkers pass, task by task."""
+"""Pass rates of answers by the checkers, task by task."""
 
 from __future__ import annotations
 

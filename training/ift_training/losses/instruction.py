@@ -1,4 +1,4 @@
-"""Whether a response belongs to its instruction: binary cross entropy of the adherence head."""
+"""Instruction loss: binary cross entropy of the adherence head, on whether a response belongs to its instruction."""
 
 from __future__ import annotations
 

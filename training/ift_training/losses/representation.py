@@ -1,4 +1,4 @@
-"""How far the instruction vector is from what the response makes of it."""
+"""Representation loss: distance of the instruction vector from a projection of the response states."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, BEGIN, END = "<|pad|>", "<|bos|>", "<|end|>"
 USER, ASSISTANT, SYSTEM = "<|user|>", "<|assistant|>", "<|system|>"
 THINK, END_THINK = "<think>", "</think>"
-"""They open and close a thought. Not special: whoever decodes an answer without knowing of thoughts sees them."""
+"""They open and close a thought. Not special tokens: a decoder that does not know about thoughts shows them."""
 
 CHAT_TEMPLATE = (
     "{{ '<|bos|>' }}"

@@ -1,1 +1,1 @@
-"""What a run leaves behind for people: memory before it, curves, card and report after it."""
+"""Reports of a run: memory before it, curves, card and report after it."""

@@ -1,4 +1,4 @@
-"""How much memory a run will take, before it starts."""
+"""Memory estimate of a run, before it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""Results of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class TrainingReport:
-    """before, after: share of validation answers that pass, by task, 0 to 1; of the base and of what was written.
+    """before, after: share of validation answers that pass, by task, 0 to 1; of the base and of the written adapter.
 
     samples: a few requests with their answers over the training. losses: of the validation (``eval_...``), measured on
     what was written, and of the training, as logged last up to that step. best_step: None unless the best was chosen.

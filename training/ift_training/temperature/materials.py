@@ -1,4 +1,4 @@
-"""What a temperature training learns from: prompts, the encoder that made them, and the answers' rewards."""
+"""Materials of a temperature training: prompts, the encoder that made them, and the answers' rewards."""
 
 from __future__ import annotations
 

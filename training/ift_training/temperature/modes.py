@@ -1,4 +1,4 @@
-"""What each way of reasoning gets of each prompt, at what cost, and the classifier that learns to choose by it.
+"""Modes of reasoning: rewards and costs of each on every prompt, and the classifier that learns to choose.
 
 All ways are tried on every prompt, greedily, so nothing has to be explored: the worth of each, its reward less the
 cost of its tokens, is known. The classifier learns ``softmax(worth / 0.02)`` by cross entropy, prompts weighted by

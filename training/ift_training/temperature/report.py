@@ -1,4 +1,4 @@
-"""What a temperature training did, for people and for programs."""
+"""Report of a temperature training, for people and for programs."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Answers = list[list[int]]
 
 
 class RolloutFile:
-    """JSON Lines: the key of what the answers depend on, then the answers of one prompt at one temperature a line."""
+    """JSON Lines: the key of the rollout's settings, then a line a prompt and temperature with its answers."""
 
     def __init__(self, path: Path, key: str) -> None:
         """Open or begin it. Raises RecipeError where it holds answers of another recipe, OSError."""
@@ -31,7 +31,7 @@ class RolloutFile:
             self._write({"key": key})
 
     def _read(self, key: str) -> int:
-        """Take in the whole lines; the length of what is good."""
+        """Read the complete lines; returns their length in bytes."""
         good = 0
         with self.path.open("rb") as file:
             for number, line in enumerate(file):

@@ -1,4 +1,4 @@
-"""What judges an answer: a record's checks, its reference, or a function of the recipe's owner."""
+"""Verifiers of answers: a record's checks, its reference, or a function of the recipe's owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every source of records and every reader of a file format offers."""
+"""Interfaces of sources of records and of readers of file formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is, by its content; its name decides only between formats that look the same."""
+"""Detects a file's format by its content; its name decides only between formats that look the same."""
 
 from __future__ import annotations
 
