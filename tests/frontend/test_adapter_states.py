@@ -188,7 +188,9 @@ class EngineModel:
         self.reading &= self.known
         self.awaited = [key for key in self.awaited if key in self.known]
         for number, keys in list(self.unloads.items()):
-            if not keys & self.known:
+            # What was freed stays freed for this unload, even if it is loaded again.
+            self.unloads[number] = keys & self.known
+            if not self.unloads[number]:
                 del self.unloads[number]
                 self.expected[number] = "gone"
         self.deadlines = {key: end for key, end in self.deadlines.items() if key in self.known}
@@ -503,3 +505,28 @@ def test_a_load_that_an_unload_overtook_is_loaded_again_after_a_crash() -> None:
     system.die()
     found = system.wanted.to_restore()
     assert found is not None and found[1].version == version_of("two")
+
+
+def test_a_version_that_an_unload_freed_may_be_loaded_again_while_the_unload_waits_for_another() -> None:
+    system = System(2, 4, {"p": "one", "q": "two"})
+    engine = system.engine
+    assert engine is not None
+    for number, path in enumerate("pqq"):
+        if number == 2:
+            unload = system.unload("a", 60.0)
+            system.receive_in_engine()
+            assert engine.host.resident == {f"a@{version_of('one')}"}
+        system.load("a", AdapterSource(path, path, ""))
+        system.receive_in_engine()
+        engine.reader.finish(number)
+        system.to_server.append(engine.step()[0])
+        if number == 0:
+            assert engine.begin("a")
+    engine.end(engine.requests[0])
+    system.to_server.append(engine.step()[0])
+    while system.to_server:
+        system.receive_in_server()
+    answer = system.answers[unload]
+    assert isinstance(answer, AdapterReply) and {info.state for info in answer.adapters} == {AdapterState.UNLOADED}
+    assert engine.host.resident == {f"a@{version_of('two')}"}
+    assert system.wanted.versions == {version_of("two")}
