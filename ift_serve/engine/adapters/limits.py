@@ -20,6 +20,14 @@ class AdapterLimits:
     count: int = 0
     bytes: int = 0
 
+    @classmethod
+    def within(cls, count: int, asked: int | None, free: int, cache: int) -> AdapterLimits:
+        """``asked`` bytes, or half of what the cache leaves of ``free`` memory.
+
+        ``cache``: bytes that it has not taken yet and may. Where it may take nearly all, an eighth of what is free.
+        """
+        return cls(count, asked or max(free - cache, free // 4, 2) // 2)
+
     def have_room(self, count: int, total: int, size: int) -> bool:
         """Whether one more, of ``size`` bytes if known, fits beside ``count`` others of ``total`` bytes."""
         return not (self.count and count >= self.count) and not (self.bytes and total + size > self.bytes)

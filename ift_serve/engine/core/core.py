@@ -71,7 +71,12 @@ class EngineCore:
             adapter_tensors or NoAdapters(),
             clock,
             patience=config.patience,
-            limits=AdapterLimits(config.max_adapters, config.max_adapter_bytes or available_memory() // 2),
+            limits=AdapterLimits.within(
+                config.max_adapters,
+                config.max_adapter_bytes,
+                available_memory(),
+                self._model.cache_bytes if self._model.device == "cpu" else 0,
+            ),
             evicts=config.evict_adapters,
         )
         self._admission = AdapterAdmission(self._adapters)
