@@ -14,7 +14,7 @@ from ift_serve.engine.adapters.prompt_states import PromptStates
 from ift_serve.engine.sequences.step import AdaptedPrompt
 from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
 from ift_serve.modeling.components.instruction_components import InstructionComponents
-from ift_serve.modeling.multi_adapter.prepared import PreparedAdapter
+from ift_serve.modeling.multi_adapter.prepared import GateFactors, PreparedAdapter
 
 SHAPE = BaseShape(hidden_size=32, layers=3, heads=2, vocabulary_size=50)
 GATED = ComponentsConfig(instruction_encoder=16, instruction_gate=4)
@@ -51,6 +51,19 @@ def _terms(states: PromptStates, adapter: PreparedAdapter, number: int) -> GateT
     found = states.gate_terms(adapter, PROMPTS[number])
     assert found is not None
     return found
+
+
+def test_a_gate_gives_its_kernel_a_part_and_computes_of_the_instruction_as_before() -> None:
+    gate = _adapter(GATED).components
+    assert gate is not None and gate.instruction_gate is not None
+    vectors, before = torch.randn(3, 16), gate.instruction_gate.of_instruction
+    expected, whole = before(vectors), {name: value.clone() for name, value in gate.instruction_gate.named_parameters()}
+    factors = GateFactors.take(gate.instruction_gate)
+    found = gate.instruction_gate.of_instruction(vectors)
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(found, expected, strict=True))
+    assert torch.equal(factors.down, whole["down"][:, :, :32]) and torch.equal(factors.up.mT, whole["up"])
+    left = sum(value.numel() for value in gate.instruction_gate.parameters())
+    assert left + factors.down.numel() + factors.up.numel() == sum(value.numel() for value in whole.values())
 
 
 def test_terms_of_a_gate_are_what_the_gate_computes_of_the_instruction() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ift_serve.modeling.adapter_format.errors import AdapterError
 from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
@@ -45,10 +46,13 @@ class GateFactors:
     up: Tensor
 
     @classmethod
-    def of(cls, gate: InstructionGate) -> GateFactors:
-        """The part of G_l that multiplies hidden states; what multiplies c stays with the gate."""
+    def take(cls, gate: InstructionGate) -> GateFactors:
+        """Move the part of G_l that multiplies hidden states out of the gate, which keeps what multiplies c."""
         hidden = gate.up.shape[1]
-        return cls(gate.down[:, :, :hidden].contiguous(), gate.up.transpose(1, 2).contiguous())
+        factors = cls(gate.down[:, :, :hidden].contiguous(), gate.up.transpose(1, 2).contiguous())
+        gate.down = Parameter(gate.down[:, :, hidden:].contiguous(), requires_grad=False)
+        gate.up = Parameter(gate.up.new_empty(0), requires_grad=False)
+        return factors
 
 
 @dataclass(slots=True)
@@ -141,7 +145,7 @@ class PreparedAdapter:
         if self.components is not None:
             yield from self.components.state_dict().items()
         if self.gate is not None:
-            yield from (("instruction_gate, down", self.gate.down), ("instruction_gate, up", self.gate.up))
+            yield from (("instruction_gate.down", self.gate.down), ("instruction_gate.up", self.gate.up))
         if self.adherence is not None:
             yield from ((f"adherence_head, {name}", value) for name, value in self.adherence.state_dict().items())
 
@@ -239,7 +243,7 @@ def prepare(
         exact, adherence = deepcopy(components.temperature_head), deepcopy(components.adherence_head)
         prepared.components = components.to(device=device, dtype=dtype).eval().requires_grad_(False)
         if components.instruction_gate is not None:
-            prepared.gate = GateFactors.of(components.instruction_gate)
+            prepared.gate = GateFactors.take(components.instruction_gate)
         if adherence is not None:
             prepared.adherence = adherence.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
         if exact is not None and components.temperature_head is not None:
