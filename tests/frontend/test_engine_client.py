@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +27,9 @@ from tests.support.oracle_worker import build
 PROMPT = [5, 17, 3, 44, 9]
 
 
-def process_client(model: str = "slow", patience: float = 60.0) -> EngineClient:
+def process_client(model: str = "slow", patience: float = 60.0, **config: Any) -> EngineClient:
     return EngineClient(
-        EngineConfig(model=model, patience=patience),
+        EngineConfig(model=model, patience=patience, **config),
         worker_module="tests.support.oracle_worker",
         first_restart_delay=0.01,
         longest_restart_delay=0.05,

@@ -104,6 +104,20 @@ async def test_an_idle_engine_and_one_that_reads_an_adapter_are_left_alone(tmp_p
         assert client.restarts == 0
 
 
+async def test_an_engine_that_reads_an_evicted_adapter_while_requests_wait_for_it_is_left_alone(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    async with process_client("slow", PATIENCE, max_adapters=1) as client:
+        await client.load_adapter("a", f"one:{gate}")
+        await client.load_adapter("b", "two")
+        gate.unlink()
+        waiting = asyncio.create_task(answer(client, generate("r", PROMPT, adapter="a")))
+        await asyncio.sleep(2 * PATIENCE)
+        assert client.restarts == 0 and not waiting.done()
+        gate.touch()
+        assert await waiting and client.restarts == 0
+
+
 class Bench:
     """A detector whose time and usage a test moves."""
 

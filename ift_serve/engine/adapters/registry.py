@@ -176,6 +176,11 @@ class AdapterRegistry:
         return bool(self._loads or self._returns)
 
     @property
+    def is_returning(self) -> bool:
+        """Whether an evicted version is being read again; a reading that gets nothing is given up by itself."""
+        return self._returns.is_reading
+
+    @property
     def busy(self) -> bool:
         """Whether there is something to say now."""
         return bool(self._changes or self._replies)

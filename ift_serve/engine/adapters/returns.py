@@ -16,6 +16,11 @@ class Returns:
     def __len__(self) -> int:
         return len(self._asked)
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether any of them is being read."""
+        return any(number is not None for number in self._asked.values())
+
     def ask(self, adapter: AdapterVersion) -> None:
         """A request waits for a version."""
         self._asked[adapter] = None

@@ -219,7 +219,7 @@ class EngineCore:
         replies, changes = self._adapters.take_changes()
         self._outputs += replies
         outputs, self._outputs = self._outputs, []
-        if batch.sequences or outputs or changes:
+        if batch.sequences or outputs or changes or self._adapters.is_returning:
             self._progress.work()
         return StepOutputs(outputs=outputs, stats=self.stats(), adapters=changes)
 
