@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ift_serve.checks.instructions import InstructedPrompt
-from ift_serve.evaluation.tasks.json_lines import read_records
+from ift_serve.evaluation.tasks.record_file import read_records
 
 LENGTH = 1280
 COLUMN = "published strict"

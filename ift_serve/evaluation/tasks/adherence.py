@@ -8,7 +8,7 @@ from pathlib import Path
 from ift_serve.checks import Check, parse_checks
 from ift_serve.client import Prompt
 from ift_serve.evaluation.errors import EvaluationError
-from ift_serve.evaluation.tasks.json_lines import read_records
+from ift_serve.evaluation.tasks.record_file import read_records
 from ift_serve.evaluation.tasks.task import KIND, ConstraintVerdict, Item, Task, Verdicts
 
 SHIPPED = Path(__file__).parent / "adherence.jsonl"

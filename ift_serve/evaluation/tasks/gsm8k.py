@@ -9,7 +9,7 @@ from pathlib import Path
 from ift_serve.checks.extraction import Answer, boxed, last_written_number, stated
 from ift_serve.client import Prompt
 from ift_serve.evaluation.errors import EvaluationError
-from ift_serve.evaluation.tasks.json_lines import read_records
+from ift_serve.evaluation.tasks.record_file import read_records
 from ift_serve.evaluation.tasks.task import ConstraintVerdict, Item, Task, Verdicts
 
 _ASK = "\n\nThink step by step, and end with a line of the form: The answer is <number>."

@@ -9,7 +9,7 @@ from ift_serve.checks.errors import MissingExtraError
 from ift_serve.checks.instructions import Column, InstructedPrompt
 from ift_serve.client import Prompt
 from ift_serve.evaluation.errors import EvaluationError
-from ift_serve.evaluation.tasks.json_lines import read_records
+from ift_serve.evaluation.tasks.record_file import read_records
 from ift_serve.evaluation.tasks.task import KIND, ConstraintVerdict, Item, Task, Verdicts
 
 _COLUMNS: tuple[Column, ...] = ("repaired", "published")

@@ -9,7 +9,7 @@ from ift_serve.client import Prompt
 from ift_serve.evaluation.errors import EvaluationError
 from ift_serve.evaluation.serving.decoding_settings import DecodingSettings
 from ift_serve.evaluation.serving.requests import Generation, Request
-from ift_serve.evaluation.tasks.json_lines import read_records
+from ift_serve.evaluation.tasks.record_file import read_records
 from ift_serve.evaluation.tasks.task import Item, Task, Verdicts
 
 
