@@ -86,7 +86,11 @@ def test_the_options_of_the_commands_name_every_choice(option: str) -> None:
     assert shown.rpartition(": ")[2].split(", ") == _OPTIONS[option]
 
 
-@pytest.mark.parametrize(("told", "message"), [(told, message) for told, _, message in PAIRS], ids=str)
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [(told, message) for told, _, message in PAIRS],
+    ids=lambda one: one.__name__ if isinstance(one, type) else "",
+)
 def test_the_defaults_that_the_protocol_names_are_the_engines(told: type[msgspec.Struct], message: Descriptor) -> None:
     """Of plain numbers and texts; in the comments of the fields."""
     source = Path(__file__).parents[2] / "protos/ift_serve/v1/reasoning.proto"
