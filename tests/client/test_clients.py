@@ -88,7 +88,7 @@ async def test_errors_name_the_field(server: Server) -> None:
         assert caught.value.violations[0].field == "sampling.temperature"
         assert caught.value.request_id in str(caught.value)
         with pytest.raises(TypeError, match="unknown option 'temprature'"):
-            await client.generate("x", temprature=1)
+            await client.generate("x", temprature=1)  # type: ignore[call-arg]
 
 
 async def test_leaving_a_stream_frees_the_server(server: Server) -> None:

@@ -200,7 +200,7 @@ def test_no_more_sequences_than_the_request_may_have() -> None:
     ("settings_", "options", "field"),
     [
         (Branch(width=21), {}, "reasoning.branch.width"),
-        (Branch(aggregate="mean"), {}, "reasoning.branch.aggregate"),
+        (Branch(aggregate="mean"), {}, "reasoning.branch.aggregate"),  # type: ignore[arg-type]
         (Branch(), {"temperature": 1.0}, "sampling.temperature"),
         (Branch(), {"candidates": 2}, "sampling.candidates"),
         (Branch(span=AnswerSpan(kind=AnswerKind.PATTERN, pattern="(")), {}, "reasoning.branch.span.pattern"),

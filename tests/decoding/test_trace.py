@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ift_serve.engine.protocol.reasoning import EarlyExit, Trace
+from ift_serve.engine.protocol.reasoning import EarlyExit, ExitRule, Trace
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from ift_serve.engine.sequences.step import SamplingRow
 from tests.support.engine_driver import Answer, Driver
@@ -222,7 +222,7 @@ def test_probes_of_a_candidate_that_the_front_stops_end_with_it() -> None:
     [
         (Trace(budget=3, minimum=4), "reasoning.trace.minimum"),
         (Trace(open_marker="<a>", close_marker="<a>"), "reasoning.trace"),
-        (Trace(early_exit=EarlyExit(rule="boredom")), "reasoning.trace.early_exit.rule"),
+        (Trace(early_exit=EarlyExit(rule="boredom")), "reasoning.trace.early_exit.rule"),  # type: ignore[arg-type]
         (Trace(early_exit=EarlyExit(smoothing=0.0)), "reasoning.trace.early_exit.smoothing"),
         (Trace(early_exit=EarlyExit(trial_tokens=0)), "reasoning.trace.early_exit.trial_tokens"),
     ],
@@ -236,10 +236,10 @@ def test_what_cannot_be_is_refused_by_its_field(settings_: Trace, field: str) ->
 @settings(max_examples=30, deadline=None)
 @given(
     rows=st.integers(1, 6), blocks=st.sampled_from([60, 256]), company=st.integers(0, 2), budget=st.integers(0, 60),
-    minimum=st.integers(0, 10), rule=st.sampled_from(["entropy", "confidence", ""]),
+    minimum=st.integers(0, 10), rule=st.sampled_from(["entropy", "confidence", None]),
 )  # fmt: skip
 def test_case_12_thoughts_do_not_depend_on_the_load(
-    rows: int, blocks: int, company: int, budget: int, minimum: int, rule: str
+    rows: int, blocks: int, company: int, budget: int, minimum: int, rule: ExitRule | None
 ) -> None:
     exits = EarlyExit(rule=rule, trial_tokens=3, smoothing=0.5, threshold=0.3) if rule else None
     settings_ = Trace(budget=budget, minimum=min(minimum, budget), message=" Now.", early_exit=exits)

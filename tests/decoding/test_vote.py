@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from ift_serve.decoding.beta_posterior import leader_probability
 from ift_serve.engine.protocol.generate import Conclusion
-from ift_serve.engine.protocol.reasoning import AnswerKind, AnswerSpan, LowConfidence, RequestLimits, Trace, Vote
+from ift_serve.engine.protocol.reasoning import (
+    AnswerKind,
+    AnswerSpan,
+    LowConfidence,
+    RequestLimits,
+    Trace,
+    Vote,
+    VoteStop,
+    VoteWeight,
+)
 from ift_serve.engine.protocol.results import FailureKind, FinishReason
 from ift_serve.engine.sequences.step import SamplingRow
 from tests.support.engine_driver import Answer, Clock
@@ -63,7 +72,7 @@ def test_the_majority_wins_and_its_surest_sample_is_given() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**40), stop=st.sampled_from(["settled", "posterior"]), most=st.integers(1, 9))
-def test_what_an_early_stop_draws_is_what_the_full_vote_draws_first(seed: int, stop: str, most: int) -> None:
+def test_what_an_early_stop_draws_is_what_the_full_vote_draws_first(seed: int, stop: VoteStop, most: int) -> None:
     """A sample is a function of the request and its place alone, however many run at once."""
     texts = ["8", "8 it is", "8.0", "5", "so 8", "maybe 9", "8 dogs"]
     _, full = run(by_seed(texts), Vote(samples=9, stop="all"), seed=seed)
@@ -94,7 +103,7 @@ def test_borda_and_confidence_weigh_votes() -> None:
         (["8"], 9, "all", 9),
     ],
 )
-def test_a_vote_draws_no_more_samples_than_it_needs(texts: list[str], samples: int, stop: str, drawn: int) -> None:
+def test_a_vote_draws_no_more_samples_than_it_needs(texts: list[str], samples: int, stop: VoteStop, drawn: int) -> None:
     answer, conclusion = run(Says(texts), Vote(samples=samples, stop=stop), limits=RequestLimits(sequences=64))
     assert len(conclusion.branches) == drawn
     assert answer.usage is not None and answer.usage.sequences == drawn
@@ -199,8 +208,8 @@ def test_the_prompt_is_computed_once_for_the_first_samples() -> None:
     ("settings_", "options", "field"),
     [
         (Vote(samples=0), {}, "reasoning.vote.samples"),
-        (Vote(weight="mean"), {}, "reasoning.vote.weight"),
-        (Vote(stop="soon"), {}, "reasoning.vote.stop"),
+        (Vote(weight="mean"), {}, "reasoning.vote.weight"),  # type: ignore[arg-type]
+        (Vote(stop="soon"), {}, "reasoning.vote.stop"),  # type: ignore[arg-type]
         (Vote(span=AnswerSpan(kind=AnswerKind.CONTINUATION)), {}, "reasoning.vote.span.kind"),
         (Vote(low_confidence=LowConfidence(window=0)), {}, "reasoning.vote.low_confidence"),
         (Vote(), {"temperature": 0.0}, "sampling.temperature"),
@@ -220,7 +229,7 @@ def test_what_cannot_be_is_refused_by_its_field(settings_: Vote, options: dict[s
     stop=st.sampled_from(["settled", "posterior", "all"]), weight=st.sampled_from(["majority", "borda"]),
 )  # fmt: skip
 def test_the_vote_does_not_depend_on_the_load(
-    rows: int, blocks: int, company: int, seed: int, stop: str, weight: str
+    rows: int, blocks: int, company: int, seed: int, stop: VoteStop, weight: VoteWeight
 ) -> None:
     script = by_seed(["8 dogs", "it is 5", "8", "we have 9 of them"])
     settings_ = Vote(samples=9, stop=stop, weight=weight)

@@ -52,7 +52,7 @@ async def scripted(directory: Path) -> AsyncIterator[tuple[AsyncClient, Scripted
         ("hi", {"reasoning": NoReasoning()}, True),
         (CHAT, {"reasoning": NoReasoning()}, True),
         (Prompt.from_text("hi"), {"reasoning": NoReasoning()}, False),
-        (Prompt(token_ids=[5, 6]), {"reasoning": NoReasoning()}, False),
+        (Prompt(token_ids=(5, 6)), {"reasoning": NoReasoning()}, False),
         ("hi", {}, False),
         ("hi", {"max_total_tokens": 40}, False),
         ("hi", {"reasoning": Trace(budget=3)}, False),

@@ -55,7 +55,9 @@ def test_the_kinds_of_reasoning_are_those_of_the_engine() -> None:
 
 
 def test_an_early_exit_has_the_fields_of_both_rules() -> None:
-    rules = {field.name: field.message_type for field in pb.EarlyExit.DESCRIPTOR.oneofs_by_name["rule"].fields}
+    messages = (pb.EntropyExit.DESCRIPTOR, pb.ConfidenceExit.DESCRIPTOR)
+    names = [field.name for field in pb.EarlyExit.DESCRIPTOR.oneofs_by_name["rule"].fields]
+    rules = dict(zip(names, messages, strict=True))
     assert rules.keys() == set(get_args(engine.ExitRule)) == engine.EXIT_THRESHOLDS.keys()
     fields = {name for rule in rules.values() for name in rule.fields_by_name}
     assert set(engine.EarlyExit.__struct_fields__) == fields | {"rule", "prompt"}
@@ -76,6 +78,7 @@ def _choices(hint: Any) -> set[str]:
     ids=lambda one: getattr(one, "name", ""),
 )
 def test_every_choice_has_one_name(told: type[msgspec.Struct], given: type[Any], field: FieldDescriptor) -> None:
+    assert field.enum_type is not None
     names = set(enum_names(field.enum_type, "").values()) - {""}
     assert names == _choices(get_type_hints(told)[field.name]) == _choices(get_type_hints(given)[field.name])
 
