@@ -63,7 +63,7 @@ def tasks() -> list[Task]:
     """Half of the tasks of each kind greedy, half drawn."""
     copying = [form.format(text) for text in TEXTS for form in COPYING]
     kinds = [("copying", text) for text in copying] + [("other", text) for text in OTHER for _ in range(2)]
-    return [Task(kind, text, 0.7 * (place % 2)) for place, (kind, text) in enumerate(kinds)]
+    return [Task(kind, text, 0.7 * ((place + place // 4) % 2)) for place, (kind, text) in enumerate(kinds)]
 
 
 def arguments() -> argparse.Namespace:

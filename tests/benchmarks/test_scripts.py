@@ -48,6 +48,18 @@ def test_serving_measures_ours_and_the_peers() -> None:
     assert all(v > 0 for v in report["latency"]["milliseconds_per_token"].values())
 
 
+@pytest.mark.slow
+def test_speculation_asks_two_servers_the_same_and_compares_what_they_say() -> None:
+    report = run_script(
+        "speculation.py", "--tasks", "2", "--rounds", "1", "--new-tokens", "12", "--callers", "1", "2"
+    )  # fmt: skip
+    for callers in ("1 callers", "2 callers"):
+        for kind in ("copying", "other"):
+            found = report[callers][kind]
+            assert found["drafted_tokens"] >= found["accepted_tokens"] and found["generated_tokens"] > 0
+            assert all(rate > 0 for rate in found["tokens_per_second"].values())
+
+
 def test_every_kernel_benchmark_runs_in_the_interpreter() -> None:
     report = run_script("kernels.py", "--tiny")
     operations = {
