@@ -2,6 +2,9 @@
 
 ``python benchmarks/speculation.py --model DIRECTORY --json``: tokens a second of one caller and of several, on tasks
 whose answers copy from their prompts (rewrite, extract, edit) and on others. Every answer must be the same from both.
+
+With ``--one-process`` an engine in this process, on one thread, guesses in turns and not: tokens a second of computing,
+which those who share the machine change little.
 """
 
 from __future__ import annotations
@@ -76,6 +79,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=16, help="of each kind")
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=3, help="medians are taken over them")
+    parser.add_argument("--one-process", action="store_true", help="by computing time, greedy and drawn tasks apart")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="JSON in one line")
     return parser.parse_args()
@@ -158,12 +162,93 @@ class Benchmark:
         return Run(time.perf_counter() - begun, list(answers))
 
 
+class OneProcess:
+    """Two cores over one model, of which one guesses; used in turns. Their clock is this process's computing time."""
+
+    def __init__(self, given: argparse.Namespace, model: Path) -> None:
+        from ift_serve.decoding.context import StrategyContext
+        from ift_serve.decoding.registry import strategies
+        from ift_serve.engine.config import EngineConfig
+        from ift_serve.engine.core.core import EngineCore
+        from ift_serve.engine.drafting.draft_planner import DraftPlanner
+        from ift_serve.engine.runner.model_runner import ModelRunner
+        from ift_serve.text.prompt import PromptRenderer
+
+        config = EngineConfig(model=str(model), dtype=given.dtype, threads=1, total_blocks=512, prefix_caching=False)
+        runner = ModelRunner(config)
+        known = strategies(StrategyContext.of_model(config.model, runner.description.eos_ids))
+        self._given = given
+        self._renderer = PromptRenderer.from_pretrained(config.model)
+        self._cores = {
+            name: EngineCore(runner, config, known, time.process_time, drafts=drafts)
+            for name, drafts in (("with", DraftPlanner()), ("without", None))
+        }
+
+    def all(self) -> dict[str, Any]:
+        """By kind and temperature."""
+        found: dict[str, Any] = {}
+        for kind in ("copying", "other"):
+            for name, drawn in (("greedy", False), ("drawn", True)):
+                own = [task for task in tasks() if task.kind == kind and (task.temperature > 0) == drawn]
+                found[f"{kind}, {name}"] = self._compare(own[: self._given.tasks])
+        return found
+
+    def _compare(self, own: list[Task]) -> dict[str, Any]:
+        seconds, counts = {"with": 0.0, "without": 0.0}, [0, 0, 0]
+        for place, task in enumerate(own):
+            said = {}
+            for name in self._cores if place % 2 else reversed(self._cores):
+                begun = time.process_time()
+                said[name], usage = self._answer(name, place, task)
+                seconds[name] += time.process_time() - begun
+                if name == "with":
+                    counts = [a + b for a, b in zip(counts, usage, strict=True)]
+            if said["with"] != said["without"]:
+                raise SystemExit("an answer depends on guesses")
+        found = {
+            "tokens_per_second": {name: round(counts[0] / took, 2) for name, took in seconds.items()},
+            "ratio": round(seconds["without"] / seconds["with"], 3),
+            **dict(zip(("generated_tokens", "drafted_tokens", "accepted_tokens"), counts, strict=True)),
+        }
+        print(f"{own[0].kind}, {own[0].temperature}: {found}", file=sys.stderr, flush=True)
+        return found
+
+    def _answer(self, name: str, place: int, task: Task) -> tuple[Any, list[int]]:
+        from ift_serve.engine.protocol.generate import CandidateOutput, GenerateRequest, SamplingParams
+
+        core, prompt = self._cores[name], self._renderer.instruction(task.text)
+        core.add(
+            GenerateRequest(
+                request_id=str(place),
+                token_ids=prompt.token_ids,
+                segment_ids=prompt.segment_ids,
+                end_ids=[self._renderer.tokenizer.eos_token_id],
+                sampling=SamplingParams(
+                    temperature=task.temperature, seed=self._given.seed + place, max_new_tokens=self._given.new_tokens
+                ),
+            )
+        )
+        said, usage = [], [0, 0, 0]
+        while core.has_work():
+            for output in core.step().outputs:
+                assert isinstance(output, CandidateOutput), output
+                said += zip(output.token_ids, output.statistics, strict=True)
+                if output.usage is not None:
+                    counted = output.usage
+                    usage = [counted.drawn_tokens, counted.drafted_tokens, counted.accepted_tokens]
+        return said, usage
+
+
 async def compare(given: argparse.Namespace, addresses: list[str]) -> dict[str, Any]:
     """Connect to the server with guesses and the one without."""
     from ours import client
 
     async with client(addresses[0]) as guessing, client(addresses[1]) as plain:
         return await Benchmark(given, guessing, plain).all()
+
+
+def _settings(given: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(given).items() if name not in {"json", "model"}}
 
 
 def main() -> None:
@@ -175,11 +260,14 @@ def main() -> None:
     from ift_serve.embedded import model_path
 
     model = given.model or model_path()
+    if given.one_process:
+        report = {"model": model.name, "settings": _settings(given)} | OneProcess(given, model).all()
+        print(json.dumps(report, indent=None if given.json else 1))
+        return
     options = ("--dtype", given.dtype, "--threads", str(given.threads), "--metrics-port", "-1", "--no-prefix-caching")
     with server(model, *options, "--speculation", "lookup") as (first, _), server(model, *options) as (second, _):
         found = asyncio.run(compare(given, [first, second]))
-    settings = {k: v for k, v in vars(given).items() if k not in {"json", "model"}}
-    report = {"model": model.name, "settings": settings, "machine": asdict(measure(model, "float32"))} | found
+    report = {"model": model.name, "settings": _settings(given), "machine": asdict(measure(model, "float32"))} | found
     print(json.dumps(report, indent=None if given.json else 1))
 
 

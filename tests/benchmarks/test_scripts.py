@@ -60,6 +60,12 @@ def test_speculation_asks_two_servers_the_same_and_compares_what_they_say() -> N
             assert all(rate > 0 for rate in found["tokens_per_second"].values())
 
 
+def test_speculation_in_one_process_gives_the_same_answers_with_guesses() -> None:
+    report = run_script("speculation.py", "--one-process", "--tasks", "2", "--new-tokens", "12")
+    for kind in ("copying, greedy", "copying, drawn", "other, greedy", "other, drawn"):
+        assert report[kind]["generated_tokens"] > 0 and report[kind]["ratio"] > 0
+
+
 def test_every_kernel_benchmark_runs_in_the_interpreter() -> None:
     report = run_script("kernels.py", "--tiny")
     operations = {
