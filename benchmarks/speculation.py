@@ -228,7 +228,8 @@ class OneProcess:
                 ),
             )
         )
-        said, usage = [], [0, 0, 0]
+        said: list[Any] = []
+        usage = [0, 0, 0]
         while core.has_work():
             for output in core.step().outputs:
                 assert isinstance(output, CandidateOutput), output
