@@ -147,7 +147,7 @@ def test_whoever_stays_is_answered_as_alone_and_every_block_comes_back(
             events.setdefault(begin + when, []).append((fate, name))
     step = 0
     while core.has_work() or any(when >= step for when in events):
-        for what, name in events.get(step, ()):
+        for what, name in events.pop(step, ()):
             if what == "add":
                 driver.add(requests[name])
             elif what == "leaves":
@@ -156,8 +156,7 @@ def test_whoever_stays_is_answered_as_alone_and_every_block_comes_back(
                 core.stop(name, 0)
             else:
                 clock.now += 6
-        driver.step()
-        step += 1
+        step += driver.step()
         assert step < 5000, "it does not come to an end"
     stats = core.stats()
     assert stats.free_blocks + stats.cached_blocks == BLOCKS

@@ -35,6 +35,7 @@ class _Info:
 
     name, fingerprint, template_fingerprint, dtype, device = "m", "f", "t", "float32", "cpu"
     attention_backend, version, context_length = "cpu", "1", 4096
+    weights = "stored"
     sampling_defaults: dict[str, Any] = {}  # noqa: RUF012
     features: tuple[str, ...] = ()
     limits = {"running_sequences": 4}  # noqa: RUF012

@@ -20,6 +20,10 @@ from ift_serve.engine.protocol.results import FinishReason, RequestFailed, Reque
 from ift_serve.engine.protocol.score import ScoreOutput, ScoreRequest
 from tests.support.paged_oracle import PagedOracle
 
+_PAUSE = 0.001
+_PATIENCE = 60.0
+"""Seconds."""
+
 
 @dataclass
 class Answer:
@@ -70,6 +74,7 @@ class Driver:
         self.core = core
         self.answers: dict[str, Answer] = {}
         self.steps = 0
+        self._computed, self._waits_since = 0, 0.0
         self.replies: dict[str, AdapterReply | RequestFailed | None] = {}
         self.changes: list[AdapterInfo] = []
 
@@ -98,7 +103,8 @@ class Driver:
             self.answers[request.request_id] = Answer()
             self.core.add(request)
 
-    def step(self) -> None:
+    def step(self) -> bool:
+        """One step; False where all work waits for what is done beside the core, such as the reading of a form."""
         said = self.core.step()
         self.steps += 1
         self.core.check_integrity()
@@ -116,6 +122,20 @@ class Driver:
                 answer.score, answer.usage, answer.finished = output, output.usage, True
             else:
                 answer.failure, answer.finished = output, True
+        waits = self.core.has_work() and said.stats.steps == self._computed and not said.outputs
+        self._computed = said.stats.steps
+        if not waits:
+            self._waits_since = 0.0
+        return not (waits and self._pause())
+
+    def _pause(self) -> bool:
+        """Give way, as the engine's loop does; what is waited for comes within a minute."""
+        now = time.monotonic()
+        if not self._waits_since:
+            self._waits_since = now
+        assert now - self._waits_since < _PATIENCE, "what the work waits for does not come"
+        time.sleep(_PAUSE)
+        return True
 
     @staticmethod
     def _take(answer: Answer, output: CandidateOutput) -> None:
@@ -131,10 +151,11 @@ class Driver:
 
     def run(self, limit: int = 10_000) -> dict[str, Answer]:
         """Step until there is no work."""
-        for _ in range(limit):
+        computed = 0
+        while computed < limit:
             if not self.core.has_work():
                 return self.answers
-            self.step()
+            computed += self.step()
         raise AssertionError(f"not done after {limit} steps")
 
 

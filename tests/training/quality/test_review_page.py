@@ -168,7 +168,7 @@ def test_reasons_choose_what_is_shown(visit: Callable[..., Visit], tmp_path: Pat
         page = visit(links["ann"]).page
         _settled(page, "0 of 6")
         page.locator("#reason").select_option("personal")
-        page.wait_for_function("document.getElementById('reasons').textContent.startsWith('personal')")
+        page.wait_for_function("() => document.getElementById('reasons').textContent.startsWith('personal')")
         assert page.locator("#reason option:checked").inner_text() == "personal (3)"
         page.locator("#accept").click()
         _settled(page, "1 of 6")
@@ -210,7 +210,7 @@ def test_no_record_gets_out_of_its_box_and_nobody_else_is_asked(visit: Callable[
 def test_a_link_without_the_token_shows_nothing(visit: Callable[..., Visit], tmp_path: Path) -> None:
     with review_server(_filled(tmp_path / "r.sqlite"), ["ann"]) as links:
         page = visit(links["ann"].split("#")[0] + "#wrong").page
-        page.wait_for_function("document.getElementById('wrong').textContent !== ''")
+        page.wait_for_function("() => document.getElementById('wrong').textContent !== ''")
         assert "no valid token" in page.locator("#wrong").inner_text() and page.locator("#record").is_hidden()
 
 
