@@ -36,7 +36,8 @@ def workers(dtypes: Sequence[str] | None = None, first: Sequence[str] = ()) -> l
     """
     from ift_kernels.cpu_simd.openmp import Worker
 
-    modules = [importlib.import_module(f"{__package__}.{path.parent.name}.cpu") for path in _PACKAGE.glob("*/cpu.py")]
+    names = [*(f"{path.parent.name}.cpu" for path in _PACKAGE.glob("*/cpu.py")), "cpu_simd.recorded"]
+    modules = [importlib.import_module(f"{__package__}.{name}") for name in names]
     modules.sort(key=lambda module: (module.__name__.split(".")[1] not in first, -len(inspect.getsource(module))))
     groups: list[list[Worker]] = []
     for module in modules:

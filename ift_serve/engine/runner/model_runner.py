@@ -21,6 +21,7 @@ from ift_serve.engine.runner.cuda_graphs import CudaCapture, DecodeGraphs, bucke
 from ift_serve.engine.runner.independent_rows import has_independent_rows
 from ift_serve.engine.runner.kept_checks import CheckOutcome, KeptChecks
 from ift_serve.engine.runner.kv_cache import KVCache, bytes_per_block
+from ift_serve.engine.runner.recorded_steps import RecordedSteps
 from ift_serve.engine.runner.serving_check import ServingCheck, serve_windows
 from ift_serve.engine.runner.step_profiler import StepProfiler
 from ift_serve.engine.runner.warm_up import warm_up_batches
@@ -38,6 +39,7 @@ from ift_serve.engine.sequences.step import (
 )
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
+from ift_serve.modeling.decoder.fused_layers import FusedDecoder
 from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model
 from ift_serve.system.heap import trim_heap
 from ift_serve.system.machine import available_memory, processors
@@ -147,6 +149,7 @@ class ModelRunner:
         )
         self._sampler = Sampler(Temperatures(self.adapters.temperatures, device), device, backend)
         self._graphs = self._make_graphs(config, model, backend, device) if split else None
+        self._recorded = self._recorded_steps(config, model, backend)
         self.description = ModelDescription(
             name=model.name,
             path=model.path,
@@ -190,6 +193,18 @@ class ModelRunner:
             head_bias=self.adapters.tables.head_bias,
         )
 
+    def _recorded_steps(self, config: EngineConfig, model: LoadedModel, backend: str) -> RecordedSteps | None:
+        if backend != "cpu" or not isinstance(self._decoder, FusedDecoder):
+            return None
+        return RecordedSteps(
+            self._decoder,
+            self._cache.layers,
+            rows=config.max_sequences,
+            hidden_size=int(model.config.hidden_size),
+            dtype=model.dtype,
+            longest=min(model.context_length, self.total_blocks * self.block_size),
+        )
+
     def _warm_up(self) -> None:
         """The shapes that serving will have, so that the first request meets compiled kernels and warm memory."""
         sizes = self._graphs.sizes if self._graphs else []
@@ -217,6 +232,11 @@ class ModelRunner:
             steps = [SequenceStep(-1, [0], 0, [0]), SequenceStep(-2, [0] * 8, 0, [0])]
             self.adapters.warm_up(self._build_batch(steps), tiles)
 
+    @property
+    def recorded_sizes(self) -> tuple[int, ...]:
+        """Rows of the decode steps that are run from records so far, on the CPU."""
+        return () if self._recorded is None else self._recorded.sizes
+
     def profile(self) -> None:
         """Write a trace of the next steps, where the configuration names a directory for it."""
         self._profiler.ask()
@@ -238,6 +258,8 @@ class ModelRunner:
         logits = None
         if self._graphs is not None and everything and self._graphs.takes(flat):
             hidden, logits = self._graphs.run(flat)
+        elif self._recorded is not None and everything and self._recorded.takes(flat):
+            hidden, logits = self._recorded.run(flat)
         else:
             wanted = None if everything else torch.tensor(indices, dtype=torch.long, device=flat.input_ids.device)
             hidden = self._decoder.forward(flat, wanted)

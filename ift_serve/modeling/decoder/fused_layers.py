@@ -142,10 +142,14 @@ class FusedDecoder:
 
     def forward(self, batch: FlatBatch, rows: Tensor | None) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.decoder.Decoder`."""
-        adaptation, lora, backend = batch.adaptation, batch.lora, batch.backend
         hidden = self.embed(batch.input_ids)
-        if adaptation is not None:
-            hidden = adaptation.embed(hidden)
+        if batch.adaptation is not None:
+            hidden = batch.adaptation.embed(hidden)
+        return self.run_layers(hidden, batch, rows)
+
+    def run_layers(self, hidden: Tensor, batch: FlatBatch, rows: Tensor | None) -> Tensor:
+        """``forward`` from the embeddings ``hidden`` on, ``[T, d]``, which are written over."""
+        adaptation, lora, backend = batch.adaptation, batch.lora, batch.backend
         tokens = hidden.shape[0]
         delta: Tensor | None = None
         selected = rows is None

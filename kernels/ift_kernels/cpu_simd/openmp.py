@@ -9,9 +9,10 @@ there is no libgomp (macOS), kernels run on the calling thread.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core.ccallback import CFunc
 from numba.core.extending import intrinsic
+from numpy.typing import NDArray
 
 from ift_kernels.cpu_simd.machine_code import keep
 from ift_kernels.cpu_simd.storage import compiling
@@ -46,6 +48,15 @@ def entry_point() -> int:
     if library is None:
         return 0
     return ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value or 0
+
+
+@functools.cache
+def barrier() -> int:
+    """Address of ``GOMP_barrier``, for :func:`wait`; 0 where torch does not bring libgomp."""
+    library = _libgomp()
+    if library is None:
+        return 0
+    return ctypes.cast(library.GOMP_barrier, ctypes.c_void_p).value or 0
 
 
 def _everywhere() -> bool:
@@ -92,7 +103,9 @@ def compiled(worker: Worker) -> int:
 
 
 @intrinsic
-def _call_worker(typing, worker, data):
+def call_worker(typing, worker, data):
+    """Call a worker, by its address, with the address of its arguments."""
+
     def codegen(context, builder, signature, args):
         kind = ir.FunctionType(ir.VoidType(), [_I8P])
         builder.call(builder.inttoptr(args[0], kind.as_pointer()), [builder.inttoptr(args[1], _I8P)])
@@ -121,6 +134,23 @@ def _call_gomp(typing, gomp, worker, data, threads):
 
 
 @intrinsic
+def _call(typing, function):
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@njit(inline="always")
+def wait(barrier):
+    """Until every thread of the region is here, by the address that :func:`barrier` gives."""
+    if barrier != 0:
+        _call(barrier)
+
+
+@intrinsic
 def take(typing, address):
     """Atomically fetch the int64 at ``address`` and add one: the next work item."""
 
@@ -146,7 +176,7 @@ def _start(gomp, worker, arguments, threads, values):
         arguments[place] = values[place]
     data = np.int64(arguments.ctypes.data)
     if gomp == 0 or threads <= 1:
-        _call_worker(worker, data)
+        call_worker(worker, data)
     else:
         _call_gomp(gomp, worker, data, threads)
 
@@ -154,7 +184,7 @@ def _start(gomp, worker, arguments, threads, values):
 def _run(gomp, worker, arguments, threads):
     data = np.int64(arguments.ctypes.data)
     if gomp == 0 or threads <= 1:
-        _call_worker(worker, data)
+        call_worker(worker, data)
     else:
         _call_gomp(gomp, worker, data, threads)
 
@@ -173,9 +203,37 @@ def _launcher(function: Callable[..., None], *more: tuple[Any, ...]) -> Any:
 VALUES = (5, 6, 7)
 """How many values ``start`` may be given; a kernel that has another number adds it here."""
 
-run = _launcher(_run, ())
-"""``run(gomp, worker, arguments, threads)`` runs ``worker(arguments.address)`` on ``threads`` threads; they share the
-work through ``take``."""
+_launch = _launcher(_run, ())
+_fill_and_launch = _launcher(_start, *((types.UniTuple(types.int64, count),) for count in VALUES))
 
-start = _launcher(_start, *((types.UniTuple(types.int64, count),) for count in VALUES))
-"""The same as ``run``, after the tuple ``values`` was written over the first arguments: for arguments that are kept."""
+_Note = Callable[[int, NDArray[np.int64], int], None]
+_note: _Note | None = None
+
+
+@contextlib.contextmanager
+def recording(note: _Note) -> Iterator[None]:
+    """A context in which ``note(worker, arguments, threads)`` is told of every launch before it runs, on any thread."""
+    global _note
+    before, _note = _note, note
+    try:
+        yield
+    finally:
+        _note = before
+
+
+def run(gomp: int, worker: int, arguments: NDArray[np.int64], threads: int) -> None:
+    """Run ``worker(arguments.address)`` on ``threads`` threads; they share the work through ``take``.
+
+    gomp: the address that ``entry_point`` gives.
+    """
+    if _note is not None:
+        _note(worker, arguments, threads)
+    _launch(gomp, worker, arguments, threads)
+
+
+def start(gomp: int, worker: int, arguments: NDArray[np.int64], threads: int, values: tuple[int, ...]) -> None:
+    """The same as ``run``, after ``values`` were written over the first arguments: for arguments that are kept."""
+    if _note is not None:
+        arguments[: len(values)] = values
+        _note(worker, arguments, threads)
+    _fill_and_launch(gomp, worker, arguments, threads, values)

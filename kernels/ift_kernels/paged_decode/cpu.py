@@ -94,7 +94,8 @@ def _scores_of_block(kind, keys, queries, heads, width, block, scratch, stride, 
 
 @njit(inline="always")
 def _softmax(scratch, offset, first, start, end, last, softcap, mask, boost):
-    """Turn scores into weights in place, 0 outside ``[start, end)`` up to ``last``; returns 1 over their sum.
+    """Turn scores into weights in place, 0 outside ``[start, end)`` up to ``last``; returns 1 over their sum, and 0 for
+    a padding row of no keys.
 
     ``mask`` is the address of a byte per key, 0 for none; ``boost`` is what a set byte adds to the capped score.
     """
@@ -117,7 +118,8 @@ def _softmax(scratch, offset, first, start, end, last, softcap, mask, boost):
         total = add(total, p)
     for position in range(end, last):
         store_one(_FP, scratch, offset + position, np.float32(0.0))
-    return np.float32(1.0) / sum_lanes(total)
+    whole = sum_lanes(total)
+    return np.float32(1.0) / whole if whole != 0.0 else np.float32(0.0)
 
 
 @njit(inline="always")
