@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import sqlite3
@@ -79,6 +80,7 @@ class ReviewQueue:
         self._store, self._overlap, self._lease, self._clock = store, overlap, lease, clock
         self._lock = threading.RLock()
         try:
+            self._turns = open(f"{store.path}-turns", "ab")  # noqa: SIM115 - held for as long as the file
             self._database = sqlite3.connect(
                 store.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -86,7 +88,7 @@ class ReviewQueue:
             # A decision of a person is there for good when the page has been told, whatever the machine does.
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise QualityError(f"{store.path}: reviews cannot be kept there: {error}") from None
         self.reconcile()
 
@@ -208,6 +210,7 @@ class ReviewQueue:
         """Close the file."""
         with self._lock:
             self._database.close()
+            self._turns.close()
 
     def _next(self, reviewer: str, reason: str, now: float) -> tuple[str, int] | None:
         """A dispute, a second opinion, or the next flagged record, that nobody else has."""
@@ -321,7 +324,7 @@ class ReviewQueue:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All of what is written within, or nothing; other threads and processes wait."""
-        with self._lock:
+        with self._lock, self._turn():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -329,6 +332,16 @@ class ReviewQueue:
                 self._database.execute("ROLLBACK")
                 raise
             self._database.execute("COMMIT")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """SQLite looks for a free file every tenth of a second, and busy neighbours can always be faster; who waits
+        for a lock of the system is woken."""
+        fcntl.flock(self._turns, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._turns, fcntl.LOCK_UN)
 
 
 def _parts(given: Mapping[str, str]) -> dict[str, str]:
