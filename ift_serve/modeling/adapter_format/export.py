@@ -116,9 +116,12 @@ def _check_components(weights: AdapterWeights, *, drop: bool) -> None:
 def _load(base: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        str(base), dtype="auto", local_files_only=True, trust_remote_code=False
-    )
+    from ift_serve.modeling.checkpoint.construction import model_construction
+
+    with model_construction:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(base), dtype="auto", local_files_only=True, trust_remote_code=False
+        )
     if getattr(model.config, "quantization_config", None) is not None:
         raise AdapterError("the base model is quantised; merge into the model that it was made from")
     return model

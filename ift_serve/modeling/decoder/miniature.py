@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from ift_serve.modeling.checkpoint.construction import model_construction
+
 WINDOW = 7
 VOCABULARY = 192
 _SOFT_CAP = 2.0
@@ -71,11 +73,12 @@ def random_model(model_class: Any, config: Any, attention: str) -> Any:
 
     Raises ValueError where it would be too large.
     """
-    with torch.device("meta"):
+    with model_construction, torch.device("meta"):
         size = sum(p.numel() for p in model_class._from_config(copy.deepcopy(config)).parameters())
     if size > _MOST_PARAMETERS:
         raise ValueError(f"its smallest structural copy has {size:,} parameters")
-    model = model_class._from_config(copy.deepcopy(config), attn_implementation=attention, dtype=torch.float32)
+    with model_construction:
+        model = model_class._from_config(copy.deepcopy(config), attn_implementation=attention, dtype=torch.float32)
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for parameter in model.parameters():

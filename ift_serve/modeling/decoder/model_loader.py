@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ift_kernels.quantized_linear import runs_here
+from ift_serve.modeling.checkpoint.construction import model_construction
 from ift_serve.modeling.checkpoint.files import ONE_MODEL, ModelFilesError, check_model_files, plain_cause
 from ift_serve.modeling.checkpoint.fingerprint import model_fingerprint
 from ift_serve.modeling.checkpoint.gguf_file import GGUF_WEIGHTS
@@ -193,16 +194,17 @@ def load_whole(
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
         computed = choose(config)
-        model, told = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            dtype=computed,
-            attn_implementation=ATTENTION_NAME,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
+        with model_construction:
+            model, told = AutoModelForCausalLM.from_pretrained(
+                path,
+                config=config,
+                dtype=computed,
+                attn_implementation=ATTENTION_NAME,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
     except Exception as error:  # whatever a library does with files that it does not expect
         raise UnsupportedModelError(f"{shown}: {_unloadable(error, kind)}") from error
     _check_complete(told, shown, kind)
@@ -271,6 +273,11 @@ def load_model(
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # what it warns of at length while loading is said here in a sentence
     shown = name or path.rstrip("/").rsplit("/", 1)[-1]
+    with model_construction:  # another thread's would change the dtype of what is computed here
+        return _load(path, shown, dtype, weights, device, context_length)
+
+
+def _load(path: str, shown: str, dtype: str, weights: str, device: str, context_length: int | None) -> LoadedModel:
     model, config, computed = load_whole(path, shown, lambda c: choose_dtype(dtype, _stored_dtype(c), device))
     model = model.to(device).eval().requires_grad_(False)
     text_config = config.get_text_config(decoder=True)

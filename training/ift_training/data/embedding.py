@@ -32,14 +32,17 @@ class SentenceEncoder:
         from transformers import AutoModel
         from transformers.utils import logging
 
+        from ift_serve.modeling.checkpoint.construction import model_construction
+
         folder = packaged_model() if path is None else path
         logging.disable_progress_bar()
         self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_LONGEST)
-        self._model: Any = AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype="float32"
-        ).eval()
+        with model_construction:
+            self._model: Any = AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype="float32"
+            ).eval()
         self.width = int(self._model.config.hidden_size)
 
     def encode(self, texts: Sequence[str]) -> Vectors:

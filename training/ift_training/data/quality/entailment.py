@@ -29,13 +29,16 @@ class Entailment(Filter):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
         from transformers.utils import logging
 
+        from ift_serve.modeling.checkpoint.construction import model_construction
+
         logging.disable_progress_bar()
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path, **options)
-            self._model: Any = AutoModelForSequenceClassification.from_pretrained(
-                path, use_safetensors=True, dtype="float32", **options
-            ).eval()
+            with model_construction:
+                self._model: Any = AutoModelForSequenceClassification.from_pretrained(
+                    path, use_safetensors=True, dtype="float32", **options
+                ).eval()
         except (OSError, ValueError) as error:
             raise QualityError(f"entailment.path: {path}: is no classifier that can be read: {error}") from error
         labels = {str(label).lower(): int(place) for place, label in self._model.config.id2label.items()}
