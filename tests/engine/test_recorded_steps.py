@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,13 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ift_kernels.quantized_linear import runs_here
+from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
+from ift_serve.engine.core.core import EngineCore
+from ift_serve.engine.protocol.adapter import AdapterReply
 from ift_serve.engine.protocol.generate import SamplingParams
 from ift_serve.engine.runner.model_runner import ModelRunner
 from ift_serve.engine.sequences.step import SamplingRow, SequenceStep, StepBatch
+from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.decoder import linear
+from tests.support.adapters import MemoryHost, random_weights
 from tests.support.architectures import build
+from tests.support.engine_driver import Driver, generate
 
+PROMPT = [3 + (37 * i + i * i) % 150 for i in range(20)]
 BLOCKS = 6
 """Of each sequence."""
 
@@ -122,3 +129,51 @@ def test_products_of_other_libraries_are_computed_each_time(path: Path) -> None:
     (drawn,) = runner.execute(StepBatch(_steps(text), [])).sampled
     assert drawn is not None and drawn.token_id == int(model.eval()(torch.tensor(text)).logits[0, -1].argmax())
     assert runner.recorded_sizes == ()
+
+
+TARGETS = {"wide": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), "few": ("v_proj",)}
+
+
+def _answers(path: Path, requests: list[tuple[str, int, int]], *, records: bool) -> tuple[list[Any], tuple[int, ...]]:
+    """Tokens and statistics of requests (adapter, seed, tokens) that run together, with a reload between two halves."""
+    config = EngineConfig(model=str(path), dtype="float32", total_blocks=64, max_sequences=8, max_batch_tokens=24)
+    runner = ModelRunner(config)
+    if not records:
+        runner._recorded = None
+    metadata = BaseMetadata.of_directory(path)
+    weights = {
+        "wide": random_weights(metadata, seed=1, rank=4, targets=TARGETS["wide"]),
+        "few": random_weights(metadata, seed=2, rank=7, targets=TARGETS["few"]),
+        "other": random_weights(metadata, seed=3, rank=33, targets=TARGETS["few"]),
+    }
+    driver = Driver(
+        EngineCore(runner, config, STRATEGIES, adapter_tensors=cast(Any, MemoryHost(runner.adapters, weights)))
+    )
+    for name in ("wide", "few"):
+        assert isinstance(driver.load(name, name), AdapterReply)
+    made = [
+        generate(f"{number}", PROMPT[: 5 + number], adapter=adapter, max_new_tokens=length, temperature=0.8, seed=seed)
+        for number, (adapter, seed, length) in enumerate(requests)
+    ]
+    half = len(made) // 2
+    driver.add(*made[:half])
+    driver.run()
+    assert isinstance(driver.load("few", "other"), AdapterReply)
+    driver.add(*made[half:])
+    driver.run()
+    answers = [driver.answers[request.request_id] for request in made]
+    assert all(answer.failure is None and answer.tokens[0] for answer in answers)
+    told = [[(output.token_ids, output.statistics) for output in answer.outputs] for answer in answers]
+    return told, runner.recorded_sizes
+
+
+@pytest.mark.usefixtures("packed")
+def test_adapters_in_the_batch_change_nothing_else(tmp_path: Path) -> None:
+    """Other adapters in the same slots, of other ranks, in tiles of other sizes."""
+    path = build("llama", tmp_path, dtype=torch.bfloat16)
+    names = ["wide", "", "few", "wide", "few", "few", "", "wide", "few", "few"]
+    requests = [(name, number, 4 + 3 * (number % 4)) for number, name in enumerate(names)]
+    recorded, sizes = _answers(path, requests, records=True)
+    computed, none = _answers(path, requests, records=False)
+    assert recorded == computed
+    assert len(sizes) > 3 and none == ()

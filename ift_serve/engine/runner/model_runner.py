@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from ift_serve.engine.runner.cuda_graphs import CudaCapture, DecodeGraphs, bucke
 from ift_serve.engine.runner.independent_rows import has_independent_rows
 from ift_serve.engine.runner.kept_checks import CheckOutcome, KeptChecks
 from ift_serve.engine.runner.kv_cache import KVCache, bytes_per_block
-from ift_serve.engine.runner.recorded_steps import RecordedSteps
 from ift_serve.engine.runner.serving_check import ServingCheck, serve_windows
 from ift_serve.engine.runner.step_profiler import StepProfiler
 from ift_serve.engine.runner.warm_up import warm_up_batches
@@ -43,6 +43,9 @@ from ift_serve.modeling.decoder.fused_layers import FusedDecoder
 from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model
 from ift_serve.system.heap import trim_heap
 from ift_serve.system.machine import available_memory, processors
+
+if TYPE_CHECKING:
+    from ift_serve.engine.runner.recorded_steps import RecordedSteps
 
 _LOGIT_ROWS = {"cpu": 64, "cuda": 512}
 """Rows of logits computed at a time: bounds memory to so many vocabularies when long texts are scored."""
@@ -196,6 +199,8 @@ class ModelRunner:
     def _recorded_steps(self, config: EngineConfig, model: LoadedModel, backend: str) -> RecordedSteps | None:
         if backend != "cpu" or not isinstance(self._decoder, FusedDecoder):
             return None
+        from ift_serve.engine.runner.recorded_steps import RecordedSteps  # numba, which a GPU needs not
+
         return RecordedSteps(
             self._decoder,
             self._cache.layers,
@@ -203,6 +208,7 @@ class ModelRunner:
             hidden_size=int(model.config.hidden_size),
             dtype=model.dtype,
             longest=min(model.context_length, self.total_blocks * self.block_size),
+            padded_rank=max(table.padded_rank for table in self.adapters.tables.everything),
         )
 
     def _warm_up(self) -> None:

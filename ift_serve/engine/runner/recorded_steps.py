@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ift_kernels.cpu_simd.recorded import Arena, NotRecordableError, RecordedLaunches, record
-from ift_serve.modeling.decoder.flat_batch import FlatBatch, LayerCache
+from ift_kernels.lora import LoraRows
+from ift_kernels.lora_add.cpu import tile_launch, use_tiles
+from ift_serve.modeling.decoder.flat_batch import BatchLora, FlatBatch, LayerCache
 from ift_serve.modeling.decoder.fused_layers import FusedDecoder
 
 _log = logging.getLogger(__name__)
 _LONGEST = 4096
 """Positions of the recorded steps, which attention has memory for; behind more, it takes longer than Python does."""
+
+
+_MOST_STEPS = 96
+"""Records that are kept, the latest used: each holds some hundred kilobytes of arguments."""
+_Kind = tuple[int, tuple[bool, ...] | None, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +35,10 @@ class _Step:
 
 
 class RecordedSteps:
-    """Runs the layers and the head for batches of one token a sequence that no adapter changes.
+    """Runs the layers and the head for batches of one token a sequence whose adapters are at most low-rank.
 
-    What varies is read from buffers at fixed addresses. Each number of rows is recorded when it first comes. The
-    results are those of the decoder itself, bit for bit.
+    What varies is read from buffers at fixed addresses. Each number of rows, with each set of linear layers that the
+    batch's adapters change, is recorded when it first comes. The results are those of the decoder itself, bit for bit.
     """
 
     def __init__(
@@ -42,8 +50,9 @@ class RecordedSteps:
         hidden_size: int,
         dtype: torch.dtype,
         longest: int,
+        padded_rank: int,
     ) -> None:
-        """rows: at most so many. longest: positions of a sequence."""
+        """rows: at most so many. longest: positions of a sequence. padded_rank: of the decoder's LoRA tables."""
         self._decoder = decoder
         self._rows = rows
         self._longest = min(longest, _LONGEST)
@@ -62,14 +71,16 @@ class RecordedSteps:
             layers=layers,
             backend="cpu",
         )
+        self._lora = LoraRows(*(torch.zeros(rows, dtype=torch.int32) for _ in range(4)))
+        self._tiles = self._lora.launch = tile_launch(self._lora, padded_rank)
         self._arena = Arena()
-        self._steps: dict[int, _Step] = {}
+        self._steps: OrderedDict[_Kind, _Step] = OrderedDict()
         self._fails = False
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Rows of the steps that were recorded so far."""
-        return tuple(sorted(self._steps))
+        return tuple(sorted({rows for rows, _, _ in self._steps}))
 
     def takes(self, batch: FlatBatch) -> bool:
         """Whether this step can be run from the records."""
@@ -78,8 +89,8 @@ class RecordedSteps:
             and batch.input_ids.shape[0] == batch.block_tables.shape[0] <= self._rows
             and batch.longest <= self._longest
             and batch.adaptation is None
-            and batch.lora is None
             and batch.bias is None
+            and (batch.lora is None or batch.lora.magnitudes is None)
         )
 
     def run(self, batch: FlatBatch) -> tuple[Tensor, Tensor]:
@@ -93,20 +104,35 @@ class RecordedSteps:
         buffers.slots[:rows] = batch.slots
         buffers.lengths[:rows] = batch.lengths
         buffers.block_tables[:rows, : batch.block_tables.shape[1]] = batch.block_tables
-        step = self._steps.get(rows)
+        kind = _kind(batch)
+        if batch.lora is not None:
+            self._fill_lora(batch.lora.rows)
+        step = self._steps.get(kind)
         if step is not None:
+            self._steps.move_to_end(kind)
             step.launches()
             return step.hidden, step.logits
         try:
-            step = self._steps[rows] = self._record(rows)
+            step = self._record(rows, batch.lora)
         except NotRecordableError as error:
             _log.info("decode steps are not recorded: %s", error)
             self._fails = True
             hidden = self._decoder.forward(batch, None)
             return hidden, self._decoder.logits(hidden)
+        self._steps[kind] = step
+        if len(self._steps) > _MOST_STEPS:
+            self._steps.popitem(last=False)
         return step.hidden, step.logits
 
-    def _record(self, rows: int) -> _Step:
+    def _fill_lora(self, rows: LoraRows) -> None:
+        fixed, tiles = self._lora, rows.tile_adapter.shape[0]
+        fixed.order[: rows.order.shape[0]] = rows.order
+        fixed.tile_adapter[:tiles] = rows.tile_adapter
+        fixed.tile_start[:tiles] = rows.tile_start
+        fixed.tile_count[:tiles] = rows.tile_count
+        use_tiles(self._tiles, tiles)
+
+    def _record(self, rows: int, lora: BatchLora | None) -> _Step:
         """Record a step while computing it."""
         whole = self._buffers
         batch = replace(
@@ -118,6 +144,7 @@ class RecordedSteps:
             lengths=whole.lengths[:rows],
             block_tables=whole.block_tables[:rows],
             segments=whole.segments[:rows],
+            lora=None if lora is None else BatchLora(self._lora, lora.tables, "cpu"),
         )
 
         def compute() -> tuple[Tensor, Tensor]:
@@ -126,3 +153,13 @@ class RecordedSteps:
 
         (hidden, logits), launches = record(compute, self._arena)
         return _Step(launches, self._arena.borrowed(hidden), self._arena.borrowed(logits))
+
+
+def _kind(batch: FlatBatch) -> _Kind:
+    """What a record is of: the rank, rounded up, decides how many threads share a low-rank product."""
+    rows = batch.input_ids.shape[0]
+    if batch.lora is None:
+        return rows, None, 0
+    tables = batch.lora.tables
+    rank = max(0 if table is None else table.rank_in_use or table.max_rank for table in tables)
+    return rows, tuple(table is not None for table in tables), rank.bit_length()

@@ -144,7 +144,7 @@ def _of_table(table: LoraTable, dtype: torch.dtype, width: int) -> TableLaunch:
     return TableLaunch(arguments, worker, 2 * (width * table.parts + table.columns[-1]))
 
 
-def _of_rows(rows: LoraRows, padded_rank: int) -> TileLaunch:
+def tile_launch(rows: LoraRows, padded_rank: int) -> TileLaunch:
     """Where the tiles are, the same for every layer of a batch, and a scratch for all threads."""
     parts = (rows.order, rows.tile_adapter, rows.tile_start, rows.tile_count)
     tiles = rows.tile_adapter.shape[0]
@@ -152,6 +152,11 @@ def _of_rows(rows: LoraRows, padded_rank: int) -> TileLaunch:
     addresses = [part.data_ptr() for part in parts]
     arguments = np.array((*addresses, tiles, scratch.ctypes.data), dtype=np.int64)
     return TileLaunch(arguments, arguments.ctypes.data, tiles, scratch)
+
+
+def use_tiles(launch: TileLaunch, count: int) -> None:
+    """From now on the first ``count`` of the tiles are what there is, for launches that are run again."""
+    launch.arguments[_TILES] = count
 
 
 def _threads(launch: TableLaunch, table: LoraTable, of_rows: TileLaunch) -> int:
@@ -172,7 +177,7 @@ def lora_add_cpu(inputs: Tensor, table: LoraTable, rows: LoraRows, output: Tenso
     if launch is None:
         launch = table.launch = _of_table(table, inputs.dtype, inputs.shape[1])
     if of_rows is None or of_rows.scratch.shape[0] < TILE_ROWS * table.padded_rank:
-        of_rows = rows.launch = _of_rows(rows, table.padded_rank)
+        of_rows = rows.launch = tile_launch(rows, table.padded_rank)
     values = (0, 0, inputs.data_ptr(), output.data_ptr(), inputs.stride(0), output.stride(0), of_rows.address)
     threads = _threads(launch, table, of_rows)
     openmp.start(openmp.entry_point(), launch.worker, launch.arguments, threads, values)
