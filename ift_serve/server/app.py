@@ -10,31 +10,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ift_serve.frontend.engine_client import BaseEngineClient, State
-from ift_serve.frontend.errors import EngineError
-from ift_serve.server.adapter_service import AdapterRoots, AdapterService
-from ift_serve.server.auth import Authenticator
-from ift_serve.server.call_guard import CallGuard
-from ift_serve.server.check_processes import CheckProcesses
+from ift_serve.server.assembly import Assembly
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.connections import ConnectionShares
-from ift_serve.server.evaluation_service import EvaluationService
 from ift_serve.server.folder import WatchedFolder
-from ift_serve.server.head_scores import HeadScorer
 from ift_serve.server.hosted_evaluation import HostedEvaluation
-from ift_serve.server.inference_service import InferenceService
 from ift_serve.server.listener import ListenError, allow_descriptors, listen, options
-from ift_serve.server.metrics import Metrics
 from ift_serve.server.metrics_port import MetricsPort
-from ift_serve.server.model_service import ModelService
 from ift_serve.server.open_services import OpenServices
-from ift_serve.server.peers import Peers
-from ift_serve.server.sampling import chosen_defaults, warn_of_settings_not_applied
 from ift_serve.server.services import ADAPTER, EVALUATION, INFERENCE, MODEL, generic_handlers
-from ift_serve.server.thoughts import Thoughts
 from ift_serve.server.watchdog import LoopWatchdog
-from ift_serve.sharing.places import Places
-from ift_serve.text.encoder import TextLimits
-from ift_serve.text.prompt import PromptRenderer
 
 _log = logging.getLogger(__name__)
 _HEALTH_NAMES = ("", INFERENCE, MODEL, ADAPTER, EVALUATION)
@@ -58,20 +43,12 @@ class Server:
     ) -> None:
         self.config = config
         self.engine = engine
-        self._evaluate = evaluate
-        self._starting = starting
-        self._checks = CheckProcesses(config.check_timeout)
-        self.metrics = Metrics()
+        self._assembly = Assembly(config, engine, evaluate, starting)
+        self.metrics = self._assembly.metrics
         self.port = 0
         self.metrics_port: int | None = None
-        self._authenticator = Authenticator(config.tokens_file)
-        self._peers = Peers(config.trusted_proxies)
-        self._guard = CallGuard(
-            self._authenticator,
-            self.metrics,
-            {"generate": Places(config.max_calls), "admin": Places(2 * (config.max_admin_calls + config.max_watches))},
-            self._peers,
-        )
+        self._peers = self._assembly.peers
+        self._guard = self._assembly.guard
         self._health = health.aio.HealthServicer()
         bounds = OpenServices(config.max_watches, config.max_streams, self._peers, config.stream_idle_timeout)
         self._server = grpc.aio.server(options=options(config), interceptors=(bounds,))
@@ -87,25 +64,8 @@ class Server:
         await self._set_health(serving=False)
         self._watchdog.start()
         self._listen()
-        renderer = await self._start_engine()
-        renderer.encoder.limit_tokens(self.engine.model.context_length)
-        for name, path in self.config.adapters.items():
-            try:
-                await self.engine.load_adapter(name, str(path.resolve()), path.name)
-            except EngineError as error:
-                raise ValueError(f"--adapter {name}={path}: {error.message.removeprefix('path: ')}") from error
-        self.metrics.watch(self.engine)
-        warn_of_settings_not_applied(chosen_defaults(self.engine.model, self.config))
-        thoughts = await asyncio.to_thread(Thoughts, renderer)
-        services: dict[str, object] = {
-            INFERENCE: InferenceService(self.engine, renderer, self.config, self.metrics, thoughts),
-            MODEL: ModelService(self.engine, renderer, self.config, thoughts),
-            ADAPTER: AdapterService(self.engine, AdapterRoots(self.config.adapter_roots), self.config.max_watches),
-        }
-        evaluation = EvaluationService(
-            self._checks, HeadScorer(self.engine, renderer), dict(services), self._evaluate, self.config.max_evaluations
-        )
-        services[EVALUATION] = evaluation
+        await self._assembly.start()
+        services = self._assembly.services
         handlers = generic_handlers(
             self._guard, services, self.config.limits.request_bytes, self.config.stream_idle_timeout
         )
@@ -123,38 +83,6 @@ class Server:
         await self._set_health(serving=True)
         _log.info(
             "ready", extra={"port": self.port, "metrics_port": self.metrics_port, "model": self.engine.model.name}
-        )
-
-    async def _start_engine(self) -> PromptRenderer:
-        """Have the engine load its model while the tokenizer is read. What is wrong with the latter is said first."""
-        starting = self._starting or asyncio.create_task(self.engine.start(self.config.start_timeout))
-        self._starting = starting
-        reading = asyncio.create_task(asyncio.to_thread(self._renderer))
-        try:
-            await asyncio.wait({reading, starting}, return_when=asyncio.FIRST_EXCEPTION)
-            renderer = await reading
-            await starting
-            return renderer
-        finally:
-            reading.cancel()
-            await self._end_start()
-
-    async def _end_start(self) -> None:
-        """Give up the engine's start where it has not ended."""
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait({self._starting})
-            if not self._starting.cancelled():
-                self._starting.exception()  # whoever started it is told, or has another error to tell
-            self._starting = None
-
-    def _renderer(self) -> PromptRenderer:
-        config = self.config
-        return PromptRenderer.from_pretrained(
-            config.engine.model,
-            chat_template=config.engine.chat_template,
-            parse_special_tokens=config.parse_special_tokens,
-            limits=TextLimits(text_bytes=config.limits.text_bytes, batch_bytes=config.limits.batch_bytes),
         )
 
     def _listen(self) -> None:
@@ -182,7 +110,7 @@ class Server:
 
     def reload(self) -> None:
         """Read the tokens again; certificates are looked at with each new connection. Safe from any thread."""
-        self._authenticator.reload()
+        self._assembly.authenticator.reload()
 
     async def _set_health(self, *, serving: bool) -> None:
         for name in _HEALTH_NAMES:
@@ -211,9 +139,7 @@ class Server:
     async def close(self) -> None:
         """Let go of the engine and the ports at once, started or not."""
         await self._server.stop(0)
-        await self._end_start()
-        await self._checks.close()
-        await self.engine.close()
+        await self._assembly.close()
         self._watchdog.close()
         if self._connections is not None:
             await asyncio.to_thread(self._connections.close)

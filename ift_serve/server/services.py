@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.descriptor import MethodDescriptor
 
 from ift_serve.server.auth import Role
 from ift_serve.server.body import BodyReader
-from ift_serve.server.call_guard import CallGuard
+from ift_serve.server.call_guard import Call, CallGuard
 from ift_serve.server.errors import StatusError
 from ift_serve.v1 import adapter_pb2, evaluation_pb2, inference_pb2, model_pb2
 
@@ -26,6 +26,12 @@ ROLES: dict[str, Role] = {INFERENCE: "generate", MODEL: "generate", ADAPTER: "ad
 METHOD_ROLES: dict[tuple[str, str], Role] = {(EVALUATION, "Run"): "admin"}
 """Rpcs that need another role than their service."""
 _FILES = (inference_pb2, model_pb2, adapter_pb2, evaluation_pb2)
+RPC_NAMES = {
+    f"/{service}/{method.name}": method.server_streaming
+    for service in ROLES
+    for method in descriptor_pool.Default().FindServiceByName(service).methods
+}
+"""Whether an rpc answers with a stream, by its path."""
 
 
 def snake(name: str) -> str:
@@ -33,37 +39,72 @@ def snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """One rpc: who may call it, the message it takes, and what answers: a message, or if it ``streams``, several."""
+
+    service: str
+    name: str
+    role: Role
+    request: type[Any]
+    handler: Any
+    streams: bool
+
+    @property
+    def path(self) -> str:
+        """What HTTP/2 calls it."""
+        return f"/{self.service}/{self.name}"
+
+    async def answer(self, request: Any, call: Call) -> bytes:
+        """The one answer, serialised."""
+        return _serialise(await self.handler(request, call))
+
+    async def answers(self, request: Any, call: Call) -> AsyncGenerator[bytes, None]:
+        """The answers of one that streams, serialised."""
+        answers = self.handler(request, call)
+        if not hasattr(answers, "__aiter__"):
+            answers = await answers
+        async with contextlib.aclosing(answers):
+            async for answer in answers:
+                yield _serialise(answer)
+
+
+def rpcs(implementations: Mapping[str, object]) -> list[Rpc]:
+    """All rpcs of the services; of ``StreamGenerate``, ``implementation.stream_generate`` is what answers."""
+    pool = descriptor_pool.Default()
+    found = []
+    for service, implementation in implementations.items():
+        for method in pool.FindServiceByName(service).methods:
+            role = METHOD_ROLES.get((service, method.name), ROLES[service])
+            request = message_factory.GetMessageClass(method.input_type)
+            handler = getattr(implementation, snake(method.name))
+            found.append(Rpc(service, method.name, role, request, handler, method.server_streaming))
+    return found
+
+
 def _serialise(message: Any) -> bytes:
     """A handler that makes a large answer serialises it piece by piece itself."""
     return message if isinstance(message, bytes) else bytes(message.SerializeToString())
 
 
-def _unary(guard: CallGuard, method: MethodDescriptor, handler: Any, role: Role, reader: BodyReader) -> Any:
-    message_class = message_factory.GetMessageClass(method.input_type)
-
+def _unary(guard: CallGuard, rpc: Rpc, reader: BodyReader) -> Any:
     async def handle(bodies: Any, context: Any) -> Any:
-        async with guard.call(context, method.name, role) as call:
-            return await handler(await reader.read(bodies, message_class), call)
+        async with guard.call(context, rpc.name, rpc.role) as call:
+            return await rpc.answer(await reader.read(bodies, rpc.request), call)
 
     # To the wire a stream of one message and a single message are the same; only a stream is read when asked.
-    return grpc.stream_unary_rpc_method_handler(handle, None, _serialise)
+    return grpc.stream_unary_rpc_method_handler(handle, None, None)
 
 
-def _streaming(
-    guard: CallGuard, method: MethodDescriptor, handler: Any, role: Role, reader: BodyReader, patience: float
-) -> Any:
-    message_class = message_factory.GetMessageClass(method.input_type)
-
+def _streaming(guard: CallGuard, rpc: Rpc, reader: BodyReader, patience: float) -> Any:
     async def handle(bodies: Any, context: Any) -> None:
-        async with guard.call(context, method.name, role) as call:
-            answers = handler(await reader.read(bodies, message_class), call)
-            if not hasattr(answers, "__aiter__"):
-                answers = await answers
-            async with contextlib.aclosing(answers):
+        async with guard.call(context, rpc.name, rpc.role) as call:
+            request = await reader.read(bodies, rpc.request)
+            async with contextlib.aclosing(rpc.answers(request, call)) as answers:
                 async for answer in answers:
                     await _write(context, answer, patience)
 
-    return grpc.stream_stream_rpc_method_handler(handle, None, _serialise)
+    return grpc.stream_stream_rpc_method_handler(handle, None, None)
 
 
 async def _write(context: Any, answer: Any, patience: float) -> None:
@@ -78,22 +119,14 @@ async def _write(context: Any, answer: Any, patience: float) -> None:
 def generic_handlers(
     guard: CallGuard, implementations: Mapping[str, object], largest: int, patience: float = 60.0
 ) -> list[Any]:
-    """One handler a service; rpc ``StreamGenerate`` calls ``implementation.stream_generate``.
+    """One handler a service.
 
     ``largest``: bytes of a request message. ``patience``: seconds that a stream may be left unread.
     """
-    pool = descriptor_pool.Default()
     reader = BodyReader(largest)
-    handlers = []
-    for name, implementation in implementations.items():
-        methods = {}
-        for method in pool.FindServiceByName(name).methods:
-            handler = getattr(implementation, snake(method.name))
-            role = METHOD_ROLES.get((name, method.name), ROLES[name])
-            methods[method.name] = (
-                _streaming(guard, method, handler, role, reader, patience)
-                if method.server_streaming
-                else _unary(guard, method, handler, role, reader)
-            )
-        handlers.append(grpc.method_handlers_generic_handler(name, methods))
-    return handlers
+    handlers: dict[str, dict[str, Any]] = {name: {} for name in implementations}
+    for rpc in rpcs(implementations):
+        handlers[rpc.service][rpc.name] = (
+            _streaming(guard, rpc, reader, patience) if rpc.streams else _unary(guard, rpc, reader)
+        )
+    return [grpc.method_handlers_generic_handler(name, methods) for name, methods in handlers.items()]
