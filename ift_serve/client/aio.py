@@ -126,7 +126,9 @@ class AsyncClient:
         request = convert.generate_message(pb.StreamGenerateRequest, prompt, options)
 
         def start(remaining: float | None) -> Any:
-            return self._inference.StreamGenerate(request, timeout=remaining, metadata=self._connection.metadata)
+            return self._inference.StreamGenerate(
+                request, timeout=remaining, metadata=self._connection.metadata_within(remaining)
+            )
 
         return AsyncStream(start, Attempts(timeout or self._timeout, self._retries))
 
@@ -255,7 +257,8 @@ class AsyncClient:
     async def _call(self, method: Any, request: Any, timeout: float | None) -> tuple[Any, str]:
         attempts = Attempts(timeout or self._timeout, self._retries)
         while True:
-            call = method(request, timeout=attempts.remaining(), metadata=self._connection.metadata)
+            remaining = attempts.remaining()
+            call = method(request, timeout=remaining, metadata=self._connection.metadata_within(remaining))
             try:
                 message = await call
             except grpc.RpcError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -63,6 +64,16 @@ class Connection:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What every call carries."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+    def metadata_within(self, timeout: float | None) -> tuple[tuple[str, str], ...]:
+        """What a call carries that has so many seconds: behind some proxies gRPC's own deadline is lost."""
+        return self.metadata if timeout is None else (*self.metadata, ("x-ift-timeout", _time_left(timeout)))
+
+
+def _time_left(seconds: float) -> str:
+    """As gRPC writes a timeout: at most eight digits and a unit."""
+    milliseconds = math.ceil(1000 * min(max(0.0, seconds), 99_999_999))
+    return f"{milliseconds}m" if milliseconds < 10**8 else f"{milliseconds // 1000}S"
 
 
 class Attempts:

@@ -122,7 +122,9 @@ class Client:
         request = convert.generate_message(pb.StreamGenerateRequest, prompt, options)
 
         def start(remaining: float | None) -> Any:
-            return self._inference.StreamGenerate(request, timeout=remaining, metadata=self._connection.metadata)
+            return self._inference.StreamGenerate(
+                request, timeout=remaining, metadata=self._connection.metadata_within(remaining)
+            )
 
         return Stream(start, Attempts(timeout or self._timeout, self._retries))
 
@@ -246,9 +248,10 @@ class Client:
     def _call(self, method: Any, request: Any, timeout: float | None) -> tuple[Any, str]:
         attempts = Attempts(timeout or self._timeout, self._retries)
         while True:
+            remaining = attempts.remaining()
             try:
                 message, call = method.with_call(
-                    request, timeout=attempts.remaining(), metadata=self._connection.metadata
+                    request, timeout=remaining, metadata=self._connection.metadata_within(remaining)
                 )
             except grpc.RpcError as error:
                 time.sleep(attempts.pause_after(ServerError.of(error)))

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from ift_serve.server.auth import Authenticator, Identity, Role, require
+from ift_serve.server.carried_deadline import carried_timeout, sooner, within
 from ift_serve.server.errors import StatusError, as_status, details, end
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.peers import Peers
@@ -81,16 +82,19 @@ class CallGuard:
             identity = self._authenticator.identify(metadata, self._peers.caller(context.peer(), metadata))
             notes["client"] = identity.name
             require(identity, role)
+            carried = carried_timeout(metadata)
+            remaining = sooner(remaining, carried)
             with self._place(identity.name, role):
-                yield Call(
-                    method,
-                    request_id,
-                    f"{request_id}/{next(self._count)}",
-                    identity,
-                    arrival,
-                    _deadline(remaining, arrival),
-                    notes,
-                )
+                async with within(carried):
+                    yield Call(
+                        method,
+                        request_id,
+                        f"{request_id}/{next(self._count)}",
+                        identity,
+                        arrival,
+                        _deadline(remaining, arrival),
+                        notes,
+                    )
         except (asyncio.CancelledError, GeneratorExit):
             # gRPC cancels a call whose deadline has passed as it does one whose caller went away.
             late = remaining is not None and time.monotonic() - arrival >= remaining - _CLOCK_TOLERANCE
