@@ -79,6 +79,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ift_serve.client": {"ift_serve.client", "ift_serve.v1"},
     "ift_serve.evaluation": {"ift_serve.evaluation", "ift_serve.checks", "ift_serve.client", "ift_serve.v1"},
+    "ift_serve.deploy": {
+        "ift_serve.deploy", "ift_serve.server", "ift_serve.engines", "ift_serve.frontend", "ift_serve.engine.protocol",
+        "ift_serve.engine.config", "ift_serve.system", "ift_serve.sharing", "ift_serve.v1",
+    },
     "ift_serve.cli": {"ift_serve", "ift_training", "ift_kernels"},
     "ift_training": {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
@@ -116,6 +120,7 @@ FORBIDDEN = {
     "ift_serve.decoding": {"grpc", "torch"},
     "ift_serve.frontend": {"grpc", "torch"},
     "ift_serve.client": {"torch", "transformers", "numpy"},
+    "ift_serve.deploy": {"torch", "transformers"},
     "ift_serve.evaluation": {"torch", "transformers"},
 }
 NO_TORCH_AT_START = (

@@ -10,6 +10,7 @@ from ift_serve.cli.chat import chat
 from ift_serve.cli.compile_kernels import compile_kernels
 from ift_serve.cli.data import app as data
 from ift_serve.cli.demo import demo
+from ift_serve.cli.deploy import app as deploy
 from ift_serve.cli.doctor import doctor
 from ift_serve.cli.eval import app as evaluation
 from ift_serve.cli.generate import generate
@@ -27,6 +28,7 @@ app.add_typer(adapters, name="adapters")
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
+app.add_typer(deploy, name="deploy")
 
 
 def main() -> None:

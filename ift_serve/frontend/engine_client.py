@@ -105,14 +105,17 @@ class BaseEngineClient(ABC):
         finally:
             self._leave(call)
 
-    async def load_adapter(self, name: str, path: str, shown_path: str = "", root: str = "") -> AdapterInfo:
+    async def load_adapter(
+        self, name: str, path: str, shown_path: str = "", root: str = "", version: str = ""
+    ) -> AdapterInfo:
         """Load the directory ``path`` as a new version of ``name``; an engine that restarts loads it again.
 
-        ``shown_path`` is what clients know it as; ``root``: where it must lie, see ``LoadAdapter``. Raises
-        ``EngineError``; the old version then goes on serving. A caller that goes away does not end the load.
+        ``shown_path`` is what clients know it as; ``root`` and ``version``: where it must lie and which it must be,
+        see ``LoadAdapter``. Raises ``EngineError``; the old version then goes on serving. A caller that goes away does
+        not end the load.
         """
         await self._until_ready(_OWN_NUMBERS, None, name)
-        source = AdapterSource(path, shown_path or path, root)
+        source = AdapterSource(path, shown_path or path, root, version)
         task = asyncio.create_task(self._load_adapter(name, source))
         self._tasks.add(task)
         task.add_done_callback(self._loaded)

@@ -1,0 +1,1 @@
+"""How the server runs on engines that distribute: Ray Serve."""

@@ -1,0 +1,1 @@
+"""Replicas of the engine on Ray Serve, behind its gRPC ingress."""
