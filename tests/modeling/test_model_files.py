@@ -83,6 +83,10 @@ def _adapter(model: Path) -> None:
     (model / "config.json").rename(model / "adapter_config.json")
 
 
+def _header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
 _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 _MAP = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
 
@@ -124,6 +128,16 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "a tensor missing": (_tensors(lambda tensors: tensors.pop("model.norm.weight")), "model.norm.weight"),
     "a shard missing": (_shard, "weight files are missing (model-00002-of"),
     "index cut off": (_write("model.safetensors.index.json", b"{"), "does not say which files hold the weights"),
+    "config nested deeply": (_write("config.json", b"[" * 200_000), "config.json is not JSON"),
+    "weights of a directory above": (_config(transformers_weights="../model.safetensors"), "not a file beside it"),
+    "weights of an endless name": (_config(transformers_weights="a" * 5000), "not a file beside it"),
+    "weights a number": (_config(transformers_weights=7), "not a file beside it"),
+    "header nested deeply": (_write("model.safetensors", _header(b"[" * 200_000)), "is not a safetensors file"),
+    "a place without end": (
+        _write("model.safetensors", _header(b'{"a": {"data_offsets": [0, Infinity]}}')),
+        "is not a safetensors file",
+    ),
+    "index nested deeply": (_write("model.safetensors.index.json", b"[" * 200_000), "does not say which files"),
     "index that leads elsewhere": (
         _write("model.safetensors.index.json", b'{"weight_map": {"a": "../model.safetensors"}}'),
         "is not beside it",

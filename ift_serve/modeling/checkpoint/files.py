@@ -21,6 +21,8 @@ ONE_MODEL = "config.json and the weights must be of one model"
 _MOST_NAMED = 3
 _LONGEST_HEADER = 100_000_000
 _LONGEST_CAUSE = 200
+_LONGEST_NAME = 255
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 _UNSAFE = ("trust_remote_code", "weights_only", "custom code")
 
 
@@ -75,7 +77,7 @@ def _config(directory: Path) -> dict[str, Any]:
         fields = json.loads(content)
     except OSError as error:
         raise ModelFilesError(f"config.json cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFilesError(f"config.json is {_not_json(content)}; {_AGAIN}") from error
     if not isinstance(fields, dict):
         raise ModelFilesError(f"config.json holds no JSON object; {_AGAIN}")
@@ -113,8 +115,10 @@ def _check_class(fields: dict[str, Any]) -> None:
 
 
 def _weight_files(directory: Path, fields: dict[str, Any]) -> list[Path]:
-    named = fields.get("transformers_weights")
-    whole = directory / (named if isinstance(named, str) else "model.safetensors")
+    named = fields.get("transformers_weights") or "model.safetensors"
+    if not isinstance(named, str) or not _is_beside(named):
+        raise ModelFilesError(f"config.json names {str(named)[:_LONGEST_NAME]!r} as weights, not a file beside it")
+    whole = directory / named
     index = whole if whole.name.endswith(".index.json") else directory / _INDEX
     if whole.is_file() and whole != index:
         return [whole]
@@ -132,15 +136,20 @@ def _weight_files(directory: Path, fields: dict[str, Any]) -> list[Path]:
     raise ModelFilesError(f"the directory has no weights: neither {whole.name} nor {_INDEX}; {_AGAIN}")
 
 
+def _is_beside(name: str) -> bool:
+    """Whether a name from a file can only be of a file in the same directory."""
+    return 0 < len(name.encode(errors="replace")) <= _LONGEST_NAME and name.isprintable() and Path(name).name == name
+
+
 def _shards(index: Path) -> list[Path]:
     try:
         content = index.read_bytes()
         names = sorted({str(name) for name in json.loads(content)["weight_map"].values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFilesError(f"{index.name} does not say which files hold the weights; {_AGAIN}") from error
-    outside = [name for name in names if Path(name).name != name]
+    outside = [name for name in names if not _is_beside(name)]
     if outside:
-        raise ModelFilesError(f"{index.name} names {outside[0]!r}, which is not beside it; {_AGAIN}")
+        raise ModelFilesError(f"{index.name} names {outside[0][:_LONGEST_NAME]!r}, which is not beside it; {_AGAIN}")
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         shown = ", ".join(missing[:_MOST_NAMED]) + (", ..." if len(missing) > _MOST_NAMED else "")
@@ -163,7 +172,7 @@ def _check_safetensors(file: Path) -> None:
             ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
     except OSError as error:
         raise ModelFilesError(f"{file.name} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (*_DAMAGED, RecursionError, OverflowError, MemoryError) as error:
         raise ModelFilesError(f"{file.name} is not a safetensors file; {_AGAIN}") from error
     wanted = 8 + length + max(ends, default=0)
     if size != wanted:

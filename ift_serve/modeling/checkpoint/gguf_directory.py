@@ -16,6 +16,7 @@ from pathlib import Path
 from ift_kernels.cache_directory import cache_directory
 from ift_serve.modeling.checkpoint.files import ModelFilesError, plain_cause
 from ift_serve.modeling.checkpoint.gguf_file import GGUF_WEIGHTS, is_gguf
+from ift_serve.modeling.checkpoint.gguf_header import GgufHeaderError, check_gguf_header
 
 _SCHEME = 1
 _LINES = 3
@@ -28,6 +29,10 @@ def gguf_directory(file: Path) -> Path:
     """
     if not is_gguf(file):
         raise ModelFilesError(f"{file.name} is not a GGUF file; download it again")
+    try:
+        check_gguf_header(file)
+    except (OSError, GgufHeaderError) as error:
+        raise ModelFilesError(f"{file.name} cannot be read: {error}; download it again") from error
     status = file.stat()
     key = repr((_SCHEME, str(file.resolve()), status.st_size, status.st_ino, status.st_mtime_ns)).encode()
     place = cache_directory("gguf") or Path(tempfile.mkdtemp(prefix="ift-serve-gguf-"))

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ift_serve.modeling.checkpoint.gguf_header import MAGIC, check_gguf_header
+
 GGUF_WEIGHTS = "weights.gguf"
 """Name, in a model's directory, of the GGUF file that holds its weights."""
-_MAGIC = b"GGUF"
 _GROUP = 32
 
 
@@ -48,9 +49,11 @@ class GgufTensor(NamedTuple):
 def is_gguf(path: str | Path) -> bool:
     """Whether a path is a GGUF file by its first bytes."""
     try:
+        if not Path(path).is_file():  # a pipe would be waited for
+            return False
         with Path(path).open("rb") as opened:
-            return opened.read(len(_MAGIC)) == _MAGIC
-    except OSError:
+            return opened.read(len(MAGIC)) == MAGIC
+    except (OSError, ValueError):
         return False
 
 
@@ -83,6 +86,7 @@ def _reader(file: Path) -> Any:
     except ImportError as error:
         raise OSError(f"{file}: GGUF files need a package; pip install 'ift-serve[gguf]'") from error
     try:
+        check_gguf_header(file)
         return GGUFReader(file)
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
         raise OSError(f"{file}: not a GGUF file, or cut off: {error}") from error

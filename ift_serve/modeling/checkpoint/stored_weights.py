@@ -134,6 +134,9 @@ def _read(file: Path) -> dict[str, StoredTensor]:
     return _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
 
 
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
+
+
 class _Place(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
@@ -164,7 +167,7 @@ def _read_safetensors(file: Path) -> dict[str, StoredTensor]:
             header = json.loads(opened.read(length))
             header.pop("__metadata__", None)
             places = {name: _place(entry, 8 + length) for name, entry in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        except (*_DAMAGED, OverflowError, MemoryError, RecursionError) as error:
             raise OSError(f"{file}: not a safetensors file, or cut off") from error
         digests = _in_threads([partial(_digest_range, opened, place) for place in places.values()])
     return {
@@ -175,6 +178,8 @@ def _read_safetensors(file: Path) -> dict[str, StoredTensor]:
 
 def _place(entry: Any, offset: int) -> _Place:
     begin, end = entry["data_offsets"]
+    if not (type(begin) is int and type(end) is int and 0 <= begin <= end):
+        raise ValueError("a tensor's place is no place")
     dtype = _SAFETENSORS_DTYPES.get(entry["dtype"], entry["dtype"])
     return _Place(dtype, tuple(entry["shape"]), offset + begin, end - begin)
 
