@@ -2,7 +2,8 @@
 
 The place is the first of these that holds all of it already, or can be written: ``$IFT_KERNELS``, numba's own
 ``$NUMBA_CACHE_DIR``, the package's own directory, and the private directory for kernels of ``cache_directory``. So code
-that was compiled at install is used where nothing can be written.
+that was compiled at install is used where nothing can be written. A place is passed over where others than this user,
+root and the owner of the package can write: they would decide what is run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -83,6 +85,9 @@ def _places() -> Iterator[tuple[Path, bool]]:
 def kept_code() -> Path | None:
     """The directory of machine code; None where there is none, and kernels are compiled anew at each start."""
     for place, asked in _places():
+        if (stranger := _who_else_writes(place)) is not None:
+            _log.warning("%s: %s can write there, so no kernels are taken from it; chmod or chown it", place, stranger)
+            continue
         if is_complete(place) or _is_writable(place):
             return place
         if asked:
@@ -101,10 +106,25 @@ def _is_taken(file: int) -> bool:
     return True
 
 
+def _who_else_writes(folder: Path) -> str | None:
+    """Who could put code into a folder beside those who could change the package itself; None where nobody could."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    package = _PACKAGE.stat()
+    if found.st_uid not in (os.geteuid(), 0, package.st_uid):
+        return f"user {found.st_uid}"
+    if found.st_mode & stat.S_IWOTH:
+        return "everybody"
+    is_shared = package.st_mode & stat.S_IWGRP and found.st_gid == package.st_gid
+    return f"group {found.st_gid}" if found.st_mode & stat.S_IWGRP and not is_shared else None
+
+
 def _is_writable(folder: Path) -> bool:
     """Whether files can be made in a folder, which is made if it can be."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError:
         return False
     return os.access(folder, os.W_OK | os.X_OK)
