@@ -12,6 +12,7 @@ import typer
 from ift_serve.cli.base_model import base_of, is_base
 from ift_serve.cli.connect import ClientOptions, Json, connected, fail, readable_errors
 from ift_serve.cli.merge import merge
+from ift_serve.cli.signing import keygen, sign, verify
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from ift_serve.modeling.adapter_format.base import BaseMetadata
 
 _WIDE = 400
-adapters = typer.Typer(help="Load, unload, inspect and merge adapters.", no_args_is_help=True)
-adapters.command()(merge)
+adapters = typer.Typer(help="Load, unload, inspect, merge and sign adapters.", no_args_is_help=True)
+for command in (merge, keygen, sign, verify):
+    adapters.command()(command)
 
 
 def _client(options: ClientOptions, timeout: float | None = 600.0) -> Client:

@@ -62,6 +62,10 @@ def serve(
     adapter_folder: Annotated[
         Path | None, typer.Option(help="keep every adapter in it loaded, by its name", exists=True, file_okay=False)
     ] = None,
+    require_signature: Annotated[
+        Path | None,
+        typer.Option(help="file or directory of minisign public keys: adapters need a signature of one", exists=True),
+    ] = None,
     adapter_slots: Annotated[int | None, typer.Option(help="adapters that requests use at once", min=1)] = None,
     max_adapters: Annotated[int | None, typer.Option(help="adapters in host memory at once", min=1)] = None,
     max_adapter_bytes: Annotated[int | None, typer.Option(help="host memory of loaded adapters", min=1)] = None,
@@ -81,6 +85,10 @@ def serve(
     ] = None,
     tokens_file: Annotated[
         Path | None, typer.Option(help="lines of `role name token`; roles generate, admin", exists=True, dir_okay=False)
+    ] = None,
+    audit_log: Annotated[
+        Path | None,
+        typer.Option(help="file for a line of JSON about each call that needs the role admin"),
     ] = None,
     allow_insecure: Annotated[bool, typer.Option(help="listen beyond this machine without TLS")] = False,
     request_bytes: Annotated[int | None, typer.Option(help="bytes of a request message", min=1024)] = None,
@@ -166,6 +174,7 @@ def serve(
             prefix_caching=prefix_caching,
             speculation="draft" if speculation is None and draft_model is not None else speculation,
             draft_model=draft_model,
+            trusted_keys=None if require_signature is None else str(require_signature.absolute()),
             adapter_slots=adapter_slots,
             max_lora_rank=max_lora_rank,
             patience=engine_patience,
@@ -180,6 +189,7 @@ def serve(
                 "engine": engine, "host": host, "port": port, "metrics_host": metrics_host,
                 "metrics_port": None if metrics_port < 0 else metrics_port, "tls_certificate": tls_certificate,
                 "tls_key": tls_key, "tls_client_authority": tls_client_authority, "tokens_file": tokens_file,
+                "audit_log": audit_log,
                 "allow_insecure": allow_insecure, "drain_timeout": drain_timeout, "log_level": log_level,
                 "log_prompts": log_prompts, "adapters": _named(adapter or []), "adapter_roots": adapter_root or [],
                 "adapter_folder": adapter_folder, "sampling_defaults": sampling_defaults,

@@ -52,6 +52,10 @@ class EngineConfig(BaseModel):
         description="disk for copies of loaded adapters, from which evicted ones are read again, and all by a "
         "restarted engine",
     )
+    trusted_keys: str | None = Field(
+        default=None,
+        description="file or directory of minisign's public keys: adapters are loaded only with a signature of one",
+    )
     speculation: Literal["off", "lookup", "draft"] = Field(
         default="off",
         description="what guesses tokens that a step computes before they are drawn: nothing, lookup in the text so "

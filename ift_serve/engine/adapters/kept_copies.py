@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 _DISK_SHARE = 2
@@ -21,10 +22,11 @@ def _size(root: Path) -> int:
     return total
 
 
-def keep(path: str, root: str, version: str, place: str, limit: int) -> None:
+def keep(path: str, root: str, version: str, place: str, limit: int, names: Sequence[str] = ()) -> None:
     """Copy an adapter's files to ``place/version``, whole or not at all. In the engine, right after they were read.
 
-    What is copied is checked when it is loaded again: the version is a hash of it.
+    names: all files of a signed adapter, without which its signature does not hold; empty: those that are read. What is
+    copied is checked when it is loaded again: the version is a hash of it, and a signature is checked anew.
     """
     from ift_serve.modeling.adapter_format.config import IFT_CONFIG, IFT_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS
     from ift_serve.modeling.adapter_format.safe_file import SafeDirectory
@@ -36,10 +38,11 @@ def keep(path: str, root: str, version: str, place: str, limit: int) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=".", dir=place))
     try:
         with SafeDirectory(Path(path), Path(root) if root else None) as files:
-            for name in (PEFT_CONFIG, PEFT_WEIGHTS, IFT_CONFIG, IFT_WEIGHTS):
+            for name in names or (PEFT_CONFIG, PEFT_WEIGHTS, IFT_CONFIG, IFT_WEIGHTS):
                 file = files.open(name)
                 if file is None:
                     continue
+                (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
                 with file, (unfinished / name).open("wb") as copy:
                     room -= os.fstat(file.fileno()).st_size
                     if room < 0:

@@ -9,6 +9,8 @@ from ift_serve.engine.adapters.host import AdapterTensors, ReadAdapter
 from ift_serve.engine.adapters.kept_copies import keep
 from ift_serve.engine.adapters.limits import AdapterLimits
 from ift_serve.engine.protocol.adapter import LoadAdapter
+from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
+from ift_serve.modeling.adapter_format.signing.manifest import MANIFEST
 
 _log = logging.getLogger(__name__)
 
@@ -19,12 +21,28 @@ def read_files(message: LoadAdapter, host: AdapterTensors, limits: AdapterLimits
         return kept
     limits.check_files(message.path)
     read = host.read(message.path, message.root)
+    _check_name(read, message)
     if message.keep_in and (not message.version or message.version == read.metadata.version):
         try:
-            keep(message.path, message.root, read.metadata.version, message.keep_in, message.keep_bytes)
+            keep(
+                message.path,
+                message.root,
+                read.metadata.version,
+                message.keep_in,
+                message.keep_bytes,
+                read.metadata.signed_files,
+            )
         except Exception as error:
             _log.warning("adapter %s is not kept to be read again: %s", message.name, error)
     return read
+
+
+def _check_name(read: ReadAdapter, message: LoadAdapter) -> None:
+    """Raises AdapterError where the signature is of an adapter of another name."""
+    if read.metadata.signed_as not in ("", message.name):
+        raise AdapterError(
+            f"{MANIFEST}: signed to be loaded as {read.metadata.signed_as} only, and not as {quoted(message.name)}"
+        )
 
 
 def _read_copy(message: LoadAdapter, host: AdapterTensors) -> ReadAdapter | None:
@@ -36,4 +54,7 @@ def _read_copy(message: LoadAdapter, host: AdapterTensors) -> ReadAdapter | None
     except Exception as error:
         _log.warning("the copy of adapter %s@%s cannot be read: %s", message.name, message.version, error)
         return None
-    return read if read.metadata.version == message.version else None
+    if read.metadata.version != message.version:
+        return None
+    _check_name(read, message)
+    return read

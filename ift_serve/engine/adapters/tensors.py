@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from ift_serve.engine.sequences.judged_tokens import Judged
 from ift_serve.engine.sequences.step import AdaptedPrompt, SequenceStep
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.adapter_format.errors import AdapterError
+from ift_serve.modeling.adapter_format.signing.errors import SigningError
+from ift_serve.modeling.adapter_format.signing.trusted_keys import read_trusted_keys
 from ift_serve.modeling.adapter_format.weights import AdapterWeights
 from ift_serve.modeling.components.config import BaseShape
 from ift_serve.modeling.components.tokens import TokenBatch
@@ -38,6 +42,7 @@ from ift_serve.modeling.multi_adapter.prepared import PreparedAdapter, prepare
 from ift_serve.modeling.multi_adapter.sizes import check_sizes
 from ift_serve.modeling.multi_adapter.temperature_table import TemperatureTable
 
+_log = logging.getLogger(__name__)
 _INSTRUCTION = 1
 _NO_NUMBER = -1
 _CPU_TILE, _GPU_TILE = 4, 16
@@ -56,7 +61,11 @@ class DeviceAdapterTensors:
         max_rank: int,
         backend: str,
         device: str,
+        trusted_keys: Path | None = None,
     ) -> None:
+        if trusted_keys is not None:
+            read_trusted_keys(trusted_keys)  # what is wrong with them is said at the start
+        self._trusted_keys = trusted_keys
         geometry = model.geometry
         self.slots = slots
         self._metadata = metadata
@@ -102,7 +111,10 @@ class DeviceAdapterTensors:
         from ift_serve.modeling.adapter_format.reader import read_adapter
 
         torch.set_num_threads(1)  # of this thread only: the engine's keep theirs
-        return self.take(read_adapter(Path(path), self._metadata, Path(root) if root else None, self._max_rank))
+        # Keys are read at each load: one that is taken away is not believed any more.
+        trusted = None if self._trusted_keys is None else _trusted(self._trusted_keys)
+        within = Path(root) if root else None
+        return self.take(read_adapter(Path(path), self._metadata, within, self._max_rank, trusted))
 
     def take(self, weights: AdapterWeights) -> ReadAdapter:
         """Lay out what was read. Raises AdapterError for what batches cannot do."""
@@ -140,6 +152,8 @@ class DeviceAdapterTensors:
             trained_on=weights.config.trained_on if weights.config is not None else (),
             calibration=None if weights.config is None else weights.config.calibration_temperature,
             independent_rows=prepared.has_independent_rows,
+            signed_as="" if weights.signed is None else weights.signed.manifest.adapter,
+            signed_files=() if weights.signed is None else weights.signed.names,
         )
         return ReadAdapter(metadata, prepared)
 
@@ -322,3 +336,12 @@ class DeviceAdapterTensors:
         )
         terms = [self._states.gate_terms(adapter, sequences[int(member)].prompt) for member in members]
         return AdapterGroup(adapter, None if every else rows, tokens, [one for one in terms if one is not None])
+
+
+def _trusted(place: Path) -> list[Any]:
+    """Raises AdapterError, which says nothing of the place: callers are told of it."""
+    try:
+        return read_trusted_keys(place)
+    except SigningError as error:
+        _log.error("no adapter can be loaded: %s", error)
+        raise AdapterError("the keys that this server trusts cannot be read; its log says why") from None

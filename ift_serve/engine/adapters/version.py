@@ -20,6 +20,8 @@ class AdapterMetadata:
     ``trained_on``: families and checks, as its directory names them.
     ``calibration``: what logits are divided by before confidences are read off them; None: nothing was fitted.
     ``independent_rows``: what it does to a row is the same, bit for bit, in any batch.
+    ``signed_as``: the only name that its signature lets it have; empty: any. ``signed_files``: those that the signature
+    is of, with its own; empty where none was asked for.
     """
 
     version: str
@@ -33,6 +35,8 @@ class AdapterMetadata:
     trained_on: tuple[str, ...] = ()
     calibration: float | None = None
     independent_rows: bool = False
+    signed_as: str = ""
+    signed_files: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

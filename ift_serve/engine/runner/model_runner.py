@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -143,6 +144,7 @@ class ModelRunner:
             max_rank=config.max_lora_rank,
             backend=backend,
             device=device,
+            trusted_keys=None if config.trusted_keys is None else Path(config.trusted_keys),
         )
         self.has_independent_rows = backend == "cpu" and has_independent_rows(
             self._decoder,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,11 @@ from ift_serve.modeling.adapter_format.config import (
     ift_config,
 )
 from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
+from ift_serve.modeling.adapter_format.file_digests import FileDigests
 from ift_serve.modeling.adapter_format.peft_config import peft_config
 from ift_serve.modeling.adapter_format.plan import Plan, check_names, make_plan
 from ift_serve.modeling.adapter_format.safe_file import SafeDirectory, parse_object
+from ift_serve.modeling.adapter_format.signing.signed_files import SignedFiles
 from ift_serve.modeling.adapter_format.tensor_file import TensorFile
 from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
 from ift_serve.modeling.checkpoint.fingerprint import of_this_scheme
@@ -29,17 +31,24 @@ from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
 from ift_serve.modeling.components.instruction_components import InstructionComponents
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
+    from minisign import PublicKey
 
 
-def read_adapter(directory: Path, base: BaseMetadata, root: Path | None = None, max_rank: int = 256) -> AdapterWeights:
+def read_adapter(
+    directory: Path,
+    base: BaseMetadata,
+    root: Path | None = None,
+    max_rank: int = 256,
+    trusted: Sequence[PublicKey] | None = None,
+) -> AdapterWeights:
     """Everything in the directory, each tensor accounted for.
 
-    root: the directory must lie in it (see :class:`SafeDirectory`). Raises AdapterError, which says what is wrong
-    where; configuration and headers are judged before any tensor is read.
+    root: the directory must lie in it (see :class:`SafeDirectory`). trusted: one of these keys must have signed what is
+    read; None: nobody need have. Raises AdapterError, which says what is wrong where; configuration and headers are
+    judged before any tensor is read.
     """
-    digest = hashlib.sha256()
     with SafeDirectory(directory, root) as files:
+        digest = FileDigests(None if trusted is None else SignedFiles(files, trusted))
         files.refuse_pickled()
         raw_peft, raw_own = _read_config(files, PEFT_CONFIG, digest), _read_config(files, IFT_CONFIG, digest)
         if raw_peft is None and raw_own is None:
@@ -50,8 +59,10 @@ def read_adapter(directory: Path, base: BaseMetadata, root: Path | None = None, 
         weights = AdapterWeights("", 0, {}, {}, {}, ComponentsConfig(), config=own)
         _read_peft(weights, files, raw_peft, base, max_rank, digest)
         _read_extras(weights, files, base, digest)
+        digest.end()
         files.check_unchanged()
-    weights.version = digest.hexdigest()[:16]
+    weights.version = digest.version
+    weights.signed = digest.signed
     weights.rank = max((module.a.shape[0] for module in weights.lora.values()), default=0)
     weights.bytes = sum(t.numel() * t.element_size() for t in weights.tensors().values())
     return weights
@@ -62,15 +73,12 @@ def shape_of(base: BaseMetadata) -> BaseShape:
     return base.shape
 
 
-def _begin(digest: _Hash, name: str) -> None:
-    digest.update(f"\0{name}\0".encode())
-
-
-def _read_config(files: SafeDirectory, name: str, digest: _Hash) -> bytes | None:
+def _read_config(files: SafeDirectory, name: str, digest: FileDigests) -> bytes | None:
     raw = files.read(name)
     if raw is not None:
-        _begin(digest, name)
-        digest.update(len(raw).to_bytes(8, "little") + raw)
+        digest.begin(name, length=len(raw))
+        digest.update(raw)
+        digest.end()
     return raw
 
 
@@ -101,7 +109,12 @@ def _dimensions(shape: object) -> str:
 
 
 def _read_peft(
-    weights: AdapterWeights, files: SafeDirectory, raw: bytes | None, base: BaseMetadata, max_rank: int, digest: _Hash
+    weights: AdapterWeights,
+    files: SafeDirectory,
+    raw: bytes | None,
+    base: BaseMetadata,
+    max_rank: int,
+    digest: FileDigests,
 ) -> None:
     file = files.open(PEFT_WEIGHTS)
     if file is None:
@@ -113,7 +126,7 @@ def _read_peft(
             raise AdapterError(f"{PEFT_CONFIG}: missing, though there is {PEFT_WEIGHTS}")
         config = peft_config(parse_object(PEFT_CONFIG, raw))
         plan = make_plan(config, base, max_rank)
-        _begin(digest, PEFT_WEIGHTS)
+        digest.begin(PEFT_WEIGHTS)
         tensors = TensorFile(PEFT_WEIGHTS, file, digest, plan.tensors)
         check_names(plan, tensors.shapes, config, base)
         _sort(weights, plan, tensors.read(), base)
@@ -159,7 +172,7 @@ def _take_stored(weights: AdapterWeights, name: str, path: str, tensor: Tensor, 
         weights.replaced[place] = tensor
 
 
-def _read_extras(weights: AdapterWeights, files: SafeDirectory, base: BaseMetadata, digest: _Hash) -> None:
+def _read_extras(weights: AdapterWeights, files: SafeDirectory, base: BaseMetadata, digest: FileDigests) -> None:
     """The components' tensors: exactly those that the configuration implies."""
     file = files.open(IFT_WEIGHTS)
     components = ComponentsConfig() if weights.config is None else weights.config.components
@@ -170,7 +183,7 @@ def _read_extras(weights: AdapterWeights, files: SafeDirectory, base: BaseMetada
     with file:
         if weights.config is None:
             raise AdapterError(f"{IFT_CONFIG}: missing, though there is {IFT_WEIGHTS}")
-        _begin(digest, IFT_WEIGHTS)
+        digest.begin(IFT_WEIGHTS)
         expected = _expected_extras(components, base)
         tensors = TensorFile(IFT_WEIGHTS, file, digest, expected)
         _check_extras(tensors.shapes, expected)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any, Self
 from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
 
 _LARGEST_JSON = 1 << 20
-_MOST_FILES = 10_000
+_MOST_FILES, _DEEPEST = 10_000, 8
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _WEIGHTS = ("adapter_model", "ift_extras")
 """What the names of an adapter's weights begin with. Trainers leave other pickled files beside them: optimisers,
@@ -63,16 +65,51 @@ class SafeDirectory:
             if name.lower().endswith(_PICKLED) and name.lower().startswith(_WEIGHTS):
                 raise AdapterError(f"{quoted(name)}: pickled files are never read; save the adapter as safetensors")
 
-    def open(self, name: str) -> BufferedReader | None:
-        """A regular file of the directory; None where there is none. Raises AdapterError."""
+    def names(self) -> list[str]:
+        """Paths of all files in the directory and below it, links among them. Raises AdapterError."""
+        found: list[str] = []
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            if folder.count("/") > _DEEPEST:
+                raise AdapterError(f"{quoted(folder)}: over {_DEEPEST} directories deep; not an adapter directory")
+            with self._folder(folder) as handle, os.scandir(handle) as entries:
+                for entry in islice(entries, _MOST_FILES + 1):
+                    name = f"{folder}{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{name}/")
+                    else:
+                        found.append(name)
+            if len(found) + len(folders) > _MOST_FILES:
+                raise AdapterError(f"{quoted(self.path.name)}: over {_MOST_FILES} files; not an adapter directory")
+        return found
+
+    @contextlib.contextmanager
+    def _folder(self, path: str) -> Iterator[int]:
+        """A handle of a directory below this one; no link is followed on the way to it."""
+        handle = os.dup(self._handle)
         try:
-            handle = os.open(name, _FLAGS, dir_fd=self._handle)
+            for part in path.split("/"):
+                if part:
+                    inner = os.open(part, _FLAGS | os.O_DIRECTORY, dir_fd=handle)
+                    os.close(handle)
+                    handle = inner
+            yield handle
+        finally:
+            os.close(handle)
+
+    def open(self, name: str) -> BufferedReader | None:
+        """A regular file of the directory, or below it; None where there is none. Raises AdapterError."""
+        folder, _, last = name.rpartition("/")
+        try:
+            with self._folder(folder) as place:
+                handle = os.open(last, _FLAGS, dir_fd=place)
         except FileNotFoundError:
             self._seen[name] = None
             return None
         except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise AdapterError(f"{name}: cannot be opened: {error.strerror}") from None
+            if error.errno != errno.ELOOP or folder:
+                raise AdapterError(f"{quoted(name)}: cannot be opened: {error.strerror}") from None
             handle = self._follow(name)
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):

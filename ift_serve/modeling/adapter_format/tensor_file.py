@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BufferedReader
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ift_serve.modeling.adapter_format.errors import AdapterError, quoted
 from ift_serve.modeling.adapter_format.safe_file import parse_object
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
-
     from torch import Tensor
 
 _HEADER_SLACK = 256 << 10
@@ -21,6 +19,12 @@ _MOST_DIMENSIONS = 8
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _MEMORY_SHARE = 0.9
+
+
+class Digest(Protocol):
+    """What sees every byte of the file, in order."""
+
+    def update(self, content: bytearray, /) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class TensorFile:
     is read goes into the digest. Raises AdapterError, naming the file and the tensor.
     """
 
-    def __init__(self, name: str, file: BufferedReader, digest: _Hash, expected: Iterable[str]) -> None:
+    def __init__(self, name: str, file: BufferedReader, digest: Digest, expected: Iterable[str]) -> None:
         self.name = name
         self._file = file
         self._digest = digest

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ift_serve.modeling.adapter_format.config import IftConfig
+    from ift_serve.modeling.adapter_format.signing.signed_files import SignedFiles
     from ift_serve.modeling.components.config import ComponentsConfig
 
 
@@ -36,7 +37,7 @@ class AdapterWeights:
     their LoRA and that differ from the base's); they take the base's place before LoRA is added. token_rows:
     trainable tokens by module path, of the embeddings and of a head that shares their weight or has its own: ids
     ``[n]`` int64 ascending, and the rows ``[n, d]`` that stand in place of the base model's (not differences).
-    extras: the state of the components. bytes: memory of all tensors.
+    extras: the state of the components. bytes: memory of all tensors. signed: where a signature was asked for.
     """
 
     version: str
@@ -48,6 +49,7 @@ class AdapterWeights:
     extras: dict[str, Tensor] = field(default_factory=dict)
     config: IftConfig | None = None
     bytes: int = 0
+    signed: SignedFiles | None = None
 
     def check_served(self) -> None:
         """Raise AdapterError, naming the module, for what this server reads but does not serve."""

@@ -1,0 +1,1 @@
+"""Signatures of adapter directories: who vouches for their files."""

@@ -1,0 +1,128 @@
+"""A server that requires signatures: of every load, from the start to an engine's restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ift_serve.client import AsyncClient, ServerError
+from ift_serve.frontend.errors import EngineStartError
+from ift_serve.modeling.adapter_format.base import BaseMetadata
+from ift_serve.modeling.adapter_format.signing.keys import new_key, secret_key
+from ift_serve.modeling.adapter_format.signing.signed_files import sign_directory
+from ift_serve.server.config import ServerConfig
+from ift_serve.server.folder import WatchedFolder
+from tests.server.test_adapter_restart import kill, refusal
+from tests.server.test_adapters import answer
+from tests.support.adapters import write_random
+from tests.support.serving import serving
+
+Make = Callable[..., ServerConfig]
+
+
+class Keys:
+    """A directory of trusted public keys, and the secret key of one of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.trusted = folder / "trusted"
+        self.trusted.mkdir()
+        self.secret, self._public, self.number = new_key("")
+        self.trust()
+
+    def trust(self) -> None:
+        (self.trusted / "ours.pub").write_bytes(self._public)
+
+    def replace(self) -> None:
+        """Another key is trusted from now on, and ours is not."""
+        (self.trusted / "ours.pub").write_bytes(new_key("")[1])
+
+    def sign(self, directory: Path, adapter: str = "") -> None:
+        sign_directory(directory, secret_key(self.secret), adapter=adapter)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return Keys(tmp_path)
+
+
+async def refused(client: AsyncClient, name: str, path: str) -> str:
+    with pytest.raises(ServerError) as caught:
+        await client.load_adapter(name, path)
+    assert caught.value.code == "FAILED_PRECONDITION"
+    return str(caught.value)
+
+
+async def test_only_signed_adapters_are_loaded_and_loads_follow_the_keys(
+    server_config: Make, metadata: BaseMetadata, root: Path, keys: Keys
+) -> None:
+    for seed, name in enumerate(("signed", "unsigned", "bound")):
+        write_random(root / name, metadata, seed=seed)
+    keys.sign(root / "signed")
+    keys.sign(root / "bound", adapter="tone")
+    config = server_config(adapter_roots=[root], engine={"trusted_keys": str(keys.trusted)})
+    async with serving(config) as (server, client):
+        version = (await client.load_adapter("one", "signed")).version
+        assert "only signed adapters" in await refused(client, "two", "unsigned")
+        assert (await answer(client, "one"))[1] == f"one@{version}"
+        assert "signed to be loaded as tone only" in await refused(client, "one", "bound")
+        assert (await client.load_adapter("tone", "bound")).state == "ready"
+        folder = WatchedFolder(server.engine, root, interval=1.0)
+        for _ in range(2):
+            await folder.step()
+            await folder.settle()
+        assert {a.name for a in await client.adapters()} == {"one", "tone", "signed"}
+        keys.replace()
+        assert f"of key {keys.number}, which is not trusted" in await refused(client, "three", "signed")
+        for file in keys.trusted.iterdir():
+            file.unlink()
+        told = await refused(client, "three", "signed")
+        assert "cannot be read" in told and str(keys.trusted) not in told
+        keys.trust()
+        assert (await client.load_adapter("three", "signed")).state == "ready"
+
+
+async def test_after_a_crash_the_signature_is_checked_again(
+    server_config: Make,
+    metadata: BaseMetadata,
+    root: Path,
+    keys: Keys,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IFT_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir(mode=0o700)
+    start = write_random(tmp_path / "start", metadata, seed=5)
+    keys.sign(start)
+    write_random(root / "one", metadata, seed=1)
+    (root / "one" / "run").mkdir()
+    (root / "one" / "run" / "report.json").write_text("{}")
+    keys.sign(root / "one")
+    engine = {"trusted_keys": str(keys.trusted)}
+    config = server_config(adapter_roots=[root], adapters={"start": start}, engine=engine)
+    async with serving(config, process=True) as (server, client):
+        await client.load_adapter("one", "one")
+        before = {name: await answer(client, name) for name in ("one", "start")}
+        write_random(root / "one", metadata, seed=2)
+        await kill(server)
+        assert {name: await answer(client, name) for name in before} == before
+        copies = [next((tmp_path / "cache").glob(f"*/server-*/{before[n][1].split('@')[1]}")) for n in before]
+        assert (copies[0] / "run" / "report.json").exists()
+        with (copies[0] / "README.md").open("a") as card:
+            card.write("changed behind the server\n")
+        await kill(server)
+        lost = await refusal(client, "one")
+        assert lost.code == "NOT_FOUND" and "is not the file that was signed" in str(lost)
+        assert await answer(client, "start") == before["start"]
+        keys.replace()
+        await kill(server)
+        assert "not trusted here" in str(await refusal(client, "start"))
+
+
+async def test_a_server_without_keys_to_trust_does_not_start(server_config: Make, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    config = server_config(engine={"trusted_keys": str(tmp_path / "empty")})
+    with pytest.raises((EngineStartError, ValueError), match="holds no public key"):
+        async with serving(config):
+            pass
