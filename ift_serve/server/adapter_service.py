@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
@@ -12,6 +12,7 @@ from ift_serve.engine.protocol.adapter import AdapterInfo, AdapterState
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.frontend.errors import EngineError
+from ift_serve.server.auth import Identity
 from ift_serve.server.call_guard import Call
 from ift_serve.server.errors import StatusError, invalid
 from ift_serve.sharing.places import Places
@@ -89,10 +90,17 @@ def adapter_message(info: AdapterInfo, users: dict[str, int]) -> pb.Adapter:
 class AdapterService:
     """Handlers by rpc name. Each gets the request and its call.
 
-    ``max_watches``: of one caller, twice as many of all.
+    ``max_watches``: of one caller, twice as many of all. ``is_current``: whether a caller's token is still valid.
     """
 
-    def __init__(self, engine: BaseEngineClient, roots: AdapterRoots, max_watches: int) -> None:
+    def __init__(
+        self,
+        engine: BaseEngineClient,
+        roots: AdapterRoots,
+        max_watches: int,
+        is_current: Callable[[Identity], bool] = lambda identity: True,
+    ) -> None:
+        self._is_current = is_current
         self._engine = engine
         self._roots = roots
         self._watches = Places(2 * max_watches)
@@ -100,8 +108,11 @@ class AdapterService:
     async def load_adapter(self, request: pb.LoadAdapterRequest, call: Call) -> pb.LoadAdapterResponse:
         """Load a directory; the old version goes on serving until the new one is ready, and if it fails."""
         check_name(request.name)
-        path, root = self._roots.find(request.path)
         call.notes["adapter"] = request.name
+        path, root = self._roots.find(request.path)
+        call.notes["path"] = str(path.relative_to(root))
+        if (before := self._engine.adapters.find(request.name)) is not None:
+            call.notes["replaces"] = before.version
         info = await self._engine.load_adapter(request.name, str(path), str(path.relative_to(root)), str(root))
         call.notes["version"] = info.version
         return pb.LoadAdapterResponse(adapter=self._message(info))
@@ -114,6 +125,7 @@ class AdapterService:
             raise invalid("drain_seconds", f"{seconds} is not between 0 and {_LONGEST_DRAIN:g} seconds")
         call.notes["adapter"] = request.name
         gone = await self._engine.unload_adapter(request.name, seconds)
+        call.notes["version"] = ",".join(info.version for info in gone)
         return pb.UnloadAdapterResponse(adapters=[self._message(info) for info in gone])
 
     async def list_adapters(self, request: pb.ListAdaptersRequest, call: Call) -> pb.ListAdaptersResponse:
@@ -139,6 +151,8 @@ class AdapterService:
         watches.take(caller)
         try:
             async for info in self._engine.adapters.watch():
+                if not self._is_current(call.identity):
+                    raise StatusError(grpc.StatusCode.UNAUTHENTICATED, "the token of this watch is not valid any more")
                 yield pb.WatchAdaptersResponse(adapter=self._message(info))
         finally:
             watches.leave(caller)

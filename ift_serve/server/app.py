@@ -47,6 +47,7 @@ class Server:
         self.metrics = self._assembly.metrics
         self.port = 0
         self.metrics_port: int | None = None
+        self._audit = self._assembly.audit
         self._peers = self._assembly.peers
         self._guard = self._assembly.guard
         self._health = health.aio.HealthServicer()
@@ -77,10 +78,12 @@ class Server:
         if self._metrics_port is not None:
             self._metrics_port.serve()
         if self.config.adapter_folder is not None:
-            watched = WatchedFolder(self.engine, self.config.adapter_folder, self.config.adapter_folder_interval)
+            interval = self.config.adapter_folder_interval
+            watched = WatchedFolder(self.engine, self.config.adapter_folder, interval, self._audit)
             self._watching = asyncio.create_task(watched.run(), name="adapter folder")
         self.engine.on_state(self._engine_changed)
         await self._set_health(serving=True)
+        self._audit.write("ready", port=self.port, model=self.engine.model.name)
         _log.info(
             "ready", extra={"port": self.port, "metrics_port": self.metrics_port, "model": self.engine.model.name}
         )
@@ -109,7 +112,12 @@ class Server:
             self.metrics_port = self._metrics_port.port
 
     def reload(self) -> None:
-        """Read the tokens again; certificates are looked at with each new connection. Safe from any thread."""
+        """Read the tokens again, and go on in a new audit log. Safe from any thread.
+
+        Certificates are looked at with each new connection.
+        """
+        self._audit.reopen()
+        self._audit.write("reload")
         self._assembly.authenticator.reload()
 
     async def _set_health(self, *, serving: bool) -> None:
@@ -125,6 +133,7 @@ class Server:
 
     async def stop(self) -> None:
         """Drain: NOT_SERVING first, then no new calls, then those in flight get their time, then everything ends."""
+        self._audit.write("drain", in_flight=self._guard.in_flight)
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self.config.drain_notice)
         self._guard.draining = True

@@ -7,6 +7,7 @@ import asyncio
 from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.frontend.errors import EngineError
 from ift_serve.server.adapter_service import AdapterRoots, AdapterService
+from ift_serve.server.audit_log import AuditLog
 from ift_serve.server.auth import Authenticator
 from ift_serve.server.call_guard import CallGuard
 from ift_serve.server.check_processes import CheckProcesses
@@ -43,13 +44,15 @@ class Assembly:
         self.config = config
         self.engine = engine
         self.metrics = Metrics()
-        self.authenticator = Authenticator(config.tokens_file)
+        self.audit = AuditLog(config.audit_log, self.metrics.audit_lines_lost.inc)
+        self.authenticator = Authenticator(config.tokens_file, lambda count: self.audit.write("tokens", callers=count))
         self.peers = Peers(config.trusted_proxies)
         self.guard = CallGuard(
             self.authenticator,
             self.metrics,
             {"generate": Places(config.max_calls), "admin": Places(2 * (config.max_admin_calls + config.max_watches))},
             self.peers,
+            self.audit,
         )
         self.services: dict[str, object] = {}
         self._evaluate = evaluate
@@ -62,7 +65,8 @@ class Assembly:
         renderer.encoder.limit_tokens(self.engine.model.context_length)
         for name, path in self.config.adapters.items():
             try:
-                await self.engine.load_adapter(name, str(path.resolve()), path.name)
+                info = await self.engine.load_adapter(name, str(path.resolve()), path.name)
+                self.audit.write("start", method="LoadAdapter", adapter=name, version=info.version, code="OK")
             except EngineError as error:
                 raise ValueError(f"--adapter {name}={path}: {error.message.removeprefix('path: ')}") from error
         self.metrics.watch(self.engine)
@@ -71,7 +75,12 @@ class Assembly:
         services: dict[str, object] = {
             INFERENCE: InferenceService(self.engine, renderer, self.config, self.metrics, thoughts),
             MODEL: ModelService(self.engine, renderer, self.config, thoughts),
-            ADAPTER: AdapterService(self.engine, AdapterRoots(self.config.adapter_roots), self.config.max_watches),
+            ADAPTER: AdapterService(
+                self.engine,
+                AdapterRoots(self.config.adapter_roots),
+                self.config.max_watches,
+                self.authenticator.is_current,
+            ),
         }
         services[EVALUATION] = EvaluationService(
             self._checks, HeadScorer(self.engine, renderer), dict(services), self._evaluate, self.config.max_evaluations
@@ -111,7 +120,9 @@ class Assembly:
         )
 
     async def close(self) -> None:
-        """Let go of the engine at once, started or not."""
+        """Let go of the engine and the audit log at once, started or not."""
         await self._end_start()
         await self._checks.close()
         await self.engine.close()
+        self.audit.write("stopped")
+        await asyncio.to_thread(self.audit.close)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import os
 import stat
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,8 @@ class Identity:
 
     name: str
     role: Role
+    proof: bytes = field(default=b"", repr=False, compare=False)
+    """A digest of the token that it came with."""
 
     def may(self, needed: Role) -> bool:
         """Whether the role suffices."""
@@ -47,10 +50,12 @@ class Authenticator:
     """Bearer tokens from a file; without one, everybody who can connect is an admin.
 
     The file is read again when it has changed. One that cannot be used is logged, and the last good tokens stay valid.
+    ``on_change`` is told how many there are now.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, on_change: Callable[[int], object] = lambda count: None) -> None:
         self._path = path
+        self._on_change = on_change
         self._lock = threading.Lock()
         self._stamp: object = None
         self._looked = time.monotonic()
@@ -75,7 +80,16 @@ class Authenticator:
             except (OSError, ValueError) as error:
                 _log.error("the new tokens are not used: %s", error)
                 return
-            _log.info("tokens read again", extra={"callers": len(self._tokens)})
+            count = len(self._tokens)
+        _log.info("tokens read again", extra={"callers": count})
+        self._on_change(count)
+
+    def is_current(self, identity: Identity) -> bool:
+        """Whether the token that a caller came with, perhaps long ago, would still do."""
+        tokens = self._tokens
+        return tokens is None or any(
+            token.identity == identity and token.identity.proof == identity.proof for token in tokens
+        )
 
     def identify(self, metadata: Sequence[tuple[str, str | bytes]], peer: str) -> Identity:
         """The caller behind a call. Raises StatusError UNAUTHENTICATED."""
@@ -126,7 +140,8 @@ def _read(path: Path) -> list[_Token]:
         role: Role = "admin" if fields[0] == "admin" else "generate"
         if len(fields[2]) < 16:
             raise ValueError(f"{path}, line {number}: the token of {fields[1]} is shorter than 16 characters")
-        tokens.append(_Token(Identity(fields[1], role), fields[2].encode()))
+        secret = fields[2].encode()
+        tokens.append(_Token(Identity(fields[1], role, hashlib.sha256(secret).digest()), secret))
     if not tokens:
         raise ValueError(f"{path}: holds no tokens; write lines of `role name token`")
     return tokens

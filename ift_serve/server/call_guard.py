@@ -12,9 +12,11 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
+from ift_serve.server.audit_log import AuditLog
 from ift_serve.server.auth import Authenticator, Identity, Role, require
 from ift_serve.server.carried_deadline import carried_timeout, sooner, within
 from ift_serve.server.errors import StatusError, as_status, details, end
@@ -48,12 +50,18 @@ class Call:
 class CallGuard:
     """Opens and closes calls. ``places``: how many may be open at once, of the calls that need each role.
 
-    ``peers`` names callers that have no token.
+    ``peers`` names callers that have no token. ``audit`` gets a line for each call that needs the role admin.
     """
 
     def __init__(
-        self, authenticator: Authenticator, metrics: Metrics, places: Mapping[Role, Places], peers: Peers
+        self,
+        authenticator: Authenticator,
+        metrics: Metrics,
+        places: Mapping[Role, Places],
+        peers: Peers,
+        audit: AuditLog,
     ) -> None:
+        self._audit = audit
         self._peers = peers
         self._authenticator = authenticator
         self._metrics = metrics
@@ -117,10 +125,12 @@ class CallGuard:
             self._metrics.in_flight.dec()
             self._metrics.calls.labels(method, code.name).inc()
             seconds = round(time.monotonic() - arrival, 6)
-            _log.info(
-                "call",
-                extra={"method": method, "request_id": request_id, "code": code.name, "seconds": seconds, **notes},
-            )
+            told = {"method": method, "request_id": request_id, "code": code.name, "seconds": seconds, **notes}
+            _log.info("call", extra=told)
+            if role == "admin":
+                # Refused ones too, whoever they are of: attempts are what such a log is read for.
+                peer = context.peer()
+                self._audit.write("call", **told, peer=unquote(peer), address=self._peers.caller(peer, metadata))
 
     @contextlib.contextmanager
     def _place(self, caller: str, role: Role) -> Iterator[None]:

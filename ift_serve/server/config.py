@@ -68,6 +68,9 @@ class ServerConfig(BaseModel):
     tls_key: Path | None = None
     tls_client_authority: Path | None = Field(default=None, description="clients must present a certificate of it")
     tokens_file: Path | None = Field(default=None, description="lines of `role name token`; roles generate, admin")
+    audit_log: Path | None = Field(
+        default=None, description="file that gets a line of JSON for each call that needs the role admin"
+    )
     allow_insecure: bool = Field(default=False, description="listen beyond this machine without TLS")
     adapters: dict[str, Path] = Field(default_factory=dict, description="loaded at the start, by name")
     adapter_roots: list[Path] = Field(default_factory=list, description="the only places that clients may load from")

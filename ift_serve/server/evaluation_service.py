@@ -18,6 +18,7 @@ from ift_serve.server.in_process_channel import InProcessChannel
 from ift_serve.v1 import evaluation_pb2 as pb
 
 _MOST, _LARGEST = 64, 16_384
+_LONGEST_NOTE = 200
 
 
 class EvaluationService:
@@ -72,6 +73,8 @@ class EvaluationService:
         if self._runs >= self._most_runs:
             message = f"{self._runs} evaluations are running already"
             raise StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, message, retry_after=10.0)
+        call.notes["adapter"] = ",".join(request.adapters)[:_LONGEST_NOTE]
+        call.notes["tasks"] = ",".join(task.name for task in request.tasks)[:_LONGEST_NOTE]
         self._runs += 1
         try:
             channel = InProcessChannel(self._services, call.identity, call.request_id)

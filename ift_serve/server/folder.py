@@ -14,7 +14,8 @@ from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.frontend.errors import EngineError
 from ift_serve.server.adapter_service import check_name
-from ift_serve.server.errors import StatusError
+from ift_serve.server.audit_log import AuditLog
+from ift_serve.server.errors import StatusError, as_status
 
 _log = logging.getLogger(__name__)
 _SETTLED = 2
@@ -66,10 +67,14 @@ class _Directory:
 
 
 class WatchedFolder:
-    """Loads what appears or changes in a folder, unloads what goes. One look every ``interval`` seconds."""
+    """Loads what appears or changes in a folder, unloads what goes. One look every ``interval`` seconds.
 
-    def __init__(self, engine: BaseEngineClient, folder: Path, interval: float) -> None:
+    ``audit``: is told of both, as of what an administrator does: who can write to the folder is one.
+    """
+
+    def __init__(self, engine: BaseEngineClient, folder: Path, interval: float, audit: AuditLog | None = None) -> None:
         self._engine = engine
+        self._audit = audit or AuditLog(None)
         self._folder = folder.resolve()
         self._interval = interval
         self._directories: dict[str, _Directory] = {}
@@ -135,6 +140,7 @@ class WatchedFolder:
             info = await self._engine.load_adapter(name, str(self._folder / name), name, str(self._folder))
         except (EngineError, StatusError) as error:
             _log.warning("adapter %s of the folder was not loaded: %s", name, error)
+            self._tell("LoadAdapter", name, error)
             if isinstance(error, StatusError) or error.kind in _REFUSED:
                 directory.outcome, directory.tried = _Outcome.REFUSED, stamp
             elif error.kind is FailureKind.OVERLOADED:
@@ -143,9 +149,18 @@ class WatchedFolder:
             return
         directory.outcome, directory.tried, directory.loaded = _Outcome.LOADED, stamp, True
         _log.info("adapter loaded from the folder", extra={"adapter": name, "version": info.version})
+        self._tell("LoadAdapter", name, version=info.version)
 
     async def _unload(self, name: str) -> None:
         try:
             await self._engine.unload_adapter(name)
         except EngineError as error:
             _log.warning("adapter %s was not unloaded: %s", name, error)
+            self._tell("UnloadAdapter", name, error)
+        else:
+            self._tell("UnloadAdapter", name)
+
+    def _tell(self, method: str, name: str, error: Exception | None = None, version: str | None = None) -> None:
+        status = None if error is None else as_status(error)
+        code, message = ("OK", None) if status is None else (status.code.name, status.message)
+        self._audit.write("folder", method=method, adapter=name, version=version, code=code, error=message)

@@ -35,6 +35,9 @@ class Metrics:
         self.connections_closed = Counter(
             "ift_connections_closed", "Connections closed because their address had more than its share", registry=r
         )
+        self.audit_lines_lost = Counter(
+            "ift_audit_lines_lost", "Lines of the audit log that could not be written nor kept waiting", registry=r
+        )
         self.loop_blocked = Counter(
             "ift_event_loop_blocked_seconds", "Seconds in which nobody was answered", registry=r
         )
