@@ -37,6 +37,15 @@ def test_the_soak_finds_nothing_and_counts_everything() -> None:
 
 
 @pytest.mark.slow
+def test_in_half_a_minute_of_chaos_every_answer_is_accounted_for() -> None:
+    report = run_script("chaos.py", "--minutes", "0.5", "--cases", "10", "--adapters", "2", "--concurrency", "6")
+    assert report["passed"], report["problems"]
+    wanted = {"engine killed", "engine hung", "disk full", "slow readers", "adapters replaced", "packets lost"}
+    assert set(report["faults"]) | set(report["skipped"]) == wanted
+    assert {"right, whole", "right, streamed", "right, adapted", "administered"} <= set(report["outcomes"])
+
+
+@pytest.mark.slow
 def test_serving_measures_ours_and_the_peers() -> None:
     report = run_script(
         "serving.py", "--shape", "small", "--peer", "transformers-static,transformers-cb", "--parts",
