@@ -111,6 +111,23 @@ def test_a_page_links_and_names_only_what_is_there(page: Path) -> None:
     assert page == FOREIGN or list(unknown_names(text)) == []
 
 
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+_LINE = re.compile(r"^\| [^|]+ \| (?P<code>[^|]+) \| (?P<tests>`tests/[^|]+) \|$", re.MULTILINE)
+
+
+def test_every_line_of_defence_is_held_by_code_and_by_tests_that_are_there() -> None:
+    text = (DOCS / "security.md").read_text(encoding="utf-8")
+    lines = list(_LINE.finditer(text))
+    assert len(lines) > 30
+    for line in lines:
+        named = _TEST.findall(line["tests"])
+        assert len(named) == line["tests"].count("`") // 2, line["tests"]
+        for file, name in named:
+            assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), name
+        for path in re.findall(r"`([^`]+)`", line["code"]):
+            assert (ROOT / path).is_file(), path
+
+
 def test_the_nav_has_every_page_once() -> None:
     nav = list(_nav(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
     assert sorted(nav) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
