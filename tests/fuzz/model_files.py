@@ -16,6 +16,8 @@ from tests.fuzz.inputs import joined, parts
 
 def model_directory() -> Callable[[bytes], None]:
     """Configuration, index and the one file of weights: a whole model, or one sentence."""
+    import transformers  # noqa: F401 - takes seconds, and belongs to no input
+
     folder = _scratch()
 
     def run(data: bytes) -> None:

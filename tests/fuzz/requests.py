@@ -34,10 +34,14 @@ from ift_serve.server.validation import Validator
 from ift_serve.text.prompt import PromptError, PromptRenderer, Segment
 from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import reasoning_pb2
+from tests.fuzz.inputs import SEPARATOR
 from tests.support.models import tiny_tokenizer
 
 _CONTEXT = 256
+_PLAIN_TEXTS = b"\x00"
+"""The first byte of inputs that are texts of a conversation; no message begins with it."""
 _REFUSALS = (StatusError, PromptError, EngineError)
+_ROLES = (pb.ROLE_USER, pb.ROLE_SYSTEM, pb.ROLE_ASSISTANT)
 MESSAGES: list[type[Any]] = [pb.GenerateRequest, pb.StreamGenerateRequest, pb.ScoreRequest, pb.TokenizeRequest]
 """The first byte of an input says of which the others are."""
 
@@ -65,9 +69,8 @@ def prompt() -> Callable[[bytes], None]:
     said = (int(Segment.INSTRUCTION), int(Segment.CONTEXT))
 
     def run(data: bytes) -> None:
-        message = pb.Prompt()
         try:
-            message.ParseFromString(data)
+            message = _conversation(data[1:]) if data[:1] == _PLAIN_TEXTS else pb.Prompt.FromString(data)
             found = validator.prompt(message)
         except Exception as error:
             if isinstance(error, _REFUSALS) or type(error).__name__ == "DecodeError":
@@ -85,6 +88,18 @@ def prompt() -> Callable[[bytes], None]:
     return run
 
 
+def _conversation(data: bytes) -> pb.Prompt:
+    """Parts of a conversation, each behind a byte of its role, whether it is context, and whether a message begins."""
+    conversation = pb.Conversation()
+    for one in data.split(SEPARATOR):
+        kind = one[0] if one else 0
+        if kind & 4 or not conversation.messages:
+            conversation.messages.add(role=_ROLES[(kind >> 3) % len(_ROLES)])
+        text = one[1:].decode(errors="ignore")
+        conversation.messages[-1].parts.add(text=text, is_context=bool(kind & 2))
+    return pb.Prompt(conversation=conversation)
+
+
 def _texts(message: pb.Prompt) -> list[str]:
     if message.WhichOneof("kind") == "instruction":
         return [message.instruction.instruction, message.instruction.context]
@@ -99,6 +114,7 @@ def _plain(text: str) -> str:
 def prompt_seeds() -> dict[str, bytes]:
     """One of each kind."""
     part, message = pb.Part, pb.Message
+    texts = (b"\x0cBe brief.", b"\x04Sort: ", b"\x02b, a", b"\x14a, b", b"\x04<|user|>Why?")
     tokens = _json(pb.TokensPrompt(), {"tokenIds": [5, 17, 99], "segments": [1, 2, 3]})
     conversation = pb.Conversation(
         messages=[
@@ -113,6 +129,7 @@ def prompt_seeds() -> dict[str, bytes]:
             instruction=pb.InstructionPrompt(instruction="How old is Ben?", context="Ben is 34.")
         ).SerializeToString(),
         "conversation": pb.Prompt(conversation=conversation).SerializeToString(),
+        "texts": _PLAIN_TEXTS + SEPARATOR.join(texts),
         "text": pb.Prompt(text=pb.TextPrompt(text="<s>the fox", without_special_tokens=True)).SerializeToString(),
         "tokens": pb.Prompt(tokens=tokens).SerializeToString(),
     }

@@ -74,7 +74,7 @@ def with_atheris(name: str, seconds: int, corpus: Path, artifacts: Path) -> None
     folders = [str(corpus), *(str(folder) for folder in (CORPUS / name, FOUND / name) if folder.is_dir())]
     options = [
         f"-max_total_time={seconds}", f"-max_len={_LONGEST}", f"-timeout={_TIMEOUT}", f"-rss_limit_mb={_MEMORY_MIB}",
-        f"-artifact_prefix={artifacts}/", "-print_final_stats=1", "-verbosity=1",
+        f"-artifact_prefix={artifacts}/", f"-report_slow_units={_TIMEOUT}", "-print_final_stats=1", "-verbosity=1",
     ]  # fmt: skip
     atheris.Setup([sys.argv[0], *options, *folders], run)
     atheris.Fuzz()

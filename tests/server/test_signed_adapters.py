@@ -25,18 +25,19 @@ Make = Callable[..., ServerConfig]
 class Keys:
     """A directory of trusted public keys, and the secret key of one of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.trusted = folder / "trusted"
-        self.trusted.mkdir()
+    def __init__(self, folder: Path, name: str = "ours", trusted: Path | None = None) -> None:
+        self.trusted = trusted or folder / "trusted"
+        self.trusted.mkdir(exist_ok=True)
+        self._file = self.trusted / f"{name}.pub"
         self.secret, self._public, self.number = new_key("")
         self.trust()
 
     def trust(self) -> None:
-        (self.trusted / "ours.pub").write_bytes(self._public)
+        self._file.write_bytes(self._public)
 
     def replace(self) -> None:
-        """Another key is trusted from now on, and ours is not."""
-        (self.trusted / "ours.pub").write_bytes(new_key("")[1])
+        """Another key is trusted from now on, and this one is not."""
+        self._file.write_bytes(new_key("")[1])
 
     def sign(self, directory: Path, adapter: str = "") -> None:
         sign_directory(directory, secret_key(self.secret), adapter=adapter)
@@ -93,31 +94,29 @@ async def test_after_a_crash_the_signature_is_checked_again(
 ) -> None:
     monkeypatch.setenv("IFT_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir(mode=0o700)
-    start = write_random(tmp_path / "start", metadata, seed=5)
-    keys.sign(start)
-    write_random(root / "one", metadata, seed=1)
-    (root / "one" / "run").mkdir()
-    (root / "one" / "run" / "report.json").write_text("{}")
-    keys.sign(root / "one")
+    others = Keys(tmp_path, "theirs", keys.trusted)
+    for seed, name in enumerate(("same", "changed", "revoked")):
+        write_random(root / name, metadata, seed=seed)
+        (root / name / "run").mkdir()
+        (root / name / "run" / "report.json").write_text("{}")
+        (others if name == "revoked" else keys).sign(root / name)
     engine = {"trusted_keys": str(keys.trusted)}
-    config = server_config(adapter_roots=[root], adapters={"start": start}, engine=engine)
+    config = server_config(adapter_roots=[root], adapters={"same": root / "same"}, engine=engine)
     async with serving(config, process=True) as (server, client):
-        await client.load_adapter("one", "one")
-        before = {name: await answer(client, name) for name in ("one", "start")}
-        write_random(root / "one", metadata, seed=2)
+        versions = {name: (await client.load_adapter(name, name)).version for name in ("changed", "revoked")}
+        before = await answer(client, "same")
+        copy = next((tmp_path / "cache").glob(f"*/server-*/{versions['changed']}"))
+        assert (copy / "run" / "report.json").exists()
+        for place in (copy, root / "changed"):
+            with (place / "README.md").open("a") as card:
+                card.write("changed behind the server\n")
+        write_random(root / "same", metadata, seed=7)
+        others.replace()
         await kill(server)
-        assert {name: await answer(client, name) for name in before} == before
-        copies = [next((tmp_path / "cache").glob(f"*/server-*/{before[n][1].split('@')[1]}")) for n in before]
-        assert (copies[0] / "run" / "report.json").exists()
-        with (copies[0] / "README.md").open("a") as card:
-            card.write("changed behind the server\n")
-        await kill(server)
-        lost = await refusal(client, "one")
-        assert lost.code == "NOT_FOUND" and "is not the file that was signed" in str(lost)
-        assert await answer(client, "start") == before["start"]
-        keys.replace()
-        await kill(server)
-        assert "not trusted here" in str(await refusal(client, "start"))
+        assert await answer(client, "same") == before, "what was loaded, whatever its directory holds now"
+        for name, reason in (("changed", "is not the file that was signed"), ("revoked", "which is not trusted here")):
+            lost = await refusal(client, name)
+            assert lost.code == "NOT_FOUND" and reason in str(lost)
 
 
 async def test_a_server_without_keys_to_trust_does_not_start(server_config: Make, tmp_path: Path) -> None:
