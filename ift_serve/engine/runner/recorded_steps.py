@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,16 @@ _LONGEST = 4096
 
 _MOST_STEPS = 96
 """Records that are kept, the latest used: each holds some hundred kilobytes of arguments."""
-_Kind = tuple[int, tuple[bool, ...] | None, int]
+
+
+class _Kind(NamedTuple):
+    """What a record is of: rows, tiles of attention, linear layers that adapters change, and of their ranks the length
+    in bits, by which threads share a low-rank product."""
+
+    rows: int
+    tiles: int
+    changed: tuple[bool, ...] | None
+    rank: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +45,11 @@ class _Step:
 
 
 class RecordedSteps:
-    """Runs the layers and the head for batches of one token a sequence whose adapters are at most low-rank.
+    """Runs the layers and the head for batches of few tokens, each of which is drawn from or is a guess to be checked.
 
-    What varies is read from buffers at fixed addresses. Each number of rows, with each set of linear layers that the
-    batch's adapters change, is recorded when it first comes. The results are those of the decoder itself, bit for bit.
+    What varies is read from buffers at fixed addresses. Each number of rows and tiles, with each set of linear layers
+    that the batch's adapters change, is recorded when it first comes. The results are those of the decoder itself, bit
+    for bit. Adapters with more than low-rank factors are left to the decoder.
     """
 
     def __init__(
@@ -58,17 +69,18 @@ class RecordedSteps:
         self._longest = min(longest, _LONGEST)
         width = -(-self._longest // layers[0].keys.shape[3])
         self._hidden = torch.zeros((rows, hidden_size), dtype=dtype)
-        integers = torch.zeros((3, rows), dtype=torch.int32)
+        integers = torch.zeros((4, rows), dtype=torch.int32)
         self._buffers = FlatBatch(
             input_ids=torch.zeros(rows, dtype=torch.int64),
             positions=integers[0],
             slots=integers[1],
-            sequence=torch.arange(rows, dtype=torch.int32),
+            sequence=integers[3],
             lengths=integers[2],
             longest=self._longest,
             block_tables=torch.zeros((rows, width), dtype=torch.int32),
             segments=torch.full((rows,), 3, dtype=torch.uint8),
             layers=layers,
+            tiles=torch.zeros(rows + 1, dtype=torch.int32),
             backend="cpu",
         )
         self._lora = LoraRows(*(torch.zeros(rows, dtype=torch.int32) for _ in range(4)))
@@ -80,13 +92,14 @@ class RecordedSteps:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Rows of the steps that were recorded so far."""
-        return tuple(sorted({rows for rows, _, _ in self._steps}))
+        return tuple(sorted({kind.rows for kind in self._steps}))
 
     def takes(self, batch: FlatBatch) -> bool:
         """Whether this step can be run from the records."""
         return (
             not self._fails
-            and batch.input_ids.shape[0] == batch.block_tables.shape[0] <= self._rows
+            and batch.tiles is not None
+            and batch.input_ids.shape[0] <= self._rows
             and batch.longest <= self._longest
             and batch.adaptation is None
             and batch.bias is None
@@ -98,13 +111,8 @@ class RecordedSteps:
 
         Both are overwritten by the next run.
         """
-        rows, buffers = batch.input_ids.shape[0], self._buffers
-        self._hidden[:rows] = self._decoder.embed(batch.input_ids)
-        buffers.positions[:rows] = batch.positions
-        buffers.slots[:rows] = batch.slots
-        buffers.lengths[:rows] = batch.lengths
-        buffers.block_tables[:rows, : batch.block_tables.shape[1]] = batch.block_tables
         kind = _kind(batch)
+        self._fill(batch)
         if batch.lora is not None:
             self._fill_lora(batch.lora.rows)
         step = self._steps.get(kind)
@@ -113,7 +121,7 @@ class RecordedSteps:
             step.launches()
             return step.hidden, step.logits
         try:
-            step = self._record(rows, batch.lora)
+            step = self._record(kind, batch.lora)
         except NotRecordableError as error:
             _log.info("decode steps are not recorded: %s", error)
             self._fails = True
@@ -124,6 +132,18 @@ class RecordedSteps:
             self._steps.popitem(last=False)
         return step.hidden, step.logits
 
+    def _fill(self, batch: FlatBatch) -> None:
+        buffers, rows = self._buffers, batch.input_ids.shape[0]
+        assert buffers.tiles is not None and batch.tiles is not None
+        self._hidden[:rows] = self._decoder.embed(batch.input_ids)
+        buffers.positions[:rows] = batch.positions
+        buffers.slots[:rows] = batch.slots
+        buffers.lengths[:rows] = batch.lengths
+        buffers.sequence[:rows] = batch.sequence
+        buffers.tiles[: batch.tiles.shape[0]] = batch.tiles
+        sequences, width = batch.block_tables.shape
+        buffers.block_tables[:sequences, :width] = batch.block_tables
+
     def _fill_lora(self, rows: LoraRows) -> None:
         fixed, tiles = self._lora, rows.tile_adapter.shape[0]
         fixed.order[: rows.order.shape[0]] = rows.order
@@ -132,9 +152,10 @@ class RecordedSteps:
         fixed.tile_count[:tiles] = rows.tile_count
         use_tiles(self._tiles, tiles)
 
-    def _record(self, rows: int, lora: BatchLora | None) -> _Step:
+    def _record(self, kind: _Kind, lora: BatchLora | None) -> _Step:
         """Record a step while computing it."""
-        whole = self._buffers
+        whole, rows = self._buffers, kind.rows
+        assert whole.tiles is not None
         batch = replace(
             whole,
             input_ids=whole.input_ids[:rows],
@@ -144,6 +165,7 @@ class RecordedSteps:
             lengths=whole.lengths[:rows],
             block_tables=whole.block_tables[:rows],
             segments=whole.segments[:rows],
+            tiles=whole.tiles[: kind.tiles + 1],
             lora=None if lora is None else BatchLora(self._lora, lora.tables, "cpu"),
         )
 
@@ -156,10 +178,10 @@ class RecordedSteps:
 
 
 def _kind(batch: FlatBatch) -> _Kind:
-    """What a record is of: the rank, rounded up, decides how many threads share a low-rank product."""
-    rows = batch.input_ids.shape[0]
+    assert batch.tiles is not None
+    rows, tiles = batch.input_ids.shape[0], batch.tiles.shape[0] - 1
     if batch.lora is None:
-        return rows, None, 0
+        return _Kind(rows, tiles, None, 0)
     tables = batch.lora.tables
     rank = max(0 if table is None else table.rank_in_use or table.max_rank for table in tables)
-    return rows, tuple(table is not None for table in tables), rank.bit_length()
+    return _Kind(rows, tiles, tuple(table is not None for table in tables), rank.bit_length())
