@@ -15,11 +15,12 @@ from ift_serve.server.config import ServerConfig
 from ift_serve.server.connections import ConnectionShares
 from ift_serve.server.folder import WatchedFolder
 from ift_serve.server.hosted_evaluation import HostedEvaluation
-from ift_serve.server.listener import ListenError, allow_descriptors, listen, options
+from ift_serve.server.listener import ListenError, listen, options
 from ift_serve.server.metrics_port import MetricsPort
 from ift_serve.server.open_services import OpenServices
 from ift_serve.server.services import ADAPTER, EVALUATION, INFERENCE, MODEL, generic_handlers
 from ift_serve.server.watchdog import LoopWatchdog
+from ift_serve.system.descriptors import allow_descriptors
 
 _log = logging.getLogger(__name__)
 _HEALTH_NAMES = ("", INFERENCE, MODEL, ADAPTER, EVALUATION)
@@ -91,7 +92,7 @@ class Server:
     def _listen(self) -> None:
         """Take both ports, so that what is wrong with them is said before a model is loaded."""
         config = self.config
-        allow_descriptors(config.max_connections)
+        allow_descriptors(config.max_connections, "--max-connections")
         self.port = listen(self._server, config)
         if not config.host.startswith("unix:"):
             self._connections = ConnectionShares(

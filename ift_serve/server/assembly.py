@@ -18,10 +18,10 @@ from ift_serve.server.hosted_evaluation import HostedEvaluation
 from ift_serve.server.inference_service import InferenceService
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.model_service import ModelService
-from ift_serve.server.peers import Peers
 from ift_serve.server.sampling import chosen_defaults, warn_of_settings_not_applied
 from ift_serve.server.services import ADAPTER, EVALUATION, INFERENCE, MODEL
 from ift_serve.server.thoughts import Thoughts
+from ift_serve.sharing.peers import Peers
 from ift_serve.sharing.places import Places
 from ift_serve.text.encoder import TextLimits
 from ift_serve.text.prompt import PromptRenderer

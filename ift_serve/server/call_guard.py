@@ -21,7 +21,7 @@ from ift_serve.server.auth import Authenticator, Identity, Role, require
 from ift_serve.server.carried_deadline import carried_timeout, sooner, within
 from ift_serve.server.errors import StatusError, as_status, details, end
 from ift_serve.server.metrics import Metrics
-from ift_serve.server.peers import Peers
+from ift_serve.sharing.peers import Peers
 from ift_serve.sharing.places import Places
 
 _log = logging.getLogger(__name__)

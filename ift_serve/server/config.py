@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ift_serve.engine.config import EngineConfig
+from ift_serve.system.addresses import is_loopback
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -42,16 +42,6 @@ class Limits(BaseModel):
         default=2**20, ge=1, description="of all sequences of a request, hidden ones too; more become so many"
     )
     batch_bytes: int = Field(default=2**23, ge=1024, description="bytes of all texts tokenised for one request")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    if host == "localhost" or host.startswith("unix:"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class ServerConfig(BaseModel):

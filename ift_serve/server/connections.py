@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from ift_serve.server.peers import Peers, named, parse_address
+from ift_serve.sharing.peers import Peers, named, parse_address
 
 _log = logging.getLogger(__name__)
 _INTERVAL = 0.2

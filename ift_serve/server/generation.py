@@ -9,10 +9,10 @@ from ift_serve.engine.protocol.generate import CandidateOutput, Conclusion, Gene
 from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.server.answers import CandidateText, UsageCount
 from ift_serve.server.call_guard import Call
-from ift_serve.server.loop_shares import LoopShare
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.pieces import entries, pieces
 from ift_serve.server.planner import Plan
+from ift_serve.sharing.loop_shares import LoopShare
 from ift_serve.v1 import inference_pb2 as pb
 
 

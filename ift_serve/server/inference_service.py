@@ -13,7 +13,6 @@ from ift_serve.server.call_guard import Call
 from ift_serve.server.combinations import AnyGenerate
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.generation import Generation
-from ift_serve.server.loop_shares import LoopShare, LoopShares
 from ift_serve.server.metrics import Metrics
 from ift_serve.server.output_format import output_format
 from ift_serve.server.pieces import WholeCandidate
@@ -22,6 +21,7 @@ from ift_serve.server.sampling import applied_sampling, chosen_defaults
 from ift_serve.server.scoring import Scorer
 from ift_serve.server.thoughts import Thoughts, begin
 from ift_serve.server.validation import Validator
+from ift_serve.sharing.loop_shares import LoopShare, LoopShares
 from ift_serve.text.detokenizer import cut
 from ift_serve.text.ends import answer_ends
 from ift_serve.text.prompt import PromptRenderer, RenderedPrompt, Segment

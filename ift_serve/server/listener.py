@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-
 import grpc
 
 from ift_serve.server.body import RECEIVE_FACTOR
 from ift_serve.server.certificates import Certificates
 from ift_serve.server.config import ServerConfig
 
-_log = logging.getLogger(__name__)
-_DESCRIPTORS_OF_OUR_OWN = 256
 _HANDSHAKE_MS, _IDLE_MS, _METADATA_BYTES = 10_000, 600_000, 16 * 1024
 
 
@@ -56,25 +51,3 @@ def _reason(config: ServerConfig) -> str:
     if config.host.startswith("unix:"):
         return "the path cannot be made; choose another with --host unix:PATH"
     return "it is in use or not an address of this machine; choose another with --port (0: a free one) or --host"
-
-
-def allow_descriptors(connections: int) -> None:
-    """Raise the process's limit of open files to what the connections may take, as far as the system lets it."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return
-    needed = connections + _DESCRIPTORS_OF_OUR_OWN
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    if wanted < needed:
-        _log.warning(
-            "%d open files are allowed, but %d connections may need %d; raise `ulimit -n` or lower --max-connections",
-            wanted,
-            connections,
-            needed,
-        )

@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from ift_serve.server.errors import StatusError, details, end, invalid
-from ift_serve.server.peers import Peers
+from ift_serve.sharing.peers import Peers
 
 _STREAMS = frozenset(
     {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ift_serve.engine.protocol.generate import CandidateOutput
-from ift_serve.server.loop_shares import FREE_ENTRIES
+from ift_serve.sharing.loop_shares import FREE_ENTRIES
 from ift_serve.v1 import inference_pb2 as pb
 
 _CANDIDATES = pb.GenerateResponse.DESCRIPTOR.fields_by_name["candidates"].number

@@ -10,9 +10,9 @@ from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.server.call_guard import Call
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import invalid
-from ift_serve.server.loop_shares import LoopShare, LoopShares
 from ift_serve.server.side_by_side import side_by_side
 from ift_serve.server.validation import Validator
+from ift_serve.sharing.loop_shares import LoopShare, LoopShares
 from ift_serve.text.prompt import PromptRenderer
 from ift_serve.text.workers import TextWorkers
 from ift_serve.v1 import inference_pb2 as pb

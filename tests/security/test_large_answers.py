@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from ift_serve.engine.protocol.generate import CandidateOutput, TokenStatistics
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.server.config import Limits, ServerConfig
-from ift_serve.server.loop_shares import FREE_ENTRIES, LoopShares
 from ift_serve.server.pieces import WholeCandidate, entries, pieces
+from ift_serve.sharing.loop_shares import FREE_ENTRIES, LoopShares
 from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc
 from tests.server.conftest import text_prompt, trailing

@@ -6,8 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ift_serve.engine.protocol.generate import CandidateOutput
-from ift_serve.server.loop_shares import FREE_ENTRIES
 from ift_serve.server.pieces import entries, pieces
+from ift_serve.sharing.loop_shares import FREE_ENTRIES
 
 
 @example(alternatives=[0] * 20 + [20] * 40)

@@ -35,21 +35,24 @@ class Peers:
         address = parse_address(rest.rpartition(":")[0])
         if address is None:
             return f"{kind}:{rest.rpartition(':')[0]}"
-        return named(self._behind(address, metadata) if self.is_proxy(address) else address)
+        return named(self.behind(address, [str(value) for key, value in metadata if key == _FORWARDED]))
 
     def is_proxy(self, address: Address) -> bool:
         """Whether the operator trusts it."""
         return any(address.version == network.version and address in network for network in self._proxies)
 
-    def _behind(self, proxy: Address, metadata: Sequence[tuple[str, str | bytes]]) -> Address:
-        hops = [hop for key, value in metadata if key == _FORWARDED for hop in str(value).split(",")]
-        nearest = proxy
+    def behind(self, address: Address, forwarded: Iterable[str]) -> Address:
+        """Whose address it is: the peer's own, or of a trusted proxy what its headers ``x-forwarded-for`` say."""
+        nearest = address
+        if not self.is_proxy(address):
+            return nearest
+        hops = [hop for value in forwarded for hop in value.split(",")]
         for hop in reversed(hops[-_MOST_HOPS:]):
-            address = parse_address(hop.strip())
-            if address is None:
+            found = parse_address(hop.strip())
+            if found is None:
                 break
-            nearest = address
-            if not self.is_proxy(address):
+            nearest = found
+            if not self.is_proxy(found):
                 break
         return nearest
 

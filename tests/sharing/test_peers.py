@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from ift_serve.server.peers import Peers
+from ift_serve.sharing.peers import Peers
 
 
 @pytest.mark.parametrize(
