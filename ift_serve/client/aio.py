@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -30,10 +32,10 @@ from ift_serve.v1 import inference_pb2 as pb
 class AsyncStream:
     """A running stream: iterate for its pieces; ``await result()`` is the whole. Leaving it early cancels the call."""
 
-    def __init__(self, start: Callable[[float | None], Any], attempts: Attempts) -> None:
+    def __init__(self, start: Callable[[float | None], Any], attempts: Attempts, *, keep_tokens: bool = True) -> None:
         self._start = start
         self._attempts = attempts
-        self._accumulator = convert.Accumulator()
+        self._accumulator = convert.Accumulator(keep_tokens=keep_tokens)
         self._call: Any = None
         self._pieces = self._run()
 
@@ -55,6 +57,11 @@ class AsyncStream:
 
     async def __anext__(self) -> Delta:
         return await anext(self._pieces)
+
+    @property
+    def so_far(self) -> Generation:
+        """What has come: model, adapter, seed and settings with the first piece, usage and conclusion with the last."""
+        return self._accumulator.result
 
     async def result(self) -> Generation:
         """Everything, once the stream has ended."""
@@ -120,9 +127,14 @@ class AsyncClient:
         return convert.generation(message, request_id)
 
     def stream(
-        self, prompt: PromptLike, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+        self,
+        prompt: PromptLike,
+        *,
+        timeout: float | None = None,
+        keep_tokens: bool = True,
+        **options: Unpack[GenerateOptions],
     ) -> AsyncStream:
-        """Text as it is made. Arguments as in ``generate``."""
+        """Text as it is made. Arguments as in ``generate``. ``keep_tokens``: whether the result has the tokens, too."""
         request = convert.generate_message(pb.StreamGenerateRequest, prompt, options)
 
         def start(remaining: float | None) -> Any:
@@ -130,7 +142,7 @@ class AsyncClient:
                 request, timeout=remaining, metadata=self._connection.metadata_within(remaining)
             )
 
-        return AsyncStream(start, Attempts(timeout or self._timeout, self._retries))
+        return AsyncStream(start, Attempts(timeout or self._timeout, self._retries), keep_tokens=keep_tokens)
 
     async def score(
         self,
@@ -241,6 +253,14 @@ class AsyncClient:
         """The served model, its limits and its load."""
         return convert.model_info((await self._call(self._model.GetModel, model_pb2.GetModelRequest(), timeout))[0])
 
+    async def health(self, *, timeout: float | None = None) -> str:
+        """What the standard health service says: SERVING, or NOT_SERVING while it starts, drains or restarts."""
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        stub: Any = health_pb2_grpc.HealthStub(self._channel)
+        answer = (await self._call(stub.Check, health_pb2.HealthCheckRequest(), timeout))[0]
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
     async def wait_until_ready(self, timeout: float = 60.0) -> ModelInfo:
         """Wait until the server answers. Raises ServerError UNAVAILABLE."""
         try:
@@ -253,6 +273,15 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection; calls in flight are cancelled."""
         await self._channel.close()
+
+    def for_caller(self, token: str | None, metadata: Sequence[tuple[str, str]] = ()) -> AsyncClient:
+        """The same connection in another caller's name: closing one closes both. ``metadata``: what calls carry too.
+
+        Raises InvalidRequestError for what HTTP/2 does not carry.
+        """
+        other = copy.copy(self)
+        other._connection = dataclasses.replace(self._connection, token=token, more_metadata=tuple(metadata))
+        return other
 
     async def _call(self, method: Any, request: Any, timeout: float | None) -> tuple[Any, str]:
         attempts = Attempts(timeout or self._timeout, self._retries)

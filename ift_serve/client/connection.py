@@ -33,11 +33,14 @@ class Connection:
     certificate: Path | None = None
     key: Path | None = None
     server_name: str | None = None
+    more_metadata: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         utf8("target", self.target)
         utf8("server_name", self.server_name or "")
         header("token", self.token or "")
+        for name, value in self.more_metadata:
+            header(name, value)
 
     def __repr__(self) -> str:
         return f"{self.target}{', TLS' if self.credentials() else ''}{', token' if self.token else ''}"
@@ -63,7 +66,8 @@ class Connection:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What every call carries."""
-        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        own = (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        return (*own, *self.more_metadata)
 
     def metadata_within(self, timeout: float | None) -> tuple[tuple[str, str], ...]:
         """What a call carries that has so many seconds: behind some proxies gRPC's own deadline is lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ from ift_serve.client.types import (
 from ift_serve.v1 import adapter_pb2, model_pb2
 from ift_serve.v1 import inference_pb2 as pb
 
-_ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
+_ROLES = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT, "tool": pb.ROLE_TOOL}
 _REASONS: dict[int, FinishReason] = {
     pb.FINISH_REASON_UNSPECIFIED: "",
     pb.FINISH_REASON_STOP: "stop",
@@ -62,10 +63,15 @@ def prompt_message(prompt: PromptLike) -> pb.Prompt:
         prompt = Prompt.from_messages(prompt)
     if prompt.messages:
         messages = [_message(m, f"messages[{index}]") for index, m in enumerate(prompt.messages)]
-        conversation = pb.Conversation(messages=messages, continue_final_message=prompt.continue_final_message)
+        conversation = pb.Conversation(
+            messages=messages,
+            continue_final_message=prompt.continue_final_message,
+            tools=_functions(prompt.tools, "tools"),
+        )
         return pb.Prompt(conversation=conversation)
     if prompt.token_ids:
-        return pb.Prompt(tokens=pb.TokensPrompt(token_ids=prompt.token_ids))
+        segments = [_segment(name) for name in prompt.segments]
+        return pb.Prompt(tokens=pb.TokensPrompt(token_ids=prompt.token_ids, segments=segments))
     if prompt.text is not None:
         text = pb.TextPrompt(text=utf8("text", prompt.text), without_special_tokens=prompt.without_special_tokens)
         return pb.Prompt(text=text)
@@ -78,11 +84,38 @@ def prompt_message(prompt: PromptLike) -> pb.Prompt:
 def _message(message: Message, field: str) -> pb.Message:
     if message.role not in _ROLES:
         raise ValueError(f"role: {message.role!r} is not one of {', '.join(_ROLES)}")
+    return pb.Message(
+        role=_ROLES[message.role],  # type: ignore[arg-type]
+        parts=_parts(message, field),
+        tool_calls=_functions(message.tool_calls, f"{field}.tool_calls"),
+        tool_call_id=utf8(f"{field}.tool_call_id", message.tool_call_id),
+        name=utf8(f"{field}.name", message.name),
+    )
+
+
+def _functions(functions: Sequence[Mapping[str, Any]], field: str) -> list[str]:
+    listed = enumerate(functions)
+    return [utf8(f"{field}[{i}]", json.dumps(one, ensure_ascii=False, allow_nan=False)) for i, one in listed]
+
+
+def _parts(message: Message, field: str) -> list[pb.Part]:
+    if message.parts:
+        if message.text or message.context:
+            raise ValueError(f"{field}: give parts, or text and context, not both")
+        listed = enumerate(message.parts)
+        return [pb.Part(text=utf8(f"{field}.parts[{i}].text", p.text), is_context=p.is_context) for i, p in listed]
     parts = [pb.Part(text=utf8(f"{field}.text", message.text))]
     if message.context:
         context = utf8(f"{field}.context", message.context)
         parts += [pb.Part(text="\n\n"), pb.Part(text=context, is_context=True)]
-    return pb.Message(role=_ROLES[message.role], parts=parts)  # type: ignore[arg-type]
+    return parts
+
+
+def _segment(name: str) -> pb.Segment.ValueType:
+    value = pb.Segment.DESCRIPTOR.values_by_name.get(f"SEGMENT_{name.upper()}")
+    if value is None or not value.number:
+        raise ValueError(f"segments: {name!r} is not one of template, instruction, context, response")
+    return value.number  # type: ignore[return-value]
 
 
 def sampling_message(options: Mapping[str, Any]) -> pb.Sampling:
@@ -215,9 +248,10 @@ def delta(message: pb.CandidateDelta) -> Delta:
 
 
 class Accumulator:
-    """Joins the pieces of a stream to what a unary call would have returned."""
+    """Joins the pieces of a stream to what a unary call would have returned; its tokens are kept or not."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_tokens: bool = True) -> None:
+        self._keep_tokens = keep_tokens
         self.result = Generation([], Usage(), "", "", 0)
 
     def add(self, message: pb.StreamGenerateResponse) -> list[Delta]:
@@ -234,7 +268,8 @@ class Accumulator:
             candidate = result.candidates[piece.index]
             candidate.text += piece.text
             candidate.reasoning += piece.reasoning
-            candidate.tokens.extend(piece.tokens)
+            if self._keep_tokens:
+                candidate.tokens.extend(piece.tokens)
             if piece.finish_reason:
                 candidate.finish_reason, candidate.matched_stop = piece.finish_reason, piece.matched_stop
                 candidate.confidence, candidate.votes = piece.confidence, piece.votes
@@ -356,4 +391,5 @@ def model_info(message: model_pb2.GetModelResponse) -> ModelInfo:
         (m.thought_opening, m.thought_closing) if m.thought_opening else None,
         m.template_fingerprint,
         m.weights or "stored",
+        tuple(m.eos_token_ids),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,10 +33,10 @@ from ift_serve.v1 import inference_pb2 as pb
 class Stream:
     """A running stream: iterate for its pieces; ``result()`` is the whole. Leaving it early cancels the call."""
 
-    def __init__(self, start: Callable[[float | None], Any], attempts: Attempts) -> None:
+    def __init__(self, start: Callable[[float | None], Any], attempts: Attempts, *, keep_tokens: bool = True) -> None:
         self._start = start
         self._attempts = attempts
-        self._accumulator = convert.Accumulator()
+        self._accumulator = convert.Accumulator(keep_tokens=keep_tokens)
         self._call: Any = None
         self._pieces = self._run()
 
@@ -55,6 +57,11 @@ class Stream:
 
     def __next__(self) -> Delta:
         return next(self._pieces)
+
+    @property
+    def so_far(self) -> Generation:
+        """What has come: model, adapter, seed and settings with the first piece, usage and conclusion with the last."""
+        return self._accumulator.result
 
     def result(self) -> Generation:
         """Everything, once the stream has ended."""
@@ -117,8 +124,15 @@ class Client:
         message, request_id = self._call(self._inference.Generate, request, timeout)
         return convert.generation(message, request_id)
 
-    def stream(self, prompt: PromptLike, *, timeout: float | None = None, **options: Unpack[GenerateOptions]) -> Stream:
-        """Text as it is made. Arguments as in ``generate``."""
+    def stream(
+        self,
+        prompt: PromptLike,
+        *,
+        timeout: float | None = None,
+        keep_tokens: bool = True,
+        **options: Unpack[GenerateOptions],
+    ) -> Stream:
+        """Text as it is made. Arguments as in ``generate``. ``keep_tokens``: whether the result has the tokens, too."""
         request = convert.generate_message(pb.StreamGenerateRequest, prompt, options)
 
         def start(remaining: float | None) -> Any:
@@ -126,7 +140,7 @@ class Client:
                 request, timeout=remaining, metadata=self._connection.metadata_within(remaining)
             )
 
-        return Stream(start, Attempts(timeout or self._timeout, self._retries))
+        return Stream(start, Attempts(timeout or self._timeout, self._retries), keep_tokens=keep_tokens)
 
     def score(
         self,
@@ -233,6 +247,14 @@ class Client:
         """The served model, its limits and its load."""
         return convert.model_info(self._call(self._model.GetModel, model_pb2.GetModelRequest(), timeout)[0])
 
+    def health(self, *, timeout: float | None = None) -> str:
+        """What the standard health service says: SERVING, or NOT_SERVING while it starts, drains or restarts."""
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        stub: Any = health_pb2_grpc.HealthStub(self._channel)
+        answer = (self._call(stub.Check, health_pb2.HealthCheckRequest(), timeout))[0]
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
     def wait_until_ready(self, timeout: float = 60.0) -> ModelInfo:
         """Wait until the server answers. Raises ServerError UNAVAILABLE."""
         try:
@@ -244,6 +266,15 @@ class Client:
     def close(self) -> None:
         """Close the connection; calls in flight are cancelled."""
         self._channel.close()
+
+    def for_caller(self, token: str | None, metadata: Sequence[tuple[str, str]] = ()) -> Client:
+        """The same connection in another caller's name: closing one closes both. ``metadata``: what calls carry too.
+
+        Raises InvalidRequestError for what HTTP/2 does not carry.
+        """
+        other = copy.copy(self)
+        other._connection = dataclasses.replace(self._connection, token=token, more_metadata=tuple(metadata))
+        return other
 
     def _call(self, method: Any, request: Any, timeout: float | None) -> tuple[Any, str]:
         attempts = Attempts(timeout or self._timeout, self._retries)

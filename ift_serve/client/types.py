@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ift_serve.client.reasoning import AppliedReasoning, BranchSummary, Conclusion, FinishReason
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 Channel = Literal["", "reasoning", "answer", "marker"]
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a message: instruction, or material."""
+
+    text: str
+    is_context: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation; ``context`` is material that follows the text."""
+    """One message of a conversation; ``context`` is material that follows the text.
+
+    ``parts``: in place of both, pieces that are joined without anything between.
+    """
 
     role: Role
-    text: str
+    text: str = ""
     context: str = ""
+    parts: tuple[Part, ...] = ()
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """Functions that the assistant called, ``{"id", "type": "function", "function": {"name", "arguments": {...}}}``."""
+    tool_call_id: str = ""
+    name: str = ""
+    """Of which call and which function a message of the role tool is the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +49,22 @@ class Prompt:
     text: str | None = None
     without_special_tokens: bool = False
     token_ids: tuple[int, ...] = ()
+    segments: tuple[str, ...] = ()
+    """One per token id, as :class:`Tokenization` names them, or none: all template."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Functions that the model may call, ``{"type": "function", "function": {...}}``, shown by its chat template."""
 
     @classmethod
-    def from_messages(cls, messages: Sequence[Message | tuple[Role, str]], *, continue_final: bool = False) -> Prompt:
-        """A conversation."""
+    def from_messages(
+        cls,
+        messages: Sequence[Message | tuple[Role, str]],
+        *,
+        continue_final: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Prompt:
+        """A conversation. ``tools``: functions that the model may call; its calls are text of the answer."""
         listed = tuple(m if isinstance(m, Message) else Message(*m) for m in messages)
-        return cls(messages=listed, continue_final_message=continue_final)
+        return cls(messages=listed, continue_final_message=continue_final, tools=tuple(tools))
 
     @classmethod
     def from_text(cls, text: str, *, without_special_tokens: bool = False) -> Prompt:
@@ -45,9 +72,9 @@ class Prompt:
         return cls(text=text, without_special_tokens=without_special_tokens)
 
     @classmethod
-    def from_tokens(cls, token_ids: Sequence[int]) -> Prompt:
+    def from_tokens(cls, token_ids: Sequence[int], segments: Sequence[str] = ()) -> Prompt:
         """Raw token ids."""
-        return cls(token_ids=tuple(token_ids))
+        return cls(token_ids=tuple(token_ids), segments=tuple(segments))
 
 
 PromptLike = str | Prompt | Sequence[Message]
@@ -291,3 +318,5 @@ class ModelInfo:
     """Hash of chat template and tokenizer."""
     weights: str = "stored"
     """What they are in memory: stored, int8, int4 or gguf."""
+    eos_token_ids: tuple[int, ...] = ()
+    """What ends an answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -11,16 +12,23 @@ from ift_serve.engine.protocol.generate import SamplingDefaults, SamplingParams
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.server.adaptive import adaptive_temperature, target_probability
 from ift_serve.server.auth import Role as CallerRole
-from ift_serve.server.bounds import number
+from ift_serve.server.bounds import number, short
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import StatusError, invalid
+from ift_serve.text.functions import Function, read_function
 from ift_serve.text.prompt import Message, Part, PromptRenderer, RenderedPrompt, Role, Segment
 from ift_serve.v1 import inference_pb2 as pb
 
 MAX_ALTERNATIVES = 20
 _MAX_PRIORITY = 100
+_MOST_FUNCTIONS, _LONGEST_NAME = 128, 256
 _LEAST_REPETITION = 0.009999999776482582  # 0.01 as a float of the message; far below it logits would overflow
-_ROLES: dict[int, Role] = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
+_ROLES: dict[int, Role] = {
+    pb.ROLE_SYSTEM: "system",
+    pb.ROLE_USER: "user",
+    pb.ROLE_ASSISTANT: "assistant",
+    pb.ROLE_TOOL: "tool",
+}
 _SEGMENTS = {
     pb.SEGMENT_UNSPECIFIED: Segment.TEMPLATE,
     pb.SEGMENT_TEMPLATE: Segment.TEMPLATE,
@@ -28,6 +36,25 @@ _SEGMENTS = {
     pb.SEGMENT_CONTEXT: Segment.CONTEXT,
     pb.SEGMENT_RESPONSE: Segment.RESPONSE,
 }
+
+
+def _functions(texts: Sequence[str], path: str) -> tuple[Function, ...]:
+    if len(texts) > _MOST_FUNCTIONS:
+        raise invalid(path, f"has more than {_MOST_FUNCTIONS} entries")
+    return tuple(read_function(text, f"{path}[{index}]") for index, text in enumerate(texts))
+
+
+def _message(role: Role, message: pb.Message, path: str) -> Message:
+    """A message whose fields belong to its role. Raises StatusError or PromptError."""
+    if message.tool_calls and role != "assistant":
+        raise invalid(f"{path}.tool_calls", "belongs to messages of the role assistant")
+    for field in ("tool_call_id", "name"):
+        if getattr(message, field) and role != "tool":
+            raise invalid(f"{path}.{field}", "belongs to messages of the role tool")
+        short(f"{path}.{field}", getattr(message, field), _LONGEST_NAME)
+    calls = _functions(message.tool_calls, f"{path}.tool_calls")
+    parts = tuple(Part(p.text, p.is_context) for p in message.parts)
+    return Message(role, parts, calls, message.tool_call_id, message.name)
 
 
 class Validator:
@@ -75,9 +102,10 @@ class Validator:
         for index, message in enumerate(conversation.messages):
             role = _ROLES.get(message.role)
             if role is None:
-                raise invalid(f"{path}.messages[{index}].role", "must be system, user or assistant")
-            messages.append(Message(role, tuple(Part(p.text, p.is_context) for p in message.parts)))
-        return self._renderer.conversation(messages, continue_final=conversation.continue_final_message)
+                raise invalid(f"{path}.messages[{index}].role", "must be system, user, assistant or tool")
+            messages.append(_message(role, message, f"{path}.messages[{index}]"))
+        tools = _functions(conversation.tools, f"{path}.tools")
+        return self._renderer.conversation(messages, continue_final=conversation.continue_final_message, tools=tools)
 
     def _tokens(self, tokens: pb.TokensPrompt, path: str) -> RenderedPrompt:
         ids = self.token_ids(tokens.token_ids, f"{path}.token_ids")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 
 class Segment(IntEnum):
@@ -16,7 +16,7 @@ class Segment(IntEnum):
     RESPONSE = 3
 
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 class PromptError(ValueError):
@@ -38,10 +38,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation; its parts are joined without anything between."""
+    """One message of a conversation; its parts are joined without anything between.
+
+    ``tool_calls``: functions that the assistant called; ``tool_call_id`` and ``name``: which of them a tool's message
+    answers.
+    """
 
     role: Role
     parts: tuple[Part, ...]
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
 
     @property
     def content(self) -> str:
@@ -50,6 +57,6 @@ class Message:
 
     def segment(self, part: Part) -> Segment:
         """The segment of a part's tokens."""
-        if part.is_context:
+        if part.is_context or self.role == "tool":
             return Segment.CONTEXT
         return Segment.RESPONSE if self.role == "assistant" else Segment.INSTRUCTION

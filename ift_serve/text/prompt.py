@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from ift_serve.text.encoder import TextEncoder, TextLimits
+from ift_serve.text.functions import Function, broken_texts, check_shown, more_of, replaced, texts_of
 from ift_serve.text.message import Message, Part, PromptError, Role, Segment
 from ift_serve.text.spans import Span, locate, marked, token_segments
 from ift_serve.text.template import DEFAULT_TEMPLATE, ChatTemplate
@@ -88,14 +89,32 @@ class PromptRenderer:
             parts += [Part("\n\n"), Part(context, is_context=True)]
         return self.conversation([Message("user", tuple(parts))])
 
-    def conversation(self, messages: Sequence[Message], *, continue_final: bool = False) -> RenderedPrompt:
-        """The chat template's ids, with the beginning of the assistant's turn unless the last message is continued."""
-        _check(messages, continue_final)
+    def conversation(
+        self, messages: Sequence[Message], *, continue_final: bool = False, tools: Sequence[Function] = ()
+    ) -> RenderedPrompt:
+        """The chat template's ids, with the beginning of the assistant's turn unless the last message is continued.
+
+        ``tools``: functions that the model may call; a template that does not show them is a PromptError.
+        """
+        _check(messages, continue_final, has_template=self.has_template)
         field = "prompt.conversation"
-        self.encoder.check([part.text for message in messages for part in message.parts], "prompt")
+        beside = texts_of(tools, messages)
+        self.encoder.check([*(part.text for message in messages for part in message.parts), *beside], "prompt")
         broken = messages if self.parse_special_tokens else self._broken(messages)
-        text = self._chat.render([(m.role, m.content) for m in broken], continue_final=continue_final)
-        skeleton = self._chat.render(marked(messages), continue_final=continue_final)
+        typed = {} if self.parse_special_tokens else broken_texts(beside, self.encoder.markers.find, self._breaker)
+        shown: dict[str, Any] = {"tools": replaced(list(tools), typed), "more": [more_of(m, typed) for m in messages]}
+        contents = [(m.role, m.content) for m in broken]
+        text = self._chat.render(contents, continue_final=continue_final, **shown)
+        skeleton = self._chat.render(marked(messages), continue_final=continue_final, **shown)
+
+        def without() -> tuple[str, str]:
+            without_calls = [{k: v for k, v in more.items() if k != "tool_calls"} for more in shown["more"]]
+            return (
+                self._chat.render(contents, continue_final=continue_final, more=shown["more"]),
+                self._chat.render(contents, continue_final=continue_final, tools=shown["tools"], more=without_calls),
+            )
+
+        check_shown(text, tools, messages, without)
         spans = locate(text, skeleton, broken)
         if self.parse_special_tokens:
             source, (encoding,) = text, self.encoder.encode_all([text], "prompt")
@@ -260,10 +279,13 @@ def _named(template: Any, name: str | None) -> str | None:
     return template or None
 
 
-def _check(messages: Sequence[Message], continue_final: bool) -> None:
+def _check(messages: Sequence[Message], continue_final: bool, *, has_template: bool) -> None:
     if not messages:
         raise PromptError("prompt.conversation.messages", "is empty; give at least one message")
     for index, message in enumerate(messages):
+        if message.role == "tool" and not has_template:
+            problem = "is tool, and the model has no chat template, which would say how that is shown"
+            raise PromptError(f"prompt.conversation.messages[{index}].role", problem)
         if not message.parts:
             raise PromptError(f"prompt.conversation.messages[{index}].parts", "is empty; give at least one part")
     if continue_final != (messages[-1].role == "assistant"):

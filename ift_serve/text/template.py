@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -106,9 +106,17 @@ class ChatTemplate:
         for role, around in _PROBES.items():
             self._wants_parts[role] = self._probe(role, around)
 
-    def render(self, messages: Sequence[tuple[Role, str]], *, continue_final: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[tuple[Role, str]],
+        *,
+        continue_final: bool = False,
+        more: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         """The text of a conversation of roles and contents, as ``apply_chat_template`` renders it.
 
+        ``more``: other fields of each message. ``tools``: functions that may be called.
         Raises PromptError for whatever goes wrong in the template, and where it works for too long.
         """
         if self._problem:
@@ -117,7 +125,10 @@ class ChatTemplate:
         if continue_final:
             contents[-1] += _CONTINUED
         shaped = [self._shaped(role, text) for (role, _), text in zip(messages, contents, strict=True)]
-        text = self._run(shaped, sum(map(len, contents)), continue_final)
+        for message, fields in zip(shaped, more, strict=False):
+            message |= fields
+        size = sum(map(len, contents)) + len(json.dumps([*more, *tools]))
+        text = self._run(shaped, size, continue_final, **({"tools": list(tools)} if tools else {}))
         if not continue_final:
             return text
         place = text.rfind(_CONTINUED.strip())
@@ -142,11 +153,10 @@ class ChatTemplate:
         try:
             pieces = self._template.generate(
                 messages=messages,
-                tools=None,
                 documents=None,
                 add_generation_prompt=not continue_final,
                 **self._variables,
-                **more,
+                **{"tools": None, **more},
                 **budget.variables,
             )
             return "".join(budget.pieces(pieces))
@@ -158,7 +168,7 @@ class ChatTemplate:
             ) from error
 
     def _shaped(self, role: Role, text: str) -> dict[str, Any]:
-        if self._wants_parts[role]:
+        if self._wants_parts.get(role, False):
             return {"role": role, "content": [{"type": "text", "text": text}]}
         return {"role": role, "content": text}
 
