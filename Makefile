@@ -15,7 +15,7 @@ FAST := tests/test_architecture.py $(wildcard tests/engine/test_core_*.py) tests
 	tests/engine/test_prefix_hash.py $(filter-out tests/decoding/test_real_%,$(wildcard tests/decoding/test_*.py)) \
 	tests/text tests/checks tests/sharing tests/system tests/modeling/adapter_format
 
-.PHONY: demo test test-fast lint coverage proto docs bench clean
+.PHONY: demo test test-fast lint coverage proto docs screenshots bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
@@ -48,6 +48,9 @@ docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/python docs/external_requests.py site
+
+screenshots: $(STAMP)
+	$(BIN)/python docs/screenshots.py
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -78,6 +78,8 @@ ALLOWED: dict[str, set[str]] = {
         "ift_serve.checks", "ift_serve.text", "ift_serve.sharing", "ift_serve.system", "ift_serve.v1",
     },
     "ift_serve.client": {"ift_serve.client", "ift_serve.v1"},
+    "ift_serve.gateway": {"ift_serve.gateway", "ift_serve.client", "ift_serve.sharing", "ift_serve.system"},
+    "ift_serve.playground": {"ift_serve.playground", "ift_serve.gateway"},
     "ift_serve.evaluation": {"ift_serve.evaluation", "ift_serve.checks", "ift_serve.client", "ift_serve.v1"},
     "ift_serve.deploy": {
         "ift_serve.deploy", "ift_serve.server", "ift_serve.engines", "ift_serve.frontend", "ift_serve.engine.protocol",
@@ -121,6 +123,8 @@ FORBIDDEN = {
     "ift_serve.frontend": {"grpc", "torch"},
     "ift_serve.client": {"torch", "transformers", "numpy"},
     "ift_serve.deploy": {"torch", "transformers"},
+    "ift_serve.gateway": {"torch", "transformers", "numpy"},
+    "ift_serve.playground": {"torch", "transformers", "numpy", "grpc"},
     "ift_serve.evaluation": {"torch", "transformers"},
 }
 NO_TORCH_AT_START = (
@@ -130,6 +134,8 @@ NO_TORCH_AT_START = (
     "ift_serve.text",
     "ift_serve.frontend",
     "ift_serve.engines",
+    "ift_serve.gateway",
+    "ift_serve.playground",
 )
 HEAVY = {"torch", "transformers", "numba", "peft"}
 

@@ -13,6 +13,7 @@ from ift_serve.cli.demo import demo
 from ift_serve.cli.deploy import app as deploy
 from ift_serve.cli.doctor import doctor
 from ift_serve.cli.eval import app as evaluation
+from ift_serve.cli.gateway import gateway, playground
 from ift_serve.cli.generate import generate
 from ift_serve.cli.health import health
 from ift_serve.cli.serve import serve
@@ -21,7 +22,7 @@ from ift_serve.cli.train import app as train
 app = typer.Typer(
     help="Serve instruction-tuned language models over gRPC.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-for command in (serve, generate, chat, bench, doctor, demo, health):
+for command in (serve, generate, chat, bench, doctor, demo, health, gateway, playground):
     app.command()(command)
 app.command("compile")(compile_kernels)
 app.add_typer(adapters, name="adapters")

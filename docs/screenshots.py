@@ -1,0 +1,106 @@
+"""Screenshots of the playground for the README: a server of the embedded model, an adapter, a page, a browser.
+
+Run by ``make screenshots``; writes ``docs/images/*.png``. Needs Chromium and the package playwright.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+IMAGES = Path(__file__).parent / "images"
+_COMMAND = [sys.executable, "-c", "from ift_serve.cli import main; main()"]
+
+
+@contextmanager
+def _running(*arguments: str) -> Iterator[str]:
+    """A command that tells where it listens; its first line."""
+    process = subprocess.Popen([*_COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _ask(page: Any, prompt: str, **fields: str) -> None:
+    for name, value in fields.items():
+        control = page.locator(f"#settings [name={name}]")
+        if control.evaluate("one => one.tagName") == "SELECT":
+            control.select_option(value)
+        else:
+            control.fill(value)
+    page.locator("#prompt").fill(prompt)
+    page.locator("#prompt").press("Control+Enter")
+    page.wait_for_function("/complete|failed/.test(document.getElementById('said').textContent)")
+
+
+def _fresh(page: Any) -> None:
+    page.locator("#settings").evaluate("form => form.reset()")
+    page.locator("#new").click()
+
+
+def take(url: str, output: Path) -> None:
+    """Three pictures: a thought with its tokens, base and adapter side by side, and a vote on a narrow screen."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1100, "height": 760}, color_scheme="light")
+        page.goto(url)
+        page.wait_for_selector("#models input")
+        _ask(page, "What is 38 + 35?", temperature="0.7", seed="4", reasoning="trace", budget="64")
+        page.locator("#colour").select_option("entropy")
+        page.locator("#turns .text:not(.thought) .token").first.focus()
+        page.locator("#conversation-title").scroll_into_view_if_needed()
+        page.screenshot(path=output / "playground-tokens.png")
+        _fresh(page)
+        page.get_by_label("style (adapter)").check()
+        page.locator("#colour").select_option("probability")
+        _ask(page, "Name three animals.", temperature="1", seed="2", n="3", max_tokens="24")
+        page.locator("#conversation-title").scroll_into_view_if_needed()
+        page.screenshot(path=output / "playground-adapters.png")
+        page.close()
+        page = browser.new_page(viewport={"width": 375, "height": 760}, color_scheme="dark")
+        page.goto(url)
+        page.wait_for_selector("#models input")
+        _ask(page, "What is 47 + 38?", temperature="0.8", seed="1", reasoning="vote", width="8")
+        page.locator("#turns").scroll_into_view_if_needed()
+        page.screenshot(path=output / "playground-vote.png")
+        browser.close()
+
+
+def _smaller(path: Path) -> None:
+    """The same picture in at most 256 colours."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(128).save(path, optimize=True)
+
+
+def main() -> None:
+    """Train the small adapter, serve, look."""
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = Path(folder) / "style"
+        subprocess.run([*_COMMAND, "train", "style-small", "--set", f"output={adapter}"], check=True)
+        serve = ("serve", "--port", "0", "--metrics-port", "-1", "--adapter", f"style={adapter}")
+        with _running(*serve) as told:
+            server = told.split(" on ")[1].split(",")[0]
+            with _running("playground", "--port", "0", "--server", server) as line:
+                take(line.split("playground on ")[1].strip(), IMAGES)
+    for path in sorted(IMAGES.glob("playground-*.png")):
+        _smaller(path)
+        print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()
