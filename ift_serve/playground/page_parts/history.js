@@ -7,8 +7,11 @@ function fresh() {
   return { id: crypto.randomUUID?.() ?? String(Date.now() + Math.random()), turns: [], settings: {}, models: [] };
 }
 
+const isAnswer = (found) => found && typeof found.model === "string" && typeof found.text === "string" && Array.isArray(found.more);
+const isTurn = (found) => found && typeof found.prompt === "string" && Array.isArray(found.answers) && found.answers.every(isAnswer);
+
 function isConversation(found) {
-  return found && typeof found.id === "string" && Array.isArray(found.turns) && found.turns.every((turn) => typeof turn.prompt === "string" && Array.isArray(turn.answers));
+  return found && typeof found.id === "string" && Array.isArray(found.turns) && found.turns.every(isTurn);
 }
 
 /** What this browser has kept; whatever is not of this page's form is left out. */
@@ -47,7 +50,7 @@ function listConversations() {
 function openConversation(conversation) {
   current = conversation;
   restoreSettings(conversation.settings ?? {});
-  checkModels(conversation.models ?? []);
+  checkModels(Array.isArray(conversation.models) ? conversation.models : []);
   $("turns").replaceChildren();
   $("token-card").hidden = true;
   for (const turn of conversation.turns) {
