@@ -23,9 +23,15 @@ LONG: dict[str, Any] = {"model": "ift-tiny", "messages": SUM, "ignore_eos": True
 
 @pytest.fixture(scope="module")
 def tight(serving: Serving) -> Iterator[RunningGateway]:
-    """Few places, little patience."""
+    """Few places."""
     bounds: dict[str, Any] = {"max_calls": 4, "max_connections": 12, "body_bytes": 4096, "answer_entries": 1024}
-    with gateway(serving.address, read_timeout=0.6, write_timeout=0.6, **bounds) as running:
+    with gateway(serving.address, **bounds) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def impatient(serving: Serving) -> Iterator[RunningGateway]:
+    with gateway(serving.address, read_timeout=1.5) as running:
         yield running
 
 
@@ -79,14 +85,14 @@ def test_a_body_that_grows_too_large_is_not_read_on(tight: RunningGateway) -> No
         assert status(caller) == 413
 
 
-def test_a_body_that_does_not_come_is_given_up(tight: RunningGateway) -> None:
-    with connected(tight) as caller:
+def test_a_body_that_does_not_come_is_given_up(impatient: RunningGateway) -> None:
+    with connected(impatient) as caller:
         caller.sendall(head(1000) + b"{")
         assert status(caller) == 408
 
 
-def test_a_head_that_does_not_come_or_does_not_end_is_given_up(tight: RunningGateway) -> None:
-    with connected(tight) as silent, connected(tight) as slow, connected(tight) as large:
+def test_a_head_that_does_not_come_or_does_not_end_is_given_up(impatient: RunningGateway) -> None:
+    with connected(impatient) as silent, connected(impatient) as slow, connected(impatient) as large:
         slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-")
         with contextlib.suppress(OSError):
             large.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\nx-large: " + b"a" * 200_000)
