@@ -1,7 +1,9 @@
-"""What weights of fewer bits cost in quality: perplexity of a text, and how often the likeliest token is another.
+"""What weights or a cache of fewer bits cost in quality: perplexity of a text, and hits of the likeliest token.
 
-``python benchmarks/weights_quality.py MODEL TEXT --windows 60 --json``: TEXT is a text file, or JSONL whose strings are
-joined. It is cut into windows of 256 tokens, each scored alone by the engine's runner, the same ones for every choice.
+``python benchmarks/weights_quality.py MODEL TEXT --windows 60 --json``; ``--cache-dtypes auto,fp8`` compares caches
+instead, by the reference implementation, which rounds as the kernels of a GPU do. TEXT is a text file, or JSONL whose
+strings are joined. It is cut into windows of 256 tokens, each scored alone by the engine's runner, the same ones for
+every choice.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("model", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("--weights", default="auto,int8,int4", help="comma-separated; the first is compared with")
+    parser.add_argument("--cache-dtypes", help="comma-separated; the first is compared with, and --weights is left out")
     parser.add_argument("--windows", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="JSON only, on standard output")
     return parser.parse_args()
@@ -35,13 +38,13 @@ def read(path: Path) -> str:
     return "\n\n".join("\n".join(value for value in line.values() if isinstance(value, str)) for line in lines)
 
 
-def score(model: Path, weights: str, windows: list[list[int]]) -> dict[str, Any]:
+def score(model: Path, name: str, options: dict[str, Any], windows: list[list[int]]) -> dict[str, Any]:
     """Log-probabilities of the windows' tokens, and ranks of the tokens that are there."""
     from ift_serve.engine.config import EngineConfig
     from ift_serve.engine.runner.model_runner import ModelRunner
     from ift_serve.engine.sequences.step import SequenceStep, StepBatch
 
-    config = EngineConfig.model_validate({"model": str(model), "weights": weights, "total_blocks": 2 * _WINDOW // 16})
+    config = EngineConfig.model_validate({"model": str(model), **options, "total_blocks": 2 * _WINDOW // 16})
     runner = ModelRunner(config)
     table = list(range(_WINDOW // runner.block_size + 1))
     log_probs: list[float] = []
@@ -52,7 +55,7 @@ def score(model: Path, weights: str, windows: list[list[int]]) -> dict[str, Any]
         assert scored is not None
         log_probs += scored.log_probs
         best += scored.greedy
-        print(f"{weights}: {number + 1} of {len(windows)}", end="\r", file=sys.stderr, flush=True)
+        print(f"{name}: {number + 1} of {len(windows)}", end="\r", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return {"log_probs": log_probs, "best": best}
 
@@ -81,14 +84,24 @@ def main() -> None:
     ids = load_tokenizer(str(given.model))(read(given.text), add_special_tokens=False)["input_ids"]
     windows = [ids[start : start + _WINDOW] for start in range(0, given.windows * _WINDOW, _WINDOW)]
     windows = [window for window in windows if len(window) == _WINDOW]
-    names = given.weights.split(",")
-    scores = {name: score(given.model, name, windows) for name in names}
+    if given.cache_dtypes is None:
+        choices: dict[str, dict[str, Any]] = {name: {"weights": name} for name in given.weights.split(",")}
+    else:
+        names = given.cache_dtypes.split(",")
+        choices = {name: {"cache_dtype": name, "attention_backend": "reference"} for name in names}
+    names = list(choices)
+    scores = {name: score(given.model, name, choices[name], windows) for name in names}
     report = {name: compare(scores[names[0]], scores[name]) for name in names}
     tokens = len(windows) * (_WINDOW - 1)
     if given.json:
-        print(json.dumps({"model": given.model.name, "tokens": tokens, "weights": report}, indent=1))
+        print(
+            json.dumps(
+                {"model": given.model.name, "tokens": tokens, "cache" if given.cache_dtypes else "weights": report},
+                indent=1,
+            )
+        )
         return
-    print("| weights | perplexity | higher by | 95 % | greedy hits |\n| --- | --- | --- | --- | --- |")
+    print("| choice | perplexity | higher by | 95 % | greedy hits |\n| --- | --- | --- | --- | --- |")
     for name, row in report.items():
         print(
             f"| {name} | {row['perplexity']} | {row['higher_percent']} % | {row['higher_percent_low']} to "

@@ -45,7 +45,14 @@ def serve(
     max_batch_tokens: Annotated[int | None, typer.Option(help="tokens computed in one step", min=1)] = None,
     max_waiting: Annotated[int | None, typer.Option(help="requests of one caller that wait", min=1)] = None,
     cache_mib: Annotated[int | None, typer.Option(help="memory for keys and values, MiB", min=1)] = None,
+    cache_dtype: Annotated[str, typer.Option(help="keys and values: auto (the model's), fp8 on a GPU")] = "auto",
+    batch_invariant: Annotated[
+        bool, typer.Option("--batch-invariant", help="the same bits whatever else is computed beside it, on a GPU too")
+    ] = False,
     attention_backend: Annotated[str, typer.Option(help="auto, triton, cpu, reference (for debugging)")] = "auto",
+    tensor_parallel: Annotated[
+        int | None, typer.Option(help="processes that compute the model together, on as many GPUs", min=1)
+    ] = None,
     speculation: Annotated[
         Literal["off", "lookup", "draft"] | None,
         typer.Option(help="what guesses tokens, to draw several in a step: nothing, the text so far, a draft model"),
@@ -170,8 +177,11 @@ def serve(
             max_batch_tokens=max_batch_tokens,
             max_waiting=max_waiting,
             cache_bytes=None if cache_mib is None else cache_mib * 2**20,
+            cache_dtype=cache_dtype,
+            batch_invariant=batch_invariant,
             attention_backend=attention_backend,
             prefix_caching=prefix_caching,
+            tensor_parallel=tensor_parallel,
             speculation="draft" if speculation is None and draft_model is not None else speculation,
             draft_model=draft_model,
             trusted_keys=None if require_signature is None else str(require_signature.absolute()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -43,7 +45,8 @@ def build_core(config: EngineConfig, *, own_process: bool = False) -> tuple[Engi
         with ThreadPoolExecutor(1, "tokenizer") as reader:
             tokenizer = reader.submit(read_renderer, config.model, config.chat_template)
             try:
-                runner = ModelRunner(config, stages.begin, keeps_checks=own_process)
+                on_lost = _end_process if own_process else None
+                runner = ModelRunner(config, stages.begin, keeps_checks=own_process, on_lost=on_lost)
             except UnsupportedModelError as error:
                 raise ValueError(str(error)) from error
             stages.begin("reading the tokenizer")
@@ -57,6 +60,13 @@ def build_core(config: EngineConfig, *, own_process: bool = False) -> tuple[Engi
     return EngineCore(
         runner, config, strategies(context), adapter_tensors=runner.adapters, constraints=structured, drafts=drafts
     ), description
+
+
+def _end_process(why: str) -> None:
+    """What computes is broken; this process may wait for it in native code, so it ends as a crash does."""
+    _log.error("%s; the engine ends", why)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _drafts(config: EngineConfig, runner: ModelRunner, stages: StartStages) -> DraftPlanner | None:

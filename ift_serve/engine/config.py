@@ -56,6 +56,9 @@ class EngineConfig(BaseModel):
         default=None,
         description="file or directory of minisign's public keys: adapters are loaded only with a signature of one",
     )
+    tensor_parallel: Count = Field(
+        default=1, description="processes that compute the model together, each with a part of its heads and weights"
+    )
     speculation: Literal["off", "lookup", "draft"] = Field(
         default="off",
         description="what guesses tokens that a step computes before they are drawn: nothing, lookup in the text so "
@@ -67,7 +70,14 @@ class EngineConfig(BaseModel):
     attention_backend: Literal["auto", "triton", "cpu", "reference"] = Field(
         default="auto", description="kernels: auto follows the device; the others are for debugging"
     )
-    kv_dtype: Literal["auto", "float8"] = Field(default="auto", description="of the cache; float8 halves it on a GPU")
+    cache_dtype: Literal["auto", "fp8"] = Field(
+        default="auto", description="of keys and values: the model's, or fp8 (e4m3), which takes a byte each, on a GPU"
+    )
+    batch_invariant: bool = Field(
+        default=False,
+        description="an answer has the same bits whatever else is computed beside it, on a GPU too, where that takes "
+        "slower kernels; what cannot be so is refused",
+    )
     cuda_graphs: bool = Field(default=True, description="replay decode steps as CUDA graphs")
     context_length: Count | None = Field(default=None, description="tokens of prompt and answer; None: the model's")
     patience: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
@@ -86,6 +96,13 @@ class EngineConfig(BaseModel):
                 f"max_sequences: {self.max_sequences} sequences cannot decode in {self.max_batch_tokens} "
                 "tokens a step; raise max_batch_tokens"
             )
+        if self.tensor_parallel > 1:
+            if self.speculation != "off":
+                raise ValueError(f"speculation: {self.speculation} is not done with tensor_parallel; choose off")
+            if self.weights != "auto":
+                raise ValueError(f"weights: {self.weights} are not divided by tensor_parallel; choose auto")
+        if self.batch_invariant and self.attention_backend == "reference":
+            raise ValueError("batch_invariant: the reference backend computes with plain products; choose auto")
         if (self.speculation == "draft") != (self.draft_model is not None):
             raise ValueError("draft_model: speculation by draft, and no other, needs the directory of a model")
         return self

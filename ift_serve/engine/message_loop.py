@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -21,12 +20,12 @@ from ift_serve.engine.protocol.model import Failed, ModelDescription, Ready
 from ift_serve.engine.protocol.progress import Progress
 from ift_serve.engine.protocol.score import ScoreRequest
 from ift_serve.engine.protocol.wire import Abort, EngineInput, Profile, StepOutputs, decode_input, encode
+from ift_serve.system.parent import die_with_parent
 
 _log = logging.getLogger(__name__)
 
 _PARENT_CHECK_MILLISECONDS = 1000
 _PAUSE_MILLISECONDS = 1
-_PR_SET_PDEATHSIG = 1
 
 BuildCore = Callable[[EngineConfig], tuple[EngineCore, ModelDescription]]
 """Loads the model and puts an engine together. Takes seconds; raises with a message for the operator."""
@@ -123,14 +122,6 @@ def _write_byte(pipe: int) -> None:
         os.write(pipe, b"w")
 
 
-def _die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the parent process ended before the engine started")
-
-
 def worker_main(build: BuildCore, arguments: list[str]) -> int:
     """Entry point of an engine process.
 
@@ -141,7 +132,7 @@ def worker_main(build: BuildCore, arguments: list[str]) -> int:
     endpoint, parent, page = arguments[0], int(arguments[1]), int(arguments[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _die_with_parent(parent)
+    die_with_parent(parent)
     context = zmq.Context()
     socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
     socket.set_hwm(0)

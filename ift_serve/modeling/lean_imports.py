@@ -13,7 +13,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_UNUSED = ("is_torch_distributed_available", "is_accelerate_available", "is_scipy_available")
+_UNUSED = (
+    "is_torch_distributed_available", "is_accelerate_available", "is_scipy_available", "is_torchao_available",
+)  # fmt: skip
 """transformers' own questions. What it has without these packages is all that one process on one device needs."""
 _COMPILER = "torch._dynamo"
 _EARLY = "_trace_wrapped_higher_order_op"

@@ -97,7 +97,9 @@ class ProcessCollector(Collector):
         descriptors = GaugeMetricFamily("ift_process_open_fds", "Open file descriptors", labels=["process"])
         threads = GaugeMetricFamily("ift_process_threads", "Threads", labels=["process"])
         engine = self._engine.engine_pid if isinstance(self._engine, EngineClient) else None
-        for name, pid in (("front", os.getpid()), ("engine", engine)):
+        followers = [] if engine is None else self._engine.model.followers
+        ranks = [(f"rank-{rank}", pid) for rank, pid in enumerate(followers, 1)]
+        for name, pid in (("front", os.getpid()), ("engine", engine), *ranks):
             used = None if pid is None else _used(pid)
             if name == "engine":
                 cpu.add_metric([name], self._engine_seconds(pid, used[0] if used else None))

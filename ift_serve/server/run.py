@@ -84,13 +84,15 @@ def announce(server: Server) -> None:
 
 
 def _held(engine: BaseEngineClient) -> str:
-    """What the engine's process holds, and what its cache adds as blocks are first used."""
+    """What the engine's process holds, each rank's where there are several, and what its cache adds as it is used."""
     pid = engine.engine_pid if isinstance(engine, EngineClient) else None
-    held = None if pid is None else resident_bytes(pid)
-    if held is None:
+    of_ranks = [] if pid is None else [resident_bytes(own) for own in (pid, *engine.model.followers)]
+    known = [held for held in of_ranks if held is not None]
+    if not known:
         return ""
     where = "" if engine.model.device == "cpu" else " on the GPU"
-    return f", holding {held / 2**20:.0f} MiB, cache up to {engine.model.cache_bytes / 2**20:.0f} MiB{where}"
+    held = " + ".join(f"{held / 2**20:.0f}" for held in known)
+    return f", holding {held} MiB, cache up to {engine.model.cache_bytes / 2**20:.0f} MiB{where}"
 
 
 def serve(

@@ -95,14 +95,14 @@ def _log_probs(path: Path, **options: Any) -> list[float]:
 
 def test_a_float8_cache_changes_little(tmp_path: Path) -> None:
     path = tiny_llama(tmp_path)
-    exact, rounded = _log_probs(path), _log_probs(path, kv_dtype="float8")
+    exact, rounded = _log_probs(path), _log_probs(path, cache_dtype="fp8")
     assert exact != rounded
     assert max(abs(a - b) for a, b in zip(exact, rounded, strict=True)) < 0.5
 
 
 def test_float8_caches_are_refused_where_no_kernel_reads_them(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="kv_dtype"):
-        ModelRunner(EngineConfig(model=str(tiny_llama(tmp_path)), kv_dtype="float8", attention_backend="cpu"))
+    with pytest.raises(ValueError, match="cache_dtype"):
+        ModelRunner(EngineConfig(model=str(tiny_llama(tmp_path)), cache_dtype="fp8", attention_backend="cpu"))
 
 
 def test_late_compilations_are_logged_as_defects(caplog: pytest.LogCaptureFixture) -> None:

@@ -59,6 +59,19 @@ def _multiply(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
     return _dot(self, _wide(a), _wide(b), d, *rest)
 
 
+def ordered_dot(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
+    """``create_dot`` whose rows do not depend on where they lie: sums over k one after another.
+
+    numpy's product does not give a row the same bits in every place, so what must not depend on the batch is tested
+    with this one in its place.
+    """
+    left, right = _wide(a).data.astype(np.float32), _wide(b).data.astype(np.float32)
+    total = np.zeros((left.shape[0], right.shape[1]), dtype=np.float32)
+    for k in range(left.shape[1]):
+        total += left[:, k, None] * right[None, k]
+    return interpreter.TensorHandle((total + d.data).astype(np.float32), d.dtype.scalar)
+
+
 def _operate(self: Any, left: Any, right: Any, op: Callable[[Any, Any], Any]) -> Any:
     if left.dtype.scalar != tl.bfloat16:
         return _binary_op(self, left, right, op)

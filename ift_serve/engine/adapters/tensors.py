@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import linear
 
+from ift_kernels.backend import is_triton
 from ift_kernels.lora import LoraRows, LoraTable, group_rows
 from ift_kernels.lora_add import lora_add
 from ift_kernels.row_statistics import row_statistics
@@ -35,10 +37,12 @@ from ift_serve.modeling.decoder.adaptable_layers import AdaptableLinear
 from ift_serve.modeling.decoder.decoder import Decoder
 from ift_serve.modeling.decoder.flat_batch import BatchBias, BatchLora, FlatBatch
 from ift_serve.modeling.decoder.model_loader import LoadedModel
+from ift_serve.modeling.decoder.shard import Shard
 from ift_serve.modeling.multi_adapter.adaptation import AdapterGroup, MixedAdaptation
+from ift_serve.modeling.multi_adapter.divided import check_divides, divided_linears
 from ift_serve.modeling.multi_adapter.lora_tables import AdapterTables
 from ift_serve.modeling.multi_adapter.magnitudes import BatchMagnitudes, OutputScale
-from ift_serve.modeling.multi_adapter.prepared import PreparedAdapter, prepare
+from ift_serve.modeling.multi_adapter.prepared import Factors, PreparedAdapter, prepare
 from ift_serve.modeling.multi_adapter.sizes import check_sizes
 from ift_serve.modeling.multi_adapter.temperature_table import TemperatureTable
 
@@ -46,6 +50,16 @@ _log = logging.getLogger(__name__)
 _INSTRUCTION = 1
 _NO_NUMBER = -1
 _CPU_TILE, _GPU_TILE = 4, 16
+
+
+class OtherRanks(Protocol):
+    """The ranks that compute the other parts of a divided model."""
+
+    def place_adapter(self, slot: int, parts: list[list[list[Factors | None]]]) -> None:
+        """Have each find its part of an adapter in ``slot``: by rank, then adaptable linear, then part of it."""
+
+    def clear_adapter(self, slot: int) -> None:
+        """Free the adapter of a slot."""
 
 
 class DeviceAdapterTensors:
@@ -62,7 +76,14 @@ class DeviceAdapterTensors:
         backend: str,
         device: str,
         trusted_keys: Path | None = None,
+        shard: Shard | None = None,
+        others: OtherRanks | None = None,
+        invariant: bool = False,
     ) -> None:
+        """``model`` is whole; shard: this rank's part, where ``others`` compute the other parts of ``decoder``.
+
+        invariant: adapters are refused whose changes of a row may depend on the other rows.
+        """
         if trusted_keys is not None:
             read_trusted_keys(trusted_keys)  # what is wrong with them is said at the start
         self._trusted_keys = trusted_keys
@@ -74,7 +95,10 @@ class DeviceAdapterTensors:
         self._dtype = model.dtype
         self._device = torch.device(device)
         self._backend = backend
-        self._tile = _GPU_TILE if backend == "triton" else _CPU_TILE
+        self._shard = shard
+        self._others = others
+        self._invariant = invariant
+        self._tile = _GPU_TILE if is_triton(backend) else _CPU_TILE
         self._shape = BaseShape(
             hidden_size=int(model.config.hidden_size),
             layers=len(geometry),
@@ -118,6 +142,13 @@ class DeviceAdapterTensors:
 
     def take(self, weights: AdapterWeights) -> ReadAdapter:
         """Lay out what was read. Raises AdapterError for what batches cannot do."""
+        if self._shard is not None:
+            check_divides(
+                weights,
+                self._metadata.embedding_path,
+                self._metadata.head_path,
+                head_is_last=self._decoder.head_adaptable and not self._decoder.finishes,
+            )
         prepared = prepare(
             weights,
             self._adaptable,
@@ -134,6 +165,11 @@ class DeviceAdapterTensors:
             raise AdapterError(
                 f"{self._metadata.head_path}: {self._metadata.architecture} changes hidden states before its head "
                 "multiplies them, so adapters of the head are not served on it; train without the head"
+            )
+        if self._invariant and not self._is_invariant(prepared):
+            raise AdapterError(
+                "it changes embeddings, hidden states or rows of the head by plain products, whose last bits depend on "
+                "the rest of the batch; serve it without batch_invariant"
             )
         paths = [linear.paths for linear in self._adaptable]
         check_sizes(prepared, paths, self._metadata.head_path, self._metadata.embedding_path)
@@ -157,19 +193,31 @@ class DeviceAdapterTensors:
         )
         return ReadAdapter(metadata, prepared)
 
+    def _is_invariant(self, prepared: PreparedAdapter) -> bool:
+        on_gpu = is_triton(self._backend)
+        return prepared.has_independent_rows and not (on_gpu and (prepared.changes_hidden or prepared.scales))
+
     def keep(self, key: str, tensors: PreparedAdapter) -> None:
         """See :class:`ift_serve.engine.adapters.host.AdapterTensors`."""
         self._resident[key] = tensors
 
     def place(self, key: str, slot: int) -> None:
         """See :class:`ift_serve.engine.adapters.host.AdapterTensors`."""
-        adapter = self._placed[slot] = self._resident[key]
+        adapter = self._placed[slot] = self._own_part(slot, self._resident[key])
         self._scales.pop(slot, None)
         if adapter.scales:
             self._scales[slot] = adapter.scales
-        self.tables.place(slot, self._resident[key])
+        self.tables.place(slot, adapter)
         self._heads.place(slot, adapter.temperature)
         self._linears = None
+
+    def _own_part(self, slot: int, adapter: PreparedAdapter) -> PreparedAdapter:
+        """What of an adapter this rank computes; the other ranks get theirs."""
+        if self._shard is None or self._others is None:
+            return adapter
+        parts = [divided_linears(adapter, self._adaptable, self._shard, rank) for rank in range(self._shard.size)]
+        self._others.place_adapter(slot, parts[1:])
+        return replace(adapter, linears=parts[0])
 
     def forget(self, key: str, slot: int | None) -> None:
         """See :class:`ift_serve.engine.adapters.host.AdapterTensors`."""
@@ -179,6 +227,8 @@ class DeviceAdapterTensors:
             self._scales.pop(slot, None)
             self.tables.clear(slot)
             self._heads.clear(slot)
+            if self._others is not None:
+                self._others.clear_adapter(slot)
             self._linears = None
 
     def extend(self, batch: FlatBatch, sequences: list[SequenceStep]) -> NDArray[np.int32] | None:

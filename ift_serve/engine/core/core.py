@@ -35,7 +35,7 @@ from ift_serve.engine.scheduling.completion_rate import CompletionRate
 from ift_serve.engine.scheduling.deadlines import Deadlines
 from ift_serve.engine.scheduling.scheduler import Scheduler
 from ift_serve.engine.sequences.sequence import Sequence
-from ift_serve.engine.sequences.step import ScoredTokens, StepBatch, StepResult
+from ift_serve.engine.sequences.step import ComputeLostError, ScoredTokens, StepBatch, StepResult
 from ift_serve.sharing.places import Places
 from ift_serve.system.machine import available_memory
 
@@ -276,6 +276,8 @@ class EngineCore:
         started = self._clock()
         try:
             result = self._runner.execute(batch)
+        except ComputeLostError:
+            raise
         except Exception:
             self._failures += 1
             if self._failures >= _FAILURES_IN_A_ROW:

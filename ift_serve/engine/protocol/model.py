@@ -32,7 +32,9 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     weights: str = "stored"
     """What they are in memory: the model's own, rounded to int8 or int4, or the codes of a gguf file."""
     cache_bytes: int = 0
-    """What keys and values take once every block was used."""
+    """What keys and values take once every block was used; of all ranks together."""
+    followers: list[int] = []
+    """Process ids of ranks 1 and up, where several processes compute the model; rank 0 is the engine itself."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

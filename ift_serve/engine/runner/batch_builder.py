@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ift_kernels.backend import INVARIANT
 from ift_kernels.paged_prefill.plan import prefill_plan
 from ift_serve.engine.sequences.step import SequenceStep
 from ift_serve.modeling.decoder.flat_batch import FlatBatch, LayerCache, LayerGeometry, PrefillPart
@@ -17,7 +18,8 @@ _TILE_ROWS = 4
 class BatchBuilder:
     """Makes a :class:`FlatBatch` on the device of the cache.
 
-    With ``split`` prompt chunks get attention launches of their own, which is how the Triton kernels want it.
+    With ``split`` prompt chunks get attention launches of their own, which is how the Triton kernels want it. With an
+    invariant backend single tokens are chunks too: one kernel computes a token whatever else its step has.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class BatchBuilder:
         self.block_size = block_size
         self._backend = backend
         self._split = split
+        self._all_chunks = backend == INVARIANT
         self._device = layers[0].keys.device
 
     def __call__(self, sequences: list[SequenceStep]) -> FlatBatch:
@@ -81,7 +84,7 @@ class BatchBuilder:
 
     def _prefill(self, sequences: list[SequenceStep], counts: list[int]) -> PrefillPart | None:
         """The chunks, which come after all sequences of one token."""
-        first = next((index for index, count in enumerate(counts) if count > 1), len(counts))
+        first = next((index for index, count in enumerate(counts) if count > 1 or self._all_chunks), len(counts))
         if first == len(counts):
             return None
         chunks = counts[first:]

@@ -33,7 +33,7 @@ class KeptChecks:
     all code that computes or compares: anything else is compared again.
     """
 
-    def __init__(self, loaded: LoadedModel, backend: str, block_size: int, weights: str) -> None:
+    def __init__(self, loaded: LoadedModel, backend: str, block_size: int, weights: str, ranks: int = 1) -> None:
         device = next(loaded.model.parameters()).device
         self._values = KeptValues("checks")
         self._key = {
@@ -44,6 +44,7 @@ class KeptChecks:
             "backend": backend,
             "block_size": block_size,
             "weights": weights,
+            "ranks": ranks,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
             "threads": torch.get_num_threads(),
             "code": _code(),

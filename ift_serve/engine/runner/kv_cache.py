@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Sequence
 
 import torch
 
+from ift_serve.modeling.decoder.cache_scales import CacheScale
 from ift_serve.modeling.decoder.flat_batch import LayerCache, LayerGeometry
 
 _LANES = 16
@@ -41,20 +43,32 @@ class KVCache:
     """
 
     def __init__(
-        self, geometry: list[LayerGeometry], blocks: int, block_size: int, dtype: torch.dtype, device: str = "cpu"
+        self,
+        geometry: list[LayerGeometry],
+        blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        scales: Sequence[CacheScale] | None = None,
     ) -> None:
+        """scales: by layer, of a float8 cache."""
         self.blocks = blocks
         self.block_size = block_size
-        self.layers = [self._layer(layer, dtype, device) for layer in geometry]
+        of_layers = scales or [CacheScale()] * len(geometry)
+        self.layers = [
+            self._layer(layer, scale, dtype, device) for layer, scale in zip(geometry, of_layers, strict=True)
+        ]
 
-    def _layer(self, layer: LayerGeometry, dtype: torch.dtype, device: str) -> LayerCache:
+    def _layer(self, layer: LayerGeometry, scale: CacheScale, dtype: torch.dtype, device: str) -> LayerCache:
         outer = (self.blocks, layer.kv_heads)
         padded = _padded(layer.width, device)
         if device == "cpu":
             keys = untouched_zeros((*outer, layer.width, self.block_size), dtype)
-            return LayerCache(keys, untouched_zeros((*outer, self.block_size, padded), dtype))
+            values = untouched_zeros((*outer, self.block_size, padded), dtype)
+            return LayerCache(keys, values, scale.key, scale.value)
         keys = torch.zeros(*outer, self.block_size, layer.width, dtype=dtype, device=device).transpose(2, 3)
-        return LayerCache(keys, torch.zeros(*outer, self.block_size, padded, dtype=dtype, device=device))
+        values = torch.zeros(*outer, self.block_size, padded, dtype=dtype, device=device)
+        return LayerCache(keys, values, scale.key, scale.value)
 
     def copy_blocks(self, copies: list[tuple[int, int]]) -> None:
         """Copy whole blocks, ``(source, destination)``, in every layer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ift_kernels.backend import INVARIANT, is_triton
 from ift_kernels.device import FLOAT8_CAPABILITY, properties
 from ift_serve.engine.adapters.tensors import DeviceAdapterTensors
 from ift_serve.engine.config import EngineConfig
@@ -23,6 +25,8 @@ from ift_serve.engine.runner.cuda_graphs import CudaCapture, DecodeGraphs, bucke
 from ift_serve.engine.runner.independent_rows import has_independent_rows
 from ift_serve.engine.runner.kept_checks import CheckOutcome, KeptChecks
 from ift_serve.engine.runner.kv_cache import KVCache, bytes_per_block
+from ift_serve.engine.runner.parallel.ranks import Ranks, shard_step, threads_of_a_rank
+from ift_serve.engine.runner.parallel.start import sharded_decoder
 from ift_serve.engine.runner.serving_check import ServingCheck, serve_windows
 from ift_serve.engine.runner.step_profiler import StepProfiler
 from ift_serve.engine.runner.warm_up import warm_up_batches
@@ -30,6 +34,7 @@ from ift_serve.engine.sampling.model_defaults import sampling_defaults
 from ift_serve.engine.sampling.sampler import Sampler, sampled_tokens, scored_tokens
 from ift_serve.engine.sampling.temperatures import Rows, Temperatures
 from ift_serve.engine.sequences.step import (
+    ComputeLostError,
     DraftedRow,
     DrawingRow,
     SampledToken,
@@ -39,11 +44,14 @@ from ift_serve.engine.sequences.step import (
     StepResult,
 )
 from ift_serve.modeling.adapter_format.base import BaseMetadata
+from ift_serve.modeling.decoder.cache_scales import cache_scales
 from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
 from ift_serve.modeling.decoder.fused_layers import FusedDecoder
 from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model
 from ift_serve.system.heap import trim_heap
-from ift_serve.system.machine import available_memory, processors
+from ift_serve.system.machine import available_memory
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ift_serve.engine.runner.recorded_steps import RecordedSteps
@@ -53,6 +61,12 @@ _LOGIT_ROWS = {"cpu": 64, "cuda": 512}
 
 
 def _device(config: EngineConfig) -> str:
+    """Raises ValueError where it is not there."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "device: cuda needs a GPU and a build of torch for it, and torch sees none; install torch for CUDA, or "
+            "choose cpu"
+        )
     if config.device != "auto":
         return config.device
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -60,6 +74,8 @@ def _device(config: EngineConfig) -> str:
 
 def _backend(config: EngineConfig, device: str) -> str:
     """The kernels' implementation, named. Raises ValueError where it cannot run."""
+    if config.batch_invariant and (device == "cuda" or config.attention_backend == "triton"):
+        return INVARIANT
     if config.attention_backend == "auto":
         return "triton" if device == "cuda" else "cpu"
     if config.attention_backend == "cpu" and device != "cpu":
@@ -75,14 +91,16 @@ def _free_memory(device: str) -> int:
     return available_memory()
 
 
-def _block_count(config: EngineConfig, block_size: int, model: LoadedModel, device: str, dtype: torch.dtype) -> int:
+def _block_count(
+    config: EngineConfig, block_size: int, model: LoadedModel, device: str, dtype: torch.dtype, free: int
+) -> int:
     """Blocks for the cache: as asked, else what all sequences at full context need, within a share of free memory:
-    a quarter on the CPU, which others use too, most of a GPU."""
+    a quarter on the CPU, which others use too, most of a GPU. free: bytes, of all ranks together."""
     if config.total_blocks is not None:
         return config.total_blocks
     size = bytes_per_block(model.geometry, block_size, dtype, device)
     wanted = config.max_sequences * -(-model.context_length // block_size)
-    share = _free_memory(device) // 4 if device == "cpu" else _free_memory(device) * 85 // 100
+    share = free // 4 if device == "cpu" else free * 85 // 100
     budget = share if config.cache_bytes is None else config.cache_bytes
     blocks = min(wanted, budget // size)
     if blocks < 1:
@@ -91,12 +109,13 @@ def _block_count(config: EngineConfig, block_size: int, model: LoadedModel, devi
 
 
 def _cache_dtype(config: EngineConfig, backend: str, dtype: torch.dtype) -> torch.dtype:
-    if config.kv_dtype == "auto":
+    if config.cache_dtype == "auto":
         return dtype
     if backend == "cpu":
-        raise ValueError("kv_dtype: float8 caches need the Triton kernels, which need a GPU; choose auto")
+        # No vector of a CPU widens e4m3, its steps wait for weights and not for the cache, and host memory is ample.
+        raise ValueError("cache_dtype: fp8 is read by the Triton kernels, which need a GPU; choose auto")
     if torch.cuda.is_available() and properties(torch.empty(0, device="cuda")).capability < FLOAT8_CAPABILITY:
-        raise ValueError("kv_dtype: this GPU has no float8 (Ada, Hopper and later do); choose auto")
+        raise ValueError("cache_dtype: this GPU has no float8 (Ada, Hopper and later do); choose auto")
     return torch.float8_e4m3fn
 
 
@@ -104,16 +123,24 @@ class ModelRunner:
     """Owns the model and the cache memory. ``execute`` is the only way to compute."""
 
     def __init__(
-        self, config: EngineConfig, on_stage: Callable[[str], None] = lambda name: None, *, keeps_checks: bool = False
+        self,
+        config: EngineConfig,
+        on_stage: Callable[[str], None] = lambda name: None,
+        *,
+        keeps_checks: bool = False,
+        on_lost: Callable[[str], None] | None = None,
     ) -> None:
         """``on_stage`` is told what begins. ``keeps_checks``: whether a model that was compared with transformers at an
-        earlier start is not compared again. Raises ValueError, UnsupportedModelError and OSError, for the operator.
+        earlier start is not compared again. ``on_lost`` is called, in any thread, when a rank of several is lost and no
+        step can be computed any more. Raises ValueError, UnsupportedModelError and OSError, for the operator.
         """
-        torch.set_num_threads(config.threads or min(torch.get_num_threads(), processors()))
         self.progress = Progress()
         report_compilations(lambda: self.progress)
         torch.manual_seed(config.seed)
         device = _device(config)
+        torch.set_num_threads(threads_of_a_rank(config, device))
+        self._ranks = Ranks(config, device) if config.tensor_parallel > 1 else None
+        self._on_lost = on_lost
         self._profiler = StepProfiler(config.profile, config.profile_steps, gpu=device == "cuda")
         on_stage("loading weights")
         model = load_model(
@@ -123,18 +150,32 @@ class ModelRunner:
             weights=config.weights,
             device=device,
             context_length=config.context_length,
+            on_host=self._ranks is not None,
         )
         backend = _backend(config, device)
         dtype = _cache_dtype(config, backend, model.dtype)
         # A GPU's tile of keys lies within one block of 64, which halves the registers of the decode kernel.
         self.block_size = config.block_size or (16 if device == "cpu" else 64)
-        self.total_blocks = _block_count(config, self.block_size, model, device, dtype)
-        self._cache = KVCache(model.geometry, self.total_blocks, self.block_size, dtype, device)
         metadata = BaseMetadata.of_model(model)
-        kept = KeptChecks(model, backend, self.block_size, config.weights) if keeps_checks else None
-        self._decoder = checked_decoder(model, backend, self.block_size, on_stage, kept)
-        split = backend == "triton"
-        self._build_batch = BatchBuilder(self._cache.layers, model.geometry, self.block_size, backend, split=split)
+        part = model
+        kept = (
+            KeptChecks(model, backend, self.block_size, config.weights, config.tensor_parallel)
+            if keeps_checks
+            else None
+        )
+        free = _free_memory(device)
+        scales = cache_scales(model) if dtype == torch.float8_e4m3fn else None
+        if self._ranks is None:
+            self._decoder = checked_decoder(model, backend, self.block_size, on_stage, kept)
+        else:
+            part, self._decoder = sharded_decoder(model, self._ranks, backend, self.block_size, device, on_stage, kept)
+            free = self._ranks.free_memory(_free_memory(device))
+        self.total_blocks = _block_count(config, self.block_size, model, device, dtype, free)
+        self._cache = KVCache(part.geometry, self.total_blocks, self.block_size, dtype, device, scales)
+        if self._ranks is not None:
+            self._ranks.open_cache(self.total_blocks, self.block_size, dtype, backend, scales)
+        split = is_triton(backend)
+        self._build_batch = BatchBuilder(self._cache.layers, part.geometry, self.block_size, backend, split=split)
         self.compile_monitor = CompileMonitor()
         self.adapters = DeviceAdapterTensors(
             model,
@@ -145,16 +186,27 @@ class ModelRunner:
             backend=backend,
             device=device,
             trusted_keys=None if config.trusted_keys is None else Path(config.trusted_keys),
+            shard=part.shard,
+            others=self._ranks,
+            invariant=config.batch_invariant,
         )
-        self.has_independent_rows = backend == "cpu" and has_independent_rows(
-            self._decoder,
-            self._build_batch,
-            int(model.config.vocab_size),
-            min(model.context_length, self.total_blocks * self.block_size),
+        self.has_independent_rows = (
+            self._ranks is None
+            and backend == "cpu"
+            and has_independent_rows(
+                self._decoder,
+                self._build_batch,
+                int(model.config.vocab_size),
+                min(model.context_length, self.total_blocks * self.block_size),
+            )
         )
         self._sampler = Sampler(Temperatures(self.adapters.temperatures, device), device, backend)
-        self._graphs = self._make_graphs(config, model, backend, device) if split else None
-        self._recorded = self._recorded_steps(config, model, backend)
+        if config.batch_invariant:
+            self._check_invariant(backend, model.architecture, config.weights)
+        # Collectives in captured graphs have not been tried; invariant batches have plans that are made anew each step.
+        graphs = split and self._ranks is None and not config.batch_invariant
+        self._graphs = self._make_graphs(config, model, backend, device) if graphs else None
+        self._recorded = self._recorded_steps(config, model, backend) if self._ranks is None else None
         self.description = ModelDescription(
             name=model.name,
             path=model.path,
@@ -175,14 +227,36 @@ class ModelRunner:
             max_sequences=config.max_sequences,
             attention_backend=f"{self._decoder.name}/{backend}",
             features=["generate", "score", "statistics", "adapters", "adaptive_temperature"]
-            + (["prefix_caching"] if config.prefix_caching else []),
+            + (["prefix_caching"] if config.prefix_caching else [])
+            + (["fp8_cache"] if scales else [])
+            + (["tensor_parallel"] if self._ranks else [])
+            + (["batch_invariant"] if config.batch_invariant else []),
             cache_bytes=self.total_blocks * bytes_per_block(model.geometry, self.block_size, dtype, device),
+            followers=[] if self._ranks is None else self._ranks.pids,
             sampling_defaults=sampling_defaults(model.generation, model.eos_ids, int(model.config.vocab_size)),
         )
         on_stage("warming up")
         self._warm_up()
-        del model
+        if self._ranks is not None:
+            self._ranks.watch(self._lose)
+        del model, part
         trim_heap()  # of the weights as they were loaded
+
+    def _check_invariant(self, backend: str, architecture: str, weights: str) -> None:
+        """Raises ValueError where an answer could depend on the batch."""
+        fused, alone = self._decoder.name == "fused", self._ranks is None
+        on_cpu = backend == "cpu" and self._decoder.has_packed_products
+        if not (backend == INVARIANT and fused) and not (on_cpu and (self.has_independent_rows or not alone)):
+            raise ValueError(
+                f"batch_invariant: {architecture} is computed with plain products, whose last bits depend on how many "
+                "rows there are; serve a Llama-like model, or without it"
+            )
+        if backend == INVARIANT and weights != "auto":
+            raise ValueError(
+                f"batch_invariant: products of {weights} weights on a GPU depend on the batch; choose auto"
+            )
+        if backend == "cpu":
+            _log.info("batch_invariant: on this processor answers do not depend on the batch anyway")
 
     def _make_graphs(self, config: EngineConfig, model: LoadedModel, backend: str, device: str) -> DecodeGraphs:
         length = min(model.context_length, self.total_blocks * self.block_size)
@@ -254,11 +328,34 @@ class ModelRunner:
         with self._profiler.step(self.progress):
             return self._execute(batch)
 
+    def close(self) -> None:
+        """End the other ranks, where there are any. They also end with this process."""
+        if self._ranks is not None:
+            self._ranks.close()
+
+    def _lose(self, why: str) -> None:
+        if self._on_lost is not None:
+            self._on_lost(why)
+
     @torch.inference_mode()
     def _execute(self, batch: StepBatch) -> StepResult:
+        if self._ranks is None:
+            return self._compute(batch)
+        try:
+            return self._compute(batch)
+        except Exception as error:
+            # The ranks are at different operations from here on.
+            self._lose(f"a step of {self._ranks.size} ranks failed: {type(error).__name__}: {error}")
+            raise ComputeLostError(f"a step of {self._ranks.size} ranks failed") from error
+
+    def _compute(self, batch: StepBatch) -> StepResult:
+        indices, rows, targets = _output_rows(batch.sequences)
+        if self._ranks is not None:
+            total = sum(len(sequence.token_ids) for sequence in batch.sequences)
+            asked = None if len(indices) == total else indices
+            self._ranks.tell(shard_step(batch, self.block_size, asked, _LOGIT_ROWS[self.description.device]))
         if batch.block_copies:
             self._cache.copy_blocks(batch.block_copies)
-        indices, rows, targets = _output_rows(batch.sequences)
         flat = self._build_batch(batch.sequences)
         flat.on_layer = self.progress.work
         slots = self.adapters.extend(flat, batch.sequences)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ift_kernels.backend import is_triton
 from ift_serve.engine.runner.batch_builder import BatchBuilder
 from ift_serve.engine.runner.kv_cache import KVCache
 from ift_serve.engine.sequences.step import SequenceStep
@@ -55,8 +56,7 @@ class ServingCheck:
         self.windows: tuple[int, ...] | None = None
         """Of the model's layers, where they had to be found in its own masks."""
         self._check_structure()
-        length = min(_REAL_TOKENS, loaded.context_length)
-        self._prompts = check_prompts(length, int(loaded.config.vocab_size))
+        self._prompts = real_prompts(loaded)
         with loaded.quantized.rounding_inputs():
             self._own = _eager(loaded.model, lambda model: own_logits(model, self._prompts))
         if not all(torch.isfinite(logits).all() for logits in self._own):
@@ -70,11 +70,14 @@ class ServingCheck:
         self._tolerance = max(least, _TIMES_NOISE * noise)
 
     @torch.inference_mode()
-    def compare(self, decoder: Decoder) -> None:
-        """Hold the decoder against the model's own logits. Raises UnsupportedModelError where they differ."""
-        served = served_logits(decoder, self._loaded, self._prompts, self._backend, self._block_size)
+    def compare(self, decoder: Decoder, part: LoadedModel | None = None, backend: str | None = None) -> None:
+        """Hold the decoder against the model's own logits. Raises UnsupportedModelError where they differ.
+
+        part: of the model, where the decoder computes that together with other ranks; backend: its kernels.
+        """
+        served = served_logits(decoder, part or self._loaded, self._prompts, backend or self._backend, self._block_size)
         for own, given in zip(self._own, served, strict=True):
-            relative = _relative_difference(own, given)
+            relative = _relative_difference(own, given.to(own.device))
             if not relative <= self._tolerance:
                 raise UnsupportedModelError(
                     f"{self._loaded.name}: {self._loaded.architecture} in {_word(self._loaded.dtype)} computes other "
@@ -183,6 +186,11 @@ def check_prompts(length: int, vocabulary: int) -> list[list[int]]:
     return [first, first[::-1][: max(1, 2 * length // 3)]]
 
 
+def real_prompts(loaded: LoadedModel) -> list[list[int]]:
+    """The prompts of the comparison by the model's own weights."""
+    return check_prompts(min(_REAL_TOKENS, loaded.context_length), int(loaded.config.vocab_size))
+
+
 def own_logits(model: Any, prompts: list[list[int]]) -> list[Tensor]:
     """``[L, V]`` float32 of each prompt by the model's own forward pass, one at a time."""
     device = next(model.parameters()).device
@@ -219,7 +227,7 @@ def served_logits(
     device = _device(loaded)
     per = max(-(-len(prompt) // block_size) for prompt in prompts)
     cache = KVCache(loaded.geometry, per * len(prompts), block_size, loaded.dtype, device)
-    build_batch = BatchBuilder(cache.layers, loaded.geometry, block_size, backend, split=backend == "triton")
+    build_batch = BatchBuilder(cache.layers, loaded.geometry, block_size, backend, split=is_triton(backend))
     tables = [list(range(first, per * len(prompts), len(prompts)))[::-1] for first in range(len(prompts))]
     found: list[list[Tensor]] = [[] for _ in prompts]
     for cuts in zip(*(_cuts(len(prompt)) for prompt in prompts), strict=True):

@@ -13,6 +13,10 @@ from ift_serve.engine.sequences.adjusted_tokens import AdjustedTokens
 from ift_serve.engine.sequences.probability_average import ProbabilityAverage
 
 
+class ComputeLostError(Exception):
+    """What computes is broken for good: no further step can be computed, and the engine must end."""
+
+
 class TokenMask(Protocol):
     """Which tokens may be drawn, as far as it has been found out yet."""
 

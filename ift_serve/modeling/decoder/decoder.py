@@ -12,6 +12,7 @@ from ift_serve.modeling.decoder.hooks import attach, backbone_of
 from ift_serve.modeling.decoder.linear import pack_linears
 from ift_serve.modeling.decoder.model_loader import LoadedModel
 from ift_serve.modeling.decoder.quantization import QuantizedWeights
+from ift_serve.modeling.decoder.shard import JoinedHead, Shard, SummedLinear
 from ift_serve.modeling.decoder.tail import ModelTail
 
 
@@ -101,7 +102,14 @@ class RoutedDecoder:
 
     name = "routed"
 
-    def __init__(self, model: nn.Module, *, pack: bool = False, quantized: QuantizedWeights | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        pack: bool = False,
+        quantized: QuantizedWeights | None = None,
+        shard: Shard | None = None,
+    ) -> None:
         self._model = model
         self._backbone = backbone_of(model)
         head = model.get_output_embeddings()  # type: ignore[operator]
@@ -109,12 +117,18 @@ class RoutedDecoder:
         shapes = [(path, _width(getattr(parent, name))) for path, parent, name in linears]
         self._adaptable = [AdaptableLinear((path,), k, (0, n)) for path, (k, n) in shapes]
         self._slot = _LoraSlot()
+        head_place = _place(model, head) if shard is not None and shard.head_columns else None
         if pack:
             pack_linears(model, quantized)
         self._adapted: list[_AdaptedLinear] = []
-        for index, (_, parent, name) in enumerate(linears):
-            self._adapted.append(_AdaptedLinear(getattr(parent, name), index, self._slot))
-            setattr(parent, name, self._adapted[-1])
+        for index, (path, parent, name) in enumerate(linears):
+            adapted = _AdaptedLinear(getattr(parent, name), index, self._slot)
+            self._adapted.append(adapted)
+            is_summed = shard is not None and path in shard.summed
+            setattr(parent, name, SummedLinear(adapted, shard) if shard is not None and is_summed else adapted)
+        if shard is not None and head_place is not None:
+            parent, name = head_place
+            setattr(parent, name, JoinedHead(getattr(parent, name), shard))
         attach(model)
         self.has_packed_products = pack and not any(map(_has_matrices, model.modules()))
         self._tail = ModelTail(model)
@@ -171,6 +185,15 @@ class RoutedDecoder:
         return self._kind.splits
 
 
+def _place(model: nn.Module, wanted: nn.Module) -> tuple[nn.Module, str]:
+    """Parent and name of a module."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if child is wanted:
+                return module, name
+    raise ValueError(f"{type(model).__name__} has its head nowhere")
+
+
 def _has_matrices(module: nn.Module) -> bool:
     """Whether a module may multiply with weights that are not packed."""
     return not isinstance(module, nn.Embedding) and any(
@@ -192,9 +215,9 @@ def make_decoder(loaded: LoadedModel, backend: str = "auto", *, fuse: bool = Tru
     from ift_serve.modeling.decoder.fused_layers import FusedDecoder, can_fuse
 
     if backend == "reference":
-        return RoutedDecoder(loaded.model)
+        return RoutedDecoder(loaded.model, shard=loaded.shard)
     if fuse and can_fuse(loaded):
-        return FusedDecoder(loaded)
-    decoder = RoutedDecoder(loaded.model, pack=True, quantized=loaded.quantized)
+        return FusedDecoder(loaded, backend)
+    decoder = RoutedDecoder(loaded.model, pack=True, quantized=loaded.quantized, shard=loaded.shard)
     loaded.quantized.clear()
     return decoder

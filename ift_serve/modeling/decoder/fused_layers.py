@@ -62,7 +62,8 @@ def can_fuse(loaded: LoadedModel) -> bool:
         return False
     if next(model.parameters()).device.type != "cpu":
         return True
-    sizes = {g.width for g in loaded.geometry} | {config.hidden_size, config.intermediate_size}
+    inner = layers[0].mlp.gate_proj.out_features  # of a part of the model fewer than its configuration says
+    sizes = {g.width for g in loaded.geometry} | {config.hidden_size, inner}
     return can_pack(loaded.dtype) and not any(size % _LANES for size in sizes)
 
 
@@ -72,37 +73,39 @@ class FusedDecoder:
     name = "fused"
 
     @torch.inference_mode()
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, backend: str = "auto") -> None:
+        """backend: of the products; only an invariant one has others than the fastest."""
         model: Any = loaded.model
         self._epsilon = float(loaded.config.rms_norm_eps)
         quantized = loaded.quantized
         embeddings = model.model.embed_tokens
-        self._embeddings = TokenEmbeddings(quantized.get(embeddings) or embeddings.weight, loaded.dtype)
+        self._embeddings = TokenEmbeddings(quantized.packed(embeddings) or embeddings.weight, loaded.dtype)
         self._norm: Tensor = model.model.norm.weight
-        self._head = join_linears([model.lm_head], quantized)
+        self._head = join_linears([model.lm_head], quantized, backend)
         device = embeddings.weight.device
         positions = torch.arange(loaded.context_length, device=device)[None]
         cosine, sine = model.model.rotary_emb(torch.empty(0, dtype=loaded.dtype, device=device), positions)
         self._cosine, self._sine = cosine[0].float().contiguous(), sine[0].float().contiguous()
         self._geometry = loaded.geometry
         self.has_packed_products = device.type == "cpu"
-        self._layers = [self._take(layer, index, quantized) for index, layer in enumerate(model.model.layers)]
+        self._shard = loaded.shard
+        self._layers = [self._take(layer, index, quantized, backend) for index, layer in enumerate(model.model.layers)]
         # The packed copies are the only ones from here on.
         model.model.layers = nn.ModuleList()
         quantized.clear()
 
-    def _take(self, layer: Any, index: int, quantized: QuantizedWeights) -> _Layer:
+    def _take(self, layer: Any, index: int, quantized: QuantizedWeights, backend: str) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
         return _Layer(
             input_norm=layer.input_layernorm.weight,
-            qkv=join_linears([attention.q_proj, attention.k_proj, attention.v_proj], quantized),
+            qkv=join_linears([attention.q_proj, attention.k_proj, attention.v_proj], quantized, backend),
             query_norm=None if query_norm is None else query_norm.weight,
             key_norm=None if key_norm is None else key_norm.weight,
-            output=join_linears([attention.o_proj], quantized),
+            output=join_linears([attention.o_proj], quantized, backend),
             mlp_norm=layer.post_attention_layernorm.weight,
-            gate_up=join_linears([mlp.gate_proj, mlp.up_proj], quantized),
-            down=join_linears([mlp.down_proj], quantized),
+            gate_up=join_linears([mlp.gate_proj, mlp.up_proj], quantized, backend),
+            down=join_linears([mlp.down_proj], quantized, backend),
             scale=float(attention.scaling),
             window=self._geometry[index].window,
         )
@@ -149,7 +152,7 @@ class FusedDecoder:
 
     def run_layers(self, hidden: Tensor, batch: FlatBatch, rows: Tensor | None) -> Tensor:
         """``forward`` from the embeddings ``hidden`` on, ``[T, d]``, which are written over."""
-        adaptation, lora, backend = batch.adaptation, batch.lora, batch.backend
+        adaptation, lora, backend, shard = batch.adaptation, batch.lora, batch.backend, self._shard
         tokens = hidden.shape[0]
         delta: Tensor | None = None
         selected = rows is None
@@ -186,6 +189,8 @@ class FusedDecoder:
             delta = layer.output(mixed)
             if lora is not None:
                 lora.add(4 * index + 1, mixed, delta)
+            if shard is not None:
+                delta = shard.sum(delta)
             normal = fused_add_rms_norm(hidden, delta, layer.mlp_norm, self._epsilon, backend)
             states = layer.gate_up(normal)
             if lora is not None:
@@ -194,6 +199,8 @@ class FusedDecoder:
             delta = layer.down(active)
             if lora is not None:
                 lora.add(4 * index + 3, active, delta)
+            if shard is not None:
+                delta = shard.sum(delta)
             if adaptation is not None and adaptation.changes_layers:
                 hidden = adaptation.after_layer(index, hidden, delta)
                 delta = None
@@ -207,7 +214,7 @@ class FusedDecoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """See :class:`ift_serve.modeling.decoder.decoder.Decoder`."""
         result: Tensor = self._head(hidden)
-        return result
+        return result if self._shard is None else self._shard.join(result)
 
     head = logits
 

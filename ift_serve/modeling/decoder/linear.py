@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ift_kernels.backend import INVARIANT
 from ift_kernels.bf16_linear import PackedWeight, bf16_linear, pack_weight
+from ift_kernels.fixed_linear import fixed_linear
 from ift_kernels.quantized_linear import QuantizedWeight, quantized_linear, stack_weights
+from ift_serve.modeling.decoder.device_weights import DeviceWeight
 from ift_serve.modeling.decoder.quantization import QuantizedWeights
 
 _SPLIT_WIDTH = 1024
@@ -114,6 +117,28 @@ class QuantizedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self._weight.bits}"
 
 
+class DeviceQuantizedLinear(nn.Module):
+    """``x W^T + b`` over a weight of 8 or 4 bits on a GPU, by torchao."""
+
+    def __init__(self, weight: DeviceWeight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._weight = weight
+        self._bias = None if bias is None else bias.detach().contiguous()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs: ``[..., in_features]`` -> ``[..., out_features]``."""
+        return linear(inputs, self._weight.tensor, self._bias)
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """The weight ``[out_features, in_features]`` that the codes stand for, in new memory, and the bias."""
+        return self._weight.dense(), self._bias
+
+    def extra_repr(self) -> str:
+        """Shapes, as ``nn.Linear`` shows them, and bits."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bits={self._weight.bits}"
+
+
 class JoinedLinear(nn.Module):
     """Linear layers of the same input whose outputs stand side by side, since their weights are of different kinds."""
 
@@ -154,11 +179,32 @@ class PlainLinear(nn.Module):
         return self._weight, self._bias
 
 
-Linear = PackedLinear | Bf16Linear | QuantizedLinear | JoinedLinear | PlainLinear
+class FixedLinear(nn.Module):
+    """``x W^T + b`` with the same bits of a row in any batch, by a kernel of its own (``ift_kernels.fixed_linear``)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._weight = weight.detach().contiguous()
+        self._bias = None if bias is None else bias.detach().contiguous()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs: ``[..., in_features]`` -> ``[..., out_features]``."""
+        rows = inputs.reshape(-1, self.in_features)
+        return fixed_linear(rows, self._weight, self._bias, INVARIANT).view(*inputs.shape[:-1], self.out_features)
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """The weight ``[out_features, in_features]`` and the bias."""
+        return self._weight, self._bias
 
 
-def make_linear(weight: Tensor, bias: Tensor | None) -> Linear:
-    """The fastest linear layer for a weight, where it is."""
+Linear = PackedLinear | Bf16Linear | QuantizedLinear | DeviceQuantizedLinear | JoinedLinear | PlainLinear | FixedLinear
+
+
+def make_linear(weight: Tensor, bias: Tensor | None, backend: str = "auto") -> Linear:
+    """The fastest linear layer for a weight, where it is; with an invariant backend the one that has no other."""
+    if backend == INVARIANT:
+        return FixedLinear(weight, bias)
     if weight.device.type != "cpu" or not can_pack(weight.dtype):
         return PlainLinear(weight, bias)
     if weight.dtype == torch.float32 and not has_bf16_products() and (packed := pack_weight(weight)) is not None:
@@ -166,20 +212,22 @@ def make_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     return PackedLinear(weight, bias)
 
 
-def join_linears(linears: Sequence[Any], quantized: QuantizedWeights) -> Linear:
+def join_linears(linears: Sequence[Any], quantized: QuantizedWeights, backend: str = "auto") -> Linear:
     """``nn.Linear`` layers of the same input as one; in one weight where they are of one kind."""
     weights = [quantized.get(linear) for linear in linears]
-    present = [weight for weight in weights if weight is not None]
-    if not present:
-        return make_linear(torch.cat([linear.weight for linear in linears]), _joined_bias(linears))
-    if len(present) == len(linears) and (stacked := stack_weights(present)) is not None:
+    if not any(weights):
+        return make_linear(torch.cat([linear.weight for linear in linears]), _joined_bias(linears), backend)
+    packed = [weight for weight in weights if isinstance(weight, QuantizedWeight)]
+    if len(packed) == len(linears) and (stacked := stack_weights(packed)) is not None:
         return QuantizedLinear(stacked, _joined_bias(linears))
-    return JoinedLinear(
-        [
-            make_linear(linear.weight, linear.bias) if weight is None else QuantizedLinear(weight, linear.bias)
-            for linear, weight in zip(linears, weights, strict=True)
-        ]
-    )
+    parts = [_of_kind(linear, weight) for linear, weight in zip(linears, weights, strict=True)]
+    return parts[0] if len(parts) == 1 else JoinedLinear(parts)
+
+
+def _of_kind(linear: Any, weight: QuantizedWeight | DeviceWeight | None) -> Linear:
+    if isinstance(weight, DeviceWeight):
+        return DeviceQuantizedLinear(weight, linear.bias)
+    return make_linear(linear.weight, linear.bias) if weight is None else QuantizedLinear(weight, linear.bias)
 
 
 def _joined_bias(linears: Sequence[Any]) -> Tensor | None:
@@ -195,9 +243,10 @@ def pack_linears(model: nn.Module, quantized: QuantizedWeights | None = None) ->
     count = 0
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if type(child) is nn.Linear and can_pack(child.weight.dtype) and child.weight.device.type == "cpu":
-                rounded = None if quantized is None else quantized.get(child)
-                packed = None if rounded is None else QuantizedLinear(rounded, child.bias)
-                setattr(module, name, packed or make_linear(child.weight, child.bias))
+            if type(child) is not nn.Linear:
+                continue
+            rounded = None if quantized is None else quantized.get(child)
+            if rounded is not None or (can_pack(child.weight.dtype) and child.weight.device.type == "cpu"):
+                setattr(module, name, _of_kind(child, rounded))
                 count += 1
     return count

@@ -17,10 +17,12 @@ from ift_serve.modeling.checkpoint.files import ONE_MODEL, ModelFilesError, chec
 from ift_serve.modeling.checkpoint.fingerprint import model_fingerprint
 from ift_serve.modeling.checkpoint.gguf_file import GGUF_WEIGHTS
 from ift_serve.modeling.decoder.attention import ATTENTION_NAME, register_attention
+from ift_serve.modeling.decoder.device_weights import has_torchao
 from ift_serve.modeling.decoder.flat_batch import GeometryProbe, LayerGeometry, NotRoutedError
 from ift_serve.modeling.decoder.gguf_weights import packed_weights
-from ift_serve.modeling.decoder.quantization import QuantizedWeights, quantize_model
+from ift_serve.modeling.decoder.quantization import QuantizedWeights, quantize_model, quantize_on_device
 from ift_serve.modeling.decoder.rotary import depends_on_longest
+from ift_serve.modeling.decoder.shard import Shard
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ class LoadedModel:
     """Weights of 8 or 4 bits, until a decoder has taken them."""
     weights: str = "stored"
     """What they are in memory: stored, int8, int4, or gguf for the codes of a file."""
+    shard: Shard | None = None
+    """Of a model of which this process has a part; ``geometry`` is then of that part."""
 
     @property
     def architecture(self) -> str:
@@ -219,13 +223,34 @@ def _quantized(model: Any, path: str, weights: str, computed: torch.dtype, devic
     packs = device == "cpu" and runs_here() and computed == torch.float32
     if weights == "auto":
         return _packed(model, path, name) if packs and _holds_gguf(path) else QuantizedWeights()
+    if device == "cuda":
+        return _quantized_on_device(model, weights, computed, name)
     if device != "cpu" or not runs_here():
         raise UnsupportedModelError(
-            f"{name}: weights: {weights} needs a processor with AVX2 (x86-64), and not {device}; choose auto"
+            f"{name}: weights: {weights} needs a processor with AVX2 (x86-64), or a GPU; choose auto"
         )
     if computed not in (torch.float32, torch.bfloat16):
         raise UnsupportedModelError(f"{name}: weights: {weights} computes in float32 or bfloat16; choose another dtype")
-    found = quantize_model(model, weights)
+    return _told(quantize_model(model, weights), model, weights, name)
+
+
+def _quantized_on_device(model: Any, weights: str, computed: torch.dtype, name: str) -> QuantizedWeights:
+    if not has_torchao():
+        raise UnsupportedModelError(
+            f"{name}: weights: {weights} on a GPU needs torchao: pip install 'ift-serve[quantized]', or choose auto"
+        )
+    if weights == "int4" and computed != torch.bfloat16:
+        raise UnsupportedModelError(
+            f"{name}: weights: int4 on a GPU computes in bfloat16, and not {str(computed).removeprefix('torch.')}; "
+            "choose dtype bfloat16, or int8"
+        )
+    if weights == "int4" and torch.cuda.get_device_capability()[0] < 8:
+        raise UnsupportedModelError(f"{name}: weights: int4 needs a GPU from Ampere on (sm_80); choose int8 or auto")
+    return _told(quantize_on_device(model, weights), model, weights, name)
+
+
+def _told(found: QuantizedWeights, model: Any, weights: str, name: str) -> QuantizedWeights:
+    """Raises UnsupportedModelError where nothing is quantized; a warning names what is not."""
     if not found:
         raise UnsupportedModelError(
             f"{name}: weights: no linear layer of {type(model).__name__} can have {weights} (its inputs must be a "
@@ -261,10 +286,12 @@ def load_model(
     weights: str = "auto",
     device: str = "cpu",
     context_length: int | None = None,
+    on_host: bool = False,
 ) -> LoadedModel:
     """Load a causal language model from a directory or hub id.
 
-    weights: ``auto`` as they are stored, ``int8`` or ``int4`` rounded to so many bits.
+    weights: ``auto`` as they are stored, ``int8`` or ``int4`` rounded to so many bits. on_host: keep it in host memory,
+    in the dtype that ``device`` computes in.
 
     Raises UnsupportedModelError when there is no such model, it is not a decoder, or its attention cannot be routed.
     """
@@ -274,12 +301,14 @@ def load_model(
     transformers_logging.set_verbosity_error()  # what it warns of at length while loading is said here in a sentence
     shown = name or path.rstrip("/").rsplit("/", 1)[-1]
     with model_construction:  # another thread's would change the dtype of what is computed here
-        return _load(path, shown, dtype, weights, device, context_length)
+        return _load(path, shown, dtype, weights, device, context_length, on_host=on_host)
 
 
-def _load(path: str, shown: str, dtype: str, weights: str, device: str, context_length: int | None) -> LoadedModel:
+def _load(
+    path: str, shown: str, dtype: str, weights: str, device: str, context_length: int | None, *, on_host: bool
+) -> LoadedModel:
     model, config, computed = load_whole(path, shown, lambda c: choose_dtype(dtype, _stored_dtype(c), device))
-    model = model.to(device).eval().requires_grad_(False)
+    model = model.to("cpu" if on_host else device).eval().requires_grad_(False)
     text_config = config.get_text_config(decoder=True)
     length = _context_length(text_config, context_length, shown)
     if depends_on_longest(model, text_config, length):

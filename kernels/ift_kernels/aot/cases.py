@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from ift_kernels.backend import INVARIANT
+from ift_kernels.fixed_linear import fixed_linear
 from ift_kernels.fused_add_rms_norm import fused_add_rms_norm
 from ift_kernels.instruction import InstructionBias
 from ift_kernels.lora import LoraRows, LoraTable
@@ -65,7 +67,15 @@ def decode(
 
 
 def prefill(
-    lengths: list[int], heads: int, kv_heads: int, width: int, *, blocks: int, bias: bool = False, float8: bool = False
+    lengths: list[int],
+    heads: int,
+    kv_heads: int,
+    width: int,
+    *,
+    blocks: int,
+    bias: bool = False,
+    float8: bool = False,
+    backend: str = "triton",
 ) -> None:
     """A step's prompt chunks in one layer."""
     keys, values = _caches(kv_heads, width, torch.float8_e4m3fn if float8 else _BF16)
@@ -80,13 +90,22 @@ def prefill(
         width**-0.5,
         plan=prefill_plan(lengths, heads, kv_heads, width, "cpu"),
         instruction=_bias(count, heads, blocks * BLOCK) if bias else None,
-        backend="triton",
+        backend=backend,
     )
 
 
-def write(tokens: int, heads: int, kv_heads: int, width: int, *, norms: bool = False) -> None:
-    """Rotation and cache write of one layer, and the plain write of routed models."""
-    keys, values = _caches(kv_heads, width, _BF16)
+def write(
+    tokens: int,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    *,
+    norms: bool = False,
+    scales: tuple[float, float] | None = None,
+) -> None:
+    """Rotation and cache write of one layer, and the plain write of routed models; with ``scales`` into float8."""
+    keys, values = _caches(kv_heads, width, _BF16 if scales is None else torch.float8_e4m3fn)
+    key_scale, value_scale = scales or (1.0, 1.0)
     norm = _empty(width) if norms else None
     rotate_and_write_kv(
         _empty(tokens, (heads + 2 * kv_heads) * width),
@@ -101,11 +120,20 @@ def write(tokens: int, heads: int, kv_heads: int, width: int, *, norms: bool = F
         norm,
         norm,
         1e-6,
+        key_scale,
+        value_scale,
         backend="triton",
     )
     if not norms:
         states = _empty(tokens, kv_heads, width)
-        write_kv(states, states.clone(), _integers(tokens), keys, values, backend="triton")
+        write_kv(states, states.clone(), _integers(tokens), keys, values, key_scale, value_scale, backend="triton")
+
+
+def fixed(rows: int, width: int, outputs: int) -> None:
+    """A linear layer whose rows do not depend on the batch, with a bias and without."""
+    inputs, weight = _empty(rows, width), _empty(outputs, width)
+    fixed_linear(inputs, weight, None, "triton")
+    fixed_linear(inputs, weight, weight[:, 0].clone(), "triton")
 
 
 def lora(tokens: int, tiles: int, width: int, parts: tuple[int, ...], rank: int = 64) -> None:
@@ -181,8 +209,11 @@ def budgeted() -> Iterator[tuple[str, Launch]]:
     yield "prefill/bias", lambda: prefill([512], *large, blocks=512, bias=True)
     yield "prefill/narrow", lambda: prefill([512], *small, blocks=512, bias=True)
     yield "prefill/float8", lambda: prefill([512], *large, blocks=512, bias=True, float8=True)
+    yield "prefill/invariant", lambda: prefill([512], *large, blocks=512, bias=True, backend=INVARIANT)
     yield "write", lambda: write(64, *large)
     yield "write/norms", lambda: write(64, 16, 8, 128, norms=True)
+    yield "write/float8", lambda: write(64, *large, scales=(0.25, 0.03125))
+    yield "fixed", lambda: fixed(64, 4096, 4096)
     yield "lora", lambda: lora(64, 64, 4096, (4096, 1024, 1024))
     yield "sample", lambda: sample(64, 151_936, adjusted=True)
     yield "sample/plain", lambda: sample(64, 151_936, truncated=False)
@@ -199,6 +230,7 @@ def swept() -> Iterator[tuple[str, Launch]]:
         for blocks in (1, 2, 17, 160):
             yield "decode", lambda r=rows, b=blocks: decode(r, *shape, blocks=b, bias=True)  # type: ignore[misc]
         yield "write", lambda r=rows: write(r, *shape)  # type: ignore[misc]
+        yield "fixed", lambda r=rows: fixed(r, 4096, 4096)  # type: ignore[misc]
         yield "lora", lambda r=rows: lora(r, r, 4096, (4096, 1024, 1024))  # type: ignore[misc]
         yield "sample", lambda r=rows: sample(r, 32_000, adjusted=True, masked=True, processed=True)  # type: ignore[misc]
         yield "temperatures", lambda r=rows: temperatures(r, 4096, 128)  # type: ignore[misc]

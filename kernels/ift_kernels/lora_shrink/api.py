@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ift_kernels.backend import uses_triton
+from ift_kernels.backend import INVARIANT, uses_triton
 from ift_kernels.lora import LoraRows, LoraTable
 
 
@@ -18,7 +18,7 @@ def lora_shrink(inputs: Tensor, table: LoraTable, rows: LoraRows, backend: str =
     if uses_triton(inputs, backend):
         from ift_kernels.lora_shrink.triton import lora_shrink_triton
 
-        return lora_shrink_triton(inputs, table, rows)
+        return lora_shrink_triton(inputs, table, rows, fixed=backend == INVARIANT)
     from ift_kernels.lora_shrink.reference import lora_shrink_reference
 
     return lora_shrink_reference(inputs, table, rows)

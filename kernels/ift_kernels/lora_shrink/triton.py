@@ -77,13 +77,16 @@ def _splits(width: int, tiles: int) -> int:
     return min(8 if tiles <= 64 else 2, max(1, width // 256))
 
 
-def lora_shrink_triton(inputs: Tensor, table: LoraTable, rows: LoraRows) -> Tensor:
-    """See :func:`ift_kernels.lora_shrink.lora_shrink`; tiles hold at most 16 rows."""
+def lora_shrink_triton(inputs: Tensor, table: LoraTable, rows: LoraRows, *, fixed: bool = False) -> Tensor:
+    """See :func:`ift_kernels.lora_shrink.lora_shrink`; tiles hold at most 16 rows. fixed: as many slices in any batch.
+
+    Programs run on slices that few tiles would need to fill the device, however many tiles there are.
+    """
     width, tiles, count = inputs.shape[1], rows.tile_adapter.shape[0], rows.order.shape[0]
     rank = table.padded_rank
     block_rank = min(64, triton.next_power_of_2(rank))
     block_width = min(128, max(16, triton.next_power_of_2(width)))
-    splits = _splits(width, tiles)
+    splits = _splits(width, 1 if fixed else tiles)
     span = -(-width // (splits * block_width)) * block_width
     shrunk = torch.empty((splits, table.parts, count, rank), dtype=torch.float32, device=inputs.device)
     grid = (tiles, table.parts * triton.cdiv(rank, block_rank), splits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ift_kernels.backend import uses_cpu, uses_triton
+from ift_kernels.backend import INVARIANT, uses_cpu, uses_triton
 from ift_kernels.instruction import InstructionBias
 
 _CPU_DTYPES = (torch.float32, torch.bfloat16)
@@ -43,7 +43,8 @@ def paged_decode(
     a hint that lets a kernel load each key once for all of them, without any effect on the result.
     instruction: the bias, see :class:`ift_kernels.instruction.InstructionBias`.
     key_scale, value_scale: what a float8 cache's entries are multiplied with to give keys and values.
-    backend: see :mod:`ift_kernels.backend`; float16 and float8 have no CPU kernel and run as the reference there.
+    backend: see :mod:`ift_kernels.backend`; float16 and float8 have no CPU kernel and run as the reference there. None
+    is invariant: there is no decode kernel whose splits do not depend on the batch.
     Returns ``[R, H, D]`` contiguous. Accumulates in float32.
     """
     plain = query.dtype in _CPU_DTYPES and key_cache.dtype == query.dtype
@@ -64,6 +65,8 @@ def paged_decode(
             tiles,
             instruction,
         )
+    if backend == INVARIANT:
+        raise ValueError("how rows are split depends on the batch; compute them as chunks of paged_prefill")
     if uses_triton(query, backend):
         from ift_kernels.paged_decode.triton import paged_decode_triton as run
     else:

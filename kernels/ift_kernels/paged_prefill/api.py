@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ift_kernels.backend import uses_cpu, uses_triton
+from ift_kernels.backend import INVARIANT, uses_cpu, uses_triton
 from ift_kernels.instruction import InstructionBias
 from ift_kernels.paged_prefill.plan import PrefillPlan
 
@@ -49,7 +49,8 @@ def paged_prefill(
     if uses_triton(query, backend):
         from ift_kernels.paged_prefill.triton import paged_prefill_triton
 
-        return paged_prefill_triton(*arguments, plan, instruction, key_scale, value_scale)
+        fixed = backend == INVARIANT
+        return paged_prefill_triton(*arguments, plan, instruction, key_scale, value_scale, fixed=fixed)
     from ift_kernels.paged_prefill.reference import paged_prefill_reference
 
     return paged_prefill_reference(*arguments, instruction, key_scale, value_scale)

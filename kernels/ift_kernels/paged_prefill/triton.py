@@ -200,8 +200,15 @@ def paged_prefill_triton(
     instruction: InstructionBias | None = None,
     key_scale: float = 1.0,
     value_scale: float = 1.0,
+    *,
+    fixed: bool = False,
 ) -> Tensor:
-    """See :func:`ift_kernels.paged_prefill.paged_prefill`."""
+    """See :func:`ift_kernels.paged_prefill.paged_prefill`. fixed: a row's result has the same bits in any batch.
+
+    Tiles of keys begin at multiples of their size, wherever a chunk begins, so it takes only their size to be the same
+    with and without a bias, and products that are not fused into sums: masked tiles and whole ones scale their scores
+    at different places, which is the same only where each operation rounds.
+    """
     tokens, heads, width = query.shape
     kv_heads, block = key_cache.shape[1], key_cache.shape[3]
     output = torch.empty((tokens, heads, width), dtype=query.dtype, device=query.device)
@@ -211,7 +218,7 @@ def paged_prefill_triton(
         return output
     query = query if query.stride(2) == 1 else query.contiguous()
     padded, bias = max(16, triton.next_power_of_2(width)), instruction
-    choice = prefill_choice(padded, query.element_size(), bias is not None, properties(query).capability)
+    choice = prefill_choice(padded, query.element_size(), fixed or bias is not None, properties(query).capability)
     score_scale = 2 * _LOG2E * scale * key_scale / softcap if softcap else scale * key_scale * _LOG2E
     block_m = min(choice.block_m, plan.block_m)
     _paged_prefill_kernel[(plan.tiles.shape[0], kv_heads, plan.block_m // block_m)](
@@ -224,6 +231,6 @@ def paged_prefill_triton(
         HEADS=heads, GROUP=heads // kv_heads, WIDTH=width, BLOCK=block,
         PLANNED=plan.block_m, BLOCK_M=block_m, BLOCK_D=padded, BLOCK_N=choice.block_n,
         HAS_BIAS=bias is not None, HAS_WINDOW=window > 0, HAS_CAP=softcap > 0,
-        STAGES=choice.stages, num_warps=choice.warps, enable_fp_fusion=True,
+        STAGES=choice.stages, num_warps=choice.warps, enable_fp_fusion=not fixed,
     )  # fmt: skip
     return output
