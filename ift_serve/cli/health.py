@@ -13,6 +13,9 @@ from ift_serve.cli.connect import ClientOptions, connected, fail, readable_error
 def health(
     options: ClientOptions,
     timeout: Annotated[float, typer.Option(help="seconds", min=0.1)] = 5.0,
+    service: Annotated[
+        str, typer.Option(help="name of a service; none: the whole server; liveness: the process alone")
+    ] = "",
 ) -> None:
     """Check whether a server serves (grpc.health.v1)."""
     import grpc
@@ -29,7 +32,8 @@ def health(
         else grpc.secure_channel(options.server, credentials)
     )
     try:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        request = health_pb2.HealthCheckRequest(service=service)
+        answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
     except grpc.RpcError as error:
         raise fail(f"{error.code().name}: {error.details()}") from None
     finally:

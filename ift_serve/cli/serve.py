@@ -143,7 +143,21 @@ def serve(
         int | None, typer.Option(help="evaluations that the server runs at once for admins; 0: none", min=0)
     ] = None,
     drain_timeout: Annotated[float, typer.Option(help="seconds for calls in flight on SIGTERM", min=0)] = 30.0,
+    drain_notice: Annotated[
+        float, typer.Option(help="seconds between NOT_SERVING and refusing calls on SIGTERM", min=0)
+    ] = 0.0,
     log_level: Annotated[str, typer.Option(help="debug, info, warning, error")] = "info",
+    picker_metrics: Annotated[
+        bool, typer.Option(help="metrics also by the names that Kubernetes' endpoint pickers know (vllm:...)")
+    ] = False,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(help="http(s)://HOST:PORT of a collector (OTLP, gRPC) of spans and metrics; extra otel"),
+    ] = None,
+    trace_ratio: Annotated[
+        float | None,
+        typer.Option(help="share of calls whose spans are recorded, where the caller decides nothing", min=0, max=1),
+    ] = None,
     log_prompts: Annotated[bool, typer.Option(help="write prompt texts into the log")] = False,
 ) -> None:
     """Serve MODEL (or the embedded model) until SIGTERM or Ctrl-C."""
@@ -200,10 +214,12 @@ def serve(
                 "metrics_port": None if metrics_port < 0 else metrics_port, "tls_certificate": tls_certificate,
                 "tls_key": tls_key, "tls_client_authority": tls_client_authority, "tokens_file": tokens_file,
                 "audit_log": audit_log,
-                "allow_insecure": allow_insecure, "drain_timeout": drain_timeout, "log_level": log_level,
-                "log_prompts": log_prompts, "adapters": _named(adapter or []), "adapter_roots": adapter_root or [],
+                "allow_insecure": allow_insecure, "drain_timeout": drain_timeout, "drain_notice": drain_notice,
+                "log_level": log_level, "log_prompts": log_prompts, "adapters": _named(adapter or []),
+                "adapter_roots": adapter_root or [],
                 "adapter_folder": adapter_folder, "sampling_defaults": sampling_defaults,
-                "parse_special_tokens": parse_special_tokens,
+                "parse_special_tokens": parse_special_tokens, "otlp_endpoint": otlp_endpoint,
+                "trace_ratio": trace_ratio, "picker_metrics": picker_metrics,
                 "limits": _given(
                     request_bytes=request_bytes, answer_entries=answer_entries, stream_entries=stream_entries,
                     max_priority=max_priority, thought_tokens=max_thought_tokens, width=max_width,

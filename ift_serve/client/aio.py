@@ -139,7 +139,7 @@ class AsyncClient:
 
         def start(remaining: float | None) -> Any:
             return self._inference.StreamGenerate(
-                request, timeout=remaining, metadata=self._connection.metadata_within(remaining)
+                request, timeout=remaining, metadata=self._connection.metadata_for(request, remaining)
             )
 
         return AsyncStream(start, Attempts(timeout or self._timeout, self._retries), keep_tokens=keep_tokens)
@@ -287,7 +287,7 @@ class AsyncClient:
         attempts = Attempts(timeout or self._timeout, self._retries)
         while True:
             remaining = attempts.remaining()
-            call = method(request, timeout=remaining, metadata=self._connection.metadata_within(remaining))
+            call = method(request, timeout=remaining, metadata=self._connection.metadata_for(request, remaining))
             try:
                 message = await call
             except grpc.RpcError as error:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from ift_serve.client.errors import ServerError
 from ift_serve.client.texts import header, utf8
+from ift_serve.client.trace_context import trace_context
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 _OPTIONS: list[tuple[str, int | str]] = [
@@ -21,6 +24,9 @@ _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.service_config", '{"methodConfig": [{"name": [{}], "waitForReady": false}]}'),
 ]
+_ADAPTER_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:@|$)")
+_ADAPTER_KEYS = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
+"""Where endpoint pickers of Kubernetes' gateways look for the model, which to them is the adapter, and its old name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +71,19 @@ class Connection:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What every call carries."""
+        """What a call that begins now carries: who one is, and the trace that it belongs to."""
         own = (("authorization", f"Bearer {self.token}"),) if self.token else ()
-        return (*own, *self.more_metadata)
+        return (*own, *self.more_metadata, *trace_context())
 
-    def metadata_within(self, timeout: float | None) -> tuple[tuple[str, str], ...]:
-        """What a call carries that has so many seconds: behind some proxies gRPC's own deadline is lost."""
-        return self.metadata if timeout is None else (*self.metadata, ("x-ift-timeout", _time_left(timeout)))
+    def metadata_for(self, request: Any, timeout: float | None) -> tuple[tuple[str, str], ...]:
+        """What a call with this request carries that has so many seconds.
+
+        Behind some proxies gRPC's own deadline is lost, and those that pick a server by adapter do not read requests.
+        """
+        name = _ADAPTER_NAME.match(getattr(request, "adapter", ""))
+        adapter = tuple((key, name[1]) for key in _ADAPTER_KEYS) if name is not None else ()
+        deadline = () if timeout is None else (("x-ift-timeout", _time_left(timeout)),)
+        return (*self.metadata, *adapter, *deadline)
 
 
 def _time_left(seconds: float) -> str:

@@ -137,7 +137,7 @@ class Client:
 
         def start(remaining: float | None) -> Any:
             return self._inference.StreamGenerate(
-                request, timeout=remaining, metadata=self._connection.metadata_within(remaining)
+                request, timeout=remaining, metadata=self._connection.metadata_for(request, remaining)
             )
 
         return Stream(start, Attempts(timeout or self._timeout, self._retries), keep_tokens=keep_tokens)
@@ -282,7 +282,7 @@ class Client:
             remaining = attempts.remaining()
             try:
                 message, call = method.with_call(
-                    request, timeout=remaining, metadata=self._connection.metadata_within(remaining)
+                    request, timeout=remaining, metadata=self._connection.metadata_for(request, remaining)
                 )
             except grpc.RpcError as error:
                 time.sleep(attempts.pause_after(ServerError.of(error)))

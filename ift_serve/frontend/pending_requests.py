@@ -108,6 +108,7 @@ def _joined(first: CandidateOutput, second: CandidateOutput) -> CandidateOutput:
         top_log_probs=first.top_log_probs,
         usage=second.usage or first.usage,
         conclusion=second.conclusion or first.conclusion,
+        timeline=second.timeline or first.timeline,
     )
 
 

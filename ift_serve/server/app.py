@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,8 +23,13 @@ from ift_serve.server.services import ADAPTER, EVALUATION, INFERENCE, MODEL, gen
 from ift_serve.server.watchdog import LoopWatchdog
 from ift_serve.system.descriptors import allow_descriptors
 
+if TYPE_CHECKING:
+    from ift_serve.server.telemetry.export import Telemetry
+
 _log = logging.getLogger(__name__)
 _HEALTH_NAMES = ("", INFERENCE, MODEL, ADAPTER, EVALUATION)
+LIVENESS = "liveness"
+"""Asked of health by whoever would kill a process that hangs: SERVING also while an engine is being replaced."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -32,7 +38,7 @@ class Server:
     """One server. ``start``, then ``stop``; ``port`` and ``metrics_port`` are the real ones.
 
     ``evaluate``: what runs evaluations of the server for its callers; None: it offers none. ``starting``: the engine's
-    start, where that has begun already.
+    start, where that has begun already. ``telemetry``: instead of what configuration and environment say.
     """
 
     def __init__(
@@ -41,10 +47,11 @@ class Server:
         engine: BaseEngineClient,
         evaluate: HostedEvaluation | None = None,
         starting: asyncio.Task[None] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.config = config
         self.engine = engine
-        self._assembly = Assembly(config, engine, evaluate, starting)
+        self._assembly = Assembly(config, engine, evaluate, starting, telemetry)
         self.metrics = self._assembly.metrics
         self.port = 0
         self.metrics_port: int | None = None
@@ -64,6 +71,7 @@ class Server:
         """Load the model and listen. Raises EngineStartError, OSError, ValueError."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._set_health(serving=False)
+        await self._health.set(LIVENESS, _SERVING)
         self._watchdog.start()
         self._listen()
         await self._assembly.start()

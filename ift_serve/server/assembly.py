@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.frontend.errors import EngineError
@@ -20,18 +21,22 @@ from ift_serve.server.metrics import Metrics
 from ift_serve.server.model_service import ModelService
 from ift_serve.server.sampling import chosen_defaults, warn_of_settings_not_applied
 from ift_serve.server.services import ADAPTER, EVALUATION, INFERENCE, MODEL
+from ift_serve.server.telemetry.opened import open_telemetry
 from ift_serve.server.thoughts import Thoughts
 from ift_serve.sharing.peers import Peers
 from ift_serve.sharing.places import Places
 from ift_serve.text.encoder import TextLimits
 from ift_serve.text.prompt import PromptRenderer
 
+if TYPE_CHECKING:
+    from ift_serve.server.telemetry.export import Telemetry
+
 
 class Assembly:
     """The parts of one server behind its ports. ``start``, then ``close``; ``services`` are there once it is started.
 
     ``evaluate``: what runs evaluations of the server for its callers; None: it offers none. ``starting``: the engine's
-    start, where that has begun already.
+    start, where that has begun already. ``telemetry``: instead of what configuration and environment say.
     """
 
     def __init__(
@@ -40,12 +45,14 @@ class Assembly:
         engine: BaseEngineClient,
         evaluate: HostedEvaluation | None = None,
         starting: asyncio.Task[None] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.config = config
         self.engine = engine
         self.metrics = Metrics()
         self.audit = AuditLog(config.audit_log, self.metrics.audit_lines_lost.inc)
         self.authenticator = Authenticator(config.tokens_file, lambda count: self.audit.write("tokens", callers=count))
+        self._telemetry = telemetry or open_telemetry(config)
         self.peers = Peers(config.trusted_proxies)
         self.guard = CallGuard(
             self.authenticator,
@@ -53,6 +60,7 @@ class Assembly:
             {"generate": Places(config.max_calls), "admin": Places(2 * (config.max_admin_calls + config.max_watches))},
             self.peers,
             self.audit,
+            None if self._telemetry is None else self._telemetry.tracing,
         )
         self.services: dict[str, object] = {}
         self._evaluate = evaluate
@@ -69,7 +77,9 @@ class Assembly:
                 self.audit.write("start", method="LoadAdapter", adapter=name, version=info.version, code="OK")
             except EngineError as error:
                 raise ValueError(f"--adapter {name}={path}: {error.message.removeprefix('path: ')}") from error
-        self.metrics.watch(self.engine)
+        self.metrics.watch(self.engine, for_pickers=self.config.picker_metrics)
+        if self._telemetry is not None:
+            self._telemetry.start(self.metrics.registry)
         warn_of_settings_not_applied(chosen_defaults(self.engine.model, self.config))
         thoughts = await asyncio.to_thread(Thoughts, renderer)
         services: dict[str, object] = {
@@ -126,3 +136,5 @@ class Assembly:
         await self.engine.close()
         self.audit.write("stopped")
         await asyncio.to_thread(self.audit.close)
+        if self._telemetry is not None:
+            await self._telemetry.close()

@@ -21,6 +21,7 @@ from ift_serve.server.auth import Authenticator, Identity, Role, require
 from ift_serve.server.carried_deadline import carried_timeout, sooner, within
 from ift_serve.server.errors import StatusError, as_status, details, end
 from ift_serve.server.metrics import Metrics
+from ift_serve.server.telemetry.call_trace import NOT_RECORDED, CallTrace, Tracing
 from ift_serve.sharing.peers import Peers
 from ift_serve.sharing.places import Places
 
@@ -45,12 +46,14 @@ class Call:
     deadline: float | None
     notes: dict[str, Any] = field(default_factory=dict)
     """What the log line says beside method, code and time."""
+    trace: CallTrace = NOT_RECORDED
 
 
 class CallGuard:
     """Opens and closes calls. ``places``: how many may be open at once, of the calls that need each role.
 
     ``peers`` names callers that have no token. ``audit`` gets a line for each call that needs the role admin.
+    ``tracing``: where calls are told of.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class CallGuard:
         places: Mapping[Role, Places],
         peers: Peers,
         audit: AuditLog,
+        tracing: Tracing | None = None,
     ) -> None:
         self._audit = audit
+        self._tracing = tracing or Tracing()
         self._peers = peers
         self._authenticator = authenticator
         self._metrics = metrics
@@ -71,7 +76,7 @@ class CallGuard:
         self.draining = False
 
     @contextlib.asynccontextmanager
-    async def call(self, context: Any, method: str, role: Role) -> AsyncIterator[Call]:
+    async def call(self, context: Any, method: str, role: Role, service: str = "") -> AsyncIterator[Call]:
         """Surround a handler: what it raises becomes a status with details, and the call is logged and counted.
 
         After an error the handler has to return: gRPC knows by then how the call ended.
@@ -82,7 +87,8 @@ class CallGuard:
         request_id = _request_id(metadata)
         trailing: tuple[tuple[str, str | bytes], ...] = (("x-request-id", request_id),)
         context.set_trailing_metadata(trailing)
-        notes: dict[str, Any] = {}
+        trace = self._tracing.begin(f"{service}/{method}", metadata, arrival)
+        notes: dict[str, Any] = {"trace_id": trace.trace_id} if trace.is_recorded else {}
         code = grpc.StatusCode.OK
         self.in_flight += 1
         self._metrics.in_flight.inc()
@@ -102,6 +108,7 @@ class CallGuard:
                         arrival,
                         _deadline(remaining, arrival),
                         notes,
+                        trace,
                     )
         except (asyncio.CancelledError, GeneratorExit):
             # gRPC cancels a call whose deadline has passed as it does one whose caller went away.
@@ -124,6 +131,7 @@ class CallGuard:
             self.in_flight -= 1
             self._metrics.in_flight.dec()
             self._metrics.calls.labels(method, code.name).inc()
+            trace.end(code.name, request_id, str(notes.get("client", "")))
             seconds = round(time.monotonic() - arrival, 6)
             told = {"method": method, "request_id": request_id, "code": code.name, "seconds": seconds, **notes}
             _log.info("call", extra=told)

@@ -105,6 +105,13 @@ class ServerConfig(BaseModel):
         default=False, description="control tokens typed into messages are control tokens, not text"
     )
     log_prompts: bool = Field(default=False, description="write prompt texts into the log")
+    picker_metrics: bool = Field(default=False, description="also by the names that Kubernetes' endpoint pickers know")
+    otlp_endpoint: str | None = Field(
+        default=None, description="collector of spans and metrics; None: what OTEL_EXPORTER_OTLP_ENDPOINT says, if set"
+    )
+    trace_ratio: float | None = Field(
+        default=None, ge=0, le=1, description="share of traces that are recorded; None: what OTEL_TRACES_SAMPLER says"
+    )
 
     @property
     def connections_per_address(self) -> int:
@@ -121,6 +128,8 @@ class ServerConfig(BaseModel):
                 raise ValueError(f"adapters: {name!r} is not a name; use letters, digits, '.', '_' and '-'")
             if not path.is_dir():
                 raise ValueError(f"adapters.{name}: {path} is not a directory")
+        if self.otlp_endpoint is not None and not re.fullmatch(r"https?://[^\s/?#@]+/?", self.otlp_endpoint):
+            raise ValueError("otlp_endpoint: write http://HOST:PORT, or https://HOST:PORT for TLS")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key: give both or neither")
         if self.tls_client_authority is not None and self.tls_certificate is None:

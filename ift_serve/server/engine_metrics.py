@@ -54,6 +54,7 @@ class EngineCollector(Collector):
         free = load.free_blocks + load.cached_blocks if load.total_blocks else total
         for name, description, value in (
             ("ift_requests_waiting", "Requests waiting for the engine", load.waiting),
+            ("ift_requests_running", "Requests that the engine computes", load.running_requests),
             ("ift_sequences_running", "Sequences running in the engine", load.running),
             ("ift_cache_blocks", "Cache blocks in all", total),
             ("ift_cache_blocks_free", "Cache blocks that are free or hold only reusable prefixes", free),

@@ -164,6 +164,7 @@ class InferenceService:
             limits=plan.limits,
             # Stop strings are found in the text as it is made; otherwise few and large messages will do.
             whole=whole and not stop,
+            traced=call.trace.is_recorded,
             priority=self._validator.priority(request.priority, call.identity.role),
             adapter=request.adapter,
             client=call.identity.name,

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.server.engine_metrics import EngineCollector, ProcessCollector
+from ift_serve.server.picker_metrics import PickerCollector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -42,8 +43,13 @@ class Metrics:
             "ift_event_loop_blocked_seconds", "Seconds in which nobody was answered", registry=r
         )
 
-    def watch(self, engine: BaseEngineClient) -> None:
-        """Read the engine's counts and state whenever metrics are scraped, and time its steps."""
+    def watch(self, engine: BaseEngineClient, *, for_pickers: bool = False) -> None:
+        """Read the engine's counts and state whenever metrics are scraped, and time its steps.
+
+        ``for_pickers``: also by the names that endpoint pickers know.
+        """
         self.registry.register(EngineCollector(engine))
         self.registry.register(ProcessCollector(engine))
+        if for_pickers:
+            self.registry.register(PickerCollector(engine))
         engine.totals.on_step = self.step.observe

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OpenEngine = Callable[[EngineConfig], BaseEngineClient]
 
-_GRACE = 10.0
+GRACE = 10.0
 """Seconds that ending takes at most, beside what calls in flight are given."""
 
 
@@ -106,5 +106,5 @@ def serve(
     Raises EngineStartError, ListenError, ValueError when it cannot start.
     """
     configure_logs(config.log_level)
-    with StopSignals(config.drain_notice + config.drain_timeout + _GRACE) as signals:
+    with StopSignals(config.drain_notice + config.drain_timeout + GRACE) as signals:
         asyncio.run(_run(config, open_engine, ready, signals, evaluate))

@@ -11,6 +11,7 @@ from ift_serve.server.call_guard import Call
 from ift_serve.server.config import Limits
 from ift_serve.server.errors import invalid
 from ift_serve.server.side_by_side import side_by_side
+from ift_serve.server.telemetry.call_trace import Scored
 from ift_serve.server.validation import Validator
 from ift_serve.sharing.loop_shares import LoopShare, LoopShares
 from ift_serve.text.prompt import PromptRenderer
@@ -71,12 +72,13 @@ class Scorer:
         context, segments, own = await self._workers.run(
             _batch_size(request.continuations), lambda: self._pairs(request.continuations)
         )
+        sent = time.monotonic()
         output = await self._run(context, own, call, priority, "", request.adapter, segments)
         response = pb.ScoreResponse()
         share = LoopShare(self._loop_shares)
         for ids, score in zip(own, output.scores, strict=True):
             await _add(response, [score], ids, request.token_log_probs, share)
-        self._usage(response, [output], call, len(context) + sum(map(len, own)))
+        self._usage(response, [output], call, len(context) + sum(map(len, own)), sent)
         return response
 
     def _pairs(self, asked: pb.ScoreContinuations) -> tuple[list[int], bytes, list[list[int]]]:
@@ -135,10 +137,11 @@ class Scorer:
         if begin is None:
             raise invalid("text.text", "the model has no token that begins a text; score continuations instead")
         limit = self._engine.model.context_length
+        sent = time.monotonic()
         outputs = await self._score_windows(windows(ids, int(begin), limit), request.adapter, call, priority)
         response = pb.ScoreResponse()
         await _add(response, [o.scores[0] for o in outputs], ids, request.token_log_probs, LoopShare(self._loop_shares))
-        self._usage(response, outputs, call, len(ids))
+        self._usage(response, outputs, call, len(ids), sent)
         return response
 
     async def _score_windows(
@@ -179,13 +182,27 @@ class Scorer:
             )
         )
 
-    def _usage(self, response: pb.ScoreResponse, outputs: list[ScoreOutput], call: Call, tokens: int) -> None:
+    def _usage(
+        self, response: pb.ScoreResponse, outputs: list[ScoreOutput], call: Call, tokens: int, sent: float
+    ) -> None:
         call.notes["prompt_tokens"] = tokens
         response.adapter = outputs[0].usage.adapter
         response.usage.prompt_tokens = tokens
         response.usage.cached_tokens = sum(o.usage.cached_tokens for o in outputs)
         response.usage.queue_seconds = min(o.usage.queue_seconds for o in outputs)
         response.usage.total_seconds = time.monotonic() - call.arrival
+        if call.trace.is_recorded:
+            scored = Scored(
+                model=self._engine.model.name,
+                sent=sent,
+                ended=time.monotonic(),
+                adapter=response.adapter,
+                prompt_tokens=tokens,
+                cached_tokens=response.usage.cached_tokens,
+                queue_seconds=response.usage.queue_seconds,
+                windows=len(outputs),
+            )
+            call.trace.scored(scored)
 
 
 def _batch_size(asked: pb.ScoreContinuations) -> int:

@@ -89,7 +89,7 @@ def _serialise(message: Any) -> bytes:
 
 def _unary(guard: CallGuard, rpc: Rpc, reader: BodyReader) -> Any:
     async def handle(bodies: Any, context: Any) -> Any:
-        async with guard.call(context, rpc.name, rpc.role) as call:
+        async with guard.call(context, rpc.name, rpc.role, rpc.service) as call:
             return await rpc.answer(await reader.read(bodies, rpc.request), call)
 
     # To the wire a stream of one message and a single message are the same; only a stream is read when asked.
@@ -98,7 +98,7 @@ def _unary(guard: CallGuard, rpc: Rpc, reader: BodyReader) -> Any:
 
 def _streaming(guard: CallGuard, rpc: Rpc, reader: BodyReader, patience: float) -> Any:
     async def handle(bodies: Any, context: Any) -> None:
-        async with guard.call(context, rpc.name, rpc.role) as call:
+        async with guard.call(context, rpc.name, rpc.role, rpc.service) as call:
             request = await reader.read(bodies, rpc.request)
             async with contextlib.aclosing(rpc.answers(request, call)) as answers:
                 async for answer in answers:

@@ -51,10 +51,10 @@ def test_the_sooner_of_two_counts() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0004, 0.25, 120.0, 99_999.0, 100_000.0, 1e9])
 def test_the_client_says_what_the_server_reads(seconds: float) -> None:
-    metadata = Connection().metadata_within(seconds)
+    metadata = Connection().metadata_for(None, seconds)
     said = carried_timeout(metadata)
     assert said is not None and said == pytest.approx(min(seconds, 99_999_999), rel=1e-4, abs=0.001)
-    assert carried_timeout(Connection().metadata_within(None)) is None
+    assert carried_timeout(Connection().metadata_for(None, None)) is None
 
 
 async def test_it_ends_generation_where_grpc_knows_of_none(

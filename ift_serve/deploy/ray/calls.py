@@ -40,7 +40,7 @@ class Calls:
     async def answers(self, path: str, body: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:
         """The serialised answers of a call. How it ended is in ``context`` then; no error of a call is raised."""
         rpc = self._rpcs[path]
-        async with self._guard.call(context, rpc.name, rpc.role) as call:
+        async with self._guard.call(context, rpc.name, rpc.role, rpc.service) as call:
             request = await self._reader.read(_once(body), rpc.request)
             async with contextlib.aclosing(await self._begun(rpc, request, body, context, call)) as answers:
                 async for answer in answers:

@@ -171,6 +171,11 @@ class AdapterRegistry:
         return {key: adapter.users for key, adapter in self._in_use.items()}
 
     @property
+    def resident(self) -> list[str]:
+        """Versions that have a slot on the device, by ``name@version``."""
+        return self._pool.resident
+
+    @property
     def loading(self) -> bool:
         """Whether directories are being read, or evicted versions are waited for."""
         return bool(self._loads or self._returns)

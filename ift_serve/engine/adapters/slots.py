@@ -17,6 +17,9 @@ class SlotPool:
     def __init__(self, count: int) -> None:
         self._free = list(range(count, 0, -1))
         self._idle: OrderedDict[AdapterVersion, None] = OrderedDict()
+        self._holders: dict[AdapterVersion, None] = {}
+        self.resident: list[str] = []
+        """``name@version`` of every one that has a slot. A new list with each change."""
 
     def can_take(self, adapter: AdapterVersion) -> bool:
         """Whether ``take`` would succeed."""
@@ -30,7 +33,10 @@ class SlotPool:
                 evicted, _ = self._idle.popitem(last=False)
                 self._free.append(evicted.slot)
                 evicted.slot = 0
+                del self._holders[evicted]
             adapter.slot = self._free.pop()
+            self._holders[adapter] = None
+            self.resident = [holder.key for holder in self._holders]
         self._idle.pop(adapter, None)
         adapter.running += 1
         return fresh
@@ -47,6 +53,7 @@ class SlotPool:
         if not adapter.slot:
             return None
         slot, adapter.slot = adapter.slot, 0
-        del self._idle[adapter]
+        del self._idle[adapter], self._holders[adapter]
+        self.resident = [holder.key for holder in self._holders]
         self._free.append(slot)
         return slot

@@ -190,6 +190,8 @@ class RequestControl:
         """End a live sequence: its blocks are free, what it has not sent yet goes out with the reason."""
         request = self._request
         sequence.ended = reason
+        if request.timeline is not None:
+            request.timeline.end(sequence)
         request.live.remove(sequence)
         request.drawn.pop(sequence, None)
         self._scheduler.remove(sequence)

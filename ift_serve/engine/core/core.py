@@ -242,9 +242,11 @@ class EngineCore:
     def stats(self) -> EngineStats:
         """A snapshot."""
         blocks, scheduler, draws = self._tables.blocks, self._scheduler, self._draws
+        waiting = scheduler.waiting_requests + self._intake.returning
         return EngineStats(
-            waiting=scheduler.waiting_requests + self._intake.returning,
+            waiting=waiting,
             running=len(scheduler.running) + len(scheduler.preempted) + len(scheduler.paused),
+            running_requests=len(self._requests) - waiting - self._intake.preparing,
             free_blocks=blocks.free,
             total_blocks=blocks.total,
             cached_blocks=blocks.cached,
@@ -257,6 +259,7 @@ class EngineCore:
             batch_tokens=self._batch_tokens,
             adapter_bytes=self._adapters.bytes,
             adapter_users=self._adapters.in_flight,
+            resident_adapters=self._adapters.resident,
             adapter_evictions=self._adapters.evictions,
             adapter_returns=self._adapters.returned,
             strategy_seconds=self._rounds.seconds,
@@ -354,6 +357,8 @@ class EngineCore:
         sequence.ended = reason
         request.live.remove(sequence)
         if isinstance(request, Generation):
+            if request.timeline is not None:
+                request.timeline.end(sequence)
             request.drawn.pop(sequence, None)
             if sequence in request.unsent:
                 request.unsent.remove(sequence)
@@ -370,7 +375,9 @@ class EngineCore:
 
     def _fail(self, request: Request, kind: FailureKind, message: str, field: str = "") -> None:
         self._discard(request)
-        self._outputs.append(RequestFailed(request_id=request.request_id, kind=kind, message=message, field=field))
+        usage = None if request.timeline is None else request.usage()
+        failed = RequestFailed(request_id=request.request_id, kind=kind, message=message, field=field, usage=usage)
+        self._outputs.append(failed)
 
     def _fail_all(self, message: str) -> None:
         """Fail every request and forget every prefix: nothing written by a failed step can be trusted."""

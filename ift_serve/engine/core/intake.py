@@ -14,6 +14,7 @@ from ift_serve.engine.core.limits import RequestValidator
 from ift_serve.engine.core.request import Generation, Request, Scoring
 from ift_serve.engine.core.returning import Returning
 from ift_serve.engine.core.strategy import ConstraintFactory, Strategies, Strategy
+from ift_serve.engine.core.timeline_recorder import TimelineRecorder
 from ift_serve.engine.protocol.generate import GenerateRequest
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.engine.protocol.refused import RefusedError
@@ -108,7 +109,10 @@ class Intake:
         request.done = True
         self._scheduler.withdraw(request)
         try:
-            return self._open(request.message, request.version, self._clock())
+            opened = self._open(request.message, request.version, self._clock())
+            if opened.timeline is not None:
+                opened.timeline.return_adapter()
+            return opened
         finally:
             self._scheduler.accounts.close(request.account)
             self._adapters.leave(request.version)
@@ -117,6 +121,11 @@ class Intake:
     def returning(self) -> int:
         """Requests that wait for their adapters."""
         return sum(not request.done for request in self._returning)
+
+    @property
+    def preparing(self) -> int:
+        """Requests whose forms are being read."""
+        return sum(not request.done for request in self._preparing)
 
     def _open_generation(self, message: GenerateRequest, adapter: AdapterVersion | None, now: float) -> Generation:
         # The strategy knows the version that answers, which may differ from the newest of its name later.
@@ -128,6 +137,8 @@ class Intake:
         # Nothing is refused from here on: the account is open.
         account = self._scheduler.accounts.open(message.client, has_waiting=self._places.held(message.client) > 0)
         request = Generation(message, next(self._numbers), account, now, strategy, adapter)
+        if message.traced:
+            request.timeline = TimelineRecorder(request.arrival, self._clock)
         request.set_limits(list(ends), self._model.context_length, self._model.vocabulary_size)
         request.constraint = constraint
         self._hold(request)
@@ -172,6 +183,8 @@ class Intake:
             elif why := request.constraint.error():
                 yield request, why
             else:
+                if request.timeline is not None:
+                    request.timeline.read_form()
                 self._start(request)
 
     def _make_strategy(self, message: GenerateRequest) -> Strategy:

@@ -6,6 +6,7 @@ from ift_serve.engine.core.request import Generation, Scoring
 from ift_serve.engine.protocol.generate import CandidateOutput, TokenStatistics
 from ift_serve.engine.protocol.results import FinishReason
 from ift_serve.engine.protocol.score import ScoreOutput
+from ift_serve.engine.protocol.timeline import Timeline
 from ift_serve.engine.sequences.sequence import Sequence
 
 _LARGE = 2048
@@ -17,10 +18,19 @@ def _unsent_entries(request: Generation) -> int:
     return sum(len(sequence.statistics) for sequence in request.unsent) * (1 + request.sampling.top_logprobs)
 
 
+def _tells_of_first(request: Generation) -> bool:
+    """Whether the first token is told of at once: who leaves later has a trace of the request until then."""
+    return request.timeline is not None and not request.counted_first
+
+
+def _timeline(request: Generation) -> Timeline | None:
+    return None if request.timeline is None else request.timeline.timeline()
+
+
 def candidate_outputs(request: Generation) -> list[CandidateOutput]:
     """The unsent tokens of every candidate that has any; empties the request's ``unsent`` list."""
     finished = request.done
-    if request.whole and not finished and _unsent_entries(request) < _LARGE:
+    if request.whole and not finished and _unsent_entries(request) < _LARGE and not _tells_of_first(request):
         return []
     unsent, request.unsent = request.unsent, []
     if not unsent:
@@ -45,6 +55,7 @@ def candidate_outputs(request: Generation) -> list[CandidateOutput]:
                 request_finished=finished and index == last,
                 usage=usage if carries else None,
                 conclusion=request.conclusion if finished and index == last else None,
+                timeline=_timeline(request) if finished and index == last else None,
             )
         )
     return outputs
@@ -79,6 +90,7 @@ def _closing(request: Generation) -> CandidateOutput:
         request_finished=True,
         usage=request.usage(),
         conclusion=request.conclusion,
+        timeline=_timeline(request),
     )
 
 

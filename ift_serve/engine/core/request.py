@@ -10,6 +10,7 @@ import msgspec
 from ift_serve.engine.adapters.version import AdapterVersion
 from ift_serve.engine.cache.prefix_hash import root_digest
 from ift_serve.engine.core.strategy import HIDDEN, Strategy
+from ift_serve.engine.core.timeline_recorder import TimelineRecorder
 from ift_serve.engine.protocol.generate import Conclusion, GenerateRequest
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.engine.protocol.score import ContinuationScore, ScoreRequest
@@ -60,6 +61,8 @@ class Request(ABC):
         self.live: list[Sequence] = []
         self.unsent: list[Sequence] = []
         self.has_new_tokens = False
+        self.timeline: TimelineRecorder | None = None
+        """When its sequences began and ended, where it is traced."""
         self._next_ordinal = 0
 
     def new_sequence(self, number: int, tokens: list[int]) -> Sequence:
@@ -67,6 +70,8 @@ class Request(ABC):
         sequence = Sequence(self, number, self._next_ordinal, tokens)
         self._next_ordinal += 1
         self.live.append(sequence)
+        if self.timeline is not None:
+            self.timeline.begin(sequence)
         return sequence
 
     def usage(self) -> RequestUsage:
@@ -242,7 +247,7 @@ class Generation(Request):
         Its seed depends on the parent's and on how many branches that had. Where it keeps nothing it is one more first
         sequence: its seed depends on its ordinal, so it draws the same however many of them began together.
         """
-        child = self._copy(parent, number)
+        child = self._fork(parent, number) if kept else self._copy(parent, number)
         del child.tokens[self.prompt.length + kept :]
         if child.constraint is not None and kept < parent.generated_count:
             child.constraint.take_back(parent.generated_count - kept)
@@ -264,7 +269,7 @@ class Generation(Request):
 
     def probe(self, parent: Sequence, number: int, token_ids: list[int]) -> Sequence:
         """A hidden sequence with the parent's tokens, after which these are scored."""
-        probe = self._copy(parent, number)
+        probe = self._fork(parent, number)
         probe.candidate = HIDDEN
         probe.is_probe = True
         probe.constraint = None
@@ -275,7 +280,7 @@ class Generation(Request):
 
     def judge(self, parent: Sequence, number: int, begin: int) -> Sequence:
         """A hidden sequence with the parent's tokens, those from position ``begin`` on for the adherence head."""
-        judge = self._copy(parent, number)
+        judge = self._fork(parent, number)
         judge.candidate = HIDDEN
         judge.is_probe = True
         judge.constraint = None
@@ -297,6 +302,12 @@ class Generation(Request):
         for child in children:
             self._begin(child)
         return children
+
+    def _fork(self, parent: Sequence, number: int) -> Sequence:
+        child = self._copy(parent, number)
+        if self.timeline is not None:
+            self.timeline.descend(child, parent)
+        return child
 
     def _copy(self, parent: Sequence, number: int) -> Sequence:
         child = self.new_sequence(number, list(parent.tokens))

@@ -8,6 +8,7 @@ from ift_serve.engine.protocol.output import OutputFormat
 from ift_serve.engine.protocol.reasoning import Reasoning, RequestLimits
 from ift_serve.engine.protocol.results import FinishReason, RequestUsage
 from ift_serve.engine.protocol.sampling import AdaptiveTemperature, TargetProbability
+from ift_serve.engine.protocol.timeline import Timeline
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,7 +64,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     settings. ``stop``: strings that end an answer, for strategies whose sequences the server process does not see.
     ``limits``: what it may take. ``output``: the form of the answer; a thought before it has none.
     With ``whole`` little is sent before the request is done, and in large messages: a caller who waits for the whole
-    answer should not cost the server process a wake-up a token.
+    answer should not cost the server process a wake-up a token. A ``traced`` one ends with its ``Timeline``.
     """
 
     request_id: str
@@ -77,6 +78,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     limits: RequestLimits = RequestLimits()
     output: OutputFormat | None = None
     whole: bool = False
+    traced: bool = False
     priority: int = 0
     client: str = ""
     adapter: str = ""
@@ -132,7 +134,10 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CandidateOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="tokens"):
-    """New tokens of one candidate. A sampled eos or stop id is included as the last token id, with its reason."""
+    """New tokens of one candidate. A sampled eos or stop id is included as the last token id, with its reason.
+
+    ``conclusion`` and ``timeline`` come with the last one.
+    """
 
     request_id: str
     candidate: int
@@ -143,3 +148,4 @@ class CandidateOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     request_finished: bool = False
     usage: RequestUsage | None = None
     conclusion: Conclusion | None = None
+    timeline: Timeline | None = None

@@ -31,13 +31,17 @@ class FailureKind(StrEnum):
 
 
 class RequestFailed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="failed"):
-    """A request ended without an answer. ``field`` names the offending field where there is one."""
+    """A request ended without an answer. ``field`` names the offending field where there is one.
+
+    ``usage``: of a traced request, how far it had come.
+    """
 
     request_id: str
     kind: FailureKind
     message: str
     field: str = ""
     retry_after: float = 0.0
+    usage: RequestUsage | None = None
 
 
 class RequestUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

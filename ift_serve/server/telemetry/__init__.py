@@ -1,0 +1,1 @@
+"""What the server sends to a collector: traces of calls, and its metrics. Imported only where asked for."""
