@@ -17,12 +17,13 @@ from ift_serve.cli.gateway import gateway, playground
 from ift_serve.cli.generate import generate
 from ift_serve.cli.health import health
 from ift_serve.cli.serve import serve
+from ift_serve.cli.top import top
 from ift_serve.cli.train import app as train
 
 app = typer.Typer(
     help="Serve instruction-tuned language models over gRPC.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-for command in (serve, generate, chat, bench, doctor, demo, health, gateway, playground):
+for command in (serve, generate, chat, bench, doctor, demo, health, gateway, playground, top):
     app.command()(command)
 app.command("compile")(compile_kernels)
 app.add_typer(adapters, name="adapters")
