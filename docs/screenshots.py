@@ -39,7 +39,7 @@ def _ask(page: Any, prompt: str, **fields: str) -> None:
             control.fill(value)
     page.locator("#prompt").fill(prompt)
     page.locator("#prompt").press("Control+Enter")
-    page.wait_for_function("/complete|failed/.test(document.getElementById('said').textContent)")
+    page.wait_for_function("() => /complete|failed/.test(document.getElementById('said').textContent)")
 
 
 def _fresh(page: Any) -> None:

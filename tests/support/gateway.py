@@ -37,6 +37,7 @@ def engine_server(model: Path | None = None, engine: dict[str, Any] | None = Non
     path = str(model or model_path())
     name = "ift-tiny" if model is None else "tiny"
     settings: dict[str, Any] = {"model": path, "model_name": name, "total_blocks": 256, "max_sequences": 16}
+    settings["dtype"] = "float32"
     config = ServerConfig(
         engine=EngineConfig(**{**settings, "threads": 1, **(engine or {})}),
         **{"port": 0, "metrics_port": None, "drain_timeout": 5, **options},
