@@ -145,6 +145,7 @@ def test_input_first_instances(text: str, expected: list[tuple[str, str, str]]) 
         ("Class label: Good\nInput: It was fine.", [("It was fine.", "Good", "")]),
         ("Class label: Good", [("", "Good", "")]),
         ("Good", [("", "Good", "form")]),
+        ("Class label: Good\nIt was fine.\nOutput: No.", [("It was fine.\nOutput: No.", "Good", "form")]),
     ],
 )
 def test_output_first_instances(text: str, expected: list[tuple[str, str, str]]) -> None:

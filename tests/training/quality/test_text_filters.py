@@ -47,6 +47,9 @@ def _asked(instruction: str, response: str, context: str = "", **more: object) -
         ("Write a line and use the word 'lamp'.", "It is dark.", "has no word 'lamp'"),
         ("Write a line but do not use the word 'dark'.", "It is dark.", "has the word 'dark'"),
         ("Begin with 'Dear friend' and ask for help.", "Hello, please help.", "does not begin"),
+        ("Write a story about a person who is not only a hero.", "Hero", "1 words where story"),
+        ("Provide a detailed recipe for making a cake.", "It takes a lot of time.", "6 words where recipe"),
+        ("You need to write a poem about love and loss.", "Love and loss", "3 words where poem"),
         (
             "Describe a day in French, please.",
             "The day was long and we walked over the hill to the sea.",
@@ -68,6 +71,12 @@ def test_an_answer_that_misses_what_is_asked_is_told_what(instruction: str, resp
         ("Return the answer as JSON.", '```json\n{"a": 1}\n```'),
         ("Write one sentence for each of the two cities.", "Oslo is cold. Rome is warm."),
         ("Write an example of a proverb.", "Better late than never."),
+        ("Write a title for a story about a lamp.", "The Last Light"),
+        ("Write a story title.", "The Last Light"),
+        ("Write a song in three words.", "Love is enough."),
+        ("Create a list of three poem topics.", "Rain, love and war."),
+        ("What makes a good story?", "A want and an obstacle."),
+        ("Say hello.", "Hello."),
         ("How many seats are there?", "There are no seats."),
         ("Write a conversation between two friends.", "User: Hi!\nBot: Hello."),
         ("Write a template for a letter.", "Dear [Name],\nthank you."),
@@ -179,6 +188,17 @@ def test_more_requirements_are_more_complex() -> None:
     hard = Complexity().look(_asked(asked, "A wren.")).score
     assert simple is not None and hard is not None and simple < hard
     assert level(0.0) == LEVELS[0] and level(1.0) == LEVELS[-1]
+
+
+@pytest.mark.parametrize(
+    ("instruction", "response"),
+    [
+        ("You can walk on water.", "you can walk on water"),
+        ("Is it so?", "No.\n\nIn this task, you will be given a sentence and asked for its subject."),
+    ],
+)
+def test_an_echo_and_the_next_task_are_no_answers(instruction: str, response: str) -> None:
+    assert Alignment().look(_asked(instruction, response)).score == 0
 
 
 def test_several_requirements_are_read_from_one_instruction() -> None:

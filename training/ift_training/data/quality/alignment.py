@@ -37,12 +37,15 @@ _DIALOGUE = re.compile(
 )
 _ROLE = re.compile(
     r"^(?:#{2,3} ?(?:instruction|input|response|task)\b|(?:user|human|assistant|system|question|instruction)\s*:"
+    r"|in this task,? you (?:will be|are) (?:given|asked)\b"
     r"|<\|(?:im_start|im_end|user|assistant|endoftext)\|>|\[/?INST\])",
     re.IGNORECASE | re.MULTILINE,
 )
 _ECHOED = 0.85
 """Share of the answer's words that stand in the instruction in one piece, from which on it is an echo."""
 _ECHO_LEAST = 6
+_SAME_LEAST = 3
+"""Words of an echo that ends early, and of one that is the instruction itself."""
 _NOTHING, _LEAST = 0.0, 0.2
 """Scores of an answer to nothing, and of one that does nothing of what its form must be."""
 
@@ -55,6 +58,7 @@ class Alignment(TextFilter):
     """
 
     name: ClassVar[str] = "alignment"
+    revision: ClassVar[int] = 2
     good: ClassVar[Literal["high", "low"]] = "high"
 
     def look(self, pair: Pair) -> Finding:
@@ -87,6 +91,8 @@ def _is_asked(pattern: re.Pattern[str], instruction: str) -> bool:
 def _is_echo(response: str, instruction: str) -> bool:
     """Whether the answer is the instruction, or its beginning and little more."""
     said, asked = words(response), words(instruction)
+    if said == asked and len(said) >= _SAME_LEAST:
+        return True
     if len(said) < _ECHO_LEAST or len(asked) < _ECHO_LEAST:
         return False
     shared = 0

@@ -168,6 +168,36 @@ def _no_json(response: str) -> str:
     return "" if verdict else verdict.reason
 
 
+_WHOLE_TEXT = re.compile(
+    r"\b(?:write|compose|create|produce|draft|tell|provide|give|share|invent|make up)\b"
+    r"(?: (?:me|us|him|her|them|someone))?"
+    r"(?: (?:an?|the|your(?: own)?|another|some))?(?: [\w-]+){0,3}? "
+    r"(story|stories|poem|song|lyrics|letter|essay|speech|article|recipe|anecdote|report|dialogue|blog post)\b"
+    r"(?![- ](?:titles?|names?|ideas?|prompts?|starters?|genres?|topics?|themes?|hooks?|headlines?)\b)",
+    re.I,
+)
+_PART_OF_TEXT = re.compile(
+    r"\b(?:titles?|names?|headline|sentences?|lines?|words?|opening|ending|greeting|sign-off|summar\w+|classify|genre|rate"
+    r"|templates?|outline|plot|identify|continue|edit|rewrite|correct|translate)\b|^\s*(?:which|what|who|whether|is|does)\b",
+    re.I,
+)
+_WHOLE_LEAST = 12
+"""Words of the shortest text that anyone would call one of these."""
+
+
+def _whole_texts(instruction: str) -> Iterator[Requirement]:
+    """A story, a letter or the like, where nothing in the instruction speaks of a part of one or of another text."""
+    match = _WHOLE_TEXT.search(instruction)
+    if match and not _PART_OF_TEXT.search(instruction):
+        kind = match[1].lower()
+        yield Requirement("a whole text", lambda r: _fragment(r, kind))
+
+
+def _fragment(response: str, kind: str) -> str:
+    found = len(response.split())
+    return f"{found} words where {kind} is asked for" if found < _WHOLE_LEAST else ""
+
+
 _YES_NO = re.compile(
     r"\b(?:answer|reply|respond)(?: only)?(?: with)? [\"'“]?yes[\"'”]? or [\"'“]?no\b|\byes or no\b", re.I
 )
@@ -276,4 +306,11 @@ def _other_language(response: str, name: str, code: str) -> str:
     return "" if found in (code, None) else f"is not {name}"
 
 
-_READERS: tuple[Callable[[str], Iterator[Requirement]], ...] = (_lengths, _forms, _answers, _phrases, _languages)
+_READERS: tuple[Callable[[str], Iterator[Requirement]], ...] = (
+    _lengths,
+    _forms,
+    _whole_texts,
+    _answers,
+    _phrases,
+    _languages,
+)

@@ -86,6 +86,8 @@ def _rejection(found: Instance) -> Reason | None:
         return Reason("empty", "has no output")
     if found.input == found.output:
         return Reason("copy", "the output is the input")
+    if any(pattern.search(text) for pattern in (_OUTPUT, _INPUT) for text in (found.input, found.output)):
+        return Reason("form", "holds the marks of another example")
     if found.input.endswith(":") or found.output.endswith(":"):
         return Reason("unfinished", "ends with a colon")
     return None
