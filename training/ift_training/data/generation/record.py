@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from ift_serve.checks import Check, parse_checks
+from ift_serve.text.message import Role
 from ift_serve.text.prompt import Message, Part
 from ift_training.data.lines import line_of
 from ift_training.data.records import Record
 
 Status = Literal["pending", "kept", "flagged", "rejected"]
 STATUSES: tuple[Status, ...] = ("pending", "kept", "flagged", "rejected")
-Role = Literal["system", "user", "assistant"]
 _ID_LENGTH = 16
 
 
