@@ -20,6 +20,7 @@ from ift_serve.engine.sequences.step import AdaptedPrompt, SamplingRow, Sequence
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.modeling.components.config import ComponentsConfig
 from ift_serve.modeling.decoder.decoder import Decoder
+from ift_serve.modeling.decoder.model_loader import LoadedModel
 from tests.support.adapters import random_weights
 
 SAMPLING = [
@@ -40,7 +41,7 @@ class UncomparedCheck(ServingCheck):
     def _compare_miniature(self, own: Any, config: Any, prompts: list[list[int]], expected: list[Tensor]) -> None:
         self._first_difference(config, prompts, expected)
 
-    def compare(self, decoder: Decoder) -> None:
+    def compare(self, decoder: Decoder, part: LoadedModel | None = None, backend: str | None = None) -> None:
         """Nothing."""
 
 

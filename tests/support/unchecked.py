@@ -22,7 +22,7 @@ class _NoCheck(ServingCheck):
     def __init__(self, loaded: LoadedModel, backend: str, block_size: int) -> None:
         self.fuses = backend != "reference" and can_fuse(loaded)
 
-    def compare(self, decoder: Decoder) -> None:
+    def compare(self, decoder: Decoder, part: LoadedModel | None = None, backend: str | None = None) -> None:
         """Nothing."""
 
 
