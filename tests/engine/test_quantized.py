@@ -122,3 +122,9 @@ def test_a_server_says_what_its_weights_are_so_that_kept_results_are_not_mixed(t
     path = str(build("llama", tmp_path))
     said = {load_model(path, weights=weights).weights for weights in ("auto", "int8", "int4")}
     assert said == {"stored", "int8", "int4"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="device: cuda needs a GPU"):
+        ModelRunner(EngineConfig(model=str(tmp_path), device="cuda", weights="int4"))

@@ -20,9 +20,15 @@ from ift_serve.modeling.decoder.quantization import quantize_on_device
 from tests.support.architectures import build
 
 
+def _torchao() -> None:
+    pytest.importorskip(
+        "torchao", reason="pip install 'ift-serve[quantized]'; no part of dev, since peft imports it too"
+    )
+
+
 def _layer(inputs: int = 96, outputs: int = 48) -> nn.Linear:
     torch.manual_seed(0)
-    return nn.Linear(inputs, outputs)
+    return nn.Linear(inputs, outputs).requires_grad_(False)
 
 
 def _steps(weight: Tensor, bits: int) -> Tensor:
@@ -37,7 +43,7 @@ def _steps(weight: Tensor, bits: int) -> Tensor:
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_weight_is_rounded_to_its_bits(bits: int) -> None:
-    pytest.importorskip("torchao")
+    _torchao()
     layer = _layer()
     weight = device_weight(layer, bits)
     assert weight is not None and weight.shape == (48, 96) and weight.bits == bits
@@ -52,7 +58,7 @@ def test_a_weight_is_rounded_to_its_bits(bits: int) -> None:
 
 
 def test_shapes_that_fit_no_group_stay_as_they_are() -> None:
-    pytest.importorskip("torchao")
+    _torchao()
     assert device_weight(_layer(inputs=40), 4) is None
     assert device_weight(_layer(inputs=40), 8) is not None
 
@@ -69,7 +75,7 @@ def _quantized(path: Path, choice: str) -> LoadedModel:
 def test_a_model_is_served_as_transformers_computes_what_the_codes_stand_for(
     name: str, decoder: str, choice: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("torchao")
+    _torchao()
     loaded = _quantized(build(name, tmp_path), choice)
     model: Any = loaded.model
     layers = [module for module in model.modules() if isinstance(loaded.quantized.get(module), DeviceWeight)]
@@ -81,7 +87,7 @@ def test_a_model_is_served_as_transformers_computes_what_the_codes_stand_for(
 
 
 def test_embeddings_of_a_tied_head_stay_exact(tmp_path: Path) -> None:
-    pytest.importorskip("torchao")
+    _torchao()
     path = build("llama-biased", tmp_path)
     plain: Any = load_model(str(path), dtype="float32").model
     rounded: Any = _quantized(path, "int4").model
