@@ -25,9 +25,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import traffic
 from chaos_faults import Faults
 from chaos_network import Network, network
-from chaos_world import PATIENCE, World
+from chaos_world import PATIENCE, UNREAD, World
 from models import build
 from ours import running
 from soak_adapters import write_versions
@@ -64,7 +65,7 @@ def command(model: Path, disk: Path, folder: Path, host: str) -> list[str]:
         *("--host", host, "--allow-insecure", "--port", "0", "--metrics-port", "-1", "--log-level", "warning"),
         *("--tokens-file", str(tokens), "--audit-log", str(disk / "audit.jsonl")),
         *("--adapter-root", str(disk / "adapters"), "--max-adapters", "3", "--cache-mib", "4"),
-        *("--engine-patience", f"{PATIENCE:g}", "--stream-idle-timeout", f"{PATIENCE:g}", "--drain-timeout", "10"),
+        *("--engine-patience", f"{PATIENCE:g}", "--stream-idle-timeout", f"{UNREAD:g}", "--drain-timeout", "10"),
     ]
 
 
@@ -183,6 +184,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, default=12)
     parser.add_argument("--cases", type=int, default=30, help="distinct requests whose solo answers are learnt first")
     parser.add_argument("--adapters", type=int, default=3, help="names whose two versions replace one another")
+    parser.add_argument(
+        "--call-seconds", type=float, default=120.0, help="what a call may take; more on a busy machine"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, help="the server's log")
     parser.add_argument("--json", action="store_true", help="JSON only, on standard output")
@@ -192,6 +196,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run and print; 1 if anything is not accounted for."""
     given = arguments()
+    traffic.TIMEOUT = given.call_seconds
     with tempfile.TemporaryDirectory(prefix="ift-chaos-") as scratch, contextlib.ExitStack() as stack:
         folder = Path(scratch)
         given.model = given.model or build("small", folder / "small", "float32")

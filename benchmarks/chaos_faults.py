@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 from chaos_network import Network
-from chaos_world import HANG, PATIENCE, Fault, World
+from chaos_world import UNREAD, Fault, World
 from resources import engine_of
 
 from ift_serve.client import ServerError
@@ -57,7 +57,7 @@ class Faults:
     async def _recover(self, fault: Fault) -> None:
         """What a caller who keeps trying sees."""
         case, answer = self._world.known[0]
-        while time.monotonic() - fault.end < HANG if fault.end else False:
+        while time.monotonic() - fault.end < self._world.hang if fault.end else False:
             with contextlib.suppress(ServerError):
                 if await case.ask(self._world.client) != answer:
                     self._world.problems.append(f"wrong: the first answer after: {fault.kind}")
@@ -86,7 +86,7 @@ class Faults:
         with contextlib.suppress(psutil.NoSuchProcess):
             engine.send_signal(signal.SIGSTOP)
         begun = time.monotonic()
-        while time.monotonic() - begun < HANG:
+        while time.monotonic() - begun < self._world.hang:
             if not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE:
                 fault.told["noticed"] = round(time.monotonic() - begun, 2)
                 return
@@ -106,7 +106,7 @@ class Faults:
     async def _administered(self, call: Callable[[], Awaitable[object]]) -> None:
         begun = time.monotonic()
         try:
-            async with asyncio.timeout(HANG):
+            async with asyncio.timeout(self._world.hang):
                 await self._world.administer(call())
         except ServerError as error:
             self._world.refused(error, begun, adapter=True)
@@ -130,7 +130,7 @@ class Faults:
 
     async def _read_slowly(self, fault: Fault) -> None:
         world = self._world
-        await asyncio.gather(*(world.one(lambda: world.read_slowly(PATIENCE + 2)) for _ in range(_SLOW_READERS)))
+        await asyncio.gather(*(world.one(lambda: world.read_slowly(UNREAD + 2)) for _ in range(_SLOW_READERS)))
 
     async def _lose(self, fault: Fault) -> None:
         self._network.lose(_LOSS)

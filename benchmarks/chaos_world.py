@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import traffic
 from traffic import Answer, Case, cases
 
 from ift_serve.client import AsyncClient, Prompt, ServerError
 
-PATIENCE = 5.0
+PATIENCE, UNREAD = 15.0, 5.0
 """Seconds after which the server takes its engine for hung, and a stream for unread."""
 _AFTER = 20.0
 """Seconds after a fault in which calls may be told of it: another engine is started meanwhile."""
-HANG = 150.0
-"""Seconds after which a call without any outcome is one that hangs."""
+_GRACE = 30.0
+"""Seconds beside those that a call may take, after which one without any outcome is one that hangs."""
 _CASES_OF_ADAPTERS = 4
 
 
@@ -40,6 +41,7 @@ class World:
     def __init__(self, client: AsyncClient, admin: AsyncClient, front: int, disk: Path, seed: int) -> None:
         self.client, self.admin = client, admin
         self.front, self.disk = front, disk
+        self.hang = traffic.TIMEOUT + _GRACE
         self.rng = random.Random(seed)
         self.faults: list[Fault] = []
         self.outcomes: Counter[str] = Counter()
@@ -100,12 +102,12 @@ class World:
         """A call of whatever kind: it ends, and is accounted for."""
         begun = time.monotonic()
         try:
-            async with asyncio.timeout(HANG):
+            async with asyncio.timeout(self.hang):
                 await way()
         except ServerError as error:
             self.refused(error, begun, adapter=way == self.ask_adapter)
         except TimeoutError:
-            self.problems.append(f"hang: a call had no outcome within {HANG:g} s")
+            self.problems.append(f"hang: a call had no outcome within {self.hang:g} s")
         except Exception as error:
             self.problems.append(f"client: raised {error!r}"[:400])
 
@@ -166,7 +168,7 @@ class World:
     async def read_slowly(self, seconds: float) -> None:
         """Read nothing for so long: the whole answer in the end, or ABORTED."""
         case, answer = self._generation()
-        options = case.sampling | {"tokens": True, "statistics": True, "top_alternatives": 20, "timeout": HANG}
+        options = case.sampling | {"tokens": True, "statistics": True, "top_alternatives": 20, "timeout": self.hang}
         stream = self.client.stream(Prompt.from_tokens(case.prompt), **options)
         await anext(aiter(stream), None)
         await asyncio.sleep(seconds)

@@ -7,9 +7,7 @@ import hashlib
 import io
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ from ift_serve.modeling.adapter_format.signing.signed_files import verify_direct
 from ift_serve.modeling.adapter_format.tensor_file import TensorFile
 from ift_serve.modeling.components.config import ComponentsConfig
 from ift_serve.modeling.components.instruction_components import InstructionComponents
-from tests.fuzz.inputs import joined, parts
+from tests.fuzz.inputs import joined, parts, scratch
 
 _HIDDEN, _VOCABULARY = 8, 16
 _LONGEST_DATA = 1 << 20
@@ -59,14 +57,9 @@ def base() -> BaseMetadata:
     )
 
 
-def _scratch() -> Path:
-    memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="ift-fuzz-", dir=memory if memory.is_dir() else None))
-
-
 def adapter_directory() -> Callable[[bytes], None]:
     """Two configurations and two headers of safetensors; the tensors are zeros, as many as the header says."""
-    metadata, folder = base(), _scratch()
+    metadata, folder = base(), scratch()
 
     def run(data: bytes) -> None:
         shutil.rmtree(folder)
@@ -176,7 +169,7 @@ def signature() -> Callable[[bytes], None]:
     from minisign import KeyPair
 
     pair = KeyPair.generate()
-    folder = _scratch()
+    folder = scratch()
     (folder / "file").write_bytes(b"content")
     manifest = Manifest({"file": hashlib.sha256(b"content").hexdigest()}).content()
     signed = sign(pair.secret_key, manifest, "comment")

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ift_serve.modeling.checkpoint.files import ModelFilesError, check_model_files
 from ift_serve.modeling.checkpoint.gguf_file import gguf_codes, gguf_tensors
-from tests.fuzz.adapters import _scratch, tensor_seeds
-from tests.fuzz.inputs import joined, parts
+from tests.fuzz.adapters import tensor_seeds
+from tests.fuzz.inputs import joined, parts, scratch
 
 
 def model_directory() -> Callable[[bytes], None]:
     """Configuration, index and the one file of weights: a whole model, or one sentence."""
     import transformers  # noqa: F401 - takes seconds, and belongs to no input
 
-    folder = _scratch()
+    folder = scratch()
 
     def run(data: bytes) -> None:
         for name, content in zip(
@@ -49,7 +48,7 @@ def model_seeds() -> dict[str, bytes]:
 
 def gguf() -> Callable[[bytes], None]:
     """Tensors with their kinds, and codes of few bits; or an OSError that names the file."""
-    file = _scratch() / "model.gguf"
+    file = scratch() / "model.gguf"
 
     def run(data: bytes) -> None:
         file.write_bytes(data)
@@ -70,7 +69,7 @@ def gguf_seeds() -> dict[str, bytes]:
 
     found = {}
     for name, kind in (("f32", None), ("q8_0", GGMLQuantizationType.Q8_0), ("q4_1", GGMLQuantizationType.Q4_1)):
-        file = Path(_scratch() / f"{name}.gguf")
+        file = scratch() / f"{name}.gguf"
         writer: Any = GGUFWriter(file, "llama")
         writer.add_uint32("llama.block_count", 1)
         writer.add_array("tokenizer.ggml.tokens", ["a", "b"])

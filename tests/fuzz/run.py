@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "kernels"), str(HERE.parents[1] / "training")]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from tests.fuzz.inputs import SCRATCH  # noqa: E402
 from tests.fuzz.targets import TARGETS  # noqa: E402
 
 CORPUS, FOUND = HERE / "corpus", HERE / "found"
@@ -121,12 +122,15 @@ def fuzz(name: str, seconds: float, corpus: Path, engine: str) -> dict[str, Any]
     end, runs, edges = time.monotonic() + seconds, 0, 0
     failures: dict[str, str] = {}
     while (left := int(end - time.monotonic())) > 0:
-        with tempfile.TemporaryDirectory() as artifacts:
+        with tempfile.TemporaryDirectory() as artifacts, tempfile.TemporaryDirectory(dir=_memory()) as files:
             command = [
                 *(sys.executable, str(Path(__file__)), "--target", name, "--seconds", str(left), "--engine", engine),
                 *("--corpus", str(corpus), "--artifacts", artifacts),
             ]
-            done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False)
+            environment = os.environ | {SCRATCH: files}
+            done = subprocess.run(
+                command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False, env=environment
+            )
             told = done.stderr.decode(errors="replace")
             counts = re.findall(r"stat::number_of_executed_units:\s*(\d+)|^#(\d+)\s", told, re.MULTILINE)
             runs += max((int(a or b) for a, b in counts), default=0)
@@ -141,6 +145,10 @@ def fuzz(name: str, seconds: float, corpus: Path, engine: str) -> dict[str, Any]
                 failures[target.name] = _reason(told)
                 print(f"{name}: {target.name}: {failures[target.name]}", file=sys.stderr, flush=True)
     return {"runs": runs, "edges": edges, "failures": failures}
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _reason(told: str) -> str:
