@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from attack_catalogue import CATALOGUE
-from attacker import Attack, Attacker
+from attacker import Attack, Attacker, told
 from ours import server
 
 from ift_serve.embedded import model_path
@@ -89,7 +89,8 @@ def run(target: str, names: list[str]) -> dict[str, Any]:
     probe = Probe(target)
     felt = {"nothing": probe.during(_nothing())}
     for name in names:
-        felt[name] = probe.during(_bounded(CATALOGUE[name], attacker))
+        told.clear()
+        felt[name] = probe.during(_bounded(CATALOGUE[name], attacker)) | {"told": dict(told)}
         print(".", end="", file=sys.stderr, flush=True)
     felt["nothing, afterwards"] = probe.during(_nothing())
     probe.close()
@@ -99,7 +100,8 @@ def run(target: str, names: list[str]) -> dict[str, Any]:
 
 def table(felt: dict[str, Any]) -> None:
     """For people."""
-    print(f"{'attack':40} {'s':>6} {'health: median':>15} {'max':>8} {'first token: median':>20} {'max':>9}  errors")
+    columns = f"{'s':>6} {'health: median':>15} {'max':>8} {'first token: median':>20} {'max':>9}"
+    print(f"{'attack':40} {columns}  errors; what the attacker was told")
     for name, one in felt.items():
         health, first = one["health"], one["first_token"]
         errors = {**health["errors"], **first["errors"]}
@@ -109,7 +111,8 @@ def table(felt: dict[str, Any]) -> None:
         ]
         print(
             f"{name:40} {one['seconds']:6.1f} {shown[0]:>15} {shown[1]:>8} {shown[2]:>20} {shown[3]:>9}  "
-            f"{errors or ''}{'' if one['outcome'] == 'done' else one['outcome']}"
+            f"{errors or ''}{'' if one['outcome'] == 'done' else one['outcome']} "
+            + ", ".join(f"{count} {status}" for status, count in one.get("told", {}).items())
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,11 @@ class Attacker:
 Attack = Callable[[Attacker], Awaitable[None]]
 
 
+told: Counter[str] = Counter()
+"""What the attack's calls ended with, by status; whoever runs it clears it."""
+
+
 async def all_of(calls: Iterable[Any]) -> None:
-    """Whatever comes of them."""
-    await asyncio.gather(*calls, return_exceptions=True)
+    """Whatever comes of them, which is counted."""
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        told[outcome.code().name if isinstance(outcome, grpc.aio.AioRpcError) else type(outcome).__name__] += 1
