@@ -22,6 +22,7 @@ _LOSS, _LOSS_SECONDS = 0.2, 5.0
 _FULL_SECONDS = 3.0
 _SLOW_READERS = 8
 _PART = 1 << 16
+_OF_THE_ENGINE = ("engine killed", "engine hung")
 
 Act = Callable[[Fault], Awaitable[None]]
 
@@ -45,19 +46,19 @@ class Faults:
             del self.acts["packets lost"]
 
     async def strike(self, kind: str) -> None:
-        """One fault, from its beginning until a call is answered right again."""
+        """One fault, from its beginning until a call is answered right again; one of the engine lasts until then."""
         fault = Fault(kind, time.monotonic())
         self._world.faults.append(fault)
-        try:
-            await self.acts[kind](fault)
-        finally:
-            fault.end = time.monotonic()
-        await self._recover(fault)
+        await self.acts[kind](fault)
+        over = time.monotonic()
+        fault.end = None if kind in _OF_THE_ENGINE else over
+        await self._recover(fault, over)
+        fault.end = fault.end or time.monotonic()
 
-    async def _recover(self, fault: Fault) -> None:
+    async def _recover(self, fault: Fault, over: float) -> None:
         """What a caller who keeps trying sees."""
         case, answer = self._world.known[0]
-        while time.monotonic() - fault.end < self._world.hang if fault.end else False:
+        while time.monotonic() - over < self._world.hang:
             with contextlib.suppress(ServerError):
                 if await case.ask(self._world.client) != answer:
                     self._world.problems.append(f"wrong: the first answer after: {fault.kind}")
