@@ -187,3 +187,27 @@ def test_a_large_body_of_one_caller_does_not_hold_up_another(serving: Serving) -
         other.sendall(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert status(other) == 200
         assert [status(caller) for caller in greedy] == [400] * 6
+
+
+def test_a_flood_of_requests_on_one_connection_is_cut_off(tight: RunningGateway) -> None:
+    with connected(tight) as caller:
+        caller.sendall(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n" * 500)
+        read = b""
+        with contextlib.suppress(OSError):
+            while piece := caller.recv(65536):
+                read += piece
+        assert read.count(b"HTTP/1.1 200 OK") < 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[" + "[]," * 20_000 + "[]]", "{" + ",".join(f'"{n}":0' for n in range(40_000)) + "}"],
+)
+def test_a_body_of_nothing_but_pieces_is_refused_unread(running: RunningGateway, value: str) -> None:
+    body = f'{{"model":"ift-tiny","messages":{value}}}'.encode()
+    with connected(running) as caller:
+        caller.sendall(head(len(body)) + body)
+        answer = b""
+        while not answer.endswith(b"}}"):
+            answer += caller.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"too_many_fields" in answer
