@@ -1,6 +1,7 @@
 """Screenshots of the playground for the README: a server of the embedded model, an adapter, a page, a browser.
 
-Run by ``make screenshots``; writes ``docs/images/*.png``. Needs Chromium and the package playwright.
+Run by ``make screenshots``, which trains the adapter; ``python docs/screenshots.py ADAPTER`` takes one that is there.
+Writes ``docs/images/*.png``. Needs Chromium and the package playwright.
 """
 
 from __future__ import annotations
@@ -86,13 +87,14 @@ def _smaller(path: Path) -> None:
         image.convert("RGB").quantize(128).save(path, optimize=True)
 
 
-def main() -> None:
-    """Train the small adapter, serve, look."""
+def main(arguments: list[str]) -> None:
+    """Train the small adapter, or take one that is there, serve, look."""
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        adapter = Path(folder) / "style"
-        subprocess.run([*_COMMAND, "train", "style-small", "--set", f"output={adapter}"], check=True)
-        serve = ("serve", "--port", "0", "--metrics-port", "-1", "--adapter", f"style={adapter}")
+        adapter = Path(arguments[0]) if arguments else Path(folder) / "style"
+        if not arguments:
+            subprocess.run([*_COMMAND, "train", "style-small", "--set", f"output={adapter}"], check=True)
+        serve = ("serve", "--port", "0", "--metrics-port", "-1", "--dtype", "float32", "--adapter", f"style={adapter}")
         with _running(*serve) as told:
             server = told.split(" on ")[1].split(",")[0]
             with _running("playground", "--port", "0", "--server", server) as line:
@@ -103,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
