@@ -126,6 +126,7 @@ def test_a_load_is_refused_only_where_requests_use_all_that_there_is() -> None:
     refused = driver.load("b", "b")
     assert isinstance(refused, RequestFailed) and refused.kind is FailureKind.OVERLOADED
     assert "max_adapters" in refused.message and "try again later" in refused.message
+    assert refused.retry_after > 0, "a caller is told when"
     run(driver)
     assert isinstance(driver.load("b", "b"), AdapterReply) and residents(host) == ["b"]
 
@@ -136,6 +137,7 @@ def test_an_operator_can_have_loads_refused_instead() -> None:
     refused = driver.load("c", "c")
     assert isinstance(refused, RequestFailed) and refused.kind is FailureKind.OVERLOADED
     assert "unload one first" in refused.message and residents(host) == ["a", "b"]
+    assert refused.retry_after == 0, "no time alone makes room"
 
 
 def test_one_read_serves_all_that_wait() -> None:

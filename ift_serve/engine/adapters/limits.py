@@ -9,6 +9,8 @@ from ift_serve.engine.protocol.refused import RefusedError
 from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.modeling.adapter_format.config import IFT_WEIGHTS, PEFT_WEIGHTS
 
+_SOON = 1.0
+"""Seconds after which a load may find room that requests hold now."""
 _LARGEST_CONVERSION = 4
 """Weights may be kept in a smaller type than they are stored in."""
 
@@ -35,18 +37,19 @@ class AdapterLimits:
     def check(self, name: str, count: int, total: int, size: int, *, evicts: bool) -> None:
         """Raise RefusedError (OVERLOADED) unless ``name``, of ``size`` bytes if known, fits beside the others.
 
-        ``evicts``: whether the others are only those that cannot be evicted.
+        ``evicts``: whether the others are only those that cannot be evicted, which soon may be.
         """
+        soon = _SOON if evicts else 0.0
         advice = "requests use all of them; try again later" if evicts else "unload one first"
         if self.count and count >= self.count:
             text = f"{count} adapters are loaded, as many as this server keeps (max_adapters); {advice}"
-            raise RefusedError(FailureKind.OVERLOADED, text)
+            raise RefusedError(FailureKind.OVERLOADED, text, "", soon)
         if self.bytes and total + size > self.bytes:
             text = (
                 f"with {name} the loaded adapters would take {_mib(total + size)}, and this server keeps "
                 f"{_mib(self.bytes)} (max_adapter_bytes); {advice}, or raise it"
             )
-            raise RefusedError(FailureKind.OVERLOADED, text)
+            raise RefusedError(FailureKind.OVERLOADED, text, "", soon)
 
     def check_files(self, path: str) -> None:
         """The same for weights that could not fit even alone, before they are read."""

@@ -378,9 +378,11 @@ class AdapterRegistry:
 
     def _refuse_load(self, load: AdapterLoad) -> None:
         assert load.refusal is not None
-        kind, reason = load.refusal.kind, load.refusal.message
-        _log.warning("adapter %s was not loaded: %s", load.name, reason)
-        self._replies.append(_failed(load.message.request_id, kind, reason, "path"))
+        refusal = load.refusal
+        _log.warning("adapter %s was not loaded: %s", load.name, refusal.message)
+        self._replies.append(
+            _failed(load.message.request_id, refusal.kind, refusal.message, "path", refusal.retry_after)
+        )
 
     def _retire_older(self, subject: Subject) -> None:
         newest = subject.version if isinstance(subject, AdapterLoad) else subject
@@ -402,5 +404,6 @@ class AdapterRegistry:
             self._replies.append(_failed(request_id, FailureKind.CANCELLED, text, "name"))
 
 
-def _failed(request_id: str, kind: FailureKind, message: str, field: str) -> RequestFailed:
-    return RequestFailed(request_id=request_id, kind=kind, message=f"{field}: {message}", field=field)
+def _failed(request_id: str, kind: FailureKind, message: str, field: str, retry_after: float = 0.0) -> RequestFailed:
+    text = f"{field}: {message}"
+    return RequestFailed(request_id=request_id, kind=kind, message=text, field=field, retry_after=retry_after)
