@@ -59,9 +59,10 @@ class RayNodes:
         _ip("link", "set", f"{name}h", "master", _BRIDGE, "up")
         for line in ("link set lo up", f"address add {address}/24 dev eth0", "link set eth0 up"):
             _ip("-n", name, *line.split())
-        head = ["--head", "--port", "6379", "--temp-dir", str(self.folder), "--include-dashboard=false"]
+        head = ["--head", "--port", "6379", "--temp-dir", str(self.folder), "--include-dashboard=false", "--no-monitor"]
         options = head if number == 1 else ["--address", f"{_NET}.1:6379"]
         options += ["--node-ip-address", address, "--num-cpus", "2", "--object-store-memory", str(_OBJECT_STORE)]
+        options += ["--include-log-monitor", "false"]
         ray = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--disable-usage-stats", *options]
         # Every node's HAProxy has its files in the same place: each node gets a place of its own under that name.
         own = 'mkdir -p /tmp/haproxy-serve && mount -t tmpfs none /tmp/haproxy-serve && exec "$@"'
@@ -73,14 +74,14 @@ class RayNodes:
 
     def _wait_for(self, number: int) -> None:
         log = self.folder / f"node-{number}.log"
-        end = time.monotonic() + 150
+        end = time.monotonic() + 400
         while time.monotonic() < end:
             if b"Ray runtime started" in log.read_bytes():
                 return
             time.sleep(0.1)
         raise AssertionError(f"node {number} does not start: {log.read_text()[-2000:]}")
 
-    def run(self, *command: str, timeout: float = 180, number: int = 1) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 400, number: int = 1) -> subprocess.CompletedProcess[str]:
         """A program on a node, by default the head."""
         entered = ["ip", "netns", "exec", _name(number), *command]
         return subprocess.run(
@@ -93,8 +94,7 @@ class RayNodes:
         return [int(pid) for pid in found.stdout.split()]
 
     def kill(self, number: int) -> None:
-        """The node is gone, all of it at once, without a word."""
-        _ip("-n", _name(number), "link", "set", "eth0", "down")
+        """The node is gone, all of it at once; what it had connected is reset."""
         self._signal(number, signal.SIGKILL)
         self._remove(number)
 

@@ -27,8 +27,9 @@ class Entry:
 class AdapterRecord:
     """Entries by name. Who asks says what it knows: so a new actor in the place of a dead one learns it again."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Iterable[Entry] = ()) -> None:
         self._entries: dict[str, Entry] = {}
+        self.merge(known)
 
     def merge(self, known: Iterable[Entry]) -> dict[str, Entry]:
         """What is known now, by name."""

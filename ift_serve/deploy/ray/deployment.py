@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import logging
+import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ift_serve.deploy.ray.config import RayConfig
-
-if TYPE_CHECKING:
-    from ift_serve.deploy.ray.replica import ReplicaSettings
+from ift_serve.server.model_service import server_version
 
 _log = logging.getLogger(__name__)
 HAPROXY_VARIABLE = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -21,6 +22,8 @@ _STREAMS = "256"
 _READY_VARIABLE, _READY_SECONDS = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30"
 """An ingress has so long to come up, three times over; Ray's five seconds are short on a node that imports all anew."""
 _CONSTRUCTOR_TRIES = 3
+_ASKED_SECONDS = 30.0
+_HARD_STOP_VARIABLE, _HARD_STOP_SECONDS = "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S", 120
 DEPLOYMENT = "engine"
 
 Ingress = Literal["haproxy", "python"]
@@ -46,6 +49,8 @@ def ingress_of(config: RayConfig) -> Ingress:
 def environment_of(config: RayConfig, ingress: Ingress) -> dict[str, str]:
     """Variables of the processes of Ray Serve. What the configuration sets goes before what is set here."""
     chosen = {HAPROXY_VARIABLE: "1" if ingress == "haproxy" else "0", _READY_VARIABLE: _READY_SECONDS}
+    # A change of replicas starts HAProxy anew; its old process ends with the calls that it has, at the latest by then.
+    chosen[_HARD_STOP_VARIABLE] = str(max(_HARD_STOP_SECONDS, math.ceil(config.drain_timeout)))
     for side in ("FE", "BE"):
         chosen[f"RAY_SERVE_HAPROXY_H2_{side}_MAX_CONCURRENT_STREAMS"] = _STREAMS
     return {**chosen, **config.environment}
@@ -100,11 +105,10 @@ def _autoscaling(config: RayConfig) -> dict[str, Any]:
     }
 
 
-def replica_settings(config: RayConfig) -> ReplicaSettings:
-    """What replicas know beside the server's configuration."""
-    from ift_serve.deploy.ray.replica import ReplicaSettings
-
-    return ReplicaSettings(affinity=config.affinity, engine_absence=config.engine_absence)
+def version_of(config: RayConfig, environment: dict[str, str]) -> str:
+    """Of all that a replica is made of: where it is the same, deploying again leaves running replicas alone."""
+    made_of = [config.server.model_dump_json(), config.affinity, config.engine_absence, environment, server_version()]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def deploy(config: RayConfig) -> Ingress:
@@ -123,7 +127,7 @@ def deploy(config: RayConfig) -> Ingress:
     except ImportError as error:
         raise DeployError(f"{error}; pip install 'ift-serve[ray]'") from None
     from ift_serve.deploy.ray.adapter_record import ACTOR, AdapterRecord
-    from ift_serve.deploy.ray.replica import Replica
+    from ift_serve.deploy.ray.replica import Replica, ReplicaSettings
     from ift_serve.deploy.ray.servicers import FUNCTION
 
     if not ray.is_initialized():
@@ -137,11 +141,31 @@ def deploy(config: RayConfig) -> Ingress:
         grpc_options={"port": config.port, "grpc_servicer_functions": [FUNCTION]},
         controller_options={"runtime_env": {"env_vars": environment}},
     )
+    version = version_of(config, environment)
+    settings = ReplicaSettings(affinity=config.affinity, engine_absence=config.engine_absence, version=version)
     record = {"name": ACTOR, "actor_class": ray.remote(AdapterRecord), "actor_options": {"num_cpus": 0}}
+    if known := _known_elsewhere(config, version):
+        record["init_args"] = (known,)
     chosen = serve.deployment(Replica, **options_of(config, environment), deployment_actors=[record])
-    application = chosen.bind(config.server.model_dump_json(), replica_settings(config).model_dump_json())
+    # Without a version of ours Ray takes every deployment for a new one, and starts all replicas anew.
+    chosen = chosen.options(version=version, _internal=True)
+    application = chosen.bind(config.server.model_dump_json(), settings.model_dump_json())
     try:
         serve.run(application, name=config.application, route_prefix=f"/{config.application}")
     except RuntimeError as error:
         raise DeployError(f"the replicas do not start: {error}; Ray's log of the replica says more") from None
     return ingress
+
+
+def _known_elsewhere(config: RayConfig, version: str) -> list[Any]:
+    """What replicas of another version know of adapters: theirs have a record of their own."""
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        handle = serve.get_deployment_handle(DEPLOYMENT, config.application)
+        found = handle.broadcast("recorded").results(timeout_s=_ASKED_SECONDS, return_exceptions=True)
+    except (KeyError, RayServeException, TimeoutError):
+        return []
+    answers = [one for one in found if isinstance(one, tuple)]
+    return [entry for other, known in answers if other != version for entry in known]

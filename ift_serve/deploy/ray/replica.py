@@ -39,12 +39,16 @@ HAPROXY_VARIABLE = "RAY_SERVE_ENABLE_HA_PROXY"
 
 
 class ReplicaSettings(BaseModel):
-    """What a replica knows beside the server's configuration. ``engine_absence``: seconds."""
+    """What a replica knows beside the server's configuration. ``engine_absence``: seconds.
+
+    ``version``: of all that a replica is made of; replicas of another one are replaced.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     affinity: bool = True
     engine_absence: float = 60.0
+    version: str = ""
 
 
 class Answer:
@@ -137,6 +141,10 @@ class Replica:
         """Take up a word on an adapter; why that could not be done, with this replica's node."""
         reason = await self._adapters.adopt(entry, drain_seconds)
         return f"{serve.get_replica_context().replica_id.unique_id}: {reason}" if reason else ""
+
+    async def recorded(self) -> tuple[str, list[Entry]]:
+        """The replica's version, and what it knows of the record: replicas of another version have a new one."""
+        return self._settings.version, self._adapters.known
 
     async def counts(self) -> dict[str, float]:
         """What this replica has counted, for benchmarks and tests."""

@@ -44,6 +44,11 @@ class ReplicaAdapters:
         self._failed: dict[str, str] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
+    @property
+    def known(self) -> list[Entry]:
+        """The last word on each name, as far as it reached this replica."""
+        return list(self._known.values())
+
     def find(self, reference: str) -> AdapterInfo | None:
         """The version that this replica would answer ``name`` or ``name@version`` with; None: it cannot."""
         info = self._engine.adapters.find(reference)
@@ -112,7 +117,7 @@ class ReplicaAdapters:
                 _log.exception("the record of adapters cannot be read; this replica keeps what it has")
 
     async def _look(self, *, retry: bool) -> None:
-        entries: dict[str, Entry] = await self._record("merge", list(self._known.values()))
+        entries: dict[str, Entry] = await self._record("merge", self.known)
         for name, entry in entries.items():
             known = self._known.get(name)
             if known is None or known.number < entry.number or (retry and name in self._failed):
@@ -120,7 +125,7 @@ class ReplicaAdapters:
 
     async def share(self, word: Entry, drain_seconds: float = _DRAIN_SECONDS) -> None:
         """Record a word on an adapter and have every replica act on it. Raises FAILED_PRECONDITION if one cannot."""
-        entry: Entry = await self._record("say", list(self._known.values()), word)
+        entry: Entry = await self._record("say", self.known, word)
         failures = [reason for reason in await self._others("adopt_adapter", entry, drain_seconds) if reason]
         if failures:
             done = "loaded" if word.version else "unloaded"

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ift_serve.cli import app
 from ift_serve.deploy.ray.config import ConfigFileError, RayConfig, read_config
-from ift_serve.deploy.ray.deployment import environment_of, options_of
+from ift_serve.deploy.ray.deployment import environment_of, options_of, version_of
 
 SERVER = {"engine": {"model": "somewhere"}}
 
@@ -68,6 +68,22 @@ def test_variables_that_are_set_go_before_our_own() -> None:
     environment = environment_of(found, "haproxy")
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1" and environment["RAY_SERVE_HAPROXY_NBTHREAD"] == "1"
     assert environment_of(found, "python")["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+
+
+def test_haproxys_old_process_ends_no_call_before_its_replica_would() -> None:
+    """A change of replicas starts HAProxy anew, and the old process holds the calls that had begun."""
+    for seconds, wanted in ((30, "120"), (600.5, "601")):
+        found = RayConfig.model_validate({"server": SERVER, "drain_timeout": seconds})
+        assert environment_of(found, "haproxy")["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] == wanted
+
+
+def test_deploying_again_makes_new_replicas_only_of_what_has_changed() -> None:
+    found = RayConfig.model_validate({"server": SERVER, "replicas": 2})
+    version = version_of(found, {"A": "1"})
+    more = RayConfig.model_validate({"server": SERVER, "replicas": 5, "drain_timeout": 7, "resources": {"cpus": 3}})
+    assert version_of(more, {"A": "1"}) == version
+    other = RayConfig.model_validate({"server": {"engine": {"model": "elsewhere"}}})
+    assert len({version, version_of(other, {"A": "1"}), version_of(found, {"A": "2"})}) == 3
 
 
 def test_the_command_says_what_a_configuration_comes_to(tmp_path: Path) -> None:
