@@ -23,7 +23,8 @@ from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc
 from tests.server.conftest import greedy, text_prompt
 
-_PATIENCE = 120.0
+pytestmark = pytest.mark.timeout(900)
+_PATIENCE = 300.0
 """Seconds for what takes a few on a machine that is not crowded."""
 REQUEST = pb.GenerateRequest(prompt=text_prompt(), sampling=greedy(60))
 
@@ -84,6 +85,7 @@ async def test_two_ranks_over_the_wire(server_config: Callable[..., ServerConfig
         await call.read()
         call.cancel()
         await _lose(server, pair, signal.SIGKILL)
+        await _until(lambda: server.engine.state == "ready")
         assert await _text(pair) == alone
         assert isinstance(server.engine, EngineClient) and server.engine.restarts == 1
         engine, (follower,) = server.engine.engine_pid, server.engine.model.followers
@@ -97,6 +99,7 @@ async def test_a_rank_that_hangs_is_replaced(server_config: Callable[..., Server
     alone = await _text(stub)
     async with _serving(server_config(engine={"tensor_parallel": 2, "patience": 5.0})) as (server, pair):
         await _lose(server, pair, signal.SIGSTOP)
+        await _until(lambda: server.engine.state == "ready")
         assert await _text(pair) == alone
         assert isinstance(server.engine, EngineClient) and server.engine.restarts == 1
         last = [server.engine.engine_pid, *server.engine.model.followers]
@@ -110,7 +113,7 @@ from ift_serve.engines.process import engine_process
 
 async def main():
     client = engine_process(EngineConfig.model_validate_json(sys.argv[1]))
-    await client.start(120)
+    await client.start(300)
     print(json.dumps([client.engine_pid, *client.model.followers]), flush=True)
     await asyncio.sleep(600)
 
