@@ -1,4 +1,8 @@
-"""The end of the process: within its time whatever the loop is doing, at once when asked twice."""
+"""The end of the process: within its time whatever the loop is doing, at once when asked twice.
+
+The engine's process serves the model in one of the tests. In the others it is one that computes without torch: it ends
+in the same way, and begins in a fraction of the time.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ift_serve.engines.process import WORKER_MODULE
+
 BLOCKED = """
     import ctypes, sys, time
-    from ift_serve.engines.process import engine_process
-    from ift_serve.engines.thread import local_engine
     from ift_serve.engine.config import EngineConfig
+    from ift_serve.frontend.engine_client import EngineClient
     from ift_serve.server import app, run
     from ift_serve.server.config import ServerConfig
 
@@ -37,24 +42,32 @@ BLOCKED = """
     }
 
     def ready(server):
-        print("ready", getattr(server.engine, "engine_pid", 0), flush=True)
+        print("ready", server.engine.engine_pid, flush=True)
         blockers[kind]()
 
     run._GRACE = float(sys.argv[3])
-    open_engine = local_engine if kind == "python" else engine_process  # one in this process is quicker to start
+    open_engine = lambda config: EngineClient(config, sys.argv[4])
     engine = EngineConfig(model=sys.argv[1], dtype="float32", total_blocks=64, threads=1)
     run.serve(ServerConfig(engine=engine, port=0, metrics_port=None, drain_timeout=1.0), open_engine, ready)
 """
 
 
 def _start(
-    tmp_path: Path, model: Path, kind: str, grace: float = 120.0, prefix: tuple[str, ...] = ()
+    tmp_path: Path,
+    model: Path,
+    kind: str,
+    grace: float = 120.0,
+    prefix: tuple[str, ...] = (),
+    worker: str = "tests.support.oracle_worker",
 ) -> tuple[subprocess.Popen[str], int]:
-    """A server, and its engine's process id. ``grace``: seconds that ending may take; ``prefix`` runs the command."""
+    """A server, and its engine's process id.
+
+    ``grace``: seconds that ending may take; ``prefix`` runs the command; ``worker``: the engine's module.
+    """
     script = tmp_path / "blocked.py"
     script.write_text(textwrap.dedent(BLOCKED))
     process = subprocess.Popen(
-        [*prefix, sys.executable, str(script), str(model), kind, str(grace)],
+        [*prefix, sys.executable, str(script), str(model), kind, str(grace), worker],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -87,8 +100,7 @@ def test_a_blocked_loop_does_not_keep_the_process(tmp_path: Path, model_director
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=120)
     assert process.returncode == 1 and "the end did not come within" in log
-    if engine:
-        _wait_for_end_of(engine)
+    _wait_for_end_of(engine)
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path, model_directory: Path) -> None:
@@ -102,7 +114,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, model_directory: Path) -> 
 
 
 def test_one_signal_ends_an_idle_server_in_order(tmp_path: Path, model_directory: Path) -> None:
-    process, engine = _start(tmp_path, model_directory, "not")
+    process, engine = _start(tmp_path, model_directory, "not", worker=WORKER_MODULE)
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=120)
     assert process.returncode == 0 and '"stopped"' in log

@@ -3,7 +3,8 @@
 The configuration's ``model`` says how it behaves: ``broken`` cannot load, ``slow`` takes 10 ms a step,
 ``hung`` never ends its third, ``deadlocked`` waits in it for a lock that nobody gives back, ``spinning`` schedules
 nothing from it on, ``layered`` takes seconds for it but gets on, ``compiling`` has numba compile for seconds in it,
-``stuck`` stops while it loads.
+``stuck`` stops while it loads. A model's directory is named in the description, so that a server reads its tokenizer;
+its weights are not read, and torch is not imported.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+
+import msgspec
 
 from ift_serve.decoding.registry import STRATEGIES
 from ift_serve.engine.config import EngineConfig
@@ -125,7 +128,10 @@ def build(config: EngineConfig) -> tuple[EngineCore, ModelDescription]:
         os.kill(os.getpid(), signal.SIGSTOP)
     kind = SpinningCore if config.model == "spinning" else EngineCore
     runner = RUNNERS.get(config.model, PagedOracle)(config.total_blocks or 512)
-    return kind(runner, config, STRATEGIES, adapter_tensors=OracleHost(config.adapter_slots)), runner.description
+    description = runner.description
+    if os.path.isdir(config.model):
+        description = msgspec.structs.replace(description, path=config.model)
+    return kind(runner, config, STRATEGIES, adapter_tensors=OracleHost(config.adapter_slots)), description
 
 
 if __name__ == "__main__":
