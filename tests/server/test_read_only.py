@@ -106,15 +106,28 @@ def test_a_user_without_a_home_and_a_read_only_system_without_a_directory_for_te
 
 @pytest.fixture(scope="module")
 def installed_kernels() -> Iterator[Path]:
-    """Every kernel, compiled as at an installation: outside what the tests mount anew, readable for every user."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="ift-serve-kernels-") as folder:
-        Path(folder).chmod(0o755)
+    """Every kernel, compiled as at an installation: outside what the tests mount anew, readable for every user.
+
+    Compiled where the other tests find them, which takes what it takes once; to the folder the command adds no more
+    than that all are there.
+    """
+    from ift_kernels.cpu_simd.storage import kept_code
+
+    def compile_kernels(*options: str) -> None:
         subprocess.run(
-            [sys.executable, "-c", SERVE, "compile", "--cache", folder],
+            [sys.executable, "-c", SERVE, "compile", *options],
             check=True,
             capture_output=True,
             env=os.environ | {"PYTHONPATH": PATHS},
         )
+
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="ift-serve-kernels-") as folder:
+        Path(folder).chmod(0o755)
+        if (kept := kept_code()) is not None:
+            compile_kernels()
+            for file in kept.glob("*.nb[ci]"):
+                shutil.copy(file, folder)
+        compile_kernels("--cache", folder)
         yield Path(folder)
 
 
