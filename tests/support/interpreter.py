@@ -5,12 +5,18 @@ instead of rounding to nearest even (float8 loses the carry of a rounded mantiss
 through torch, and arithmetic on bfloat16 goes through float32. Triton 3.6 with numpy 2.4 also needs help to take a
 one-element array as a loop bound. And it looks through all of its language at every launch and at every call of a
 device function, which is most of the time of a small kernel; here it looks once.
+
+Nearly all time of an operation goes into its description, not into numpy. What says nothing is left out: checks for
+integers that overflow, whose verdicts the interpreter drops unless it debugs, and tables and shapes made each time.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +121,46 @@ def _look_once_for_builtins() -> None:
     interpreter._patch_lang = patch
 
 
+def _leave_out_dropped_verdicts() -> None:
+    """``device_assert`` returns at once without ``debug``: what it would have been told need not be computed."""
+    builder = interpreter.interpreter_builder
+    if not builder.options.debug:
+        builder.options = replace(builder.options, sanitize_overflow=False)
+
+
+@functools.cache
+def _extent(shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Number of elements and shape as a tensor of the language has them."""
+    return tl.constexpr(math.prod(shape)), tl.tuple([tl.constexpr(size) for size in shape])
+
+
+def _tensor_init(self: Any, handle: Any, type: Any) -> None:
+    self.handle, self.type, self.dtype = handle, type, type.scalar
+    self.numel, self.shape = _extent(tuple(type.shape) if type.is_block() else ())
+
+
+def _describe_once() -> None:
+    """A type's numpy dtype, and a shape's description, are the same each time."""
+    get_np_dtype = interpreter._get_np_dtype
+    dtypes: dict[str, Any] = {}
+    blocks: dict[tuple[str, Any], Any] = {}
+
+    def np_dtype(of: Any) -> Any:
+        if (name := of.name) not in dtypes:
+            dtypes[name] = get_np_dtype(of)
+        return dtypes[name]
+
+    def with_element_type(self: Any, element: Any) -> Any:
+        key = (element.name, self.shape)
+        if key not in blocks:
+            blocks[key] = tl.block_type(element, self.shape)
+        return blocks[key]
+
+    interpreter._get_np_dtype = np_dtype
+    tl.block_type.with_element_ty = with_element_type
+    tl.tensor.__init__ = _tensor_init
+
+
 def install() -> None:
     """Repair the interpreter of this process."""
     interpreter._convert_float = _convert
@@ -123,3 +169,5 @@ def install() -> None:
     _repair_loop_bounds()
     if hasattr(interpreter, "_LangPatchScope"):  # later than Triton 3.6
         _look_once_for_builtins()
+    _leave_out_dropped_verdicts()
+    _describe_once()
