@@ -129,7 +129,8 @@ class BudgetedEnvironment(ImmutableSandboxedEnvironment):
         """A call, of a method of text too: widths are bounded."""
         budget = _budget(__context)
         budget.spend(1)
-        owner = getattr(__obj, "__self__", None)
+        # The sandbox hands out a function of its own for the methods of text that format.
+        owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         if isinstance(owner, str):
             if any(isinstance(a, int) and a > _LARGEST for a in args):
                 raise TemplateWorkError("it makes too long a text")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -134,6 +135,19 @@ def test_reasoning_of_earlier_answers_may_be_left_out() -> None:
 def test_a_template_that_fails_or_works_for_ever_is_an_error_of_the_prompt(template: str) -> None:
     with pytest.raises(PromptError, match="the model's chat template"):
         renderer(template).conversation(USER)
+
+
+@pytest.mark.parametrize("made", ["'{:>9}|{}'.format(1, 2)", "'{a:>9}|2'.format_map({'a': 1})", "'%9d|%d' % (1, 2)"])
+def test_a_width_is_refused_before_a_text_of_it_is_made(made: str) -> None:
+    template = f"{{{{ messages[0].content }}}}{{{{ {made} }}}}"
+    assert renderer(template).conversation(USER).text == "the dog        1|2"
+    tracemalloc.start()
+    try:
+        with pytest.raises(PromptError, match="too long a text"):
+            renderer(template.replace("9", "99999999")).conversation(USER)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_long_conversations_are_within_the_bound() -> None:
