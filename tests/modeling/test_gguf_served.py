@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,22 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IFT_CACHE_DIR", str(tmp_path / "cache"))
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A random model as GGUF in float32, made once and copied to where a test changes it or puts files beside it."""
+    made: dict[str, Path] = {}
+
+    def copy(place: Path, architecture: str, **options: Any) -> Path:
+        name = repr((architecture, options))
+        if name not in made:
+            made[name] = _exported(tmp_path_factory.mktemp("exported"), architecture, **options)
+        (place / "gguf").mkdir()
+        return Path(shutil.copy(made[name], place / "gguf"))
+
+    return copy
+
+
 def _exported(place: Path, architecture: str, **options: Any) -> Path:
-    """A random model as GGUF in float32."""
     base = build(architecture, place / "base", vocab_size=384, **options)
     PreTrainedTokenizerFast(
         tokenizer_object=tiny_tokenizers.byte_level(), unk_token="<unk>", bos_token="<s>", eos_token="</s>",
@@ -105,31 +121,33 @@ def _served(directory: Path, **options: Any) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("architecture", "options"), [("llama", {}), ("llama", {"tie_word_embeddings": True}), ("qwen2", {})]
 )
-def test_a_file_of_few_bits_is_multiplied_as_it_is(architecture: str, options: dict[str, Any], tmp_path: Path) -> None:
-    file = _quantized(_exported(tmp_path, architecture, **options), ["Q4_1", "Q8_0", "Q4_0"])
+def test_a_file_of_few_bits_is_multiplied_as_it_is(
+    architecture: str, options: dict[str, Any], tmp_path: Path, exported: Callable[..., Path]
+) -> None:
+    file = _quantized(exported(tmp_path, architecture, **options), ["Q4_1", "Q8_0", "Q4_0"])
     directory = gguf_directory(file)
     loaded = load_model(str(directory))
     assert loaded.quantized and not loaded.quantized.plain and loaded.weights == "gguf"
     assert_close_but_for_steps(_served(directory), _expected(file, rounded=True))
 
 
-def test_a_file_without_codes_is_served_as_it_stands(tmp_path: Path) -> None:
-    file = _exported(tmp_path, "llama")
+def test_a_file_without_codes_is_served_as_it_stands(tmp_path: Path, exported: Callable[..., Path]) -> None:
+    file = exported(tmp_path, "llama")
     torch.testing.assert_close(_served(gguf_directory(file)), _expected(file, rounded=False), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.skipif(not runs_here(), reason="needs AVX2")
 def test_kinds_that_are_not_multiplied_are_served_dequantised_and_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, exported: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = _quantized(_exported(tmp_path, "llama"), ["Q5_0", "Q8_0"])
+    file = _quantized(exported(tmp_path, "llama"), ["Q5_0", "Q8_0"])
     loaded = load_model(str(gguf_directory(file)))
     assert loaded.quantized and loaded.quantized.plain
     assert "served dequantised" in caplog.text
 
 
-def test_codes_stand_for_what_the_package_says(tmp_path: Path) -> None:
-    file = _quantized(_exported(tmp_path, "llama"), ["Q4_0", "Q4_1", "Q8_0"])
+def test_codes_stand_for_what_the_package_says(tmp_path: Path, exported: Callable[..., Path]) -> None:
+    file = _quantized(exported(tmp_path, "llama"), ["Q4_0", "Q4_1", "Q8_0"])
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
     kinds = set()
     for codes in gguf_codes(file):
@@ -139,8 +157,8 @@ def test_codes_stand_for_what_the_package_says(tmp_path: Path) -> None:
     assert kinds == {"Q4_0", "Q4_1", "Q8_0"}
 
 
-def test_the_fingerprint_is_of_the_weights_in_the_file(tmp_path: Path) -> None:
-    file = _exported(tmp_path, "llama")
+def test_the_fingerprint_is_of_the_weights_in_the_file(tmp_path: Path, exported: Callable[..., Path]) -> None:
+    file = exported(tmp_path, "llama")
     copy = file.with_name("another name.gguf")
     copy.write_bytes(file.read_bytes())
     fewer = _quantized(file, ["Q8_0"])
@@ -158,8 +176,8 @@ def test_what_is_no_gguf_file_is_refused_by_name(tmp_path: Path) -> None:
         gguf_directory(other)
 
 
-def test_a_file_that_is_gone_since_is_named(tmp_path: Path) -> None:
-    file = _exported(tmp_path, "llama")
+def test_a_file_that_is_gone_since_is_named(tmp_path: Path, exported: Callable[..., Path]) -> None:
+    file = exported(tmp_path, "llama")
     directory = gguf_directory(file)
     file.unlink()
     assert (directory / GGUF_WEIGHTS).is_symlink()

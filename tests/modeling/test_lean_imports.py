@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 from ift_serve.embedded import model_path
 
@@ -48,8 +49,18 @@ def lean() -> dict[str, Any]:
     return _told(first, _ASK, _COMPILE)
 
 
-def test_models_and_tokenizers_give_what_they_give_elsewhere(lean: dict[str, Any]) -> None:
-    usual = _told(_ASK)
+def test_models_and_tokenizers_give_what_they_give_elsewhere(
+    lean: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere: in this process, which imports all of transformers."""
+    assert "torch.distributed.tensor" in sys.modules
+    threads, names = torch.get_num_threads(), dict[str, Any]()
+    monkeypatch.setattr(sys, "argv", ["", str(model_path())])
+    try:
+        exec(_ASK, names)
+    finally:
+        torch.set_num_threads(threads)
+    usual = names["found"]
     assert lean["logits"] == usual["logits"] and lean["ids"] == usual["ids"]
 
 
