@@ -309,11 +309,12 @@ async def test_a_running_engine_leaves_no_files(tmp_path: Path, monkeypatch: pyt
         assert await answer(client, request) == solo(request).tokens
 
 
-async def test_twenty_deaths_leak_nothing() -> None:
+async def test_deaths_leak_nothing() -> None:
+    """What is the same after the second death and the sixth is the same after any: counts are exact."""
     async with process_client() as client:
         assert isinstance(client, EngineClient)
         sizes = set[tuple[int, int]]()
-        for death in range(20):
+        for death in range(6):
             task = asyncio.create_task(answer(client, generate(f"r{death}", PROMPT, max_new_tokens=400)))
             await answer(client, generate(f"short{death}", PROMPT, max_new_tokens=1))
             sizes.add((descriptors(), children()))
@@ -321,7 +322,7 @@ async def test_twenty_deaths_leak_nothing() -> None:
             with pytest.raises(EngineError):
                 await task
         await answer(client, generate("last", PROMPT, max_new_tokens=1))
-        assert client.restarts == 20
+        assert client.restarts == 6
         assert len(sizes) == 1, sizes
 
 
