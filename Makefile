@@ -7,9 +7,10 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 2000
 
-# Test processes. A module's tests share models and servers and stay together.
+# Test processes. A module's tests share models and servers and stay together. Modules go out in their order: by number
+# of tests those of few long ones would come last, and leave one process waiting for the other.
 PROCESSES ?= 2
-TESTING = -m "not slow" --numprocesses $(PROCESSES) --dist loadfile
+TESTING = -m "not slow" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # What proves the core: imports, core, scheduler, cache, strategies, text, checks, formats.
 FAST := tests/test_architecture.py $(wildcard tests/engine/test_core_*.py) tests/engine/test_block_manager.py \
 	tests/engine/test_prefix_hash.py $(filter-out tests/decoding/test_real_%,$(wildcard tests/decoding/test_*.py)) \
