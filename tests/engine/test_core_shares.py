@@ -67,7 +67,7 @@ def test_places_come_back_however_a_request_ends() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 8])
 def test_long_answers_in_all_rows_keep_nobody_out(rows: int) -> None:
-    driver = Driver(make_core(PagedOracle(4096), max_sequences=rows, max_batch_tokens=64))
+    driver = Driver(make_core(PagedOracle(1024), max_sequences=rows, max_batch_tokens=64))
     long = many(rows + 1, "long", 400)
     driver.add(*long)
     for _ in range(20):

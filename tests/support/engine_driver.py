@@ -161,9 +161,15 @@ class Driver:
 
 def solo(request: GenerateRequest | ScoreRequest, strategies: Strategies = STRATEGIES, block_size: int = 4) -> Answer:
     """The answer on an engine with nothing else to do, ample memory and no prefix reuse."""
-    core = make_core(
-        PagedOracle(4096, block_size), strategies, prefix_caching=False, max_batch_tokens=4096, max_sequences=64
-    )
-    driver = Driver(core)
-    driver.add(request)
-    return driver.run()[request.request_id]
+    new = request.continuations if isinstance(request, ScoreRequest) else [[0] * request.sampling.max_new_tokens]
+    # Every step checks every block, so there are as many as an answer needs, and more only where that was too few.
+    for blocks in (64 + 4 * (len(request.token_ids) + sum(map(len, new))), 4096):
+        core = make_core(
+            PagedOracle(blocks, block_size), strategies, prefix_caching=False, max_batch_tokens=4096, max_sequences=64
+        )
+        driver = Driver(core)
+        driver.add(request)
+        answer = driver.run()[request.request_id]
+        if answer.failure is None and not core.stats().preemptions:
+            break
+    return answer

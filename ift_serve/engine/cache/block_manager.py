@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 
@@ -113,15 +112,21 @@ class BlockManager:
 
     def check_integrity(self, tables: Iterable[list[int]]) -> None:
         """Raise AssertionError unless counts equal the tables' references and each block is in one place."""
-        expected = Counter(block for table in tables for block in table)
-        used = [block for block, count in enumerate(self._references) if count]
-        for block, count in enumerate(self._references):
-            assert count == expected[block], f"block {block}: {count} references, {expected[block]} in tables"
+        expected = [0] * self.total
+        for table in tables:
+            for block in table:
+                expected[block] += 1
+        # Tests ask after every step: what holds is found without a look at each block by itself.
+        if self._references != expected:
+            block = next(b for b in range(self.total) if self._references[b] != expected[b])
+            raise AssertionError(f"block {block}: {self._references[block]} references, {expected[block]} in tables")
+        used = [block for block, count in enumerate(expected) if count]
         places = sorted([*self._free, *self._cached, *used])
         assert places == list(range(self.total)), "blocks are lost or in two places"
-        assert all(self._digests[block] is not None for block in self._cached), "a cached block has no hash"
-        assert all(self._digests[block] is None for block in self._free), "a free block has a hash"
+        digest_of = self._digests.__getitem__
+        assert None not in map(digest_of, self._cached), "a cached block has no hash"
+        assert not any(map(digest_of, self._free)), "a free block has a hash"
         for digest, block in self._block_of.items():
             assert self._digests[block] == digest, f"block {block} is found under a foreign hash"
-        published = sum(digest is not None for digest in self._digests)
+        published = self.total - self._digests.count(None)
         assert published == len(self._block_of), "a published block cannot be found"
