@@ -49,7 +49,7 @@ def _fresh(page: Any) -> None:
 
 
 def take(url: str, output: Path) -> None:
-    """Three pictures: a thought with its tokens, base and adapter side by side, and a vote on a narrow screen."""
+    """Three pictures: an answer with its tokens, base and adapter side by side, and a vote on a narrow screen."""
     from playwright.sync_api import sync_playwright
 
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
@@ -58,12 +58,13 @@ def take(url: str, output: Path) -> None:
         page = browser.new_page(viewport={"width": 1100, "height": 760}, color_scheme="light")
         page.goto(url)
         page.wait_for_selector("#models input")
-        _ask(page, "What is 38 + 35?", temperature="0.7", seed="4", reasoning="trace", budget="64")
+        _ask(page, "Name three animals.", temperature="1", seed="3")
         page.locator("#colour").select_option("entropy")
         page.locator("#turns .text:not(.thought) .token").first.focus()
         page.locator("#conversation-title").scroll_into_view_if_needed()
         page.screenshot(path=output / "playground-tokens.png")
         _fresh(page)
+        page.get_by_label("ift-tiny (base)").check()
         page.get_by_label("style (adapter)").check()
         page.locator("#colour").select_option("probability")
         _ask(page, "Name three animals.", temperature="1", seed="2", n="3", max_tokens="24")

@@ -68,7 +68,7 @@ class AnswerCard {
     const { usage, conclusion, finish, failed } = this.answer;
     if (!this.text.querySelector(".token")) this.text.textContent = this.answer.text;
     if (this.answer.reasoning && !this.thoughtText.querySelector(".token")) { this.thoughtText.textContent = this.answer.reasoning; this.thought.hidden = false; }
-    if (conclusion) showConclusion(this.tree, conclusion);
+    if (conclusion?.branches?.length) showConclusion(this.tree, conclusion);
     else if (this.paths.length < 2) this.tree.replaceChildren(...this.answer.more.map((text, index) => element("p", `${index + 2}. ${text}`, { class: "text" })));
     const seconds = usage?.total_seconds ? `, ${shown(usage.total_seconds, 2)} s` : "";
     this.state.className = failed ? "failed" : "dim";
