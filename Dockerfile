@@ -21,7 +21,7 @@ RUN if [ "$DEVICE" = cpu ] && [ -n "$TORCH_LINKS" ]; then export PIP_FIND_LINKS=
 # For this processor and those like it; on another kind, a first start compiles into the user's own cache directory.
 RUN if [ "$DEVICE" = cpu ]; then /opt/ift/bin/ift-serve compile; fi
 
-# What is in the image, with versions, licences and hashes, by a tool that is not in it.
+# What is in the image, with versions and licences, by a tool that is not in it.
 FROM build AS inventory
 RUN python3 -m venv /opt/inventory && /opt/inventory/bin/pip install --no-cache-dir 'cyclonedx-bom>=7,<8'
 RUN /opt/inventory/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
