@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -30,14 +32,13 @@ def metrics_url(server: str, given: str | None) -> str:
     return given if given.startswith(("http://", "https://")) else f"http://{given}/metrics"
 
 
-def states(client: Client, url: str, interval: float) -> Iterator[ServerState]:
-    """One after each interval, without end. Raises ScrapeError where the first scrape fails."""
+def states(client: Client, url: str, interval: float, stop: threading.Event) -> Iterator[ServerState]:
+    """One after each interval, until ``stop`` is set. Raises ScrapeError where the first scrape fails."""
     from ift_serve.cli.scraped_metrics import Scrape, ScrapeError, scrape
     from ift_serve.cli.server_state import server_state
 
     before = scrape(url)
-    while True:
-        time.sleep(interval)
+    while not stop.wait(interval):
         notes: list[str] = []
         model, adapters = _told(client, notes)
         try:
@@ -66,6 +67,17 @@ def _told(client: Client, notes: list[str]) -> tuple[str, dict[str, tuple[str, i
     return model, {f"{a.name}@{a.version}": (a.state, a.bytes) for a in found}
 
 
+@contextlib.contextmanager
+def _interruption() -> Iterator[threading.Event]:
+    """An event that an interrupt sets. Python's own exception is lost where it meets a callback of a library."""
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @connected
 def top(
     options: ClientOptions,
@@ -87,16 +99,18 @@ def top(
     console = Console()
     with readable_errors():
         client = Client(options.server, timeout=_PATIENCE, retries=0, **options.arguments())
-    looks = states(client, metrics_url(options.server, metrics), interval)
     try:
-        with client, contextlib.suppress(KeyboardInterrupt):
+        with client, _interruption() as stop:
+            looks = states(client, metrics_url(options.server, metrics), interval, stop)
             if as_json:
                 for state in looks:
                     print(json.dumps(asdict(state)), flush=True)
                     if once:
                         return
             if once or not console.is_terminal:
-                console.print(view(next(looks), console.width))
+                for state in looks:
+                    console.print(view(state, console.width))
+                    return
                 return
             with Live(console=console, screen=True, auto_refresh=False) as live:
                 for state in looks:

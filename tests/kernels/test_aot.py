@@ -39,7 +39,7 @@ def _ahead(*arguments: str) -> Any:
     return _compiled("-m", "ift_kernels.aot", *arguments)
 
 
-SOME = ("prefill", "lora", "decode/narrow", "sample/processed", "temperatures", "elementwise", "write/norms")
+SOME = ("prefill", "lora", "decode/narrow", "sample/processed", "temperatures", "elementwise", "write/norms", "fixed")
 """Cases with every family of kernels, and each kind of tensor-core instruction."""
 KINDS = {80: "HMMA", 90: "HGMMA", 100: "UTC"}
 
