@@ -280,7 +280,7 @@ class ModelRunner:
         return RecordedSteps(
             self._decoder,
             self._cache.layers,
-            rows=config.max_sequences,
+            rows=min(config.max_sequences, _LOGIT_ROWS["cpu"]),
             hidden_size=int(model.config.hidden_size),
             dtype=model.dtype,
             longest=min(model.context_length, self.total_blocks * self.block_size),

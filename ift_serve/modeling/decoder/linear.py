@@ -179,23 +179,13 @@ class PlainLinear(nn.Module):
         return self._weight, self._bias
 
 
-class FixedLinear(nn.Module):
+class FixedLinear(PlainLinear):
     """``x W^T + b`` with the same bits of a row in any batch, by a kernel of its own (``ift_kernels.fixed_linear``)."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self._weight = weight.detach().contiguous()
-        self._bias = None if bias is None else bias.detach().contiguous()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs: ``[..., in_features]`` -> ``[..., out_features]``."""
         rows = inputs.reshape(-1, self.in_features)
         return fixed_linear(rows, self._weight, self._bias, INVARIANT).view(*inputs.shape[:-1], self.out_features)
-
-    def dense(self) -> tuple[Tensor, Tensor | None]:
-        """The weight ``[out_features, in_features]`` and the bias."""
-        return self._weight, self._bias
 
 
 Linear = PackedLinear | Bf16Linear | QuantizedLinear | DeviceQuantizedLinear | JoinedLinear | PlainLinear | FixedLinear
