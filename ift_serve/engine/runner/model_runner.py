@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.backend import INVARIANT, is_triton
-from ift_kernels.device import FLOAT8_CAPABILITY, properties
 from ift_serve.engine.adapters.tensors import DeviceAdapterTensors
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.protocol.model import ModelDescription
@@ -27,6 +25,13 @@ from ift_serve.engine.runner.kept_checks import CheckOutcome, KeptChecks
 from ift_serve.engine.runner.kv_cache import KVCache, bytes_per_block
 from ift_serve.engine.runner.parallel.ranks import Ranks, shard_step, threads_of_a_rank
 from ift_serve.engine.runner.parallel.start import sharded_decoder
+from ift_serve.engine.runner.placement import (
+    block_count,
+    choose_backend,
+    choose_cache_dtype,
+    choose_device,
+    free_memory,
+)
 from ift_serve.engine.runner.serving_check import ServingCheck, serve_windows
 from ift_serve.engine.runner.step_profiler import StepProfiler
 from ift_serve.engine.runner.warm_up import warm_up_batches
@@ -49,7 +54,6 @@ from ift_serve.modeling.decoder.decoder import Decoder, make_decoder
 from ift_serve.modeling.decoder.fused_layers import FusedDecoder
 from ift_serve.modeling.decoder.model_loader import LoadedModel, load_model
 from ift_serve.system.heap import trim_heap
-from ift_serve.system.machine import available_memory
 
 _log = logging.getLogger(__name__)
 
@@ -58,65 +62,6 @@ if TYPE_CHECKING:
 
 _LOGIT_ROWS = {"cpu": 64, "cuda": 512}
 """Rows of logits computed at a time: bounds memory to so many vocabularies when long texts are scored."""
-
-
-def _device(config: EngineConfig) -> str:
-    """Raises ValueError where it is not there."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "device: cuda needs a GPU and a build of torch for it, and torch sees none; install torch for CUDA, or "
-            "choose cpu"
-        )
-    if config.device != "auto":
-        return config.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _backend(config: EngineConfig, device: str) -> str:
-    """The kernels' implementation, named. Raises ValueError where it cannot run."""
-    if config.batch_invariant and (device == "cuda" or config.attention_backend == "triton"):
-        return INVARIANT
-    if config.attention_backend == "auto":
-        return "triton" if device == "cuda" else "cpu"
-    if config.attention_backend == "cpu" and device != "cpu":
-        raise ValueError(f"attention_backend: the compiled CPU kernels cannot run on {device}; choose auto")
-    if config.attention_backend == "triton" and device == "cpu" and not os.environ.get("TRITON_INTERPRET"):
-        raise ValueError("attention_backend: triton needs a GPU; choose auto")
-    return config.attention_backend
-
-
-def _free_memory(device: str) -> int:
-    if device != "cpu":
-        return int(torch.cuda.mem_get_info()[0])
-    return available_memory()
-
-
-def _block_count(
-    config: EngineConfig, block_size: int, model: LoadedModel, device: str, dtype: torch.dtype, free: int
-) -> int:
-    """Blocks for the cache: as asked, else what all sequences at full context need, within a share of free memory:
-    a quarter on the CPU, which others use too, most of a GPU. free: bytes, of all ranks together."""
-    if config.total_blocks is not None:
-        return config.total_blocks
-    size = bytes_per_block(model.geometry, block_size, dtype, device)
-    wanted = config.max_sequences * -(-model.context_length // block_size)
-    share = free // 4 if device == "cpu" else free * 85 // 100
-    budget = share if config.cache_bytes is None else config.cache_bytes
-    blocks = min(wanted, budget // size)
-    if blocks < 1:
-        raise ValueError(f"cache_bytes: {budget} bytes do not hold one block of {size} bytes")
-    return blocks
-
-
-def _cache_dtype(config: EngineConfig, backend: str, dtype: torch.dtype) -> torch.dtype:
-    if config.cache_dtype == "auto":
-        return dtype
-    if backend == "cpu":
-        # No vector of a CPU widens e4m3, its steps wait for weights and not for the cache, and host memory is ample.
-        raise ValueError("cache_dtype: fp8 is read by the Triton kernels, which need a GPU; choose auto")
-    if torch.cuda.is_available() and properties(torch.empty(0, device="cuda")).capability < FLOAT8_CAPABILITY:
-        raise ValueError("cache_dtype: this GPU has no float8 (Ada, Hopper and later do); choose auto")
-    return torch.float8_e4m3fn
 
 
 class ModelRunner:
@@ -137,7 +82,7 @@ class ModelRunner:
         self.progress = Progress()
         report_compilations(lambda: self.progress)
         torch.manual_seed(config.seed)
-        device = _device(config)
+        device = choose_device(config)
         torch.set_num_threads(threads_of_a_rank(config, device))
         self._ranks = Ranks(config, device) if config.tensor_parallel > 1 else None
         self._on_lost = on_lost
@@ -152,8 +97,8 @@ class ModelRunner:
             context_length=config.context_length,
             on_host=self._ranks is not None,
         )
-        backend = _backend(config, device)
-        dtype = _cache_dtype(config, backend, model.dtype)
+        backend = choose_backend(config, device)
+        dtype = choose_cache_dtype(config, backend, model.dtype)
         # A GPU's tile of keys lies within one block of 64, which halves the registers of the decode kernel.
         self.block_size = config.block_size or (16 if device == "cpu" else 64)
         metadata = BaseMetadata.of_model(model)
@@ -163,14 +108,14 @@ class ModelRunner:
             if keeps_checks
             else None
         )
-        free = _free_memory(device)
+        free = free_memory(device)
         scales = cache_scales(model) if dtype == torch.float8_e4m3fn else None
         if self._ranks is None:
             self._decoder = checked_decoder(model, backend, self.block_size, on_stage, kept)
         else:
             part, self._decoder = sharded_decoder(model, self._ranks, backend, self.block_size, device, on_stage, kept)
-            free = self._ranks.free_memory(_free_memory(device))
-        self.total_blocks = _block_count(config, self.block_size, model, device, dtype, free)
+            free = self._ranks.free_memory(free_memory(device))
+        self.total_blocks = block_count(config, self.block_size, model, device, dtype, free)
         self._cache = KVCache(part.geometry, self.total_blocks, self.block_size, dtype, device, scales)
         if self._ranks is not None:
             self._ranks.open_cache(self.total_blocks, self.block_size, dtype, backend, scales)
