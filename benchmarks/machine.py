@@ -33,7 +33,12 @@ def _best(work: Callable[[], Tensor], times: int = 5) -> float:
 
 
 def measure(model: Path, dtype: str) -> Machine:
-    """Read rate of memory far larger than the caches, and the product of a 512-token batch with square weights."""
+    """Read rate of memory far larger than the caches, and the product of a 512-token batch with square weights.
+
+    dtype: a name of torch's, or ``auto``, what a server takes here for weights in bfloat16.
+    """
+    if dtype == "auto":
+        dtype = "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
     big = torch.ones(128 * 2**20, dtype=torch.float32)
     read = big.numel() * 4 / _best(lambda: big.sum())
     side, rows = 2048, 512

@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, help="directory of a model")
     what.add_argument("--shape", choices=SHAPES, help="random weights in this shape")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--concurrency", type=int, default=32)
@@ -180,7 +180,8 @@ def main() -> None:
 
     options = ("--dtype", given.dtype, "--threads", str(given.threads), "--metrics-port", "-1", "--no-prefix-caching")
     with tempfile.TemporaryDirectory(prefix="ift-bench-") as scratch:
-        model = given.model or build(given.shape, Path(scratch) / given.shape, given.dtype)
+        stored = "bfloat16" if given.dtype == "auto" else given.dtype
+        model = given.model or build(given.shape, Path(scratch) / given.shape, stored)
         with server(model, *options) as (address, _):
             found = asyncio.run(Benchmark(given).all(address))
         machine = asdict(measure(model, given.dtype))
