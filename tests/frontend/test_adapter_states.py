@@ -1,199 +1,24 @@
 """Adapter states of both processes against a model that knows the newest version of each name and who uses what.
 
 Loads, unloads, requests, preemptions, reads in any order, damaged files, a full server, crashes and restarts come in
-random order. The model knows no states: a version is known while it is the current one of its name or a request began
-with it. Of the memory it knows what is in it, in the order of use.
+random order.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ift_serve.engine.protocol.adapter import SERVED, AdapterReply, AdapterState, LoadAdapter, UnloadAdapter
+from ift_serve.engine.protocol.adapter import SERVED, AdapterReply, AdapterState, LoadAdapter
 from ift_serve.engine.protocol.refused import RefusedError
-from ift_serve.engine.protocol.results import FailureKind
 from ift_serve.frontend.wanted_adapters import AdapterSource
-from tests.support.adapter_system import BYTES, Engine, InFlight, System, version_of
+from tests.support.adapter_model import EngineModel
+from tests.support.adapter_system import BYTES, Engine, System, version_of
 
 NAMES = ("a", "b", "c")
 PATHS = ("p", "q", "r")
 CONTENTS = ("one", "two", "three", "broken")
-
-
-@dataclass
-class Load:
-    message: LoadAdapter
-    content: str | None = None
-    """What was read, once it was."""
-
-
-@dataclass
-class EngineModel:
-    """What an engine must hold, by what it was told."""
-
-    limit: int
-    evicts: bool
-    current: dict[str, str] = field(default_factory=dict)
-    loads: list[Load] = field(default_factory=list)
-    unloads: dict[str, set[str]] = field(default_factory=dict)
-    deadlines: dict[str, float] = field(default_factory=dict)
-    users: dict[InFlight, str] = field(default_factory=dict)
-    expected: dict[str, FailureKind | str] = field(default_factory=dict)
-    """The answer to each call that must have been answered: how it failed, or the version, or ``gone``."""
-    held: list[str] = field(default_factory=list)
-    """What takes memory, the version used longest ago first."""
-    reading: set[str] = field(default_factory=set)
-    """What of that is still being read again."""
-    awaited: list[str] = field(default_factory=list)
-    """What requests wait for and there was no room for, in the order asked."""
-    read_again: list[tuple[str, str]] = field(default_factory=list)
-    """Versions that were read again, and what was found."""
-
-    @property
-    def known(self) -> set[str]:
-        return {f"{name}@{version}" for name, version in self.current.items()} | set(self.users.values())
-
-    @property
-    def resident(self) -> set[str]:
-        return {key for key in self.held if key not in self.reading}
-
-    def begin(self, request: InFlight, key: str) -> None:
-        if key not in self.users.values() and key not in self.held:
-            self.awaited.append(key)
-        self.users[request] = key
-        self._touch(key)
-
-    def end(self, request: InFlight) -> None:
-        key = self.users.pop(request)
-        if key in self.awaited and key not in self.users.values():
-            self.awaited.remove(key)
-        self._touch(key)
-        self.settle()
-
-    def _touch(self, key: str) -> None:
-        if key in self.held:
-            self.held.remove(key)
-            self.held.append(key)
-
-    def _stays(self, key: str) -> bool:
-        """Whether it cannot be evicted."""
-        in_use = key in self.reading or key in self.users.values() or not self._is_current(key)
-        return in_use or not self.evicts
-
-    def _make_room(self, beside: list[str]) -> bool:
-        """Evict what was used longest ago until one more fits beside those; False where that cannot be."""
-        if len([key for key in beside if self._stays(key)]) >= self.limit:
-            return False
-        while len(beside) >= self.limit:
-            gone = next(key for key in beside if not self._stays(key))
-            beside.remove(gone)
-            self.held.remove(gone)
-        return True
-
-    def _is_current(self, key: str) -> bool:
-        name, _, version = key.partition("@")
-        return self.current.get(name) == version
-
-    def _beside(self, name: str) -> list[str]:
-        """What takes memory beside a new version of ``name``."""
-        return [key for key in self.held if key.partition("@")[0] != name or not self._is_current(key)]
-
-    def load(self, message: LoadAdapter) -> None:
-        staying = [key for key in self._beside(message.name) if self._stays(key)]
-        if len(staying) >= self.limit and not (message.version and self.evicts):
-            self.expected[message.request_id] = FailureKind.OVERLOADED
-        else:
-            self.loads.append(Load(message))
-
-    def unload(self, message: UnloadAdapter, now: float) -> None:
-        name, _, version = message.reference.partition("@")
-        found = {key for key in self.known if key == message.reference or (not version and key[:2] == f"{name}@")}
-        if not found:
-            self.expected[message.request_id] = FailureKind.NOT_FOUND
-            return
-        self.unloads[message.request_id] = found
-        for key in found:
-            self.deadlines[key] = now + message.drain_seconds
-            if self._is_current(key):
-                del self.current[name]
-        self.settle()
-
-    def step(self, now: float) -> set[str]:
-        """Take in what was read; returns versions whose requests must end."""
-        blocked: set[str] = set()
-        for load in list(self.loads):
-            if load.content is None:
-                blocked.add(load.message.name)
-            elif load.message.name not in blocked:
-                self.loads.remove(load)
-                self._finish(load.message, load.content)
-                self.settle()
-        unreadable = set()
-        for key, content in self.read_again:
-            if key not in self.reading:
-                continue
-            self.reading.remove(key)
-            if content == "broken" or version_of(content) != key.partition("@")[2]:
-                self.held.remove(key)
-                unreadable.add(key)
-        self.read_again.clear()
-        while self.awaited and self._make_room(list(self.held)):
-            key = self.awaited.pop(0)
-            self.held.append(key)
-            self.reading.add(key)
-        late = {k for k in self.users.values() if self.deadlines.get(k, now + 1) <= now and not self._is_current(k)}
-        return late | unreadable
-
-    def _finish(self, message: LoadAdapter, content: str) -> None:
-        number, version = message.request_id, version_of(content)
-        if content == "broken":
-            self.expected[number] = FailureKind.UNFIT
-        elif message.version and message.version != version:
-            self.expected[number] = FailureKind.NOT_FOUND
-        elif not self._take_in(message, key := f"{message.name}@{version}"):
-            self.expected[number] = FailureKind.OVERLOADED
-        else:
-            self.current[message.name] = version
-            self.expected[number] = version
-            self.deadlines.pop(key, None)
-            for waiting, keys in list(self.unloads.items()):
-                if key in keys:
-                    del self.unloads[waiting]
-                    self.expected[waiting] = FailureKind.CANCELLED
-
-    def _take_in(self, message: LoadAdapter, key: str) -> bool:
-        """Whether what was read has room, or need not have any: a restart loads more than fits."""
-        beside = self._beside(message.name)
-        if self.evicts and message.version and key not in self.known and len(beside) >= self.limit:
-            return True
-        if key in self.held:
-            if key in self.reading:
-                self.reading.remove(key)
-                self._touch(key)
-            return True
-        if not self._make_room(beside):
-            return False
-        self.held.append(key)
-        if key in self.awaited:
-            self.awaited.remove(key)
-        return True
-
-    def settle(self) -> None:
-        """What nobody knows any more is gone, and unloads of it are answered."""
-        self.held = [key for key in self.held if key in self.known]
-        self.reading &= self.known
-        self.awaited = [key for key in self.awaited if key in self.known]
-        for number, keys in list(self.unloads.items()):
-            # What was freed stays freed for this unload, even if it is loaded again.
-            self.unloads[number] = keys & self.known
-            if not self.unloads[number]:
-                del self.unloads[number]
-                self.expected[number] = "gone"
-        self.deadlines = {key: end for key, end in self.deadlines.items() if key in self.known}
 
 
 class Adapters(RuleBasedStateMachine):
@@ -468,65 +293,3 @@ class Adapters(RuleBasedStateMachine):
 
 Adapters.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestAdapters = Adapters.TestCase
-
-
-def test_an_unload_that_follows_a_load_closely_is_not_forgotten() -> None:
-    """The engine unloads a version of which the server process hears only after it has asked for the unload."""
-    system = System(1, 4, {"p": "one"})
-    assert system.engine is not None
-    system.load("a", AdapterSource("p", "p", ""))
-    system.receive_in_engine()
-    system.engine.reader.finish(0)
-    system.to_server.append(system.engine.step()[0])
-    system.unload("a", 0.0)
-    system.receive_in_server()
-    assert system.wanted.versions == {version_of("one")}
-    system.receive_in_engine()
-    system.to_server.append(system.engine.step()[0])
-    system.receive_in_server()
-    assert system.wanted.versions == set()
-
-
-def test_a_load_that_an_unload_overtook_is_loaded_again_after_a_crash() -> None:
-    """The version serves, whatever became of the one before it."""
-    system = System(1, 4, {"p": "one", "q": "two"})
-    assert system.engine is not None
-    for path in "pq":
-        system.load("a", AdapterSource(path, path, ""))
-        system.receive_in_engine()
-    system.engine.reader.finish(0)
-    system.to_server.append(system.engine.step()[0])
-    system.receive_in_server()
-    system.unload("a", 0.0)
-    system.receive_in_engine()
-    system.engine.reader.finish(1)
-    system.to_server.append(system.engine.step()[0])
-    system.receive_in_server()
-    system.die()
-    found = system.wanted.to_restore()
-    assert found is not None and found[1].version == version_of("two")
-
-
-def test_a_version_that_an_unload_freed_may_be_loaded_again_while_the_unload_waits_for_another() -> None:
-    system = System(2, 4, {"p": "one", "q": "two"})
-    engine = system.engine
-    assert engine is not None
-    for number, path in enumerate("pqq"):
-        if number == 2:
-            unload = system.unload("a", 60.0)
-            system.receive_in_engine()
-            assert engine.host.resident == {f"a@{version_of('one')}"}
-        system.load("a", AdapterSource(path, path, ""))
-        system.receive_in_engine()
-        engine.reader.finish(number)
-        system.to_server.append(engine.step()[0])
-        if number == 0:
-            assert engine.begin("a")
-    engine.end(engine.requests[0])
-    system.to_server.append(engine.step()[0])
-    while system.to_server:
-        system.receive_in_server()
-    answer = system.answers[unload]
-    assert isinstance(answer, AdapterReply) and {info.state for info in answer.adapters} == {AdapterState.UNLOADED}
-    assert engine.host.resident == {f"a@{version_of('two')}"}
-    assert system.wanted.versions == {version_of("two")}
