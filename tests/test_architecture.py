@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "ift_kernels": {"ift_kernels"},
     "ift_serve.v1": {"ift_serve.v1"},
     "ift_serve.embedded": {"ift_serve.embedded"},
+    "ift_serve.pages": {"ift_serve.pages"},
     "ift_serve.sharing": {"ift_serve.sharing"},
     "ift_serve.system": {"ift_serve.system"},
     "ift_serve.checks": {"ift_serve.checks"},
@@ -79,8 +80,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ift_serve.client": {"ift_serve.client", "ift_serve.v1"},
     "ift_serve.gateway": {"ift_serve.gateway", "ift_serve.client", "ift_serve.sharing", "ift_serve.system"},
-    "ift_serve.playground": {"ift_serve.playground", "ift_serve.gateway"},
-    "ift_serve.evaluation": {"ift_serve.evaluation", "ift_serve.checks", "ift_serve.client", "ift_serve.v1"},
+    "ift_serve.playground": {"ift_serve.playground", "ift_serve.gateway", "ift_serve.pages"},
+    "ift_serve.evaluation": {
+        "ift_serve.evaluation", "ift_serve.checks", "ift_serve.client", "ift_serve.pages", "ift_serve.v1",
+    },
     "ift_serve.deploy": {
         "ift_serve.deploy", "ift_serve.server", "ift_serve.engines", "ift_serve.frontend", "ift_serve.engine.protocol",
         "ift_serve.engine.config", "ift_serve.system", "ift_serve.sharing", "ift_serve.v1",
@@ -95,7 +98,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ift_training.data.quality": {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
-        "ift_serve.client", "ift_serve.evaluation.serving",
+        "ift_serve.client", "ift_serve.evaluation.serving", "ift_serve.pages",
     },
     "ift_training.temperature": {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
@@ -111,6 +114,7 @@ PACKAGE = {"ift_serve"}
 FORBIDDEN = {
     "ift_serve.checks": {"grpc", "torch", "transformers"},
     "ift_serve.text": {"grpc", "torch"},
+    "ift_serve.pages": {"grpc", "torch"},
     "ift_serve.system": {"grpc", "torch"},
     "ift_serve.sharing": {"grpc", "torch"},
     "ift_serve.engine": {"grpc", "opentelemetry"},

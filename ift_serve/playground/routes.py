@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from ift_serve.gateway.config import GatewayConfig
 from ift_serve.gateway.exchange import SAFE_HEADERS
-from ift_serve.playground.page import page, policy
+from ift_serve.playground.page import POLICY, page
 
 
 def playground(config: GatewayConfig) -> list[BaseRoute]:
@@ -16,14 +16,16 @@ def playground(config: GatewayConfig) -> list[BaseRoute]:
     is_encrypted = config.authority is not None or config.certificate is not None
     headers = {
         **SAFE_HEADERS,
-        "content-security-policy": policy(),
+        "content-security-policy": POLICY,
         "cross-origin-opener-policy": "same-origin",
         "cross-origin-resource-policy": "same-origin",
         "referrer-policy": "no-referrer",
         "permissions-policy": "camera=(), microphone=(), geolocation=()",
     }
 
+    text = page(config.server, is_encrypted=is_encrypted)
+
     async def show(request: Request) -> Response:
-        return HTMLResponse(page(config.server, is_encrypted=is_encrypted), headers=headers)
+        return HTMLResponse(text, headers=headers)
 
     return [Route("/", show, methods=["GET"])]

@@ -20,8 +20,8 @@ from ift_serve.client import Client, Message
 from ift_serve.embedded import model_path
 from ift_serve.gateway.config import GatewayConfig
 from ift_serve.modeling.adapter_format.base import BaseMetadata
+from ift_serve.playground.page import POLICY
 from ift_serve.playground.page import page as page_text
-from ift_serve.playground.page import policy
 from ift_serve.playground.routes import playground
 from ift_serve.v1 import inference_pb2 as pb
 from tests.support.adapters import write_random
@@ -85,7 +85,7 @@ def test_the_page_asks_nobody_and_allows_neither_eval_nor_foreign_script() -> No
     text = page_text("127.0.0.1:1", is_encrypted=False)
     assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", text)
     assert not re.search(r"\bstyle=|\son\w+=|\beval\(|new Function|innerHTML|https?://[^/$\"'`]*\w\.\w", text)
-    assert "unsafe" not in policy() and "default-src 'none'" in policy()
+    assert "unsafe" not in POLICY and "default-src 'none'" in POLICY
 
 
 def test_the_servers_name_is_text() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from ift_serve.pages.single_page import source_hash
 
 _PARTS = Path(__file__).parent / "page_parts"
 _SCRIPTS = ("elements.js", "charts.js", "sections.js", "prompts.js", "start.js")
@@ -21,7 +21,7 @@ def page(found: dict[str, Any]) -> str:
     script = "".join(_part(name) for name in _SCRIPTS)
     policy = (
         f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src {_hash(style)}; script-src {_hash(script)}"
+        f"style-src {source_hash(style)}; script-src {source_hash(script)}"
     )
     data = json.dumps(found, ensure_ascii=False)
     for character in "<>&\u2028\u2029":
@@ -40,8 +40,3 @@ def write_page(found: dict[str, Any], path: Path) -> None:
 
 def _part(name: str) -> str:
     return (_PARTS / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """A source expression of a content security policy (W3C CSP3, section 2.3.1)."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

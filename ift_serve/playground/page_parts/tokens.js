@@ -1,3 +1,6 @@
+/** A number as people read it. */
+const shown = (value, digits = 3) => (typeof value === "number" ? String(Number(value.toFixed(digits))) : "–");
+
 /** What a colour says: the value of a token, where the scale ends, and how it is written. */
 const MEASURES = {
   probability: { of: (token) => (token.logprob === null ? null : 1 - Math.exp(token.logprob)), most: 1, told: "Darker: less probable (at temperature 1), from 1 to 0." },

@@ -1,35 +1,7 @@
-"""The review page as one HTML text with its style and script inside; it holds no record."""
+"""The review page; it holds no record. All that it shows of records comes by calls, and is put in as text."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib import resources
+from ift_serve.pages.single_page import SinglePage
 
-_SCRIPTS = ("elements.js", "calls.js", "record.js", "start.js")
-
-
-def page() -> str:
-    """The page. All that it shows of records comes by calls, and is put in as text."""
-    return _part("page.html").replace("__STYLE__", _part("style.css")).replace("__SCRIPT__", _script())
-
-
-def policy() -> str:
-    """What a browser may do on the page: run its own script and style, and call where it came from."""
-    return (
-        "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"frame-ancestors 'none'; style-src {_hash(_part('style.css'))}; script-src {_hash(_script())}"
-    )
-
-
-def _script() -> str:
-    return "".join(_part(name) for name in _SCRIPTS)
-
-
-def _part(name: str) -> str:
-    return (resources.files("ift_training.data.quality.review") / "page_parts" / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """A source expression of a content security policy (W3C CSP3, section 2.3.1)."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+PAGE = SinglePage("ift_training.data.quality.review", "calls.js", "record.js", "start.js")

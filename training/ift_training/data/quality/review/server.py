@@ -14,7 +14,7 @@ from ift_serve.checks.errors import MissingExtraError
 from ift_serve.checks.verdict import Span
 from ift_training.data.quality.errors import QualityError
 from ift_training.data.quality.findings import FindingStore
-from ift_training.data.quality.review.page import page, policy
+from ift_training.data.quality.review.page import PAGE
 from ift_training.data.quality.review.queue import CHOICES, Assignment, NotYoursError, ReviewQueue, plain
 
 HOST = "127.0.0.1"
@@ -24,7 +24,7 @@ _LONGEST_NAME = 200
 """Characters of the name of a record or a reason."""
 _HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": policy(),
+    "Content-Security-Policy": PAGE.policy,
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -89,7 +89,7 @@ def application(queue: ReviewQueue, tokens: Mapping[str, str], findings: Finding
         return Response(json.dumps(values), status, _HEADERS, "application/json")
 
     async def show(request: Request) -> Response:
-        return HTMLResponse(page(), headers=_HEADERS)
+        return HTMLResponse(PAGE.text, headers=_HEADERS)
 
     def call(act: Callable[[str, Mapping[str, Any]], dict[str, Any]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:

@@ -2,6 +2,21 @@ const PARTS = ["instruction", "context", "response"];
 let current = null;
 let editing = false;
 
+/** A text with the places marked that reasons point at; places count characters, not units of UTF-16. */
+function marked(text, spans) {
+  const box = element("div", "", { class: "text", tabindex: "0" });
+  const characters = Array.from(text);
+  let place = 0;
+  for (const [start, end] of spans.filter(([a, b]) => a < b).sort((a, b) => a[0] - b[0])) {
+    if (start < place) continue;
+    box.append(characters.slice(place, start).join(""));
+    box.append(element("mark", characters.slice(start, end).join("")));
+    place = end;
+  }
+  box.append(characters.slice(place).join(""));
+  return box;
+}
+
 /** Everything that the server says: the record, how far the review is, reasons to choose from, agreement. */
 function show(state) {
   current = state.assignment;
