@@ -82,7 +82,8 @@ ALLOWED: dict[str, set[str]] = {
     "ift_serve.gateway": {"ift_serve.gateway", "ift_serve.client", "ift_serve.sharing", "ift_serve.system"},
     "ift_serve.playground": {"ift_serve.playground", "ift_serve.gateway", "ift_serve.pages"},
     "ift_serve.evaluation": {
-        "ift_serve.evaluation", "ift_serve.checks", "ift_serve.client", "ift_serve.pages", "ift_serve.v1",
+        "ift_serve.evaluation", "ift_serve.checks", "ift_serve.client", "ift_serve.pages", "ift_serve.system",
+        "ift_serve.v1",
     },
     "ift_serve.deploy": {
         "ift_serve.deploy", "ift_serve.server", "ift_serve.engines", "ift_serve.frontend", "ift_serve.engine.protocol",
@@ -94,11 +95,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ift_training.data.generation": {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
-        "ift_serve.client", "ift_serve.evaluation.serving", "ift_serve.evaluation.errors",
+        "ift_serve.client", "ift_serve.evaluation.serving", "ift_serve.evaluation.errors", "ift_serve.system",
     },
     "ift_training.data.quality": {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
-        "ift_serve.client", "ift_serve.evaluation.serving", "ift_serve.pages",
+        "ift_serve.client", "ift_serve.evaluation.serving", "ift_serve.pages", "ift_serve.system",
     },
     "ift_training.temperature": {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",

@@ -1,1 +1,1 @@
-"""This process and the machine it runs on: logs, memory, processors. Below everything."""
+"""This process and the machine it runs on: logs, memory, processors, files. Below everything."""

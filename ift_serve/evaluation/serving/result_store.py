@@ -15,6 +15,7 @@ from typing import Any
 from ift_serve.evaluation.errors import EvaluationError
 from ift_serve.evaluation.serving.outcomes import Answer, LogLikelihood, packed, unpacked
 from ift_serve.evaluation.serving.requests import canonical
+from ift_serve.system.database import open_database
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS results (
@@ -22,7 +23,6 @@ CREATE TABLE IF NOT EXISTS results (
     created REAL NOT NULL
 )
 """
-_BUSY_SECONDS = 30.0
 
 
 class ResultStore:
@@ -37,15 +37,7 @@ class ResultStore:
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(
-                ":memory:" if path is None else path,
-                timeout=_BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.execute(_SCHEMA)
+            self._database = open_database(path, _SCHEMA)
         except (sqlite3.Error, OSError) as error:
             raise EvaluationError(f"{path}: results cannot be kept there: {error}") from None
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ift_serve.evaluation.errors import EvaluationError
 from ift_serve.evaluation.serving.result_store import ResultStore
+from ift_serve.system.database import open_database
 from ift_training.data.generation.errors import GenerationError
 from ift_training.data.generation.record import GeneratedRecord, Reason, Status, of_content
 
@@ -29,7 +30,6 @@ CREATE TABLE IF NOT EXISTS verdicts (
 );
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-_BUSY_SECONDS = 30.0
 _WORST_FIRST: tuple[Status, ...] = ("rejected", "flagged", "kept")
 MAKER = "maker"
 """The judge that a record is born with: the step that made it."""
@@ -52,15 +52,7 @@ class RecordStore:
         self._lock = threading.RLock()
         try:
             self.calls = ResultStore(path)
-            self._database = sqlite3.connect(
-                ":memory:" if path is None else path,
-                timeout=_BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.executescript(_SCHEMA)
+            self._database = open_database(path, _SCHEMA)
         except (sqlite3.Error, OSError, EvaluationError) as error:
             raise GenerationError(f"{path}: records cannot be kept there: {error}") from None
 

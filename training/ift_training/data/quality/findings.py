@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ift_serve.checks.verdict import Span
+from ift_serve.system.database import open_database
 from ift_training.data.generation.store import MAKER, REVIEW
 from ift_training.data.quality.errors import QualityError
 from ift_training.data.quality.filters import Findings, packed, unpacked
@@ -20,7 +21,6 @@ CREATE TABLE IF NOT EXISTS findings (
     PRIMARY KEY (record, stage)
 ) WITHOUT ROWID;
 """
-_BUSY_SECONDS = 30.0
 _AT_ONCE = 500
 """Ids in one question to SQLite."""
 
@@ -35,10 +35,7 @@ class FindingStore:
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         try:
-            self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.executescript(_SCHEMA)
+            self._database = open_database(path, _SCHEMA)
         except sqlite3.Error as error:
             raise QualityError(f"{path}: findings cannot be kept there: {error}") from None
 

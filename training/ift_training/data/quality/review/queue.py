@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from ift_serve.system.database import open_database
 from ift_training.data.generation.record import GeneratedRecord, Lineage, Reason, Status
 from ift_training.data.generation.store import REVIEW, RecordStore
 from ift_training.data.quality.errors import QualityError
@@ -27,7 +28,6 @@ EDIT_STEP = "review.edit"
 FIRST, SECOND, SETTLED = 1, 2, 3
 """Rounds: the decision that counts, a second opinion for the agreement, the last word where two disagree."""
 _LEASE_SECONDS = 1800.0
-_BUSY_SECONDS = 30.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS reviews (
     number INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL, round INTEGER NOT NULL, reviewer TEXT NOT NULL,
@@ -81,13 +81,8 @@ class ReviewQueue:
         self._lock = threading.RLock()
         try:
             self._turns = open(f"{store.path}-turns", "ab")  # noqa: SIM115 - held for as long as the file
-            self._database = sqlite3.connect(
-                store.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._database.execute("PRAGMA journal_mode = WAL")
             # A decision of a person is there for good when the page has been told, whatever the machine does.
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_SCHEMA)
+            self._database = open_database(store.path, _SCHEMA, durable=True)
         except (OSError, sqlite3.Error) as error:
             raise QualityError(f"{store.path}: reviews cannot be kept there: {error}") from None
         self.reconcile()
