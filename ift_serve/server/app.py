@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ift_serve.frontend.engine_client import BaseEngineClient, State
-from ift_serve.server.assembly import Assembly
+from ift_serve.server.assembly import Assembly, GivenParts
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.connections import ConnectionShares
 from ift_serve.server.folder import WatchedFolder
-from ift_serve.server.hosted_evaluation import HostedEvaluation
 from ift_serve.server.listener import ListenError, listen, options
+from ift_serve.server.metrics import Metrics
 from ift_serve.server.metrics_port import MetricsPort
 from ift_serve.server.open_services import OpenServices
 from ift_serve.server.services import ADAPTER, EVALUATION, INFERENCE, MODEL, generic_handlers
 from ift_serve.server.watchdog import LoopWatchdog
 from ift_serve.system.descriptors import allow_descriptors
-
-if TYPE_CHECKING:
-    from ift_serve.server.telemetry.export import Telemetry
 
 _log = logging.getLogger(__name__)
 _HEALTH_NAMES = ("", INFERENCE, MODEL, ADAPTER, EVALUATION)
@@ -37,35 +34,36 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Server:
     """One server. ``start``, then ``stop``; ``port`` and ``metrics_port`` are the real ones.
 
-    ``evaluate``: what runs evaluations of the server for its callers; None: it offers none. ``starting``: the engine's
-    start, where that has begun already. ``telemetry``: instead of what configuration and environment say.
+    What answers its calls is an :class:`Assembly`, which takes what is given here; the server has the ports.
     """
 
-    def __init__(
-        self,
-        config: ServerConfig,
-        engine: BaseEngineClient,
-        evaluate: HostedEvaluation | None = None,
-        starting: asyncio.Task[None] | None = None,
-        telemetry: Telemetry | None = None,
-    ) -> None:
-        self.config = config
-        self.engine = engine
-        self._assembly = Assembly(config, engine, evaluate, starting, telemetry)
-        self.metrics = self._assembly.metrics
+    def __init__(self, config: ServerConfig, engine: BaseEngineClient, **given: Unpack[GivenParts]) -> None:
+        self.parts = Assembly(config, engine, **given)
         self.port = 0
         self.metrics_port: int | None = None
-        self._audit = self._assembly.audit
-        self._peers = self._assembly.peers
-        self._guard = self._assembly.guard
         self._health = health.aio.HealthServicer()
-        bounds = OpenServices(config.max_watches, config.max_streams, self._peers, config.stream_idle_timeout)
+        bounds = OpenServices(config.max_watches, config.max_streams, self.parts.peers, config.stream_idle_timeout)
         self._server = grpc.aio.server(options=options(config), interceptors=(bounds,))
         self._connections: ConnectionShares | None = None
         self._watchdog = LoopWatchdog(self.metrics.loop_blocked.inc)
         self._metrics_port: MetricsPort | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def config(self) -> ServerConfig:
+        """What it was told to be."""
+        return self.parts.config
+
+    @property
+    def engine(self) -> BaseEngineClient:
+        """What computes its answers."""
+        return self.parts.engine
+
+    @property
+    def metrics(self) -> Metrics:
+        """What it counts."""
+        return self.parts.metrics
 
     async def start(self) -> None:
         """Load the model and listen. Raises EngineStartError, OSError, ValueError."""
@@ -74,10 +72,10 @@ class Server:
         await self._health.set(LIVENESS, _SERVING)
         self._watchdog.start()
         self._listen()
-        await self._assembly.start()
-        services = self._assembly.services
+        await self.parts.start()
+        services = self.parts.services
         handlers = generic_handlers(
-            self._guard, services, self.config.limits.request_bytes, self.config.stream_idle_timeout
+            self.parts.guard, services, self.config.limits.request_bytes, self.config.stream_idle_timeout
         )
         self._server.add_generic_rpc_handlers(tuple(handlers))
         reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
@@ -88,11 +86,11 @@ class Server:
             self._metrics_port.serve()
         if self.config.adapter_folder is not None:
             interval = self.config.adapter_folder_interval
-            watched = WatchedFolder(self.engine, self.config.adapter_folder, interval, self._audit)
+            watched = WatchedFolder(self.engine, self.config.adapter_folder, interval, self.parts.audit)
             self._watching = asyncio.create_task(watched.run(), name="adapter folder")
         self.engine.on_state(self._engine_changed)
         await self._set_health(serving=True)
-        self._audit.write("ready", port=self.port, model=self.engine.model.name)
+        self.parts.audit.write("ready", port=self.port, model=self.engine.model.name)
         _log.info(
             "ready", extra={"port": self.port, "metrics_port": self.metrics_port, "model": self.engine.model.name}
         )
@@ -106,7 +104,7 @@ class Server:
             self._connections = ConnectionShares(
                 self.port,
                 config.connections_per_address,
-                self._peers,
+                self.parts.peers,
                 self.metrics.connections_closed.inc,
                 encrypted=config.tls_certificate is not None,
             )
@@ -125,16 +123,16 @@ class Server:
 
         Certificates are looked at with each new connection.
         """
-        self._audit.reopen()
-        self._audit.write("reload")
-        self._assembly.authenticator.reload()
+        self.parts.audit.reopen()
+        self.parts.audit.write("reload")
+        self.parts.authenticator.reload()
 
     async def _set_health(self, *, serving: bool) -> None:
         for name in _HEALTH_NAMES:
             await self._health.set(name, _SERVING if serving else _NOT_SERVING)
 
     def _engine_changed(self, state: State) -> None:
-        if self._guard.draining:
+        if self.parts.guard.draining:
             return
         task = asyncio.get_running_loop().create_task(self._set_health(serving=state == "ready"))
         self._tasks.add(task)
@@ -142,14 +140,14 @@ class Server:
 
     async def stop(self) -> None:
         """Drain: NOT_SERVING first, then no new calls, then those in flight get their time, then everything ends."""
-        self._audit.write("drain", in_flight=self._guard.in_flight)
+        self.parts.audit.write("drain", in_flight=self.parts.guard.in_flight)
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self.config.drain_notice)
-        self._guard.draining = True
+        self.parts.guard.draining = True
         if self._watching is not None:
             self._watching.cancel()
         self.engine.adapters.end_watches()
-        _log.info("draining", extra={"in_flight": self._guard.in_flight})
+        _log.info("draining", extra={"in_flight": self.parts.guard.in_flight})
         await self._server.stop(self.config.drain_timeout)
         await self.close()
         _log.info("stopped")
@@ -157,7 +155,7 @@ class Server:
     async def close(self) -> None:
         """Let go of the engine and the ports at once, started or not."""
         await self._server.stop(0)
-        await self._assembly.close()
+        await self.parts.close()
         self._watchdog.close()
         if self._connections is not None:
             await asyncio.to_thread(self._connections.close)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from ift_serve.frontend.engine_client import BaseEngineClient
 from ift_serve.frontend.errors import EngineError
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
     from ift_serve.server.telemetry.export import Telemetry
 
 
+class GivenParts(TypedDict, total=False):
+    """What a server can be given beside its configuration and its engine."""
+
+    evaluate: HostedEvaluation | None
+    """What runs evaluations of the server for its callers; None: it offers none."""
+    starting: asyncio.Task[None] | None
+    """The engine's start, where that has begun already."""
+    telemetry: Telemetry | None
+    """Instead of what configuration and environment say."""
+
+
 class Assembly:
-    """The parts of one server behind its ports. ``start``, then ``close``; ``services`` are there once it is started.
+    """The parts of one server behind its ports. ``start``, then ``close``; once started it has ``services``."""
 
-    ``evaluate``: what runs evaluations of the server for its callers; None: it offers none. ``starting``: the engine's
-    start, where that has begun already. ``telemetry``: instead of what configuration and environment say.
-    """
-
-    def __init__(
-        self,
-        config: ServerConfig,
-        engine: BaseEngineClient,
-        evaluate: HostedEvaluation | None = None,
-        starting: asyncio.Task[None] | None = None,
-        telemetry: Telemetry | None = None,
-    ) -> None:
+    def __init__(self, config: ServerConfig, engine: BaseEngineClient, **given: Unpack[GivenParts]) -> None:
         self.config = config
         self.engine = engine
         self.metrics = Metrics()
         self.audit = AuditLog(config.audit_log, self.metrics.audit_lines_lost.inc)
         self.authenticator = Authenticator(config.tokens_file, lambda count: self.audit.write("tokens", callers=count))
-        self._telemetry = telemetry or open_telemetry(config)
+        self._telemetry = given.get("telemetry") or open_telemetry(config)
         self.peers = Peers(config.trusted_proxies)
         self.guard = CallGuard(
             self.authenticator,
@@ -63,8 +63,8 @@ class Assembly:
             None if self._telemetry is None else self._telemetry.tracing,
         )
         self.services: dict[str, object] = {}
-        self._evaluate = evaluate
-        self._starting = starting
+        self._evaluate = given.get("evaluate")
+        self._starting = given.get("starting")
         self._checks = CheckProcesses(config.check_timeout)
 
     async def start(self) -> None:

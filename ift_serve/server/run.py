@@ -64,7 +64,7 @@ async def _run(
     starting = asyncio.create_task(engine.start(config.start_timeout))
     try:
         app = await asyncio.to_thread(importlib.import_module, "ift_serve.server.app")
-        server: Server = app.Server(config, engine, evaluate, starting)
+        server: Server = app.Server(config, engine, evaluate=evaluate, starting=starting)
     except BaseException:
         starting.cancel()
         await asyncio.wait({starting})

@@ -79,7 +79,7 @@ def without_collector() -> Iterator[None]:
 async def _ended(server: Server) -> None:
     """Wait until the server's side of all calls is over."""
     deadline = time.monotonic() + 60
-    while server._guard.in_flight or len(server.engine._pending):
+    while server.parts.guard.in_flight or len(server.engine._pending):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)  # gRPC closes a call after its handler

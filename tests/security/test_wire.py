@@ -90,10 +90,10 @@ async def test_others_are_served_meanwhile_and_nothing_stays(server_config: Make
 
 async def _nothing_in_flight(server: Server) -> None:
     for _ in range(600):
-        if not server._guard.in_flight and not len(server.engine._pending):
+        if not server.parts.guard.in_flight and not len(server.engine._pending):
             return
         await asyncio.sleep(0.05)
-    raise AssertionError(f"{server._guard.in_flight} calls are left of peers that are gone")
+    raise AssertionError(f"{server.parts.guard.in_flight} calls are left of peers that are gone")
 
 
 async def test_who_connects_and_says_nothing_is_sent_away(server_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:

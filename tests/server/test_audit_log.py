@@ -108,7 +108,7 @@ async def test_what_a_folder_and_the_start_load_is_told_too(
     (root / "broken" / "adapter_config.json").write_text("{")
     file = tmp_path / "audit.jsonl"
     async with serving(server_config(adapters={"first": root / "tone"}, audit_log=file)) as (server, _):
-        folder = WatchedFolder(server.engine, root, 1.0, server._audit)
+        folder = WatchedFolder(server.engine, root, 1.0, server.parts.audit)
         for _ in range(2):
             await folder.step()
             await folder.settle()

@@ -188,7 +188,7 @@ async def test_cancelling_frees_what_the_call_held(stub: Any, server: Server) ->
     assert server.engine.stats.running == 1
     call.cancel()
     async with asyncio.timeout(60):
-        while server.engine.stats.running or server._guard.in_flight:
+        while server.engine.stats.running or server.parts.guard.in_flight:
             await stub.Tokenize(pb.TokenizeRequest(prompt=text_prompt()))
     load = server.engine.stats
     assert load.free_blocks + load.cached_blocks == load.total_blocks

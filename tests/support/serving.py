@@ -16,7 +16,7 @@ from ift_serve.server.config import ServerConfig
 @asynccontextmanager
 async def serving(config: ServerConfig, *, process: bool = False) -> AsyncIterator[tuple[Server, AsyncClient]]:
     """``process``: the engine runs in a process of its own."""
-    server = Server(config, (engine_process if process else local_engine)(config.engine), hosted_evaluation)
+    server = Server(config, (engine_process if process else local_engine)(config.engine), evaluate=hosted_evaluation)
     await server.start()
     try:
         async with AsyncClient(f"127.0.0.1:{server.port}", timeout=60) as client:

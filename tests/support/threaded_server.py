@@ -23,7 +23,7 @@ def threaded_server(model: Path, adapters: Path, evaluate: HostedEvaluation | No
 
     async def start() -> Server:
         # gRPC belongs to the loop that it is made in.
-        server = Server(config, local_engine(config.engine), evaluate)
+        server = Server(config, local_engine(config.engine), evaluate=evaluate)
         await server.start()
         return server
 
