@@ -1,12 +1,11 @@
 """Screenshots of the playground for the README: a server of the embedded model, an adapter, a page, a browser.
 
-Run by ``make screenshots``, which trains the adapter; ``python docs/screenshots.py ADAPTER`` takes one that is there.
+Run by ``make screenshots``, which trains the adapter; ``python -m docs.screenshots ADAPTER`` takes one that is there.
 Writes ``docs/images/*.png``. Needs Chromium and the package playwright.
 """
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.support.browser import chromium
+from tests.support.playground import ask
 
 IMAGES = Path(__file__).parent / "images"
 _COMMAND = [sys.executable, "-c", "from ift_serve.cli import main; main()"]
@@ -31,18 +33,6 @@ def _running(*arguments: str) -> Iterator[str]:
         process.wait()
 
 
-def _ask(page: Any, prompt: str, **fields: str) -> None:
-    for name, value in fields.items():
-        control = page.locator(f"#settings [name={name}]")
-        if control.evaluate("one => one.tagName") == "SELECT":
-            control.select_option(value)
-        else:
-            control.fill(value)
-    page.locator("#prompt").fill(prompt)
-    page.locator("#prompt").press("Control+Enter")
-    page.wait_for_function("() => /complete|failed/.test(document.getElementById('said').textContent)")
-
-
 def _fresh(page: Any) -> None:
     page.locator("#settings").evaluate("form => form.reset()")
     page.locator("#new").click()
@@ -50,15 +40,11 @@ def _fresh(page: Any) -> None:
 
 def take(url: str, output: Path) -> None:
     """Three pictures: an answer with its tokens, base and adapter side by side, and a vote on a narrow screen."""
-    from playwright.sync_api import sync_playwright
-
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1100, "height": 760}, color_scheme="light")
         page.goto(url)
         page.wait_for_selector("#models input")
-        _ask(page, "Name three animals.", temperature="1", seed="3")
+        ask(page, "Name three animals.", temperature="1", seed="3")
         page.locator("#colour").select_option("entropy")
         page.locator("#turns .text:not(.thought) .token").first.focus()
         page.locator("#conversation-title").scroll_into_view_if_needed()
@@ -67,17 +53,16 @@ def take(url: str, output: Path) -> None:
         page.get_by_label("ift-tiny (base)").check()
         page.get_by_label("style (adapter)").check()
         page.locator("#colour").select_option("probability")
-        _ask(page, "Name three animals.", temperature="1", seed="2", n="3", max_tokens="24")
+        ask(page, "Name three animals.", temperature="1", seed="2", n="3", max_tokens="24")
         page.locator("#conversation-title").scroll_into_view_if_needed()
         page.screenshot(path=output / "playground-adapters.png")
         page.close()
         page = browser.new_page(viewport={"width": 375, "height": 760}, color_scheme="dark")
         page.goto(url)
         page.wait_for_selector("#models input")
-        _ask(page, "What is 47 + 38?", temperature="0.8", seed="1", reasoning="vote", width="8")
+        ask(page, "What is 47 + 38?", temperature="0.8", seed="1", reasoning="vote", width="8")
         page.locator("#turns").scroll_into_view_if_needed()
         page.screenshot(path=output / "playground-vote.png")
-        browser.close()
 
 
 def _smaller(path: Path) -> None:

@@ -27,9 +27,10 @@ from ift_serve.v1 import inference_pb2 as pb
 from tests.support.adapters import write_random
 from tests.support.browser import MISSING, Visit, chromium
 from tests.support.gateway import RunningGateway, Serving, engine_server, gateway
+from tests.support.playground import ask
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
 in_browser = pytest.mark.skipif(bool(MISSING), reason=MISSING or "a browser is there")
 _HOSTILE = "</script><img src=x onerror=alert(1)>\u2028__SCRIPT__ <style>*{display:none}</style>" + "w" * 300
@@ -69,18 +70,6 @@ def visit(browser: Browser, running: RunningGateway) -> Iterator[Callable[..., V
         one.page.close()
 
 
-def _ask(page: Page, prompt: str, **fields: str) -> None:
-    for name, value in fields.items():
-        control = page.locator(f"#settings [name={name}]")
-        if control.evaluate("one => one.tagName") == "SELECT":
-            control.select_option(value)
-        else:
-            control.fill(value)
-    page.locator("#prompt").fill(prompt)
-    page.locator("#prompt").press("Control+Enter")
-    page.wait_for_function("() => /complete|failed/.test(document.getElementById('said').textContent)")
-
-
 def test_the_page_asks_nobody_and_allows_neither_eval_nor_foreign_script() -> None:
     text = page_text("127.0.0.1:1", is_encrypted=False)
     assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", text)
@@ -95,7 +84,7 @@ def test_the_servers_name_is_text() -> None:
 @in_browser
 def test_an_answer_and_its_thought_are_the_servers(visit: Callable[..., Visit], serving: Serving) -> None:
     seen = visit()
-    _ask(seen.page, "What is 38 + 35?", temperature="0", reasoning="trace", budget="64")
+    ask(seen.page, "What is 38 + 35?", temperature="0", reasoning="trace", budget="64")
     card = seen.page.locator("article")
     with Client(serving.address) as direct:
         from ift_serve.client import Trace
@@ -113,7 +102,7 @@ def test_an_answer_and_its_thought_are_the_servers(visit: Callable[..., Visit], 
 @in_browser
 def test_tokens_are_coloured_and_told_with_their_alternatives_by_keyboard(visit: Callable[..., Visit]) -> None:
     page = visit().page
-    _ask(page, "Name three animals.", temperature="1", seed="3")
+    ask(page, "Name three animals.", temperature="1", seed="3")
     assert page.locator(".token[class*=heat]").count() == 0
     for measure in ("probability", "entropy", "temperature"):
         page.locator("#colour").select_option(measure)
@@ -135,7 +124,7 @@ def test_tokens_are_coloured_and_told_with_their_alternatives_by_keyboard(visit:
 @in_browser
 def test_several_answers_are_a_tree_of_their_tokens(visit: Callable[..., Visit]) -> None:
     page = visit().page
-    _ask(page, "Name three animals.", temperature="1", seed="1", n="4")
+    ask(page, "Name three animals.", temperature="1", seed="1", n="4")
     page.wait_for_function("() => !document.querySelector('.tree').textContent.includes('…')")
     answers = page.locator(".tree .dim").all_inner_texts()
     assert sorted(re.findall(r"answer (\d)", " ".join(answers))) == ["1", "2", "3", "4"]
@@ -161,7 +150,7 @@ def test_the_tree_grows_with_every_chunk(visit: Callable[..., Visit]) -> None:
 @in_browser
 def test_a_vote_shows_its_samples_once_they_are_told(visit: Callable[..., Visit]) -> None:
     page = visit().page
-    _ask(page, "What is 23 + 14?", temperature="0.8", seed="5", reasoning="vote", width="4")
+    ask(page, "What is 23 + 14?", temperature="0.8", seed="5", reasoning="vote", width="4")
     assert "vote:" in page.locator(".branches h3").inner_text()
     assert page.locator(".tree .chosen").count() == 1
     assert 2 <= page.locator(".tree ul li").count() <= 4
@@ -171,7 +160,7 @@ def test_a_vote_shows_its_samples_once_they_are_told(visit: Callable[..., Visit]
 def test_base_and_adapter_answer_side_by_side_and_keep_their_own_history(visit: Callable[..., Visit]) -> None:
     page = visit().page
     page.get_by_label("tone (adapter)").check()
-    _ask(page, "Name three animals.", temperature="0", max_tokens="8")
+    ask(page, "Name three animals.", temperature="0", max_tokens="8")
     assert page.locator("article h3").all_inner_texts() == ["ift-tiny", "tone"]
     first, second = page.locator("article").all()
     a, b = first.bounding_box(), second.bounding_box()
@@ -179,7 +168,7 @@ def test_base_and_adapter_answer_side_by_side_and_keep_their_own_history(visit: 
     texts = page.locator("article > .text:not(.thought)").all_text_contents()
     sent: list[Any] = []
     page.on("request", lambda request: sent.append(request.post_data_json) if request.post_data else None)
-    _ask(page, "Another one.")
+    ask(page, "Another one.")
     assert sorted(body["messages"][1]["content"] for body in sent) == sorted(texts)
 
 
@@ -187,7 +176,7 @@ def test_base_and_adapter_answer_side_by_side_and_keep_their_own_history(visit: 
 def test_conversations_survive_a_reload_without_the_token(visit: Callable[..., Visit]) -> None:
     page = visit().page
     page.locator("#token").fill("a-secret-token-01")
-    _ask(page, "What is 23 + 14?", temperature="0", max_tokens="9")
+    ask(page, "What is 23 + 14?", temperature="0", max_tokens="9")
     answer = page.locator("article .text:not(.thought)").text_content()
     assert "a-secret-token-01" not in page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})")
     page.reload()
@@ -213,7 +202,7 @@ def test_what_the_browser_kept_badly_is_left_out(visit: Callable[..., Visit], ke
     seen.page.evaluate("kept => localStorage.setItem('ift-serve-playground', kept)", kept)
     seen.page.reload()
     seen.page.wait_for_selector("#models input")
-    _ask(seen.page, "What is 23 + 14?", temperature="0", max_tokens="4")
+    ask(seen.page, "What is 23 + 14?", temperature="0", max_tokens="4")
     assert seen.complaints == []
 
 
@@ -248,7 +237,7 @@ def test_the_commands_do_what_the_page_does(visit: Callable[..., Visit], serving
 @in_browser
 def test_hostile_text_is_text(visit: Callable[..., Visit]) -> None:
     seen = visit()
-    _ask(
+    ask(
         seen.page, _HOSTILE, temperature="0", max_tokens="4", form="regex", form_text="<img src=x onerror=alert\\(2\\)>"
     )
     assert seen.page.locator(".turn img, .turn script, .turn style").count() == 0
@@ -260,7 +249,7 @@ def test_hostile_text_is_text(visit: Callable[..., Visit]) -> None:
 def test_what_is_refused_is_told(visit: Callable[..., Visit]) -> None:
     page = visit().page
     page.locator("#other-models").fill("nobody")
-    _ask(page, "What is 23 + 14?", temperature="0")
+    ask(page, "What is 23 + 14?", temperature="0")
     assert "nobody" in page.locator(".failed").inner_text()
     assert "1 of 2 answers failed" in page.locator("#said").inner_text()
     page.locator("#settings [name=form]").select_option("json_schema")
@@ -293,13 +282,13 @@ def test_axe_finds_nothing_and_nothing_sticks_out(visit: Callable[..., Visit], w
     seen = visit(width=width, dark=dark)
     page = seen.page
     page.get_by_label("tone (adapter)").check()
-    _ask(page, "What is 23 + 14? " + "w" * 200, temperature="0.9", seed="2", n="2", max_tokens="12")
+    ask(page, "What is 23 + 14? " + "w" * 200, temperature="0.9", seed="2", n="2", max_tokens="12")
     page.locator("#colour").select_option("probability")
     page.locator(".token").first.focus()
     assert seen.violations() == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.get_by_label("tone (adapter)").uncheck()
-    _ask(page, "What is 38 + 35?", n="", reasoning="vote", width="4")
+    ask(page, "What is 38 + 35?", n="", reasoning="vote", width="4")
     assert seen.violations() == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("document.activeElement.id") == "prompt"
