@@ -8,8 +8,8 @@ export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 2000
 
 # Test processes. A module's tests share models and servers and stay together. Modules go out in their order: by number
-# of tests those of few long ones would come last, and leave one process waiting for the other.
-PROCESSES ?= 2
+# of tests those of few long ones would come last, and leave the others waiting. Three share two cores: one waits often.
+PROCESSES ?= 3
 TESTING = -m "not slow" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # What proves the core: imports, core, scheduler, cache, strategies, text, checks, formats.
 FAST := tests/test_architecture.py $(wildcard tests/engine/test_core_*.py) tests/engine/test_block_manager.py \

@@ -17,6 +17,7 @@ from ift_kernels.cache_directory import cache_directory
 from ift_serve.modeling.checkpoint.files import ModelFilesError, plain_cause
 from ift_serve.modeling.checkpoint.gguf_file import GGUF_WEIGHTS, is_gguf
 from ift_serve.modeling.checkpoint.gguf_header import GgufHeaderError, check_gguf_header
+from ift_serve.modeling.lean_imports import import_lean_transformers
 
 _SCHEME = 1
 _LINES = 3
@@ -74,6 +75,7 @@ def write(file: Path, target: Path) -> None:
 
 def main() -> None:
     """The command of the module."""
+    import_lean_transformers()
     try:
         write(Path(sys.argv[1]), Path(sys.argv[2]))
     except Exception as error:  # whatever a library does with a file that it does not expect
