@@ -110,7 +110,7 @@ def test_tokens_are_coloured_and_told_with_their_alternatives_by_keyboard(visit:
     assert page.locator(".token[tabindex='0']").count() == 1
     page.locator(".token").first.focus()
     first = page.locator("#token-card").inner_text()
-    assert "probability" in first and page.locator("#token-card tr").count() == 9
+    assert "probability" in first and page.locator("#token-card li").count() == 8
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement === document.querySelectorAll('.token')[1]")
     page.keyboard.press("End")
@@ -119,6 +119,26 @@ def test_tokens_are_coloured_and_told_with_their_alternatives_by_keyboard(visit:
     assert page.locator("#token-card").inner_text() == first
     page.keyboard.press("Escape")
     assert page.locator("#token-card").is_hidden()
+
+
+@in_browser
+@pytest.mark.parametrize("width", [375, 1200])
+def test_the_card_of_a_token_leaves_the_answer_in_sight_in_a_low_window(
+    visit: Callable[..., Visit], width: int
+) -> None:
+    seen = visit(width=width, height=500)
+    page = seen.page
+    ask(page, "Name three animals.", temperature="1", seed="3", max_tokens="12")
+    page.locator(".token").first.focus()
+    card, token = page.locator("#token-card"), page.locator(".token").first
+    assert card.locator("li").count() == 8
+    assert card.evaluate("one => one.scrollHeight <= one.clientHeight"), "all of it is seen without scrolling"
+    around, inner = card.bounding_box(), token.bounding_box()
+    assert around is not None and inner is not None
+    assert around["height"] < 250, "half of the window is the answer's"
+    assert inner["y"] >= 0 and inner["y"] + inner["height"] <= around["y"], "the focus is in sight"
+    assert seen.violations() == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @in_browser

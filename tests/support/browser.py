@@ -36,9 +36,11 @@ def chromium() -> Iterator[Browser]:
 class Visit:
     """A page that is open, with everything that it asked for and complained of."""
 
-    def __init__(self, browser: Browser, place: Path | str, *, width: int = 1200, dark: bool = False) -> None:
+    def __init__(
+        self, browser: Browser, place: Path | str, *, width: int = 1200, height: int = 800, dark: bool = False
+    ) -> None:
         self.page: Page = browser.new_page(
-            viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light"
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )
         self.requests: list[str] = []
         self.complaints: list[str] = []

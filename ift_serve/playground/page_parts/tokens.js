@@ -62,19 +62,19 @@ function showToken(span) {
   ];
   card.replaceChildren(element("p", `Token ${visible(token.text)}: ${facts.join(", ")}.`));
   if (token.alternatives?.length) {
-    const rows = token.alternatives.map((one) => {
-      const row = element("tr");
-      row.append(element("th", visible(one.text), { scope: "row" }), element("td", shown(Math.exp(one.logprob), 4)));
-      return row;
-    });
-    const table = element("table"), head = element("tr");
-    head.append(element("th", "Could have been", { scope: "col" }), element("th", "Probability", { scope: "col" }));
-    table.append(head, ...rows);
-    card.append(table);
+    const list = element("ul", "", { class: "others", "aria-label": "Could have been" });
+    list.append(...token.alternatives.map((one) => element("li", `${visible(one.text)} ${shown(Math.exp(one.logprob), 4)}`)));
+    card.append(element("p", "Could have been:", { class: "dim" }), list);
   }
   card.hidden = false;
   const facing = span.getAttribute("aria-describedby");
   if (facing !== "token-card") span.setAttribute("aria-describedby", "token-card");
+}
+
+/** Scroll until the card does not cover the token that has the focus. */
+function uncover(span) {
+  const card = $("token-card").getBoundingClientRect(), own = span.getBoundingClientRect();
+  if (own.bottom > card.top && own.top < card.bottom) scrollBy(0, own.bottom - card.top + 8);
 }
 
 $("turns").addEventListener("keydown", (event) => {
@@ -83,4 +83,5 @@ $("turns").addEventListener("keydown", (event) => {
   move(event.target, event.key);
 });
 for (const kind of ["focusin", "mouseover"]) $("turns").addEventListener(kind, (event) => { if (known.has(event.target)) showToken(event.target); });
+$("turns").addEventListener("focusin", (event) => { if (known.has(event.target)) uncover(event.target); });
 $("colour").addEventListener("change", repaint);
