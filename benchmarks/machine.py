@@ -32,17 +32,22 @@ def _best(work: Callable[[], Tensor], times: int = 5) -> float:
     return min(seconds)
 
 
+def computed(dtype: str) -> str:
+    """The name of a dtype; of ``auto`` what a server computes in here for weights in bfloat16."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+
+
 def measure(model: Path, dtype: str) -> Machine:
     """Read rate of memory far larger than the caches, and the product of a 512-token batch with square weights.
 
-    dtype: a name of torch's, or ``auto``, what a server takes here for weights in bfloat16.
+    dtype: as of :func:`computed`.
     """
-    if dtype == "auto":
-        dtype = "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
     big = torch.ones(128 * 2**20, dtype=torch.float32)
     read = big.numel() * 4 / _best(lambda: big.sum())
     side, rows = 2048, 512
-    left, right = (torch.randn(n, side).to(getattr(torch, dtype)) for n in (rows, side))
+    left, right = (torch.randn(n, side).to(getattr(torch, computed(dtype))) for n in (rows, side))
     flops = 2 * rows * side * side / _best(lambda: torch.nn.functional.linear(left, right))
     weights = sum(f.stat().st_size for f in model.glob("*.safetensors"))
     return Machine(

@@ -46,7 +46,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=0.7, help="of samples")
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=120.0, help="no method begins later than this")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument(
+        "--dtype", default="auto", choices=("auto", "bfloat16", "float32"), help="auto: as a server chooses here"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", action="store_true", help="a Markdown table instead of JSON")

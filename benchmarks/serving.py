@@ -33,7 +33,9 @@ def arguments() -> argparse.Namespace:
     what.add_argument("--shape", choices=SHAPES, help="random weights in this shape")
     parser.add_argument("--peer", default="", help="comma-separated: transformers-static, transformers-cb")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"comma-separated: {', '.join(PARTS)}")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument(
+        "--dtype", default="auto", choices=("auto", "bfloat16", "float32"), help="auto: as a server chooses here"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--concurrency", type=int, default=32)
@@ -55,6 +57,7 @@ class Benchmark:
 
     def __init__(self, given: argparse.Namespace, model: Path) -> None:
         import torch
+        from machine import computed
         from peers import PEERS, load
         from transformers import AutoConfig
 
@@ -69,7 +72,7 @@ class Benchmark:
         self._requests = plan(
             given.requests, tuple(given.prompt), tuple(given.output), self._vocabulary, context, given.seed
         )
-        loaded = load(model, given.dtype) if given.peer else None
+        loaded = load(model, computed(given.dtype)) if given.peer else None
         self._peers: dict[str, Any] = {name: PEERS[name](loaded) for name in given.peer}
         self._options = ("--dtype", given.dtype, "--threads", str(given.threads), "--metrics-port", "-1")
 
@@ -182,7 +185,8 @@ def main() -> None:
     from models import build
 
     with tempfile.TemporaryDirectory(prefix="ift-bench-") as scratch:
-        model = given.model or build(given.shape, Path(scratch) / given.shape, given.dtype)
+        stored = "bfloat16" if given.dtype == "auto" else given.dtype
+        model = given.model or build(given.shape, Path(scratch) / given.shape, stored)
         benchmark = Benchmark(given, model)
         parts: dict[str, Callable[[], dict[str, Any]]] = {name: getattr(benchmark, name) for name in given.parts}
         settings = {k: v for k, v in vars(given).items() if k not in {"json", "parts", "model"}}

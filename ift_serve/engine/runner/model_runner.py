@@ -31,6 +31,7 @@ from ift_serve.engine.runner.placement import (
     choose_cache_dtype,
     choose_device,
     free_memory,
+    warn_of_slow_dtype,
 )
 from ift_serve.engine.runner.serving_check import ServingCheck, serve_windows
 from ift_serve.engine.runner.step_profiler import StepProfiler
@@ -83,6 +84,7 @@ class ModelRunner:
         report_compilations(lambda: self.progress)
         torch.manual_seed(config.seed)
         device = choose_device(config)
+        warn_of_slow_dtype(config, device)
         torch.set_num_threads(threads_of_a_rank(config, device))
         self._ranks = Ranks(config, device) if config.tensor_parallel > 1 else None
         self._on_lost = on_lost

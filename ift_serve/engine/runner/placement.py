@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import torch
@@ -10,8 +11,11 @@ from ift_kernels.backend import INVARIANT
 from ift_kernels.device import FLOAT8_CAPABILITY, properties
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.runner.kv_cache import bytes_per_block
+from ift_serve.modeling.decoder.linear import has_bf16_products
 from ift_serve.modeling.decoder.model_loader import LoadedModel
 from ift_serve.system.machine import available_memory
+
+_log = logging.getLogger(__name__)
 
 
 def choose_device(config: EngineConfig) -> str:
@@ -24,6 +28,15 @@ def choose_device(config: EngineConfig) -> str:
     if config.device != "auto":
         return config.device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def warn_of_slow_dtype(config: EngineConfig, device: str) -> None:
+    """Say once, at the start, what a dtype by force costs where the processor does not multiply it."""
+    if config.dtype == "bfloat16" and device == "cpu" and not has_bf16_products():
+        _log.warning(
+            "dtype: this processor does not multiply bfloat16, so every product is several times slower than with "
+            "--dtype auto, which keeps the weights in bfloat16 and computes in float32"
+        )
 
 
 def choose_backend(config: EngineConfig, device: str) -> str:

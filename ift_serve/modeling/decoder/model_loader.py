@@ -20,6 +20,7 @@ from ift_serve.modeling.decoder.attention import ATTENTION_NAME, register_attent
 from ift_serve.modeling.decoder.device_weights import has_torchao
 from ift_serve.modeling.decoder.flat_batch import GeometryProbe, LayerGeometry, NotRoutedError
 from ift_serve.modeling.decoder.gguf_weights import packed_weights
+from ift_serve.modeling.decoder.linear import has_bf16_products
 from ift_serve.modeling.decoder.quantization import QuantizedWeights, quantize_model, quantize_on_device
 from ift_serve.modeling.decoder.rotary import depends_on_longest
 from ift_serve.modeling.decoder.shard import Shard
@@ -72,7 +73,7 @@ def choose_dtype(requested: str, stored: torch.dtype | None, device: str) -> tor
         return torch.float32
     if device == "cuda":
         return stored
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    return torch.bfloat16 if has_bf16_products() else torch.float32
 
 
 def _stored_dtype(config: Any) -> torch.dtype | None:
