@@ -13,8 +13,11 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from ift_serve.modeling.import_structure import kept_import_structure
+
 _UNUSED = (
     "is_torch_distributed_available", "is_accelerate_available", "is_scipy_available", "is_torchao_available",
+    "is_kernels_available",
 )  # fmt: skip
 """transformers' own questions. What it has without these packages is all that one process on one device needs."""
 _COMPILER = "torch._dynamo"
@@ -75,7 +78,9 @@ def import_lean_transformers() -> None:
     if "transformers.modeling_utils" in sys.modules:
         return
     import torch  # noqa: F401  (before the part of it that is postponed)
-    from transformers import utils
+
+    with kept_import_structure():
+        from transformers import utils
 
     for name in _UNUSED:
         for module in (utils, utils.import_utils):
