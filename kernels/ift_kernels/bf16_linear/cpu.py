@@ -1,8 +1,9 @@
 """Linear layers over bf16 weights on the CPU: a work item is four panels of 16 outputs, for all rows.
 
 One row takes the four panels together, which hides the latency of its sums behind one another; it is bound by reading
-them. A few rows go by tiles of four, which share each widened weight. Many rows have each panel widened once, into a
-thread's own memory, and go by tiles of six. Every sum runs over the inputs in their order, with the same operations.
+them. A few rows go by tiles of four or six, which share each widened weight; while they compute, the panel that the
+thread takes next is read: reading and computing overlap. Many rows have each panel widened once, into a thread's own
+memory, and go by tiles of six. Every sum runs over the inputs in their order, with the same operations.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
@@ -34,10 +35,12 @@ from ift_kernels.cpu_simd.simd import (
 _NEXT, _THREAD, _INPUT, _OUTPUT, _ROWS, _BIAS, _PANELS, _WEIGHT, _WIDTH, _WIDENED, _SLOTS = range(11)
 _GROUP = 4
 _TILE, _LARGE_TILE = 4, 6
-_MANY = 10
+_MANY = 48
 """Rows from which on widening a panel first is faster."""
 _AHEAD = 1024
 """Bytes by which a panel is asked for before it is read."""
+_LINE = 64
+"""Bytes that the processor reads at once."""
 
 
 @njit(inline="always")
@@ -73,13 +76,15 @@ def _one_row(x, panel, width, y, column, bias):
 
 
 @njit(inline="always")
-def _few_rows(x0, x1, x2, x3, panel, width, y0, y1, y2, y3, column, bias):
-    """16 outputs of four rows; fewer rows are given again in the last ones' places."""
+def _few_rows(x0, x1, x2, x3, panel, width, y0, y1, y2, y3, column, bias, following, step):
+    """16 outputs of four rows; fewer rows are given again in the last ones' places.
+
+    following, step: what is asked for meanwhile, so many bytes further with each line of the panel.
+    """
     a0, a1, a2, a3 = zero(), zero(), zero(), zero()
     for k in range(0, width, 2):
-        place = k * LANES
-        prefetch(panel + 2 * place + _AHEAD)
-        w = load_pairs(panel, place)
+        prefetch(following + (k >> 1) * step)
+        w = load_pairs(panel, k * LANES)
         low, high = low_halves(w), high_halves(w)
         a0 = fma(splat(load_one(FP32, x0, k + 1)), high, fma(splat(load_one(FP32, x0, k)), low, a0))
         a1 = fma(splat(load_one(FP32, x1, k + 1)), high, fma(splat(load_one(FP32, x1, k)), low, a1))
@@ -89,6 +94,28 @@ def _few_rows(x0, x1, x2, x3, panel, width, y0, y1, y2, y3, column, bias):
     _put(y1, column, bias, a1)
     _put(y2, column, bias, a2)
     _put(y3, column, bias, a3)
+
+
+@njit(inline="always")
+def _up_to_six_rows(x0, x1, x2, x3, x4, x5, panel, width, y0, y1, y2, y3, y4, y5, column, bias, following):
+    """The same for six rows."""
+    a0, a1, a2, a3, a4, a5 = zero(), zero(), zero(), zero(), zero(), zero()
+    for k in range(0, width, 2):
+        prefetch(following + 2 * k * LANES)
+        w = load_pairs(panel, k * LANES)
+        low, high = low_halves(w), high_halves(w)
+        a0 = fma(splat(load_one(FP32, x0, k + 1)), high, fma(splat(load_one(FP32, x0, k)), low, a0))
+        a1 = fma(splat(load_one(FP32, x1, k + 1)), high, fma(splat(load_one(FP32, x1, k)), low, a1))
+        a2 = fma(splat(load_one(FP32, x2, k + 1)), high, fma(splat(load_one(FP32, x2, k)), low, a2))
+        a3 = fma(splat(load_one(FP32, x3, k + 1)), high, fma(splat(load_one(FP32, x3, k)), low, a3))
+        a4 = fma(splat(load_one(FP32, x4, k + 1)), high, fma(splat(load_one(FP32, x4, k)), low, a4))
+        a5 = fma(splat(load_one(FP32, x5, k + 1)), high, fma(splat(load_one(FP32, x5, k)), low, a5))
+    _put(y0, column, bias, a0)
+    _put(y1, column, bias, a1)
+    _put(y2, column, bias, a2)
+    _put(y3, column, bias, a3)
+    _put(y4, column, bias, a4)
+    _put(y5, column, bias, a5)
 
 
 @njit(inline="always")
@@ -142,8 +169,8 @@ def _many_rows(args, first, end, widened):
 
 
 @njit
-def _group(args, first, end):
-    """Panels ``first .. end-1`` for a few rows."""
+def _group(args, first, end, after):
+    """Panels ``first .. end-1`` for a few rows. after: the panel that this thread takes next."""
     rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)
     columns = LANES * load_i64(args, _PANELS)
     x, y, bias = load_i64(args, _INPUT), load_i64(args, _OUTPUT), load_i64(args, _BIAS)
@@ -151,14 +178,25 @@ def _group(args, first, end):
     if rows == 1 and end - first == _GROUP:
         _one_row(x, weight + first * size, width, y, first * LANES, bias)
         return
-    for row in range(0, rows, _TILE):
-        r1, r2, r3 = min(row + 1, rows - 1), min(row + 2, rows - 1), min(row + 3, rows - 1)
-        for panel in range(first, end):
+    tiles = (rows + _TILE - 1) // _TILE
+    step = _LINE // tiles
+    for panel in range(first, end):
+        p, following = weight + panel * size, weight + (panel + 1 if panel + 1 < end else after) * size
+        if _TILE < rows <= _LARGE_TILE:
+            r5 = rows - 1
+            _up_to_six_rows(
+                x, x + 4 * width, x + 8 * width, x + 12 * width, x + 16 * width, x + 4 * r5 * width, p, width,
+                y, y + 4 * columns, y + 8 * columns, y + 12 * columns, y + 16 * columns, y + 4 * r5 * columns,
+                panel * LANES, bias, following,
+            )  # fmt: skip
+            continue
+        for tile in range(tiles):
+            row = tile * _TILE
+            r1, r2, r3 = min(row + 1, rows - 1), min(row + 2, rows - 1), min(row + 3, rows - 1)
             _few_rows(
-                x + 4 * row * width, x + 4 * r1 * width, x + 4 * r2 * width, x + 4 * r3 * width,
-                weight + panel * size, width,
+                x + 4 * row * width, x + 4 * r1 * width, x + 4 * r2 * width, x + 4 * r3 * width, p, width,
                 y + 4 * row * columns, y + 4 * r1 * columns, y + 4 * r2 * columns, y + 4 * r3 * columns,
-                panel * LANES, bias,
+                panel * LANES, bias, following + tile * (width // 2) * step, step,
             )  # fmt: skip
 
 
@@ -167,14 +205,14 @@ def _worker(data):
     args = openmp.address_of(data)
     panels, many = load_i64(args, _PANELS), load_i64(args, _ROWS) >= _MANY
     widened = load_i64(args, _WIDENED) + 4 * LANES * load_i64(args, _WIDTH) * openmp.take(args + 8 * _THREAD)
-    while True:
-        first = openmp.take(args + 8 * _NEXT) * _GROUP
-        if first >= panels:
-            return
+    first = openmp.take(args + 8 * _NEXT) * _GROUP
+    while first < panels:
+        after = openmp.take(args + 8 * _NEXT) * _GROUP
         if many:
             _many_rows(args, first, min(first + _GROUP, panels), widened)
         else:
-            _group(args, first, min(first + _GROUP, panels))
+            _group(args, first, min(first + _GROUP, panels), min(after, panels - 1))
+        first = after
 
 
 def bf16_linear_cpu(inputs: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:

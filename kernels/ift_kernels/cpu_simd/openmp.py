@@ -59,6 +59,11 @@ def barrier() -> int:
     return ctypes.cast(library.GOMP_barrier, ctypes.c_void_p).value or 0
 
 
+_OPTIONS = {"error_model": "numpy"}
+"""A division by 0 gives inf or nan, in what a worker calls too. numba's default raises: in a thread that would wait for
+the interpreter's lock, which the one that waits for this thread holds."""
+
+
 def _everywhere() -> bool:
     return True
 
@@ -90,7 +95,7 @@ def worker(
 
 @functools.cache
 def _compile(worker: Worker) -> Any:
-    found = CFunc(worker.function, ((types.voidptr,), types.void), locals={}, options={})
+    found = CFunc(worker.function, ((types.voidptr,), types.void), locals={}, options=_OPTIONS)
     keep(found, worker.function)
     with compiling(worker.name):
         found.compile()

@@ -1,7 +1,8 @@
 """Linear layers over 8- and 4-bit weights on the CPU: inputs are rounded to bytes, sums of a group are exact integers.
 
 A work item is four panels of 16 outputs, for all rows. One row is bound by reading the panels; more go by tiles of
-four, which share each load. Inputs of few rows are rounded by every thread for itself, which spares a second launch.
+four, which share each load; while they compute, the panel that the thread takes next is read. Inputs of few rows are
+rounded by every thread for itself, which spares a second launch.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
@@ -60,6 +61,8 @@ _FEW = 4
 """Rows up to which every thread rounds the inputs for itself."""
 _AHEAD = 1024
 """Bytes by which a panel is asked for before it is read."""
+_LINE = 64
+"""Bytes that the processor reads at once."""
 _LIMIT = np.float32(INPUT_LIMIT)
 _SMALLEST = np.float32(1e-30)
 """Groups of inputs below it count as 0: their factor's reciprocal would not be finite."""
@@ -104,11 +107,12 @@ def _group_of_one(bits, c, start, panel):
 
 
 @njit(inline="always")
-def _group_of_four(bits, c0, c1, c2, c3, start, panel):
-    """The same for four rows."""
+def _group_of_four(bits, c0, c1, c2, c3, start, panel, following, step):
+    """The same for four rows. following, step: what is asked for meanwhile, so many bytes further with each load."""
     t0, t1, t2, t3 = splat_integer(0), splat_integer(0), splat_integer(0), splat_integer(0)
     if bits == 8:
         for s in range(start, start + _STEPS):
+            prefetch(following + step * s)
             w = load_bytes(panel, 64 * s)
             t0 = dot_bytes(w, splat_word(c0, 4 * s), t0)
             t1 = dot_bytes(w, splat_word(c1, 4 * s), t1)
@@ -116,6 +120,7 @@ def _group_of_four(bits, c0, c1, c2, c3, start, panel):
             t3 = dot_bytes(w, splat_word(c3, 4 * s), t3)
         return t0, t1, t2, t3
     for b in range(start // 2, start // 2 + 4):
+        prefetch(following + step * b)
         w = load_bytes(panel, 64 * b)
         low, high = low_nibbles(w), high_nibbles(w)
         t0 = dot_pairs(high, splat_word(c0, 8 * b + 4), dot_pairs(low, splat_word(c0, 8 * b), t0))
@@ -126,13 +131,17 @@ def _group_of_four(bits, c0, c1, c2, c3, start, panel):
 
 
 @njit(inline="always")
-def _add_group(y, total, scales, minimums, zero_code, factors, sums, g):
-    """One group's sums into a row's outputs: ``y + factor (scale (total - zero sum) + minimum sum)``."""
-    factor, of_codes = load_one(FP32, factors, g), load_i32(sums, g)
-    exact = to_float(subtract(total, splat_integer(zero_code * of_codes)))
-    y = fma(exact, mul(load_half(scales, LANES * g), splat(factor)), y)
+def _add_group(bits, y, total, scales, minimums, zero_code, factors, sums, g):
+    """One group's sums into a row's outputs: ``y + factor (scale (total - zero sum) + minimum sum)``.
+
+    Of eight bits the zero is 0.
+    """
+    factor = load_one(FP32, factors, g)
+    if bits != 8:
+        total = subtract(total, splat_integer(zero_code * load_i32(sums, g)))
+    y = fma(to_float(total), mul(load_half(scales, LANES * g), splat(factor)), y)
     if minimums != 0:
-        y = fma(load_half(minimums, LANES * g), splat(factor * np.float32(of_codes)), y)
+        y = fma(load_half(minimums, LANES * g), splat(factor * np.float32(load_i32(sums, g))), y)
     return y
 
 
@@ -142,8 +151,8 @@ def _put(kind, output, column, bias, value):
 
 
 @njit(inline="always")
-def _multiply(bits, kind, size, args, codes, factors, sums, first, end):
-    """Panels ``first .. end-1`` for all rows."""
+def _multiply(bits, kind, size, args, codes, factors, sums, first, end, after):
+    """Panels ``first .. end-1`` for all rows. after: the panel that this thread takes next."""
     rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)
     groups = width // GROUP
     columns = LANES * load_i64(args, _PANELS)
@@ -157,26 +166,32 @@ def _multiply(bits, kind, size, args, codes, factors, sums, first, end):
             v = zero()
             for g in range(groups):
                 t = _group_of_one(bits, codes, g * _STEPS, p)
-                v = _add_group(v, t, s, m, code, factors, sums, g)
+                v = _add_group(bits, v, t, s, m, code, factors, sums, g)
             _put(kind, y, panel * LANES, bias, v)
         return
-    for r0 in range(0, rows, _TILE):
-        r1, r2, r3 = min(r0 + 1, rows - 1), min(r0 + 2, rows - 1), min(r0 + 3, rows - 1)
-        c0, c1, c2, c3 = codes + r0 * width, codes + r1 * width, codes + r2 * width, codes + r3 * width
-        n = 4 * groups
-        f0, f1, f2, f3 = factors + r0 * n, factors + r1 * n, factors + r2 * n, factors + r3 * n
-        u0, u1, u2, u3 = sums + r0 * n, sums + r1 * n, sums + r2 * n, sums + r3 * n
-        for panel in range(first, end):
-            p, s = weight + panel * 2 * bits * width, scales + 2 * LANES * groups * panel
-            m = minimums + 2 * LANES * groups * panel if minimums != 0 else 0
+    tiles = (rows + _TILE - 1) // _TILE
+    step = _LINE // tiles
+    lines = bits * width // 32
+    n = 4 * groups
+    for panel in range(first, end):
+        p, s = weight + panel * 2 * bits * width, scales + 2 * LANES * groups * panel
+        m = minimums + 2 * LANES * groups * panel if minimums != 0 else 0
+        next_panel = weight + (panel + 1 if panel + 1 < end else after) * 2 * bits * width
+        column = panel * LANES
+        for tile in range(tiles):
+            r0 = tile * _TILE
+            following = next_panel + tile * lines * step
+            r1, r2, r3 = min(r0 + 1, rows - 1), min(r0 + 2, rows - 1), min(r0 + 3, rows - 1)
+            c0, c1, c2, c3 = codes + r0 * width, codes + r1 * width, codes + r2 * width, codes + r3 * width
+            f0, f1, f2, f3 = factors + r0 * n, factors + r1 * n, factors + r2 * n, factors + r3 * n
+            u0, u1, u2, u3 = sums + r0 * n, sums + r1 * n, sums + r2 * n, sums + r3 * n
             v0, v1, v2, v3 = zero(), zero(), zero(), zero()
             for g in range(groups):
-                t0, t1, t2, t3 = _group_of_four(bits, c0, c1, c2, c3, g * _STEPS, p)
-                v0 = _add_group(v0, t0, s, m, code, f0, u0, g)
-                v1 = _add_group(v1, t1, s, m, code, f1, u1, g)
-                v2 = _add_group(v2, t2, s, m, code, f2, u2, g)
-                v3 = _add_group(v3, t3, s, m, code, f3, u3, g)
-            column = panel * LANES
+                t0, t1, t2, t3 = _group_of_four(bits, c0, c1, c2, c3, g * _STEPS, p, following, step)
+                v0 = _add_group(bits, v0, t0, s, m, code, f0, u0, g)
+                v1 = _add_group(bits, v1, t1, s, m, code, f1, u1, g)
+                v2 = _add_group(bits, v2, t2, s, m, code, f2, u2, g)
+                v3 = _add_group(bits, v3, t3, s, m, code, f3, u3, g)
             _put(kind, y + size * r0 * columns, column, bias, v0)
             _put(kind, y + size * r1 * columns, column, bias, v1)
             _put(kind, y + size * r2 * columns, column, bias, v2)
@@ -195,11 +210,12 @@ def _work(bits, kind, size, args):
         for row in range(rows):
             x = load_i64(args, _INPUT) + size * row * width
             _round_row(kind, x, width, codes + row * width, factors + 4 * row * n, sums + 4 * row * n)
-    while True:
-        first = openmp.take(args + 8 * _NEXT) * _GROUP
-        if first >= panels:
-            return
-        _multiply(bits, kind, size, args, codes, factors, sums, first, min(first + _GROUP, panels))
+    first = openmp.take(args + 8 * _NEXT) * _GROUP
+    while first < panels:
+        after = openmp.take(args + 8 * _NEXT) * _GROUP
+        end = min(first + _GROUP, panels)
+        _multiply(bits, kind, size, args, codes, factors, sums, first, end, min(after, panels - 1))
+        first = after
 
 
 @njit(inline="always")
