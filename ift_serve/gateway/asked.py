@@ -11,6 +11,7 @@ from ift_serve.client.output import Output
 from ift_serve.gateway.errors import invalid
 from ift_serve.gateway.fields import SharedFields, stop_strings, token_biases
 from ift_serve.gateway.reasoning_fields import Effort, of_effort, within
+from ift_serve.gateway.tool_calls import CallFormat
 
 _SAMPLING = (
     "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "n", "adaptive", "ignore_eos", "min_p",
@@ -30,7 +31,8 @@ _NAMES = {
 class Asked:
     """A prompt, the client's options, and what the answer shows.
 
-    ``names``: what the caller calls the fields of the gRPC messages.
+    ``names``: what the caller calls the fields of the gRPC messages. ``calls``: the form in which calls of the
+    ``functions`` are read out of the answer; None: they stay text.
     """
 
     prompt: Prompt
@@ -38,6 +40,8 @@ class Asked:
     log_probs: bool
     token_details: bool
     names: Mapping[str, str] = field(default_factory=dict)
+    calls: CallFormat | None = None
+    functions: frozenset[str] = frozenset()
 
     @property
     def entries_a_token(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from ift_serve.gateway.fields import SharedFields
 from ift_serve.gateway.messages import MessageFields, Tool, prompt_of
 from ift_serve.gateway.reasoning_fields import Effort
 from ift_serve.gateway.response_formats import ResponseFormat, output_of
+from ift_serve.gateway.tool_calls import call_format
 
 _MOST_ALTERNATIVES = 20
 
@@ -51,22 +53,23 @@ _NAMES = {
 }
 
 
-def chat_question(request: ChatRequest, context_length: int) -> Asked:
-    """What to ask the server. Raises ApiError."""
+def chat_question(request: ChatRequest, context_length: int, template: str) -> Asked:
+    """What to ask the server. ``template``: the model's chat template, in Jinja. Raises ApiError."""
     if None not in (request.max_tokens, request.max_completion_tokens) and (
         request.max_tokens != request.max_completion_tokens
     ):
         raise invalid("max_tokens", "is not what max_completion_tokens says; give one of them")
     if request.top_logprobs is not None and not request.logprobs:
         raise invalid("top_logprobs", "needs logprobs")
+    tools = [] if request.tool_choice == "none" else request.tools or []
     prompt = prompt_of(
         request.messages,
         context=request.context,
         continue_final=bool(request.continue_final_message),
-        tools=[] if request.tool_choice == "none" else request.tools or [],
+        tools=tools,
     )
     bound = "max_completion_tokens" if request.max_completion_tokens is not None else "max_tokens"
-    return asked_of(
+    asked = asked_of(
         request,
         prompt,
         output=output_of(request.response_format, request.regex, request.grammar),
@@ -78,3 +81,6 @@ def chat_question(request: ChatRequest, context_length: int) -> Asked:
         names={**_NAMES, "sampling.max_new_tokens": bound},
         context_length=context_length,
     )
+    if not tools:
+        return asked
+    return replace(asked, calls=call_format(template), functions=frozenset(tool.function.name for tool in tools))

@@ -11,6 +11,7 @@ from ift_serve.client import Delta, Token
 from ift_serve.gateway import details
 from ift_serve.gateway.asked import Asked
 from ift_serve.gateway.log_probs import AnswerTokens, chat_entry, detail
+from ift_serve.gateway.tool_calls import FunctionCall, call_reader
 
 _A_PIECE, _AN_ENTRY = 256, 128
 """Bytes of Python's own for a piece of text, and for an entry of a list."""
@@ -76,9 +77,10 @@ class _Grown:
             self._last = delta
         return _A_PIECE + 4 * (len(delta.text) + len(delta.reasoning)) + sum(map(_size, listed))
 
-    def _end(self) -> dict[str, Any]:
+    def _end(self, *, has_calls: bool = False) -> dict[str, Any]:
         last = self._last or Delta(self.index, "")
-        return {"finish_reason": details.finish_reason(last.finish_reason), **self._told(last, self._details)}
+        reason = details.finish_reason(last.finish_reason, has_calls=has_calls)
+        return {"finish_reason": reason, **self._told(last, self._details)}
 
 
 class ChatChoice(_Grown):
@@ -88,6 +90,8 @@ class ChatChoice(_Grown):
         super().__init__(index, asked, end_ids)
         self._entries: list[msgspec.Raw] = []
         self._begun = False
+        self._reader = None if asked.calls is None else call_reader(asked.calls, asked.functions)
+        self._calls = 0
 
     def piece(self, delta: Delta) -> dict[str, Any]:
         """A chunk's choice; the first one names the role."""
@@ -95,16 +99,27 @@ class ChatChoice(_Grown):
         self._begun = True
         if delta.reasoning:
             told["reasoning_content"] = delta.reasoning
-        if delta.text:
-            told["content"] = delta.text
+        text, calls = self._read(delta)
+        if text:
+            told["content"] = text
+        if calls:
+            told["tool_calls"] = [{"index": self._calls + place, **call.told()} for place, call in enumerate(calls)]
+            self._calls += len(calls)
         entries = self._log_probs(delta)
         return {
             "index": self.index,
             "delta": told,
             "logprobs": {"content": entries, "refusal": None} if entries else None,
-            "finish_reason": details.finish_reason(delta.finish_reason),
+            "finish_reason": details.finish_reason(delta.finish_reason, has_calls=self._calls > 0),
             **self._told(delta, self._detailed(delta)),
         }
+
+    def _read(self, delta: Delta) -> tuple[str, list[FunctionCall]]:
+        """The text and the calls that are clear with a piece."""
+        if self._reader is None:
+            return delta.text, []
+        found = self._reader.add(delta.text, last=bool(delta.finish_reason))
+        return found.text, found.calls
 
     def _log_probs(self, delta: Delta) -> list[msgspec.Raw]:
         if not self._asked.log_probs:
@@ -120,14 +135,17 @@ class ChatChoice(_Grown):
 
     def whole(self) -> dict[str, Any]:
         """A response's choice."""
-        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._text), "refusal": None}
+        text, calls = self._read(Delta(self.index, "".join(self._text), finish_reason="stop"))
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message |= {"content": text or None, "tool_calls": [call.told() for call in calls]}
         if reasoning := "".join(self._reasoning):
             message["reasoning_content"] = reasoning
         return {
             "index": self.index,
             "message": message,
             "logprobs": {"content": self._entries, "refusal": None} if self._asked.log_probs else None,
-            **self._end(),
+            **self._end(has_calls=bool(calls)),
         }
 
 

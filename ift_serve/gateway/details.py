@@ -11,9 +11,10 @@ from ift_serve.client.types import Usage
 _REASONS = {"eos": "stop", "stop": "stop", "length": "length", "deadline": "length", "cancelled": "length"}
 
 
-def finish_reason(reason: str) -> str | None:
-    """OpenAI's word for why a candidate ended; None while it has not."""
-    return _REASONS.get(reason)
+def finish_reason(reason: str, *, has_calls: bool = False) -> str | None:
+    """OpenAI's word for why a candidate ended; None while it has not. ``has_calls``: whether it calls functions."""
+    found = _REASONS.get(reason)
+    return "tool_calls" if has_calls and found == "stop" else found
 
 
 def begun(result: Generation) -> dict[str, Any]:

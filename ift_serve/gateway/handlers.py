@@ -80,7 +80,7 @@ class Gateway:
         with self._place(counted):
             model = await self.model(client)
             if isinstance(request, ChatRequest):
-                kind, questions = _CHAT, [chat_question(request, model.context_length)]
+                kind, questions = _CHAT, [chat_question(request, model.context_length, model.chat_template)]
             else:
                 assert isinstance(request, CompletionRequest)
                 kind, limit = _TEXT, self.config.prompts
