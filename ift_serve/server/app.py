@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Unpack
 
 import grpc
@@ -86,7 +87,9 @@ class Server:
             self._metrics_port.serve()
         if self.config.adapter_folder is not None:
             interval = self.config.adapter_folder_interval
-            watched = WatchedFolder(self.engine, self.config.adapter_folder, interval, self.parts.audit)
+            trusted = self.config.engine.trusted_keys
+            keys = None if trusted is None else Path(trusted)
+            watched = WatchedFolder(self.engine, self.config.adapter_folder, interval, self.parts.audit, keys)
             self._watching = asyncio.create_task(watched.run(), name="adapter folder")
         self.engine.on_state(self._engine_changed)
         await self._set_health(serving=True)

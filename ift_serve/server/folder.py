@@ -43,6 +43,17 @@ def look(folder: Path) -> dict[str, Stamp | None]:
     return found
 
 
+def look_at_keys(place: Path | None) -> Stamp:
+    """Name, size and time of a file of keys, or of the files of a directory of them; nothing of what is not there."""
+    if place is None:
+        return ()
+    try:
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        return tuple((f.name, s.st_size, s.st_mtime_ns) for f, s in [(f, f.stat()) for f in files])
+    except OSError:
+        return ()
+
+
 class _Outcome(Enum):
     """What came of handing a directory's files to the engine."""
 
@@ -69,14 +80,24 @@ class _Directory:
 class WatchedFolder:
     """Loads what appears or changes in a folder, unloads what goes. One look every ``interval`` seconds.
 
-    ``audit``: is told of both, as of what an administrator does: who can write to the folder is one.
+    ``audit``: is told of both, as of what an administrator does: who can write to the folder is one. ``keys``: of the
+    signatures that are trusted; what was refused is tried again when they change.
     """
 
-    def __init__(self, engine: BaseEngineClient, folder: Path, interval: float, audit: AuditLog | None = None) -> None:
+    def __init__(
+        self,
+        engine: BaseEngineClient,
+        folder: Path,
+        interval: float,
+        audit: AuditLog | None = None,
+        keys: Path | None = None,
+    ) -> None:
         self._engine = engine
         self._audit = audit or AuditLog(None)
         self._folder = folder.resolve()
         self._interval = interval
+        self._keys = keys
+        self._seen_keys = look_at_keys(keys)
         self._directories: dict[str, _Directory] = {}
         self._resident_when_full = 0
         """Adapters that the engine had when it last had no room for one."""
@@ -96,10 +117,14 @@ class WatchedFolder:
         """One look, and what follows from it, which goes on beside the next ones."""
         try:
             found = await asyncio.to_thread(look, self._folder)
+            keys = await asyncio.to_thread(look_at_keys, self._keys)
         except OSError as error:
             _log.warning("adapter folder %s cannot be read: %s", self._folder.name, error)
             return
         self._forget_what_was_lost()
+        if keys != self._seen_keys and not self._tasks:  # a load under way may have read either keys
+            self._seen_keys = keys
+            self._forget_refusals()
         for name in sorted(found.keys() | self._directories.keys()):
             stamp = found.get(name)
             if name in found and stamp is None:
@@ -124,6 +149,12 @@ class WatchedFolder:
             directory.loaded = directory.loaded and name not in lost
             was_lost = directory.outcome is _Outcome.LOADED and not directory.loaded
             if was_lost or (directory.outcome is _Outcome.NO_ROOM and has_room):
+                directory.outcome = directory.tried = None
+
+    def _forget_refusals(self) -> None:
+        """Other keys may trust what was refused."""
+        for directory in self._directories.values():
+            if directory.outcome is _Outcome.REFUSED:
                 directory.outcome = directory.tried = None
 
     async def settle(self) -> None:

@@ -29,11 +29,15 @@ class Keys:
         self.trusted = trusted or folder / "trusted"
         self.trusted.mkdir(exist_ok=True)
         self._file = self.trusted / f"{name}.pub"
-        self.secret, self._public, self.number = new_key("")
+        self.secret, self.public, self.number = new_key("")
         self.trust()
 
     def trust(self) -> None:
-        self._file.write_bytes(self._public)
+        self._file.write_bytes(self.public)
+
+    def add(self, name: str, public: bytes) -> None:
+        """Trust another key too."""
+        (self.trusted / f"{name}.pub").write_bytes(public)
 
     def replace(self) -> None:
         """Another key is trusted from now on, and this one is not."""
@@ -82,6 +86,30 @@ async def test_only_signed_adapters_are_loaded_and_loads_follow_the_keys(
         assert "cannot be read" in told and str(keys.trusted) not in told
         keys.trust()
         assert (await client.load_adapter("three", "signed")).state == "ready"
+
+
+async def test_a_folder_tries_again_what_was_refused_when_the_keys_change(
+    server_config: Make, metadata: BaseMetadata, root: Path, keys: Keys, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    theirs = Keys(tmp_path / "elsewhere")
+    write_random(root / "tone", metadata, seed=1)
+    theirs.sign(root / "tone")
+    config = server_config(engine={"trusted_keys": str(keys.trusted)})
+    async with serving(config) as (server, client):
+        folder = WatchedFolder(server.engine, root, interval=1.0, keys=keys.trusted)
+
+        async def looks(count: int) -> list[str]:
+            for _ in range(count):
+                await folder.step()
+                await folder.settle()
+            return [adapter.name for adapter in await client.adapters()]
+
+        assert await looks(4) == []
+        keys.add("half", b"nonsense")
+        assert await looks(2) == []
+        keys.add("half", theirs.public)
+        assert await looks(1) == ["tone"]
 
 
 async def test_after_a_crash_the_signature_is_checked_again(
