@@ -6,139 +6,25 @@ Slow: a cluster takes most of a minute to start. `pytest -m slow tests/deploy/ra
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 import pytest_asyncio
-import yaml
 
 from ift_serve.client import AsyncClient, ServerError
-from ift_serve.modeling.adapter_format.base import BaseMetadata
 from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc
-from tests.support.adapters import write_random
-from tests.support.models import tiny_llama
-from tests.support.ray_nodes import RayNodes, missing, ray_nodes
-from tests.support.threaded_server import threaded_server
+from tests.support.ray_deployed import PROMPTS, QUICK, SAMPLING, Deployed, Load, nothing_runs
+from tests.support.ray_nodes import missing, ray_nodes
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-PROMPTS = [f"the fox and the dog number {number} ran to the river" for number in range(12)]
-SAMPLING: dict[str, Any] = {"temperature": 1.0, "seed": 7, "max_new_tokens": 48, "ignore_eos": True}
-ADAPTERS = ("one", "two", "three", "four")
-QUICK = {
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
-    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "500ms",
-    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-    "RAY_health_check_failure_threshold": "2",
-    "RAY_health_check_period_ms": "1000",
-}
-
-
-class Deployed:
-    """The application, as `ift-serve deploy ray` puts it on the nodes."""
-
-    def __init__(self, nodes: RayNodes, model: Path, root: Path) -> None:
-        self.nodes, self._model, self.root = nodes, model, root
-        self.ingress = f"{nodes.addresses[1]}:9000"
-
-    def deploy(self, **settings: Any) -> dict[str, Any]:
-        """Put it there, or update it; what the command says."""
-        engine = {"model": str(self._model), "dtype": "float32", "total_blocks": 2048, "max_sequences": 8, "threads": 1}
-        server = {"engine": engine | settings.pop("engine", {}), "adapter_roots": [str(self.root)]}
-        chosen = {"drain_timeout": 60, "health_interval": 1, "ingress": "haproxy", "server": server, **settings}
-        path = self.nodes.folder / "deploy.yaml"
-        path.write_text(yaml.safe_dump(chosen))
-        command = Path(sys.executable).parent / "ift-serve"
-        done = self.nodes.run(str(command), "deploy", "ray", str(path), "--json")
-        assert done.returncode == 0, done.stderr[-4000:]
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
-
-    def counts(self) -> list[dict[str, float]]:
-        """What each replica has counted."""
-        program = (
-            "import json, ray; from ray import serve; ray.init(address='auto', log_to_driver=False); "
-            "print(json.dumps(serve.get_deployment_handle('engine', 'ift-serve').broadcast('counts').results()))"
-        )
-        done = self.nodes.run(sys.executable, "-c", program)
-        assert done.returncode == 0, done.stderr[-4000:]
-        found: list[dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
-        return found
-
-
-@dataclass
-class Load:
-    """Callers who ask, half of them for streams, until they are told to stop; answers are held against solo runs."""
-
-    client: AsyncClient
-    solo: list[str]
-    answers: int = 0
-    wrong: list[tuple[int, str]] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)
-    _stop: bool = False
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
-
-    def start(self, callers: int) -> None:
-        self._tasks = [asyncio.create_task(self._call(number)) for number in range(callers)]
-
-    async def more(self, answers: int, seconds: float = 120) -> None:
-        """Until so many more answers have come."""
-        wanted = self.answers + answers
-        async with asyncio.timeout(seconds):
-            while self.answers < wanted:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
-    async def stop(self) -> None:
-        self._stop = True
-        await asyncio.gather(*self._tasks)
-
-    async def _call(self, number: int) -> None:
-        while not self._stop:
-            index = number % len(PROMPTS)
-            number += 1
-            try:
-                text = await self._ask(index, streamed=number % 2 == 0)
-            except ServerError as error:
-                self.errors[f"{error.code}: {error.message[:120]}"] += 1
-                continue
-            self.answers += 1
-            if text != self.solo[index]:
-                self.wrong.append((index, text))
-
-    async def _ask(self, index: int, *, streamed: bool) -> str:
-        if not streamed:
-            return (await self.client.generate(PROMPTS[index], **SAMPLING)).text
-        return (await self.client.stream(PROMPTS[index], **SAMPLING).result()).text
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("model"), context=4096)
-
-
-@pytest.fixture(scope="module")
-def root(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("adapters")
-    metadata = BaseMetadata.of_directory(model)
-    for seed, name in enumerate(ADAPTERS, 1):
-        write_random(found / name, metadata, seed=seed)
-    return found
-
-
-@pytest.fixture(scope="module")
-def solo_server(model: Path, root: Path) -> Iterator[str]:
-    yield from threaded_server(model, root)
 
 
 @pytest.fixture(scope="module")
@@ -149,18 +35,6 @@ def deployed(model: Path, root: Path) -> Iterator[Deployed]:
         found = Deployed(nodes, model, root)
         assert found.deploy(replicas=2)["ingress"] == "haproxy"
         yield found
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def solo(solo_server: str) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(solo_server, timeout=60) as client:
-        yield client
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def texts(solo: AsyncClient) -> list[str]:
-    """What each prompt is answered with when nothing else is asked."""
-    return [(await solo.generate(prompt, **SAMPLING)).text for prompt in PROMPTS]
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -221,13 +95,6 @@ async def test_a_call_that_is_cancelled_leaves_the_engine(client: AsyncClient, d
     await nothing_runs(deployed)
 
 
-async def nothing_runs(deployed: Deployed) -> None:
-    """Until no engine has a request: each of those asked for here would take longer than that."""
-    async with asyncio.timeout(120):
-        while any(count["ift_requests"] for count in await asyncio.to_thread(deployed.counts)):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-
-
 async def test_an_adapter_is_loaded_everywhere_in_one_version(
     client: AsyncClient, solo: AsyncClient, deployed: Deployed
 ) -> None:
@@ -286,3 +153,5 @@ async def test_a_node_killed_under_load_costs_no_answer_that_may_be_asked_again(
         await load.stop()
     print(load.errors, load.answers)
     assert load.wrong == [] and load.errors.total() <= 8
+    codes = {told.partition(":")[0] for told in load.errors}
+    assert codes <= {"UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED"}, load.errors
