@@ -95,9 +95,7 @@ class Cluster:
         ]
         command += ["--object-store-memory", str(_OBJECT_STORE), "--include-dashboard=false", "--disable-usage-stats"]
         with (self._folder / "ray.log").open("wb") as log:
-            process = subprocess.Popen(
-                [str(_HERE / "ray"), *command], env=self._environment, stdout=log, stderr=log, start_new_session=True
-            )
+            process = subprocess.Popen([str(_HERE / "ray"), *command], env=self._environment, stdout=log, stderr=log)
         try:
             while b"Ray runtime started" not in (self._folder / "ray.log").read_bytes():
                 assert process.poll() is None, (self._folder / "ray.log").read_text()[-2000:]
