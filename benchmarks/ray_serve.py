@@ -27,6 +27,7 @@ _PORT, _GCS = 9471, 6471
 _OBJECT_STORE = 100_000_000
 _QUICK = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",

@@ -21,6 +21,7 @@ _ENVIRONMENT = {
     "PYTHONPATH": f"{_ROOT}:{_ROOT / 'kernels'}:{_ROOT / 'training'}",
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # a token in the home of whoever runs this would lock the other nodes out
     "RAY_DEDUP_LOGS": "0",
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_raylet_start_wait_time_s": "120",
