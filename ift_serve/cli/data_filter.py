@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -48,6 +48,10 @@ def filter_records(
         typer.Option(help="directory: how well each filter finds planted faults, by its thresholds", file_okay=False),
     ] = None,
     processes: Annotated[int, typer.Option(help="processes that apply the filters of text", min=1)] = 2,
+    engine: Annotated[
+        Literal["local", "ray"] | None,
+        typer.Option(help="where filters run, over the recipe: here, or on the Ray cluster that RAY_ADDRESS names"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Keep, flag or reject every record, with its reasons.
@@ -58,7 +62,8 @@ def filter_records(
     with readable_data_errors():
         from ift_training.data.quality.recipe import QualityRecipe
 
-        chosen = QualityRecipe.parse({}) if recipe is None and not set_ else _recipe(recipe, set_ or [])
+        overrides = [*(set_ or []), *([] if engine is None else [f"engine={engine}"])]
+        chosen = QualityRecipe.parse({}) if recipe is None and not overrides else _recipe(recipe, overrides)
         if records is None and calibrate is None:
             raise typer.BadParameter("give a store or a file of records, or --calibrate DIR")
         if calibrate is not None:

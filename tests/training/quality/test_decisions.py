@@ -86,7 +86,7 @@ def test_rates_come_together_as_far_as_there_are_records_for_it() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"engine": "ray"}, r"engine: filters do not run on Ray"),
+        ({"engine": "spark"}, r"engine: .*'local' or 'ray'"),
         ({"coherence": {"flag": 0.1, "reject": 0.2}}, r"coherence.*above flag"),
         ({"repetition": {"flag": 0.5, "reject": 0.2}}, r"repetition.*below flag"),
         ({"coherense": {}}, r"coherense: is not known; did you mean `coherence`"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class SentenceEncoder:
 
         from ift_serve.modeling.checkpoint.construction import model_construction
 
-        folder = packaged_model() if path is None else path
+        self._folder = folder = packaged_model() if path is None else path
         logging.disable_progress_bar()
         self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
@@ -44,6 +46,16 @@ class SentenceEncoder:
                 folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype="float32"
             ).eval()
         self.width = int(self._model.config.hidden_size)
+
+    @cached_property
+    def identity(self) -> str:
+        """Of the model's files, wherever they are: other files give other vectors."""
+        read = [self._folder / "config.json", self._folder / "tokenizer.json", *self._folder.glob("*.safetensors")]
+        found = hashlib.sha256()
+        for path in sorted(read):
+            with path.open("rb") as file:
+                found.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        return found.hexdigest()[:16]
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors ``[N, width]`` fp32. A text of nothing that the tokenizer knows is a vector as any other.

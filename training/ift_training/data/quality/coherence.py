@@ -27,6 +27,10 @@ class Coherence(Filter):
     def __init__(self, encoder: SentenceEncoder) -> None:
         self._encoder = encoder
 
+    def depends_on(self) -> object:
+        """The sentence model."""
+        return self._encoder.identity
+
     def score(self, pairs: Sequence[Pair]) -> list[Finding]:
         """See :class:`Filter`."""
         long = [pair for pair in pairs if len(words(pair.response)) >= _LEAST]

