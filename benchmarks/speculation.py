@@ -74,6 +74,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="directory of a model; without it, the embedded one")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--weights", default="auto", help="auto, int8 or int4")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--new-tokens", type=int, default=96, help="of an answer, at most")
     parser.add_argument("--tasks", type=int, default=16, help="of each kind")
@@ -170,23 +171,32 @@ class OneProcess:
         from ift_serve.decoding.registry import strategies
         from ift_serve.engine.config import EngineConfig
         from ift_serve.engine.core.core import EngineCore
-        from ift_serve.engine.drafting.draft_planner import DraftPlanner
+        from ift_serve.engine.drafting.draft_planner import LONGEST_DRAFT, DraftPlanner
         from ift_serve.engine.runner.model_runner import ModelRunner
+        from ift_serve.engine.runner.step_timing import step_seconds
         from ift_serve.text.prompt import PromptRenderer
 
-        config = EngineConfig(model=str(model), dtype=given.dtype, threads=1, total_blocks=512, prefix_caching=False)
+        config = EngineConfig(
+            model=str(model),
+            dtype=given.dtype,
+            weights=given.weights,
+            threads=1,
+            total_blocks=512,
+            prefix_caching=False,
+        )
         runner = ModelRunner(config)
+        self.step_seconds = step_seconds(runner, 1 + LONGEST_DRAFT, time.process_time)
         known = strategies(StrategyContext.of_model(config.model, runner.description.eos_ids))
         self._given = given
         self._renderer = PromptRenderer.from_pretrained(config.model)
         self._cores = {
             name: EngineCore(runner, config, known, time.process_time, drafts=drafts)
-            for name, drafts in (("with", DraftPlanner()), ("without", None))
+            for name, drafts in (("with", DraftPlanner(measured=self.step_seconds)), ("without", None))
         }
 
     def all(self) -> dict[str, Any]:
         """By kind and temperature."""
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"milliseconds_by_rows": [round(1e3 * seconds, 2) for seconds in self.step_seconds]}
         for kind in ("copying", "other"):
             for name, drawn in (("greedy", False), ("drawn", True)):
                 own = [task for task in tasks() if task.kind == kind and (task.temperature > 0) == drawn]
@@ -265,7 +275,17 @@ def main() -> None:
         report = {"model": model.name, "settings": _settings(given)} | OneProcess(given, model).all()
         print(json.dumps(report, indent=None if given.json else 1))
         return
-    options = ("--dtype", given.dtype, "--threads", str(given.threads), "--metrics-port", "-1", "--no-prefix-caching")
+    options = (
+        "--dtype",
+        given.dtype,
+        "--weights",
+        given.weights,
+        "--threads",
+        str(given.threads),
+        "--metrics-port",
+        "-1",
+        "--no-prefix-caching",
+    )
     with server(model, *options, "--speculation", "lookup") as (first, _), server(model, *options) as (second, _):
         found = asyncio.run(compare(given, [first, second]))
     report = {"model": model.name, "settings": _settings(given), "machine": asdict(measure(model, "float32"))} | found

@@ -14,7 +14,7 @@ from ift_serve.decoding.registry import strategies
 from ift_serve.decoding.structured import StructuredOutput
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.core import EngineCore
-from ift_serve.engine.drafting.draft_planner import DraftPlanner
+from ift_serve.engine.drafting.draft_planner import LONGEST_DRAFT, DraftPlanner
 from ift_serve.engine.protocol.model import ModelDescription
 from ift_serve.modeling.lean_imports import import_lean_transformers
 from ift_serve.system.start_stages import StartStages
@@ -78,14 +78,18 @@ def _drafts(config: EngineConfig, runner: ModelRunner, stages: StartStages) -> D
     if not runner.has_independent_rows:
         _log.warning("speculation: with this model or device a row's last bits depend on the batch; nothing is drafted")
         return None
+    from ift_serve.engine.runner.step_timing import step_seconds
+
+    stages.begin("timing steps")
+    measured = step_seconds(runner, 1 + LONGEST_DRAFT)
     if config.draft_model is None:
-        return DraftPlanner()
+        return DraftPlanner(measured=measured)
     from ift_serve.engine.runner.draft_model import DraftModel
     from ift_serve.modeling.decoder.model_loader import UnsupportedModelError
 
     stages.begin("loading the draft model")
     try:
-        return DraftPlanner(DraftModel(config, runner.description))
+        return DraftPlanner(DraftModel(config, runner.description), measured)
     except (UnsupportedModelError, ValueError) as error:
         raise ValueError(f"draft_model: {error}") from error
 

@@ -69,6 +69,22 @@ def test_costs_are_medians_of_what_was_measured_and_grow_with_rows() -> None:
     assert costs.seconds(8) < 0.03, "what was measured long ago is tried again"
 
 
+def test_measured_costs_hold_for_every_number_of_rows_and_follow_the_latest_steps() -> None:
+    costs = StepCosts([0.010, 0.012, 0.011, 0.016])
+    assert [costs.seconds(rows) for rows in (1, 2, 3, 4)] == [0.010, 0.012, 0.012, 0.016]
+    assert costs.seconds(6) == pytest.approx(0.020), "as each of rows 3 and 4 did"
+    for seconds in (0.020, 0.021, 0.9, 0.020, 0.019):
+        costs.note(1, seconds)
+    assert costs.seconds(1) == pytest.approx(0.020)
+    assert costs.seconds(4) == pytest.approx(0.032), "one row takes twice as long, so four do"
+
+
+def test_a_planner_that_was_told_costs_drafts_without_trying_any() -> None:
+    text = Text([1, 2, 3, 4, 5, 6, 7, 8] * 4)
+    assert len(planned(DraftPlanner(measured=[1.0] * 16), [text])[0]) == LONGEST_DRAFT
+    assert planned(DraftPlanner(measured=[float(rows) for rows in range(1, 17)]), [text]) == [[]]
+
+
 class Text:
     """A sequence as far as the planner looks at it."""
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from itertools import accumulate
 from statistics import median
 
 _TILE = 4
 """Rows that kernels take together, so that two cost what four do."""
 _KEPT = 5
+_COMPARED = 15
+"""Steps whose times are compared with those that were measured before."""
 _STALE = 400
 """Steps after which what was measured before counts no more: it is tried again."""
 _GUESSED_SHARE = 0.03
@@ -15,9 +19,17 @@ _GUESSED_SHARE = 0.03
 
 
 class StepCosts:
-    """The median seconds of the latest steps, by tiles of rows."""
+    """The median seconds of the latest steps, by tiles of rows.
 
-    def __init__(self) -> None:
+    Where steps were measured before there was anything to serve, their proportions hold, and the latest steps say how
+    much longer all of them take now: for longer texts, adapters, and others on the machine. So no number of rows has to
+    be tried for its cost to be known.
+    """
+
+    def __init__(self, measured: Sequence[float] = ()) -> None:
+        """measured: seconds of steps of 1, 2 ... rows; at least two of them, or none."""
+        self._measured = list(accumulate(measured, max))
+        self._ratios: deque[float] = deque(maxlen=_COMPARED)
         self._known: dict[int, deque[float]] = {}
         self._noted: dict[int, int] = {}
         self._steps = 0
@@ -26,6 +38,9 @@ class StepCosts:
         """A step that decoded so many rows took so long."""
         self._steps += 1
         if seconds <= 0.0:
+            return
+        if self._measured:
+            self._ratios.append(seconds / self._before(rows))
             return
         tile = _tile(rows)
         self._known.setdefault(tile, deque(maxlen=_KEPT)).append(seconds)
@@ -38,6 +53,8 @@ class StepCosts:
 
         More rows never take less: what was measured of fewer rows counts too.
         """
+        if self._measured:
+            return self._before(rows) * (median(self._ratios) if self._ratios else 1.0)
         tile = _tile(rows)
         below = [(known, median(times)) for known, times in self._known.items() if known <= tile]
         if not below:
@@ -47,6 +64,16 @@ class StepCosts:
         most = max(seconds for _, seconds in below)
         first = min(below)[1]
         return most + first * _GUESSED_SHARE * _TILE * (tile - nearest)
+
+    def _before(self, rows: int) -> float:
+        """Measured seconds; past the most rows that were, each costs what it did on average between half of them and
+        all."""
+        measured = self._measured
+        most = len(measured)
+        if rows <= most:
+            return measured[rows - 1]
+        half = most // 2
+        return measured[-1] + (measured[-1] - measured[half - 1]) / (most - half) * (rows - most)
 
 
 def _tile(rows: int) -> int:
