@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _BUSY_SECONDS = 30.0
@@ -29,3 +31,19 @@ def open_database(path: Path | None, schema: str, *, durable: bool = False) -> s
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All of what is written within, or nothing, also where it cannot be committed; other writers wait.
+
+    The caller keeps other threads from the connection. Raises sqlite3.Error.
+    """
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise

@@ -33,6 +33,8 @@ SERVED = (
     "deepseek_v3",
     "gemma4_text",
 )
+WITHOUT_WINDOW = frozenset({"cohere", "dbrx", "granite", "olmo2", "deepseek_v3"})
+"""Their configurations are the same whatever window is asked for."""
 REFUSED = {
     "blt": "no num_hidden_layers",
     "emu3": "cannot be loaded",
@@ -49,8 +51,10 @@ CHANGES = {"logit_scale": 0.4, "logits_scaling": 3.0, "final_logit_softcapping":
 TOKENS = [4 + (7919 * (i + 1) * (i + 3)) % 150 for i in range(60)]
 
 
-@pytest.mark.parametrize("window", [9, 40])
-@pytest.mark.parametrize("model_type", SERVED)
+@pytest.mark.parametrize(
+    ("model_type", "window"),
+    [(model_type, window) for model_type in SERVED for window in (9, 40)[model_type in WITHOUT_WINDOW :]],
+)
 def test_what_is_served_is_what_the_model_computes(model_type: str, window: int) -> None:
     verdict = judge(model_type, "", "", lambda: small_config(model_type, {**CHANGES, "sliding_window": window}))
     assert (verdict.outcome, verdict.reason) == ("served", "")

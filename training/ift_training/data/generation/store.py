@@ -15,7 +15,7 @@ from typing import Any
 
 from ift_serve.evaluation.errors import EvaluationError
 from ift_serve.evaluation.serving.result_store import ResultStore
-from ift_serve.system.database import open_database
+from ift_serve.system.database import open_database, transaction
 from ift_training.data.generation.errors import GenerationError
 from ift_training.data.generation.record import GeneratedRecord, Reason, Status, of_content
 
@@ -172,14 +172,8 @@ class RecordStore:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All of what is written within, or nothing; other threads and processes wait."""
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+        with self._lock, transaction(self._database):
+            yield
 
     def _row(self, record_id: str) -> tuple[str, Status, str] | None:
         query = "SELECT id, status, content FROM records WHERE id = ?"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ift_serve.checks.verdict import Span
-from ift_serve.system.database import open_database
+from ift_serve.system.database import open_database, transaction
 from ift_training.data.generation.store import MAKER, REVIEW
 from ift_training.data.quality.errors import QualityError
 from ift_training.data.quality.filters import Findings, packed, unpacked
@@ -53,13 +53,8 @@ class FindingStore:
     def put(self, stage: str, fingerprint: str, findings: Mapping[str, Findings]) -> None:
         """Keep findings by record, in place of older ones of the stage; for good when this returns."""
         rows = [(record, stage, fingerprint, json.dumps(packed(found))) for record, found in findings.items()]
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with self._lock, transaction(self._database):
             self._database.executemany("INSERT OR REPLACE INTO findings VALUES (?, ?, ?, ?)", rows)
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
 
     def spans(self, record: str) -> dict[str, Span]:
         """By filter: the characters of a record's answer that it points at."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ift_serve.system.database import open_database
+from ift_serve.system.database import open_database, transaction
 from ift_training.data.generation.record import GeneratedRecord, Lineage, Reason, Status
 from ift_training.data.generation.store import REVIEW, RecordStore
 from ift_training.data.quality.errors import QualityError
@@ -247,24 +247,33 @@ class ReviewQueue:
     def _assignment(self, record: str, round_: int, reviewer: str) -> Assignment:
         found = self._store.get(record)
         assert found is not None, "records are never deleted"
-        draft = self._row("SELECT draft FROM review_drafts WHERE record = ? AND reviewer = ?", record, reviewer)
         earlier: tuple[str, ...] = ()
-        if round_ == SETTLED:
-            query = "SELECT reviewer, choice FROM reviews WHERE record = ? AND undone = 0 AND round < 3 ORDER BY round"
-            earlier = tuple(f"{who}: {choice}" for who, choice in self._database.execute(query, (record,)))
+        with self._lock:  # a statement that still reads would be part of another thread's transaction
+            draft = self._row("SELECT draft FROM review_drafts WHERE record = ? AND reviewer = ?", record, reviewer)
+            if round_ == SETTLED:
+                query = (
+                    "SELECT reviewer, choice FROM reviews WHERE record = ? AND undone = 0 AND round < 3 ORDER BY round"
+                )
+                earlier = tuple(f"{who}: {choice}" for who, choice in self._database.execute(query, (record,)))
         return Assignment(found, round_, None if draft is None else json.loads(draft[0]), earlier)
 
     def _tell(self, record: str) -> None:
-        """Make the store say what the decision that counts is; taking the same step twice changes nothing."""
-        with self._lock:
-            query = (
-                "SELECT number, reviewer, choice, edited FROM reviews WHERE record = ? AND undone = 0 AND round <> 2 "
-                "ORDER BY round DESC LIMIT 1"
-            )
-            last = self._row(query, record)
-            every = self._database.execute(
-                "SELECT number, edited FROM reviews WHERE record = ? AND choice = 'edit' AND round <> 2", (record,)
-            ).fetchall()
+        """Make the store say what the decision that counts is; taking the same step twice changes nothing.
+
+        The store writes by a connection of its own, to the same file, so it waits for its turn as reviewers do.
+        """
+        with self._lock, self._turn():
+            self._tell_store(record)
+
+    def _tell_store(self, record: str) -> None:
+        query = (
+            "SELECT number, reviewer, choice, edited FROM reviews WHERE record = ? AND undone = 0 AND round <> 2 "
+            "ORDER BY round DESC LIMIT 1"
+        )
+        last = self._row(query, record)
+        every = self._database.execute(
+            "SELECT number, edited FROM reviews WHERE record = ? AND choice = 'edit' AND round <> 2", (record,)
+        ).fetchall()
         for number, edited in every:
             if last is None or number != last[0]:
                 made = self._edited(record, number, json.loads(edited))
@@ -319,14 +328,8 @@ class ReviewQueue:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All of what is written within, or nothing; other threads and processes wait."""
-        with self._lock, self._turn():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+        with self._lock, self._turn(), transaction(self._database):
+            yield
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
