@@ -14,7 +14,8 @@ TESTING = -m "not slow" --numprocesses $(PROCESSES) --dist loadfile --no-loadsco
 # What proves the core: imports, core, scheduler, cache, strategies, text, checks, formats.
 FAST := tests/test_architecture.py $(wildcard tests/engine/test_core_*.py) tests/engine/test_block_manager.py \
 	tests/engine/test_prefix_hash.py $(filter-out tests/decoding/test_real_%,$(wildcard tests/decoding/test_*.py)) \
-	tests/text tests/checks tests/sharing tests/system tests/modeling/adapter_format
+	tests/text $(wildcard tests/checks/test_*.py) tests/sharing tests/system \
+	$(filter-out %_merge.py %_merge_gguf.py %_peft.py,$(wildcard tests/modeling/adapter_format/test_*.py))
 
 .PHONY: demo test test-fast lint coverage proto docs screenshots bench clean
 
@@ -30,6 +31,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TESTING)
 
+test-fast: PROCESSES = 2
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest $(TESTING) $(FAST)
 
