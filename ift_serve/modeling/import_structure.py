@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ift_kernels.cache_directory import cache_directory
+from ift_serve.modeling.checkpoint.kept_values import KeptValues
 
 _MODULE = "transformers.utils.import_utils"
 _READER = "define_import_structure"
@@ -57,17 +54,19 @@ def kept_import_structure() -> Iterator[None]:
 
 
 def _kept_or_read(read: Any) -> Any:
+    values = KeptValues("imports")
+
     def define_import_structure(module_path: Any, prefix: str | None = None) -> Structure:
         folder = Path(module_path)
         folder = folder.parent if folder.suffix else folder
-        file = _file() if folder.name == "models" and folder.parent.name == "transformers" else None
-        if file is None:
+        key = _key() if folder.name == "models" and folder.parent.name == "transformers" else None
+        if key is None:
             found: Structure = read(module_path, prefix)
             return found
-        structure = _load(file)
+        structure = _structure(values.get(key))
         if structure is None:
             structure = read(folder, None)
-            _keep(structure, file)
+            values.put(key, _plain(structure))
         if prefix is None:
             return structure
         return {needs: {f"{prefix}.{name}": of for name, of in modules.items()} for needs, modules in structure.items()}
@@ -75,34 +74,24 @@ def _kept_or_read(read: Any) -> Any:
     return define_import_structure
 
 
-def _file() -> Path | None:
-    """Where the names of the installed version are kept: one that is installed, not one that somebody edits."""
+def _key() -> list[Any] | None:
+    """Of the installed version; None for one that somebody edits."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError, TypeError):
         installed = importlib.metadata.distribution("transformers")
         record = Path(str(installed.locate_file(f"transformers-{installed.version}.dist-info/RECORD")))
         status = record.stat()
-        place = cache_directory("imports")
-        if place is not None:
-            key = f"{installed.version}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
-            return place / f"transformers-{key}.json"
+        return [str(record), installed.version, status.st_ino, status.st_size, status.st_mtime_ns]
     return None
 
 
-def _load(file: Path) -> Structure | None:
+def _plain(structure: Structure) -> list[Any]:
+    """For JSON."""
+    return [[sorted(needs), {name: sorted(of) for name, of in found.items()}] for needs, found in structure.items()]
+
+
+def _structure(plain: Any) -> Structure | None:
     try:
-        found = {
-            frozenset(needs): {str(name): set(of) for name, of in modules.items()}
-            for needs, modules in json.loads(file.read_text())
-        }
-        return found or None
-    except (OSError, ValueError, TypeError, AttributeError):  # not there, or cut off
+        found = {frozenset(needs): {str(n): set(of) for n, of in modules.items()} for needs, modules in plain}
+    except (ValueError, TypeError, AttributeError):  # not there, or not what was kept
         return None
-
-
-def _keep(structure: Structure, file: Path) -> None:
-    plain = [[sorted(needs), {name: sorted(of) for name, of in found.items()}] for needs, found in structure.items()]
-    with contextlib.suppress(OSError):
-        handle, written = tempfile.mkstemp(dir=file.parent)
-        with os.fdopen(handle, "w") as opened:
-            json.dump(plain, opened)
-        os.replace(written, file)
+    return found or None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from transformers.utils import import_utils
 
+import ift_serve.modeling.checkpoint.kept_values as kept_values
 import ift_serve.modeling.import_structure as kept
 
 _IMPORT = """
@@ -64,7 +65,7 @@ def test_a_damaged_file_is_read_anew(
 
 
 def test_where_nothing_can_be_kept_it_is_read(models_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "cache_directory", lambda purpose: None)
+    monkeypatch.setattr(kept_values, "cache_directory", lambda purpose: None)
     own = import_utils.define_import_structure.__wrapped__
     assert kept._kept_or_read(own)(models_folder) == own(models_folder)
 

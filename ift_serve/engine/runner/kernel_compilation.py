@@ -11,6 +11,7 @@ import torch
 
 from ift_kernels.ahead import Compilation, is_compiled, workers
 from ift_serve.engine.config import EngineConfig
+from ift_serve.modeling.decoder.linear import has_bf16_products
 from ift_serve.system.machine import available_memory, processors
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,6 @@ def _needed(config: EngineConfig) -> tuple[str, ...]:
 
 def _dtypes(config: EngineConfig) -> tuple[str, ...]:
     """float32, in which small models are compared, and the one that the model may be computed in."""
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    native = has_bf16_products()
     half = config.dtype == "bfloat16" or (config.dtype == "auto" and native)
     return ("float32", "bfloat16") if half else ("float32",)

@@ -12,7 +12,7 @@ from ift_serve.client import AsyncClient
 from ift_serve.modeling.adapter_format.base import BaseMetadata
 from tests.support.adapters import write_random
 from tests.support.models import tiny_llama
-from tests.support.ray_deployed import ADAPTERS, PROMPTS, SAMPLING
+from tests.support.ray_deployed import ADAPTERS, PROMPTS, SAMPLING, Deployed
 from tests.support.threaded_server import threaded_server
 
 
@@ -45,3 +45,10 @@ async def solo(solo_server: str) -> AsyncIterator[AsyncClient]:
 async def texts(solo: AsyncClient) -> list[str]:
     """What each prompt is answered with when nothing else is asked."""
     return [(await solo.generate(prompt, **SAMPLING)).text for prompt in PROMPTS]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(deployed: Deployed) -> AsyncIterator[AsyncClient]:
+    """Asks the cluster that a module has deployed."""
+    async with AsyncClient(deployed.ingress, timeout=120) as found:
+        yield found

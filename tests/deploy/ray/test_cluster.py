@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 
 from ift_serve.client import AsyncClient, ServerError
 from ift_serve.v1 import inference_pb2 as pb
@@ -34,12 +33,6 @@ def deployed(model: Path, root: Path) -> Iterator[Deployed]:
     with ray_nodes(2, QUICK) as nodes:
         found = Deployed(nodes, model, root)
         assert found.deploy(replicas=2)["ingress"] == "haproxy"
-        yield found
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(deployed: Deployed) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(deployed.ingress, timeout=60) as found:
         yield found
 
 

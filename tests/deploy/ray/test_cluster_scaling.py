@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from ift_serve.client import AsyncClient
 from tests.support.ray_deployed import ADAPTERS, QUICK, SAMPLING, Deployed, Load
@@ -33,12 +32,6 @@ def deployed(model: Path, root: Path) -> Iterator[Deployed]:
     with ray_nodes(1, QUICK) as nodes:
         found = Deployed(nodes, model, root)
         found.deploy(replicas=2, resources=_SHARE, engine=_RESIDENT)
-        yield found
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(deployed: Deployed) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(deployed.ingress, timeout=120) as found:
         yield found
 
 

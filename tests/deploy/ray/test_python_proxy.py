@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ift_serve.client import AsyncClient, ServerError
@@ -32,12 +31,6 @@ def deployed(model: Path, root: Path) -> Iterator[Deployed]:
     with ray_nodes(1, QUICK) as nodes:
         found = Deployed(nodes, model, root)
         assert found.deploy(replicas=1, ingress="python")["ingress"] == "python"
-        yield found
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(deployed: Deployed) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(deployed.ingress, timeout=120) as found:
         yield found
 
 
