@@ -28,7 +28,8 @@ from ift_training.data.quality.recipe import QualityRecipe
 from ift_training.data.quality.run import filter_records
 from tests.support.ray_nodes import RayNodes, missing, ray_nodes
 
-RECORDS = 2_000
+RECORDS = 8_000
+"""So many that a node which joins the work late still has some to do."""
 _COMMAND = str(Path(sys.executable).parent / "ift-serve")
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the package ray (extra ray)")
 needs_encoder = pytest.mark.skipif(
@@ -104,12 +105,11 @@ def test_a_missing_ray_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "--engine ray" in told.output and "pip install 'ift-serve[ray]'" in told.output
 
 
-@pytest.mark.slow
 @needs_ray
 def test_a_missing_cluster_is_named(tmp_path: Path) -> None:
     command = [_COMMAND, "data", "filter", str(_filled(tmp_path / "a.sqlite", 2))]
     command = ["env", "RAY_ADDRESS=127.0.0.1:1", *command, "--engine=ray", "--set=coherence.use=false"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert told.returncode == 1 and "no cluster at 127.0.0.1:1" in told.stderr and "ray start" in told.stderr
 
 
@@ -138,9 +138,9 @@ def test_a_node_killed_in_the_middle_loses_nothing(tmp_path: Path) -> None:
     command += ["--recipe", str(tmp_path / "recipe.json")]
     with ray_nodes(2, {"RAY_health_check_period_ms": "1000"}) as nodes:
         running = _begun(nodes, command)
-        found = _wait_for_findings(spread, running)
-        assert 0 < found < RECORDS and _works(nodes, 2)
+        _wait_for_work(nodes, spread, running)
         nodes.kill(2)
+        assert 0 < _findings(spread) < RECORDS
         output, errors = running.communicate(timeout=900)
     assert running.returncode == 0, errors[-4000:]
     there = json.loads(output.splitlines()[-1])
@@ -154,19 +154,22 @@ def _begun(nodes: RayNodes, command: list[str]) -> subprocess.Popen[str]:
 
 
 def _works(nodes: RayNodes, number: int) -> bool:
-    """Whether workers are on the node, Ray's own agents left out."""
+    """Whether a chunk is computed on the node at this moment: Ray names a worker's process by its task."""
     titles = [Path(f"/proc/{pid}/cmdline") for pid in nodes.processes(number)]
-    found = [title.read_bytes() for title in titles if title.exists()]
-    return any(b"ray::" in title and b"Agent" not in title for title in found)
+    return any(b"score_chunk" in title.read_bytes() for title in titles if title.exists())
 
 
-def _wait_for_findings(path: Path, running: subprocess.Popen[str]) -> int:
-    """How many there are once there are some."""
+def _findings(path: Path) -> int:
+    with sqlite3.connect(path) as database:
+        if not database.execute("SELECT name FROM sqlite_master WHERE name = 'findings'").fetchall():
+            return 0
+        return int(database.execute("SELECT count(*) FROM findings").fetchone()[0])
+
+
+def _wait_for_work(nodes: RayNodes, path: Path, running: subprocess.Popen[str]) -> None:
+    """Until there are findings and the second node computes more; its workers may start long after the first's."""
     while running.poll() is None:
-        with sqlite3.connect(path) as database:
-            if database.execute("SELECT name FROM sqlite_master WHERE name = 'findings'").fetchall():
-                found = int(database.execute("SELECT count(*) FROM findings").fetchone()[0])
-                if found:
-                    return found
+        if _findings(path) and _works(nodes, 2):
+            return
         time.sleep(0.05)
     raise AssertionError(f"it ended before: {running.communicate()[1][-4000:]}")
