@@ -35,6 +35,11 @@ def _asked(instruction: str, response: str, context: str = "", **more: object) -
     [
         ("Describe the sea in at most five words.", "It is grey and cold and deep today.", "8 words"),
         ("Describe the sea in at least 10 words.", "Grey and cold.", "3 words"),
+        ("Describe the sea in more than 4 words.", "Grey and cold.", "3 words where at least 4"),
+        ("Describe the sea. Use no fewer than 4 words.", "Grey and cold.", "3 words where at least 4"),
+        ("Describe the sea. Use fewer than 4 words.", "It is grey and cold.", "5 words where at most 4"),
+        ("Describe the sea. No more than 4 words.", "It is grey and cold.", "5 words where at most 4"),
+        ("Describe the sea and don't use more than 4 words.", "It is grey and cold.", "5 words where at most 4"),
         ("Summarize the text in one sentence.", "It is old. It is big.", "2 sentences"),
         ("List three reasons to walk.", "- health\n- joy", "2 items"),
         ("Give the names as a bulleted list.", "Anna and Ben.", "no bullet points"),
@@ -66,6 +71,8 @@ def test_an_answer_that_misses_what_is_asked_is_told_what(instruction: str, resp
     ("instruction", "response"),
     [
         ("Describe the sea in at most five words.", "Grey, cold and deep."),
+        ("Describe the sea. No more than 6 words.", "Grey and cold."),
+        ("Describe the sea. Use no less than 3 words.", "Grey and cold and deep."),
         ("List three reasons to walk.", "Health, joy and fresh air."),
         ("List three reasons to walk.", "1. Health\n2. Joy\n3. Air"),
         ("Return the answer as JSON.", '```json\n{"a": 1}\n```'),
@@ -136,6 +143,13 @@ def test_a_failed_check_is_worse_than_a_wrong_mark() -> None:
     assert Format().look(_asked("Go.", "cafÃ©")).score == 0.5
     assert Format().look(_asked("Go.", "It went well until the")).score == 0.5
     assert Format().look(_asked("Go.", "Off it goes.\n```\nx = 1\n```")).score == 1.0
+
+
+def test_an_answer_that_ends_with_the_phrase_asked_for_is_not_cut() -> None:
+    answer = "Vera saw the small axe. Near the beach, Vera washed the big old horse. That is all"
+    assert Format().look(_asked('Write about Vera. Finish with the words "That is all".', answer)).score == 1.0
+    assert Format().look(_asked('Write about Vera. Finish with the words "The end".', answer)).score == 0.5
+    assert Format().look(_asked("Write about Vera.", answer)).reason == "ends within a sentence"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from ift_serve.checks import Check, judge_all
 from ift_serve.checks.words import listed
 from ift_training.data.quality.filter import Finding, TextFilter
 from ift_training.data.quality.pair import Pair
+from ift_training.data.quality.requirements import ends_as_asked
 from ift_training.data.quality.words import words
 
 _FENCE = re.compile(r"^ {0,3}(```+|~~~+)[^\n`]*$", re.MULTILINE)
@@ -86,7 +87,8 @@ def _end(pair: Pair) -> Finding | None:
     is_prose = len(said) >= _CUT_WORDS and "|" not in last and any(mark in text for mark in ".!?")
     earlier = [line.rstrip() for line in text.split("\n")[:-1] if line.strip()]
     is_list = _is_item(last) or any(line[-1] not in _ENDS and len(line.split()) > 3 for line in earlier)
-    if is_prose and not is_list and text[-1] not in _ENDS and text[-1].isascii():
+    is_cut = is_prose and not is_list and text[-1] not in _ENDS and text[-1].isascii()
+    if is_cut and not ends_as_asked(pair.asked, text):
         return Finding(_WRONG_MARKS, "ends within a sentence", (len(text) - len(last.split()[-1]), len(text)))
     return None
 

@@ -52,14 +52,15 @@ def _count(text: str) -> int:
 
 
 _AT_MOST = re.compile(
-    rf"(?:at most|no more than|not more than|up to|under|fewer than|less than|within|maximum of|max\.?) {_NUMBER} words"
+    rf"(?:at most|up to|under|within|maximum of|max\.?) {_NUMBER} words"
     rf"|\b{_NUMBER} words or (?:fewer|less)|\b{_NUMBER} words (?:at most|maximum|max)\b",
     re.IGNORECASE,
 )
-_AT_LEAST = re.compile(
-    rf"(?:at least|no fewer than|no less than|more than|minimum of) {_NUMBER} words|\b{_NUMBER} words or more",
-    re.IGNORECASE,
+_AT_LEAST = re.compile(rf"(?:at least|minimum of) {_NUMBER} words|\b{_NUMBER} words or more", re.IGNORECASE)
+_THAN = re.compile(
+    rf"((?:\b(?:no|not|never|without)|n['’]t)(?: \w+){{0,2}} )?\b(more|fewer|less) than {_NUMBER} words", re.IGNORECASE
 )
+"""A negation turns it around, also before a verb: *do not use more than ten words*."""
 _SENTENCES = re.compile(
     rf"\b(?:in|with|write|using|of|exactly|give|as)\s+(?:exactly |only |just )?{_NUMBER}(?: \w+)? sentences?\b"
     rf"|\b{_NUMBER}[- ]sentence\b",
@@ -72,6 +73,11 @@ def _lengths(instruction: str) -> Iterator[Requirement]:
         yield Requirement("at most so many words", partial(_too_many_words, _first_count(match)))
     for match in _AT_LEAST.finditer(instruction):
         yield Requirement("at least so many words", partial(_too_few_words, _first_count(match)))
+    for match in _THAN.finditer(instruction):
+        if (match[2].lower() == "more") == (match[1] is None):
+            yield Requirement("at least so many words", partial(_too_few_words, _count(match[3])))
+        else:
+            yield Requirement("at most so many words", partial(_too_many_words, _count(match[3])))
     for match in _SENTENCES.finditer(instruction):
         yield Requirement("so many sentences", partial(_other_sentences, _first_count(match)))
 
@@ -255,6 +261,11 @@ def _phrases(instruction: str) -> Iterator[Requirement]:
         yield Requirement("a beginning", partial(_begins_otherwise, match[1]))
     for match in _END.finditer(instruction):
         yield Requirement("an ending", partial(_ends_otherwise, match[1]))
+
+
+def ends_as_asked(instruction: str, response: str) -> bool:
+    """Whether the instruction says what the answer ends with, and it does."""
+    return any(not _ends_otherwise(match[1], response) for match in _END.finditer(instruction))
 
 
 def _has_word(word: str, response: str) -> str:
