@@ -58,7 +58,7 @@ class Alignment(TextFilter):
     """
 
     name: ClassVar[str] = "alignment"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     good: ClassVar[Literal["high", "low"]] = "high"
 
     def look(self, pair: Pair) -> Finding:

@@ -37,6 +37,7 @@ class Complexity(TextFilter):
     """
 
     name: ClassVar[str] = "complexity"
+    revision: ClassVar[int] = 2
     good: ClassVar[Literal["high", "low"]] = "high"
 
     def look(self, pair: Pair) -> Finding:

@@ -37,6 +37,7 @@ class Format(TextFilter):
     """
 
     name: ClassVar[str] = "format"
+    revision: ClassVar[int] = 2
     good: ClassVar[Literal["high", "low"]] = "high"
 
     def __init__(self, checks: Sequence[Check] = ()) -> None:
