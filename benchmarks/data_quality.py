@@ -55,7 +55,7 @@ def _fill(store: RecordStore, count: int) -> int:
 
 
 class _Memory:
-    """The largest resident memory of this process and its children together, looked at ten times a second."""
+    """The largest resident memory of this process and its children together, looked at twice a second."""
 
     def __init__(self) -> None:
         self.peak, self._ended = 0, threading.Event()
@@ -63,7 +63,7 @@ class _Memory:
 
     def _watch(self) -> None:
         own = psutil.Process()
-        while not self._ended.wait(0.1):
+        while not self._ended.wait(0.5):
             total = 0
             for process in [own, *own.children(recursive=True)]:
                 try:

@@ -266,6 +266,15 @@ def test_elements_that_are_no_records_are_named_by_line(tmp_path: Path) -> None:
             source.record(index)
 
 
+def test_elements_that_share_a_line_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"question": "x", "answer": "y"}, 3,\n 4,\n 5, 6]')
+    source = FileSource(SourceSettings(file=path))
+    assert [source.where(index) for index in (0, 1, 2, 3, 4)] == [
+        "a.json:1, element 1", "a.json:1, element 2", "a.json:2", "a.json:3, element 4", "a.json:3, element 5"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

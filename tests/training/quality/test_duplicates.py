@@ -11,7 +11,7 @@ pytest.importorskip("datasketch", reason="needs the package datasketch (extra da
 
 import datasketch
 
-from ift_training.data.quality.duplicates import PERMUTATIONS, SEED, DuplicateIndex, Runs, Sketches, likeness, runs
+from ift_training.data.quality.duplicates import PERMUTATIONS, SEED, DuplicateIndex, Runs, Sketches, likenesses, runs
 from ift_training.data.quality.pair import Pair
 from ift_training.data.quality.words import words
 
@@ -46,6 +46,10 @@ def _exact(first: Pair, second: Pair) -> float:
 
     one, other = shingles(first), shingles(second)
     return len(one & other) / len(one | other)
+
+
+def _likeness(first: Runs, second: Runs) -> float:
+    return float(likenesses(first, [second])[0])
 
 
 def _sketched(pairs: list[Pair], least: float = _LEAST) -> tuple[Sketches, list[Runs]]:
@@ -95,7 +99,7 @@ def test_estimates_are_close_to_the_exact_similarity() -> None:
     sketches, own = _sketched(pairs)
     values = sketches.signatures()
     errors = [
-        float((values[a] == values[b]).mean()) - likeness(own[a], own[b]) for a in range(60) for b in range(a)
+        float((values[a] == values[b]).mean()) - _likeness(own[a], own[b]) for a in range(60) for b in range(a)
     ]  # fmt: skip
     # The variance of the estimate is J (1 - J) / 128.
     assert abs(np.mean(errors)) < 0.01 and np.std(errors) < 0.045
@@ -104,10 +108,24 @@ def test_estimates_are_close_to_the_exact_similarity() -> None:
 def test_one_question_about_two_texts_is_no_duplicate_and_neither_are_two_about_one() -> None:
     first, second = "the mill was built by two brothers long ago", "a wolf was seen in the valley in the winter"
     asked = Pair("a", "Is the text about a town? Answer yes or no.", "No.", first)
-    assert likeness(runs(asked, "both", 3), runs(Pair("b", asked.instruction, "No.", second), "both", 3)) < 0.1
+    assert _likeness(runs(asked, "both", 3), runs(Pair("b", asked.instruction, "No.", second), "both", 3)) < 0.1
     other = Pair("c", "Who built it, and when did they do it?", "Two brothers built it.", first)
-    assert likeness(runs(asked, "both", 3), runs(other, "both", 3)) < 0.1
-    assert likeness(runs(asked, "both", 3), runs(asked, "both", 3)) == 1.0
+    assert _likeness(runs(asked, "both", 3), runs(other, "both", 3)) < 0.1
+    assert _likeness(runs(asked, "both", 3), runs(asked, "both", 3)) == 1.0
+
+
+def test_many_are_compared_at_once_as_one_by_one() -> None:
+    texts = ["", "a b", "a b c d", "b c d e f", "a b c d e f g"]
+    own = [runs(Pair("r", text, "", context), "instruction", 2) for text in texts for context in texts]
+    for one in own:
+        together = likenesses(one, own)
+        for alike, other in zip(together.tolist(), own, strict=True):
+            texts_alike, contexts_alike = (
+                len(set(a) & set(b)) / (len(set(a) | set(b)) or 1)
+                for a, b in zip(map(np.ndarray.tolist, one), map(np.ndarray.tolist, other), strict=True)
+            )
+            has_context = len(one.context) or len(other.context)
+            assert alike == (min(texts_alike, contexts_alike) if has_context else texts_alike)
 
 
 def test_a_thousand_copies_are_all_held_against_the_first() -> None:

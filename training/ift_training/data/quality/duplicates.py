@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -40,21 +40,31 @@ def runs(pair: Pair, text: Text, length: int) -> Runs:
     return Runs(_hashes(parts[text], length), _hashes(() if text == "response" else (pair.context,), length))
 
 
-def likeness(first: Runs, second: Runs) -> float:
-    """The Jaccard similarity of the texts or, where that is smaller, of the contexts, 0 to 1.
+def likenesses(one: Runs, others: Sequence[Runs]) -> NDArray[np.float64]:
+    """``[N]``, 0 to 1: the Jaccard similarity to each of the others, of texts or, where that is smaller, of contexts.
 
     One question about two texts, and two questions about one text, are no duplicates.
     """
-    same = jaccard(first.text, second.text)
-    if len(first.context) or len(second.context):
-        same = min(same, jaccard(first.context, second.context))
-    return same
+    same = _jaccard(one.text, [other.text for other in others])
+    contexts = [other.context for other in others]
+    has_context = np.array([len(context) > 0 for context in contexts]) | (len(one.context) > 0)
+    if not has_context.any():
+        return same
+    return np.where(has_context, np.minimum(same, _jaccard(one.context, contexts)), same)
 
 
-def jaccard(first: Hashes, second: Hashes) -> float:
-    """Share of the runs of both that both have; two empty texts are not alike."""
-    shared = len(np.intersect1d(first, second, assume_unique=True))
-    return shared / (len(first) + len(second) - shared) if shared else 0.0
+def _jaccard(one: Hashes, others: Sequence[Hashes]) -> NDArray[np.float64]:
+    """Shares of the runs of both that both have; two empty texts are not alike."""
+    sizes = np.array([len(other) for other in others])
+    if not len(one) or not sizes.any():
+        return np.zeros(len(others))
+    every = np.concatenate(others)
+    there = one[np.minimum(np.searchsorted(one, every), len(one) - 1)] == every
+    counted = np.concatenate([[0], np.cumsum(there)])
+    ends = np.cumsum(sizes)
+    shared = counted[ends] - counted[ends - sizes]
+    alike: NDArray[np.float64] = shared / (len(one) + sizes - shared)
+    return alike
 
 
 def _hashes(parts: Sequence[str], length: int) -> Hashes:
@@ -117,29 +127,35 @@ class DuplicateIndex:
     def __init__(self, shared: Mapping[int, tuple[int, ...]], least: float) -> None:
         self._shared, self._least = shared, least
         self._runs: dict[int, Runs] = {}
-        self._parts: dict[int, list[int]] = {}
+        self._parts: dict[int, array[int]] = {}
 
     def __contains__(self, place: int) -> bool:
         """Whether the record at a place can have a duplicate."""
         return place in self._shared
 
     def closest(self, place: int, found: Runs) -> tuple[float, int]:
-        """The similarity to the closest accepted record, which is exact, and its place; 0 and -1 below ``least``."""
-        best, where = 0.0, -1
-        for candidate in sorted(set(self._candidates(place))):
-            if (alike := likeness(found, self._runs[candidate])) > best:
-                best, where = alike, candidate
-        return (best, where) if best >= self._least else (0.0, -1)
+        """The similarity to the closest accepted record, which is exact, and its place; 0 and -1 below ``least``.
+
+        Of equally close ones the first. All candidates are compared at once: many records made from one template are
+        candidates of one another.
+        """
+        candidates = self._candidates(place)
+        if not len(candidates):
+            return 0.0, -1
+        alike = likenesses(found, [self._runs[candidate] for candidate in candidates.tolist()])
+        best = int(np.argmax(alike))
+        return (float(alike[best]), int(candidates[best])) if alike[best] >= self._least else (0.0, -1)
 
     def accept(self, place: int, found: Runs) -> None:
         """Hold later records against this one."""
         self._runs[place] = found
         for part in self._shared[place]:
-            self._parts.setdefault(part, []).append(place)
+            self._parts.setdefault(part, array("q")).append(place)
 
-    def _candidates(self, place: int) -> Iterator[int]:
-        for part in self._shared[place]:
-            yield from self._parts.get(part, ())
+    def _candidates(self, place: int) -> NDArray[np.int64]:
+        """In ascending order."""
+        lists = [np.array(self._parts[part], np.int64) for part in self._shared[place] if part in self._parts]
+        return np.unique(np.concatenate(lists)) if lists else np.empty(0, np.int64)
 
 
 def _hashed(said: list[str]) -> int:

@@ -35,7 +35,15 @@ class JsonArrayReader:
 
     def where(self, index: int) -> str:
         """See :class:`ift_training.data.sources.base.Reader`."""
-        return f"{self._name}:{self._file.line_of(self._places[2 * index])}"
+        line = f"{self._name}:{self._file.line_of(self._places[2 * index])}"
+        shares = self._on_one_line(index - 1) or self._on_one_line(index)
+        return f"{line}, element {index + 1}" if shares else line
+
+    def _on_one_line(self, index: int) -> bool:
+        """Whether an element and the next one begin on the same line."""
+        if index < 0 or index + 1 >= len(self):
+            return False
+        return self._file.bytes.find(b"\n", self._places[2 * index], self._places[2 * index + 2]) < 0
 
     def _elements(self) -> Iterator[tuple[int, int]]:
         """Begin and end of each element. Raises SourceError where the list ends too early or too late."""
