@@ -92,18 +92,6 @@ def _ask(address: str) -> str:
         return client.generate("What is 23 + 14?", temperature=0.0, max_new_tokens=8).text
 
 
-@pytest.mark.timeout(400)
-def test_a_user_without_a_home_and_a_read_only_system_without_a_directory_for_temporary_files() -> None:
-    _needs("unshare", "setpriv", "mount")
-    log: list[str] = []
-    with served(HOMELESS, NOBODY, "--cache-mib", "32", log=log) as address:
-        answer = _ask(address)
-    nowhere = "mount -t tmpfs -o ro tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm && " + READ_ONLY
-    with served(nowhere, (), "--cache-mib", "32", log=log) as address:
-        assert _ask(address) == answer
-    assert sum('"ready"' in line for line in log) == 2
-
-
 @pytest.fixture(scope="module")
 def installed_kernels() -> Iterator[Path]:
     """Every kernel, compiled as at an installation: outside what the tests mount anew, readable for every user.
@@ -144,6 +132,18 @@ def test_kernels_of_an_installation_are_used_where_nothing_can_be_written(instal
     assert any('"ready"' in line for line in log)
     assert not [line for line in log if "compil" in line], "a kernel was compiled, or the server meant to"
     assert sorted((path.name, path.stat().st_mtime_ns) for path in installed_kernels.iterdir()) == before
+
+
+@pytest.mark.timeout(400)
+def test_a_server_that_can_keep_nothing_anywhere_answers_as_one_that_can(installed_kernels: Path) -> None:
+    """Its kernels are compiled for itself. A user without a home, who has /tmp, is the next test's."""
+    _needs("unshare", "setpriv", "mount")
+    nowhere = "mount -t tmpfs -o ro tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm && " + READ_ONLY
+    answers = []
+    for variables in ({}, {"IFT_KERNELS": str(installed_kernels)}):
+        with served(nowhere, (), "--cache-mib", "32", **variables) as address:
+            answers.append(_ask(address))
+    assert answers[0] == answers[1] != ""
 
 
 @contextlib.contextmanager
