@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # Short spinning halves the time of small matrix products; long spinning starves two-core machines.
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 2000
+# Without kept bytecode every process that a test starts would compile all that it imports again.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Test processes. A module's tests share models and servers and stay together. Modules go out in their order: by number
 # of tests those of few long ones would come last, and leave the others waiting. Three share two cores: one waits often.
