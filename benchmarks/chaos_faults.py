@@ -101,10 +101,11 @@ class Faults:
             for name, paths in world.versions.items():
                 await self._administered(partial(world.admin.load_adapter, name, paths[turn]))
         path = next(iter(world.versions.values()))[0]
-        await self._administered(partial(world.admin.load_adapter, "idle", path))
-        await self._administered(partial(world.admin.unload_adapter, "idle", drain_seconds=10))
+        if await self._administered(partial(world.admin.load_adapter, "idle", path)):
+            await self._administered(partial(world.admin.unload_adapter, "idle", drain_seconds=10))
 
-    async def _administered(self, call: Callable[[], Awaitable[object]]) -> None:
+    async def _administered(self, call: Callable[[], Awaitable[object]]) -> bool:
+        """Whether it was done; what was refused must have had a reason."""
         begun = time.monotonic()
         try:
             async with asyncio.timeout(self._world.hang):
@@ -115,6 +116,8 @@ class Faults:
             self._world.problems.append("hang: a call of the administrator had no outcome")
         else:
             self._world.outcomes["administered"] += 1
+            return True
+        return False
 
     async def _fill(self, fault: Fault) -> None:
         """No byte is left where adapters, their copies and the audit log are; calls and loads go on meanwhile."""
