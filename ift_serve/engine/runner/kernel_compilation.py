@@ -33,6 +33,10 @@ class KernelCompilation:
         """None where there is nothing to compile, or no place for processes that do."""
         if sys.platform != "linux" or not _computes_here(config):
             return None
+        from ift_kernels.cpu_simd.storage import kept_code  # imports numba, which a GPU's engine does without
+
+        if kept_code() is None:  # nobody would find what other processes have compiled
+            return None
         dtypes, first = _dtypes(config), _needed(config)
         processes = min(processors(), available_memory() // _PROCESS_BYTES)
         return None if processes < 1 or is_compiled(dtypes) else cls(dtypes, first, processes)
