@@ -140,8 +140,8 @@ def test_a_server_that_can_keep_nothing_anywhere_answers_as_one_that_can(install
     _needs("unshare", "setpriv", "mount")
     nowhere = "mount -t tmpfs -o ro tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm && " + READ_ONLY
     answers = []
-    for variables in ({}, {"IFT_KERNELS": str(installed_kernels)}):
-        with served(nowhere, (), "--cache-mib", "32", **variables) as address:
+    for kernels in ("/nonexistent", str(installed_kernels)):
+        with served(nowhere, (), "--cache-mib", "32", IFT_KERNELS=kernels) as address:
             answers.append(_ask(address))
     assert answers[0] == answers[1] != ""
 
