@@ -139,11 +139,12 @@ def test_a_server_that_can_keep_nothing_anywhere_answers_as_one_that_can(install
     """Its kernels are compiled for itself. A user without a home, who has /tmp, is the next test's."""
     _needs("unshare", "setpriv", "mount")
     nowhere = "mount -t tmpfs -o ro tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm && " + READ_ONLY
-    answers = []
+    answers, log = [], list[str]()
     for kernels in ("/nonexistent", str(installed_kernels)):
-        with served(nowhere, (), "--cache-mib", "32", IFT_KERNELS=kernels) as address:
+        with served(nowhere, (), "--cache-mib", "32", log=log, IFT_KERNELS=kernels) as address:
             answers.append(_ask(address))
     assert answers[0] == answers[1] != ""
+    assert not [line for line in log if '"compiling' in line], "processes compiled beside it what it cannot find"
 
 
 @contextlib.contextmanager
