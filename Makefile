@@ -21,10 +21,10 @@ FAST := tests/test_architecture.py $(wildcard tests/engine/test_core_*.py) tests
 
 .PHONY: demo test test-fast lint coverage proto docs screenshots bench clean
 
+# Modules are compiled when they are first imported: most of the installed ones never are.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	# Modules are compiled when they are first imported: most of the installed ones never are.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -80,6 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=16, help="of each kind")
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=3, help="medians are taken over them")
+    parser.add_argument("--same", action="store_true", help="neither server guesses: how far two equal ones differ")
     parser.add_argument("--one-process", action="store_true", help="by computing time, greedy and drawn tasks apart")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="JSON in one line")
@@ -286,7 +287,8 @@ def main() -> None:
         "-1",
         "--no-prefix-caching",
     )
-    with server(model, *options, "--speculation", "lookup") as (first, _), server(model, *options) as (second, _):
+    guesses = "off" if given.same else "lookup"
+    with server(model, *options, "--speculation", guesses) as (first, _), server(model, *options) as (second, _):
         found = asyncio.run(compare(given, [first, second]))
     report = {"model": model.name, "settings": _settings(given), "machine": asdict(measure(model, "float32"))} | found
     print(json.dumps(report, indent=None if given.json else 1))
