@@ -12,9 +12,11 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from google.protobuf import struct_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ift_serve.server.app import Server
 from ift_serve.server.config import ServerConfig
 from ift_serve.v1 import evaluation_pb2 as pb
 from ift_serve.v1 import evaluation_pb2_grpc
@@ -24,12 +26,16 @@ from tests.support.serving import serving
 for package in ("langdetect", "punkt", "emoji", "syllapy"):
     pytest.importorskip(package, reason=f"some instructions need {package}, of the extra eval")
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 Make = Callable[..., ServerConfig]
 _LARGE, _SMALL = 900_000, 4_000
 _BOUND = 30.0
 """Seconds for a call that the server bounds to two; beyond, it is not bounded."""
 _PATIENCE = 20.0
 """Seconds for a health check: it hangs, or it does not."""
+_PAUSE = 0.01
+"""Seconds between two health checks: without any they cost as much as what they watch."""
 _REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _CONSTRAINTS = constraints()
 
@@ -46,12 +52,12 @@ class _Watched:
         while True:
             assert (await health.Check(health_pb2.HealthCheckRequest(), timeout=_PATIENCE)).status == 1
             self.answered += 1
+            await asyncio.sleep(_PAUSE)
 
 
 @asynccontextmanager
-async def _watched(config: ServerConfig) -> AsyncIterator[_Watched]:
+async def _watched(server: Server) -> AsyncIterator[_Watched]:
     async with (
-        serving(config) as (server, _),
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=[("grpc.use_local_subchannel_pool", 1)]) as other,
     ):
@@ -63,6 +69,19 @@ async def _watched(config: ServerConfig) -> AsyncIterator[_Watched]:
         with contextlib.suppress(asyncio.CancelledError):
             await asking
         assert watched.answered
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(server_config: Make) -> AsyncIterator[Server]:
+    """Bounds the checks of a response to two seconds."""
+    async with serving(server_config(check_timeout=2.0)) as (running, _):
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def watched(server: Server) -> AsyncIterator[_Watched]:
+    async with _watched(server) as found:
+        yield found
 
 
 def _groups(found: Iterable[Any], size: int) -> list[list[Any]]:
@@ -97,7 +116,7 @@ async def test_every_kind_of_constraint_judges_every_hostile_text(server_config:
     """Texts of some kilobytes are judged, whatever they repeat."""
     kinds = [found[0] for found in _CONSTRAINTS.values()]
     assert len(kinds) > 90
-    async with _watched(server_config(check_timeout=_BOUND)) as watched:
+    async with serving(server_config(check_timeout=_BOUND)) as (server, _), _watched(server) as watched:
         for piece in PIECES.values():
             if piece.isascii() or piece.isprintable():  # others are no text that a message can hold
                 for some in _groups(kinds, 64):
@@ -105,13 +124,12 @@ async def test_every_kind_of_constraint_judges_every_hostile_text(server_config:
 
 
 @pytest.mark.timeout(400)
-async def test_a_mebibyte_against_every_kind_of_constraint_ends(server_config: Make) -> None:
+async def test_a_mebibyte_against_every_kind_of_constraint_ends(watched: _Watched) -> None:
     texts = cycle(piece for piece in PIECES.values() if len(piece.encode(errors="ignore")) == len(piece))
-    async with _watched(server_config(check_timeout=2.0)) as watched:
-        for some in _groups(_groups((found[-1] for found in _CONSTRAINTS.values()), 8), 4):
-            calls = [_judged(watched.evaluation, repeated(next(texts), _LARGE), group) for group in some]
-            await asyncio.gather(*calls)
-        assert await _judged(watched.evaluation, "YES", [{"type": "upper"}]), "the next caller is judged"
+    for some in _groups(_groups((found[-1] for found in _CONSTRAINTS.values()), 8), 4):
+        calls = [_judged(watched.evaluation, repeated(next(texts), _LARGE), group) for group in some]
+        await asyncio.gather(*calls)
+    assert await _judged(watched.evaluation, "YES", [{"type": "upper"}]), "the next caller is judged"
 
 
 HOSTILE = {
@@ -138,19 +156,17 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-async def test_a_hostile_constraint_is_judged_or_refused(server_config: Make, kind: str) -> None:
-    async with _watched(server_config(check_timeout=2.0)) as watched:
-        for count in (1, 40):
-            await _judged(watched.evaluation, repeated("a", 200_000), [HOSTILE[kind]] * count)
-        assert await _judged(watched.evaluation, "YES", [{"type": "upper"}])
+async def test_a_hostile_constraint_is_judged_or_refused(watched: _Watched, kind: str) -> None:
+    for count in (1, 40):
+        await _judged(watched.evaluation, repeated("a", 200_000), [HOSTILE[kind]] * count)
+    assert await _judged(watched.evaluation, "YES", [{"type": "upper"}])
 
 
 @pytest.mark.timeout(400)
-async def test_callers_who_leave_and_callers_at_once_hold_up_nobody(server_config: Make) -> None:
+async def test_callers_who_leave_and_callers_at_once_hold_up_nobody(watched: _Watched) -> None:
     slow = [{"type": "pattern", "pattern": "(a|aa)+$"}] * 64
-    async with _watched(server_config(check_timeout=2.0)) as watched:
-        request = _request(repeated("a", _LARGE // 2), slow)
-        left = [watched.evaluation.Check(request, timeout=0.2) for _ in range(16)]
-        for code in [await call.code() for call in left]:
-            assert code in (*_REFUSALS, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.OK), code
-        assert await _judged(watched.evaluation, "YES", [{"type": "upper"}])
+    request = _request(repeated("a", _LARGE // 2), slow)
+    left = [watched.evaluation.Check(request, timeout=0.2) for _ in range(16)]
+    for code in [await call.code() for call in left]:
+        assert code in (*_REFUSALS, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.OK), code
+    assert await _judged(watched.evaluation, "YES", [{"type": "upper"}])

@@ -26,7 +26,7 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def server_config(model_directory: Path) -> Callable[..., ServerConfig]:
     def make(engine: dict[str, Any] | None = None, **options: Any) -> ServerConfig:
         settings: dict[str, Any] = {"model": str(model_directory), "dtype": "float32", "total_blocks": 64, "threads": 1}
