@@ -69,7 +69,7 @@ class RayConfig(_Settings):
 
     address: str | None = Field(
         default="auto",
-        description="the cluster: auto (the one of this node), HOST:PORT; null: a new one, of this machine",
+        description="the cluster: auto (RAY_ADDRESS, or this node's), HOST:PORT; null: a new one of this machine",
     )
     application: str = Field(default="ift-serve", pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
     port: Port = Field(default=9000, description="gRPC port of the ingress, on every node that has one")

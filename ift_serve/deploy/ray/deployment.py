@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ift_serve.deploy.ray.config import RayConfig
 from ift_serve.server.model_service import server_version
+from ift_serve.system.ray_cluster import NoClusterError, join
 
 _log = logging.getLogger(__name__)
 HAPROXY_VARIABLE = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -130,11 +131,10 @@ def deploy(config: RayConfig) -> Ingress:
     from ift_serve.deploy.ray.replica import Replica, ReplicaSettings
     from ift_serve.deploy.ray.servicers import FUNCTION
 
-    if not ray.is_initialized():
-        try:
-            ray.init(address=config.address or "local", log_to_driver=False, include_dashboard=False)
-        except ConnectionError as error:
-            raise DeployError(f"address: no Ray cluster at {config.address}: {error}") from None
+    try:
+        join(config.address or "local", log_to_driver=False, include_dashboard=False)
+    except NoClusterError as error:
+        raise DeployError(f"address: {error}") from None
     serve.start(
         proxy_location="EveryNode" if config.ingress_on == "every_node" else "HeadOnly",
         http_options={"port": config.http_port},

@@ -110,7 +110,7 @@ def test_a_missing_cluster_is_named(tmp_path: Path) -> None:
     command = [_COMMAND, "data", "filter", str(_filled(tmp_path / "a.sqlite", 2))]
     command = ["env", "RAY_ADDRESS=127.0.0.1:1", *command, "--engine=ray", "--set=coherence.use=false"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert told.returncode == 1 and "no cluster at 127.0.0.1:1" in told.stderr and "ray start" in told.stderr
+    assert told.returncode == 1 and "no Ray cluster at 127.0.0.1:1" in told.stderr and "ray start" in told.stderr
 
 
 def _judged(path: Path) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from ift_serve.checks import parse_checks
 from ift_serve.checks.errors import MissingExtraError
+from ift_serve.system.ray_cluster import NoClusterError, join
 from ift_training.data.quality.errors import QualityError
 from ift_training.data.quality.filter import Filter
 from ift_training.data.quality.filters import (
@@ -31,34 +30,19 @@ from ift_training.data.quality.recipe import QualityRecipe
 Kind = Literal["text", "vectors"]
 _AT_ONCE = 1024
 """Chunks of one dataset: what is written between them is not computed again by a run that goes on after a kill."""
-_SECONDS_TO_REACH = 10.0
 
 
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names, or the one of this node. Raises QualityError."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     try:
-        import ray
-        import ray.data  # needs packages that Ray itself does without
+        import ray.data  # noqa: F401 - needs packages that Ray itself does without
     except ImportError as error:
         raise QualityError(f"--engine ray: {error}; pip install 'ift-serve[ray]'") from error
-    if ray.is_initialized():
-        return
-    address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
-        _reach(address)
-        ray.init(address=address, log_to_driver=False)
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: another version of Ray or Python
-        text = f"--engine ray: no cluster at {address}: {error}; `ray start --head`, or name one in RAY_ADDRESS"
-        raise QualityError(text) from error
-
-
-def _reach(address: str) -> None:
-    """Raises OSError where nobody listens at ``host:port``, for which Ray itself would wait more than five minutes;
-    ValueError where the port is no number."""
-    where = urlsplit(address if "://" in address else f"ray://{address}")
-    if where.hostname is not None and where.port is not None:  # `auto` and `local` have no port
-        socket.create_connection((where.hostname, where.port), _SECONDS_TO_REACH).close()
+        join("auto", log_to_driver=False)
+    except NoClusterError as error:
+        raise QualityError(f"--engine ray: {error}; RAY_ADDRESS names another") from error
 
 
 @dataclass(frozen=True)
