@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+# What is imported and collected stays: looking for garbage in it again and again takes longer than all of it.
+gc.disable()
 
 # Before torch is imported: idle threads must sleep, or small operations of two processes starve one another.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -29,3 +34,10 @@ except ImportError:  # Triton is there on Linux only
     pass
 else:
     install()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for in what tests make, and in nothing else."""
+    gc.freeze()
+    gc.enable()
