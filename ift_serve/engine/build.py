@@ -16,7 +16,7 @@ from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.core.core import EngineCore
 from ift_serve.engine.drafting.draft_planner import LONGEST_DRAFT, DraftPlanner
 from ift_serve.engine.protocol.model import ModelDescription
-from ift_serve.modeling.lean_imports import import_lean_transformers
+from ift_serve.modeling.lean_imports import import_lean_numba, import_lean_transformers
 from ift_serve.system.start_stages import StartStages
 from ift_serve.text.tokenizer import load_tokenizer
 
@@ -36,6 +36,7 @@ def build_core(config: EngineConfig, *, own_process: bool = False) -> tuple[Engi
         stages.begin("importing torch")
         if own_process:
             import_lean_transformers()
+            import_lean_numba()
         # torch is imported only where a model runs.
         from ift_serve.engine.runner.kernel_compilation import KernelCompilation
         from ift_serve.engine.runner.model_runner import ModelRunner

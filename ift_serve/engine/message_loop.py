@@ -145,8 +145,8 @@ def worker_main(build: BuildCore, arguments: list[str]) -> int:
         except Exception as error:
             socket.send(encode(Failed(start_failure(error))))
             return 1
-        gc.collect()
         gc.freeze()  # a full collection over torch's modules would stall a step for tens of milliseconds
+        gc.enable()
         progress = Progress(page)
         core.report_to(progress)
         socket.send(encode(Ready(model)))

@@ -1,4 +1,4 @@
-"""What an engine process imports: transformers, without the parts of it and of torch that serving never uses.
+"""What an engine process imports: torch, transformers and numba, without the parts that serving never uses.
 
 A start mostly imports. transformers asks at import for torch's distributed tensors, for accelerate and for scipy, and
 decorates functions for torch's compiler, which brings sympy; together they take as long as everything that is used.
@@ -6,39 +6,31 @@ decorates functions for torch's compiler, which brings sympy; together they take
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import importlib.util
 import sys
-from types import ModuleType
+from importlib.metadata import version
 from typing import Any
 
 from ift_serve.modeling.import_structure import kept_import_structure
+from ift_serve.modeling.later_modules import absent, execute, postpone, postponed
 
 _UNUSED = (
     "is_torch_distributed_available", "is_accelerate_available", "is_scipy_available", "is_torchao_available",
     "is_kernels_available",
 )  # fmt: skip
 """transformers' own questions. What it has without these packages is all that one process on one device needs."""
+_META_KERNELS = "torch._meta_registrations"
+_OF_TORCH = ("torch.export", _META_KERNELS)
+"""What ``import torch`` executes for exporting models and, in Python, for operations on the meta device."""
+_TORCH = "2.13."
+"""Versions with which that was tried: there, executing it also completes ``torch.Generator``."""
+_OF_NUMBA = ("scipy.linalg", "cffi", "coverage")
+"""What numba imports to compile calls into BLAS and C, and to say which lines ran. No kernel makes such calls."""
 _COMPILER = "torch._dynamo"
 _EARLY = "_trace_wrapped_higher_order_op"
 """The module of the compiler that transformers' masks import; it needs nothing else of it."""
 _MARKS = ("disable", "allow_in_graph", "assume_constant_result")
 """What functions are marked with for the compiler. Nothing that is served is compiled by it."""
-
-
-class _LaterModule(ModuleType):
-    """A package that is executed when something of it is first asked for, a submodule included."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__path__":
-            raise AttributeError(name)
-        spec = self.__spec__
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        assert spec is not None and spec.loader is not None
-        self.__path__ = list(spec.submodule_search_locations or ())
-        spec.loader.exec_module(self)
-        return getattr(self, name)
 
 
 def _no() -> bool:
@@ -49,25 +41,17 @@ def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
     return (lambda inner: inner) if function is None else function
 
 
-def _postpone(name: str, early: str, **known: Any) -> None:
-    """Have a package executed when something but ``known`` is first asked of it, and one submodule imported now.
-
-    A package that has been executed, or is not there, stays as it is.
-    """
-    parent, _, own = name.rpartition(".")
-    spec = None if name in sys.modules else importlib.util.find_spec(name)
-    if spec is None:
+def _import_torch() -> None:
+    if "torch" in sys.modules:
         return
-    module = _LaterModule(name)
-    module.__spec__, module.__loader__, module.__package__ = spec, spec.loader, name
-    module.__file__ = spec.origin
-    module.__path__ = list(spec.submodule_search_locations or ())
-    vars(module).update(known)
-    sys.modules[name] = module
-    setattr(sys.modules[parent], own, module)
-    with contextlib.suppress(ImportError):
-        importlib.import_module(f"{name}.{early}")
-    vars(module).pop("__path__", None)
+    # What else an execution leaves behind is known of these versions only.
+    known = version("torch").startswith(_TORCH)
+    with postponed(*_OF_TORCH if known else ()):
+        import torch
+    if known:
+        from torch._opaque_base import OpaqueBaseMeta
+
+        torch._C._set_generator_metaclass(OpaqueBaseMeta)
 
 
 def import_lean_transformers() -> None:
@@ -77,8 +61,7 @@ def import_lean_transformers() -> None:
     """
     if "transformers.modeling_utils" in sys.modules:
         return
-    import torch  # noqa: F401  (before the part of it that is postponed)
-
+    _import_torch()
     with kept_import_structure():
         from transformers import utils
 
@@ -86,6 +69,19 @@ def import_lean_transformers() -> None:
         for module in (utils, utils.import_utils):
             if hasattr(module, name):
                 setattr(module, name, _no)
-    _postpone(_COMPILER, _EARLY, **dict.fromkeys(_MARKS, _unmarked))
+    postpone(_COMPILER, _EARLY, **dict.fromkeys(_MARKS, _unmarked))
     for name in ("modeling_utils", "models.auto"):
         importlib.import_module(f"transformers.{name}")
+
+
+def execute_meta_kernels() -> bool:
+    """Have torch know the shapes of all its operations on the meta device. Whether it had been postponed until now."""
+    return execute(sys.modules[_META_KERNELS])
+
+
+def import_lean_numba() -> None:
+    """Import what numba needs to run and compile kernels that call no library."""
+    with absent(*_OF_NUMBA):
+        import numba.core.typing.cffi_utils
+        import numba.misc.coverage_support
+        import numba.np.arraymath  # noqa: F401

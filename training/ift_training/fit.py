@@ -17,17 +17,17 @@ def empty_base(recipe: Recipe) -> Any:
 
     Raises RecipeError where they are not a whole model.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from ift_serve.modeling.checkpoint.construction import model_construction
     from ift_serve.modeling.checkpoint.files import ModelFilesError, check_model_files
+    from ift_serve.modeling.checkpoint.meta_device import meta_device
 
     directory = recipe.base_directory()
     try:
         check_model_files(directory)
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        with model_construction, torch.device("meta"):
+        with model_construction, meta_device():
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ModelFilesError, OSError, ValueError, KeyError) as error:
         raise RecipeError(f"base: {recipe.base}: {error}") from error

@@ -37,8 +37,8 @@ class CompileMonitor:
         _log.warning("defect: kernel %s was %s after the warm-up; the step that needed it waited", src.name, how)
 
 
-def report_compilations(progress: Callable[[], Progress]) -> None:
-    """Have every compilation by numba and Triton in this process noted, from its beginning to its end."""
+def report_compilations(progress: Callable[[], Progress], *, triton: bool = False) -> None:
+    """Have every compilation by numba in this process noted, from its beginning to its end; by Triton too if asked."""
     from numba.core import event
 
     class Listener(event.Listener):  # type: ignore[misc]
@@ -51,10 +51,9 @@ def report_compilations(progress: Callable[[], Progress]) -> None:
             progress().compilation_ends()
 
     event.register("numba:compiler_lock", Listener())
-    try:
-        from triton import knobs
-    except ImportError:  # Triton is there on Linux only
+    if not triton:  # importing it takes a third of a second
         return
+    from triton import knobs
 
     def begins(**_: Any) -> None:
         progress().compilation_begins()

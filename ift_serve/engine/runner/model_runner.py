@@ -81,9 +81,10 @@ class ModelRunner:
         step can be computed any more. Raises ValueError, UnsupportedModelError and OSError, for the operator.
         """
         self.progress = Progress()
-        report_compilations(lambda: self.progress)
         torch.manual_seed(config.seed)
         device = choose_device(config)
+        backend = choose_backend(config, device)
+        report_compilations(lambda: self.progress, triton=is_triton(backend))
         warn_of_slow_dtype(config, device)
         torch.set_num_threads(threads_of_a_rank(config, device))
         self._ranks = Ranks(config, device) if config.tensor_parallel > 1 else None
@@ -99,7 +100,6 @@ class ModelRunner:
             context_length=config.context_length,
             on_host=self._ranks is not None,
         )
-        backend = choose_backend(config, device)
         dtype = choose_cache_dtype(config, backend, model.dtype)
         # A GPU's tile of keys lies within one block of 64, which halves the registers of the decode kernel.
         self.block_size = config.block_size or (16 if device == "cpu" else 64)

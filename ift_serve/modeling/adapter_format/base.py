@@ -92,14 +92,14 @@ class BaseMetadata:
 
         Raises OSError or ValueError where there is no model.
         """
-        import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
         from ift_serve.modeling.checkpoint.construction import model_construction
         from ift_serve.modeling.checkpoint.fingerprint import model_fingerprint
+        from ift_serve.modeling.checkpoint.meta_device import meta_device
 
         config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-        with model_construction, torch.device("meta"):
+        with model_construction, meta_device():
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         text_config = config.get_text_config(decoder=True)
         fingerprint = model_fingerprint(path, model, text_config)

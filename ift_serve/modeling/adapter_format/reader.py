@@ -27,6 +27,7 @@ from ift_serve.modeling.adapter_format.signing.signed_files import SignedFiles
 from ift_serve.modeling.adapter_format.tensor_file import TensorFile
 from ift_serve.modeling.adapter_format.weights import AdapterWeights, LoraModule
 from ift_serve.modeling.checkpoint.fingerprint import of_this_scheme
+from ift_serve.modeling.checkpoint.meta_device import meta_device
 from ift_serve.modeling.components.config import BaseShape, ComponentsConfig
 from ift_serve.modeling.components.instruction_components import InstructionComponents
 
@@ -191,7 +192,7 @@ def _read_extras(weights: AdapterWeights, files: SafeDirectory, base: BaseMetada
 
 
 def _expected_extras(components: ComponentsConfig, base: BaseMetadata) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
+    with meta_device():
         state = InstructionComponents(components, base.shape).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ift_serve.modeling.checkpoint.construction import model_construction
+from ift_serve.modeling.checkpoint.meta_device import meta_device
 
 WINDOW = 7
 VOCABULARY = 192
@@ -73,7 +74,7 @@ def random_model(model_class: Any, config: Any, attention: str) -> Any:
 
     Raises ValueError where it would be too large.
     """
-    with model_construction, torch.device("meta"):
+    with model_construction, meta_device():
         size = sum(p.numel() for p in model_class._from_config(copy.deepcopy(config)).parameters())
     if size > _MOST_PARAMETERS:
         raise ValueError(f"its smallest structural copy has {size:,} parameters")

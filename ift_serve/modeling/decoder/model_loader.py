@@ -16,6 +16,7 @@ from ift_serve.modeling.checkpoint.construction import model_construction
 from ift_serve.modeling.checkpoint.files import ONE_MODEL, ModelFilesError, check_model_files, plain_cause
 from ift_serve.modeling.checkpoint.fingerprint import model_fingerprint
 from ift_serve.modeling.checkpoint.gguf_file import GGUF_WEIGHTS
+from ift_serve.modeling.checkpoint.meta_device import nothing_drawn
 from ift_serve.modeling.decoder.attention import ATTENTION_NAME, register_attention
 from ift_serve.modeling.decoder.device_weights import has_torchao
 from ift_serve.modeling.decoder.flat_batch import GeometryProbe, LayerGeometry, NotRoutedError
@@ -199,7 +200,7 @@ def load_whole(
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         kind = ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
         computed = choose(config)
-        with model_construction:
+        with model_construction, nothing_drawn():
             model, told = AutoModelForCausalLM.from_pretrained(
                 path,
                 config=config,

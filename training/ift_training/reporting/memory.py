@@ -103,8 +103,7 @@ def _low_rank(base: Any, settings: LoraSettings) -> int:
 
 
 def _components(config: Any, settings: ComponentsConfig) -> int:
-    import torch
-
+    from ift_serve.modeling.checkpoint.meta_device import meta_device
     from ift_serve.modeling.components.config import BaseShape
     from ift_serve.modeling.components.instruction_components import InstructionComponents
 
@@ -114,5 +113,5 @@ def _components(config: Any, settings: ComponentsConfig) -> int:
         heads=config.num_attention_heads,
         vocabulary_size=config.vocab_size,
     )
-    with torch.device("meta"):
+    with meta_device():
         return sum(p.numel() for p in InstructionComponents(settings, shape).parameters())

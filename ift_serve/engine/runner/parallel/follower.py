@@ -26,7 +26,7 @@ from ift_serve.engine.runner.parallel.messages import (
     Step,
     ToFollower,
 )
-from ift_serve.modeling.lean_imports import import_lean_transformers
+from ift_serve.modeling.lean_imports import import_lean_numba, import_lean_transformers
 from ift_serve.system.logs import configure_logs
 from ift_serve.system.parent import die_with_parent
 from ift_serve.system.process_usage import resident_bytes
@@ -41,6 +41,7 @@ def _follow(channel: Channel[ToFollower]) -> None:
     begin = channel.receive()
     assert isinstance(begin, Begin)
     import_lean_transformers()
+    import_lean_numba()
     from ift_serve.engine.runner.parallel.shard_runner import ShardRunner
 
     runner = ShardRunner(EngineConfig.model_validate_json(begin.config), begin.device, begin.rank, begin.size)
