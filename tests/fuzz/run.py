@@ -137,7 +137,7 @@ def fuzz(name: str, seconds: float, corpus: Path, engine: str) -> dict[str, Any]
             edges = max([edges, *(int(n) for n in re.findall(r"cov: (\d+)", told))])
             kept = [file for file in Path(artifacts).iterdir() if file.is_file()]
             if done.returncode and not kept:
-                raise RuntimeError(f"{name}: {told[-2000:]}")
+                raise RuntimeError(f"{name}: ended with {done.returncode}, and no input is blamed: {told[-2000:]}")
             for file in kept:
                 (FOUND / name).mkdir(parents=True, exist_ok=True)
                 target = FOUND / name / file.name
