@@ -65,14 +65,14 @@ def write_seeds() -> None:
             (CORPUS / name / re.sub(r"\W", "_", seed)).write_bytes(content)
 
 
-def with_atheris(name: str, seconds: int, corpus: Path, artifacts: Path) -> None:
+def with_atheris(name: str, seconds: int, corpus: Path, artifacts: Path, kept: tuple[Path, ...]) -> None:
     """One target in this process, until the time is over or an input fails; never returns."""
     import atheris
 
     with atheris.instrument_imports(include=["ift_serve"]):
         run = TARGETS[name].load()
     corpus.mkdir(parents=True, exist_ok=True)
-    folders = [str(corpus), *(str(folder) for folder in (CORPUS / name, FOUND / name) if folder.is_dir())]
+    folders = [str(corpus), *(str(folder / name) for folder in kept if (folder / name).is_dir())]
     options = [
         f"-max_total_time={seconds}", f"-max_len={_LONGEST}", f"-timeout={_TIMEOUT}", f"-rss_limit_mb={_MEMORY_MIB}",
         f"-artifact_prefix={artifacts}/", f"-report_slow_units={_TIMEOUT}", "-print_final_stats=1", "-verbosity=1",
@@ -127,11 +127,12 @@ def fuzz(name: str, seconds: float, corpus: Path, engine: str) -> dict[str, Any]
                 *(sys.executable, str(Path(__file__)), "--target", name, "--seconds", str(left), "--engine", engine),
                 *("--corpus", str(corpus), "--artifacts", artifacts),
             ]
+            if failures:  # it would begin with what fails, and fail again
+                command.append("--without-found")
             environment = os.environ | {SCRATCH: files}
-            done = subprocess.run(
-                command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False, env=environment
-            )
-            told = done.stderr.decode(errors="replace")
+            done = subprocess.run(command, capture_output=True, check=False, env=environment)
+            # atheris prints what was raised, libFuzzer logs.
+            told = (done.stdout + done.stderr).decode(errors="replace")
             counts = re.findall(r"stat::number_of_executed_units:\s*(\d+)|^#(\d+)\s", told, re.MULTILINE)
             runs += max((int(a or b) for a, b in counts), default=0)
             edges = max([edges, *(int(n) for n in re.findall(r"cov: (\d+)", told))])
@@ -177,6 +178,7 @@ def main() -> int:
     parser.add_argument("--target", choices=TARGETS, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--artifacts", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--without-found", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.seeds:
         write_seeds()
@@ -184,7 +186,8 @@ def main() -> int:
     engine = given.engine if given.engine != "auto" else "atheris" if _has_atheris() else "random"
     if given.target:
         if engine == "atheris":
-            with_atheris(given.target, given.seconds, given.corpus, given.artifacts)
+            kept = (CORPUS,) if given.without_found else (CORPUS, FOUND)
+            with_atheris(given.target, given.seconds, given.corpus, given.artifacts, kept)
         else:
             inputs = [file.read_bytes() for file in known(given.target)]
             without_atheris(TARGETS[given.target].load(), inputs, given.seconds, given.artifacts)

@@ -73,7 +73,11 @@ class TensorFile:
         return content
 
     def _entries(self, header: dict[str, Any], available: int) -> list[Entry]:
-        header.pop("__metadata__", None)
+        metadata = header.pop("__metadata__", None)
+        if metadata is not None and not (
+            isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+        ):
+            raise AdapterError(f"{self.name}: __metadata__: must be an object of strings")
         entries = [self._entry(name, fields) for name, fields in header.items()]
         entries.sort(key=lambda entry: entry.begin)
         position = 0
