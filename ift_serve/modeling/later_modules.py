@@ -25,17 +25,26 @@ class LaterModule(ModuleType):
         return getattr(self, name)
 
 
+_waiting: list[LaterModule] = []
+"""In the order in which they would have been executed: packages with circular imports work in no other."""
+
+
 def execute(module: ModuleType) -> bool:
-    """Whether the module had not been executed before."""
+    """Whether the module had not been executed before. Those that were postponed before it are executed before it."""
     if not isinstance(module, LaterModule):
         return False
+    while isinstance(module, LaterModule):
+        _execute(_waiting.pop(0))
+    return True
+
+
+def _execute(module: ModuleType) -> None:
     spec = module.__spec__
-    module.__class__ = ModuleType  # type: ignore[assignment]
+    module.__class__ = ModuleType
     assert spec is not None and spec.loader is not None
     if spec.submodule_search_locations is not None:
         module.__path__ = list(spec.submodule_search_locations)
     spec.loader.exec_module(module)
-    return True
 
 
 def postpone(name: str, early: str, **known: Any) -> None:
@@ -57,6 +66,7 @@ def postpone(name: str, early: str, **known: Any) -> None:
     with contextlib.suppress(ImportError):
         importlib.import_module(f"{name}.{early}")
     vars(module).pop("__path__", None)
+    _waiting.append(module)
 
 
 class _Postponing(Loader):
@@ -73,6 +83,8 @@ class _Postponing(Loader):
         module.__spec__.loader = module.__loader__ = self._own
         vars(module).pop("__path__", None)
         module.__class__ = LaterModule
+        assert isinstance(module, LaterModule)
+        _waiting.append(module)
 
 
 class _Finder(MetaPathFinder):
