@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ift_kernels.bf16_linear.types import PANEL, PackedWeight
 from ift_kernels.cpu_simd import openmp
 from ift_kernels.cpu_simd.bf16 import high_halves, load_pairs, low_halves
+from ift_kernels.cpu_simd.inner import inlined, inner
 from ift_kernels.cpu_simd.simd import (
     FP32,
     LANES,
@@ -43,12 +43,12 @@ _LINE = 64
 """Bytes that the processor reads at once."""
 
 
-@njit(inline="always")
+@inlined
 def _put(output, column, bias, value):
     store(FP32, output, column, add(value, load(FP32, bias, column)) if bias != 0 else value)
 
 
-@njit(inline="always")
+@inlined
 def _one_row(x, panel, width, y, column, bias):
     """64 outputs of one row."""
     stride = 2 * LANES * width
@@ -75,7 +75,7 @@ def _one_row(x, panel, width, y, column, bias):
     _put(y, column + 3 * LANES, bias, a3)
 
 
-@njit(inline="always")
+@inlined
 def _few_rows(x0, x1, x2, x3, panel, width, y0, y1, y2, y3, column, bias, following, step):
     """16 outputs of four rows; fewer rows are given again in the last ones' places.
 
@@ -96,7 +96,7 @@ def _few_rows(x0, x1, x2, x3, panel, width, y0, y1, y2, y3, column, bias, follow
     _put(y3, column, bias, a3)
 
 
-@njit(inline="always")
+@inlined
 def _up_to_six_rows(x0, x1, x2, x3, x4, x5, panel, width, y0, y1, y2, y3, y4, y5, column, bias, following):
     """The same for six rows."""
     a0, a1, a2, a3, a4, a5 = zero(), zero(), zero(), zero(), zero(), zero()
@@ -118,7 +118,7 @@ def _up_to_six_rows(x0, x1, x2, x3, x4, x5, panel, width, y0, y1, y2, y3, y4, y5
     _put(y5, column, bias, a5)
 
 
-@njit(inline="always")
+@inlined
 def _widen(panel, width, widened):
     """A panel as float32, ``[width, 16]``."""
     for k in range(0, width, 2):
@@ -128,7 +128,7 @@ def _widen(panel, width, widened):
         store(FP32, widened, (k + 1) * LANES, high_halves(w))
 
 
-@njit(inline="always")
+@inlined
 def _six_rows(x0, x1, x2, x3, x4, x5, widened, width, y0, y1, y2, y3, y4, y5, column, bias):
     """16 outputs of six rows from a widened panel."""
     a0, a1, a2, a3, a4, a5 = zero(), zero(), zero(), zero(), zero(), zero()
@@ -148,7 +148,7 @@ def _six_rows(x0, x1, x2, x3, x4, x5, widened, width, y0, y1, y2, y3, y4, y5, co
     _put(y5, column, bias, a5)
 
 
-@njit
+@inner
 def _many_rows(args, first, end, widened):
     """Panels ``first .. end-1`` for many rows."""
     rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)
@@ -168,7 +168,7 @@ def _many_rows(args, first, end, widened):
             )  # fmt: skip
 
 
-@njit
+@inner
 def _group(args, first, end, after):
     """Panels ``first .. end-1`` for a few rows. after: the panel that this thread takes next."""
     rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
 from ift_kernels.cpu_simd.functions import exp
+from ift_kernels.cpu_simd.inner import inlined, inner
 from ift_kernels.cpu_simd.simd import (
     LANES,
     add,
@@ -41,7 +41,7 @@ _SERIAL_PRODUCTS = 1 << 18
 """Below so many, waking a second thread costs more than it saves."""
 
 
-@njit(inline="always")
+@inlined
 def _narrow(kind, hidden, down, offset, rank, width, narrow):
     """``narrow[r] = down[r] . h + offset[r]``, four ranks at a time; past the end the last one is computed again."""
     for first in range(0, rank, 4):
@@ -59,14 +59,14 @@ def _narrow(kind, hidden, down, offset, rank, width, narrow):
         store_one(_FP, narrow, r3, sum_lanes(s3) + load_one(_FP, offset, r3))
 
 
-@njit(inline="always")
+@inlined
 def _let_in(kind, hidden, value, column, total):
     one = splat(np.float32(1.0))
     gate = div(one, add(one, exp(sub(zero(), total))))
     store(kind, hidden, column, fma(gate, load(kind, value, column), load(kind, hidden, column)))
 
 
-@njit(inline="always")
+@inlined
 def _widen(kind, hidden, up, value, rank, width, narrow):
     """``h += sigmoid(sum_r narrow[r] up[r]) value``, 64 columns at a time."""
     column = 0
@@ -92,7 +92,7 @@ def _widen(kind, hidden, up, value, rank, width, narrow):
         column += LANES
 
 
-@njit
+@inner
 def _row(kind, size, args, row, before, narrow):
     """One row; ``before``: the record of the row before it, whose factors are in the processor's cache."""
     width, layer = load_i64(args, _WIDTH), load_i64(args, _LAYER)
@@ -117,7 +117,7 @@ def _row(kind, size, args, row, before, narrow):
     _widen(kind, hidden, up, load_i64(record, _VALUE) + size * layer * width, rank, width, narrow)
 
 
-@njit
+@inner
 def _work(kind, size, args):
     rows, chunk = load_i64(args, _ROWS), load_i64(args, _CHUNK)
     narrow = load_i64(args, _SCRATCH) + 4 * load_i64(args, _MAX_RANK) * openmp.take(args + 8 * _WORKER)

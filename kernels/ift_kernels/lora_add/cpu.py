@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit, types
+from numba import types
 from numba.core.extending import overload
 from torch import Tensor
 
 from ift_kernels.cpu_simd import bf16, openmp, simd
+from ift_kernels.cpu_simd.inner import inner
 from ift_kernels.cpu_simd.simd import load_i32, load_i64, load_one
 from ift_kernels.lora import LoraRows, LoraTable, TableLaunch, TileLaunch
 from ift_kernels.lora_add import floats, pairs
@@ -52,7 +53,7 @@ def _choose_four(
     return pairs.four_rows if kind == types.int16 else floats.four_rows
 
 
-@njit
+@inner
 def _tile(kind, size, args, tile, part, shrunk):
     """One tile of rows and one part of the output."""
     rows = load_i64(args, _ROWS)
@@ -97,7 +98,7 @@ def _tile(kind, size, args, tile, part, shrunk):
     )  # fmt: skip
 
 
-@njit
+@inner
 def _work(kind, size, args):
     """Take (tile, part) items until none is left."""
     parts = load_i64(args, _PARTS)

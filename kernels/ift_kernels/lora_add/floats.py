@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from ift_kernels.cpu_simd.inner import inlined
 from ift_kernels.cpu_simd.simd import LANES, add, fma, load, load_one, mul, splat, store, store_one, sum_lanes, zero
 
 _FP = np.float32(0)
 
 
-@njit(inline="always")
+@inlined
 def _shrink_one(kind, x, factor, rank, width, shrunk):
     """``shrunk[r] = A[r] . x``, four ranks at a time; past the end the last one is computed again."""
     for first in range(0, rank, 4):
@@ -30,7 +30,7 @@ def _shrink_one(kind, x, factor, rank, width, shrunk):
         store_one(_FP, shrunk, r3, sum_lanes(s3))
 
 
-@njit(inline="always")
+@inlined
 def _shrink_four(kind, x0, x1, x2, x3, factor, rank, width, shrunk, stride):
     """The same for four rows, two ranks at a time."""
     for first in range(0, rank, 2):
@@ -56,12 +56,12 @@ def _shrink_four(kind, x0, x1, x2, x3, factor, rank, width, shrunk, stride):
         store_one(_FP, shrunk, 3 * stride + other, sum_lanes(b3))
 
 
-@njit(inline="always")
+@inlined
 def _accumulate(kind, y, column, scale, total):
     store(kind, y, column, add(load(kind, y, column), mul(splat(scale), total)))
 
 
-@njit(inline="always")
+@inlined
 def _expand_one(kind, factor, rank, columns, shrunk, scale, y):
     """``y += scale sum_r shrunk[r] B^T[r]`` for one row, 64 columns at a time."""
     column = 0
@@ -87,7 +87,7 @@ def _expand_one(kind, factor, rank, columns, shrunk, scale, y):
         column += LANES
 
 
-@njit(inline="always")
+@inlined
 def _expand_four(kind, factor, rank, columns, shrunk, stride, scale, y0, y1, y2, y3):
     """The same for four rows, 32 columns at a time."""
     column = 0

@@ -7,8 +7,6 @@ Shrunk rows are rounded to bf16 between the halves.
 
 from __future__ import annotations
 
-from numba import njit
-
 from ift_kernels.cpu_simd.bf16 import (
     PAIR_LANES,
     add_scaled,
@@ -20,16 +18,17 @@ from ift_kernels.cpu_simd.bf16 import (
     splat_pair,
     store_sums,
 )
+from ift_kernels.cpu_simd.inner import inlined
 from ift_kernels.cpu_simd.simd import BF16, prefetch, store_one, sum_lanes, zero
 
 
-@njit(inline="always")
+@inlined
 def _fetch(address, size):
     for place in range(0, size, 64):
         prefetch(address + place)
 
 
-@njit(inline="always")
+@inlined
 def _fetch_four(factor_a, factor_b, first, rank, width, columns):
     """Ask for what comes after ranks ``first .. first+3``: the next ranks of A, and these of B for later.
 
@@ -39,7 +38,7 @@ def _fetch_four(factor_a, factor_b, first, rank, width, columns):
     _fetch(factor_b + 2 * columns * first, 2 * columns * min(4, rank - first))
 
 
-@njit(inline="always")
+@inlined
 def _shrink_one(x, factor, after, rank, width, columns, shrunk, fresh):
     """``shrunk[r] = A[r] . x``, four ranks at a time; past the end the last one is computed again."""
     for first in range(0, rank, 4):
@@ -59,7 +58,7 @@ def _shrink_one(x, factor, after, rank, width, columns, shrunk, fresh):
         store_one(BF16, shrunk, first + 3, sum_lanes(s3))
 
 
-@njit(inline="always")
+@inlined
 def _row_pair(factor, r, rank, columns, column):
     """Elements of two neighbouring ranks of B^T; zeros past the end."""
     even = load_pairs(factor, r * columns + column)
@@ -67,7 +66,7 @@ def _row_pair(factor, r, rank, columns, column):
     return pair_low(even, odd), pair_high(even, odd)
 
 
-@njit(inline="always")
+@inlined
 def _expand_one(factor, rank, columns, shrunk, scale, y):
     """``y += scale sum_r shrunk[r] B^T[r]`` for one row, 128 columns at a time."""
     column = 0
@@ -104,7 +103,7 @@ def one_row(kind, x, factor_a, factor_b, rank, width, columns, shrunk, stride, s
     _expand_one(factor_b, rank, columns, shrunk, scale, y)
 
 
-@njit(inline="always")
+@inlined
 def _shrink_four(x0, x1, x2, x3, factor, after, rank, width, columns, shrunk, stride, fresh):
     """Four ranks of four rows at a time; past the end the last rank is computed again."""
     for first in range(0, rank, 4):
@@ -129,7 +128,7 @@ def _shrink_four(x0, x1, x2, x3, factor, after, rank, width, columns, shrunk, st
         store_sums(shrunk + 2 * first, stride, (a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3))
 
 
-@njit(inline="always")
+@inlined
 def _expand_four(factor, rank, columns, shrunk, stride, scale, y0, y1, y2, y3):
     """Two ranks of 32 columns of four rows at a time."""
     for column in range(0, columns, PAIR_LANES):

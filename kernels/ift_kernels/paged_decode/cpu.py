@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
 from ift_kernels.cpu_simd.functions import exp, tanh
+from ift_kernels.cpu_simd.inner import inlined, inner
 from ift_kernels.cpu_simd.simd import (
     LANES,
     add,
@@ -48,12 +48,12 @@ _MASK, _MASK_STRIDE, _BIAS, _ADAPTER, _STRENGTH, _SLOTS = range(24, 30)
 _FP = np.float32(0)
 
 
-@njit(inline="always")
+@inlined
 def _query(queries, head, width, d):
     return splat(load_one(_FP, queries + 4 * head * width, d))
 
 
-@njit(inline="always")
+@inlined
 def _scores_of_block(kind, keys, queries, heads, width, block, scratch, stride, position):
     """Scores of ``block`` keys for all heads, three heads sharing each key load.
 
@@ -92,7 +92,7 @@ def _scores_of_block(kind, keys, queries, heads, width, block, scratch, stride, 
             head += 1
 
 
-@njit(inline="always")
+@inlined
 def _softmax(scratch, offset, first, start, end, last, softcap, mask, boost):
     """Turn scores into weights in place, 0 outside ``[start, end)`` up to ``last``; returns 1 over their sum, and 0 for
     a padding row of no keys.
@@ -122,7 +122,7 @@ def _softmax(scratch, offset, first, start, end, last, softcap, mask, boost):
     return np.float32(1.0) / whole if whole != 0.0 else np.float32(0.0)
 
 
-@njit(inline="always")
+@inlined
 def _mix_three(kind, values, table, kv_stride, weights, stride, start, end, block, padded, column, out):
     """sum_j p_j v_j of 32 columns for three heads."""
     a0, a1, b0, b1, c0, c1 = zero(), zero(), zero(), zero(), zero(), zero()
@@ -148,7 +148,7 @@ def _mix_three(kind, values, table, kv_stride, weights, stride, start, end, bloc
     store(_FP, out, 2 * padded + column + 16, c1)
 
 
-@njit(inline="always")
+@inlined
 def _mix_one(kind, values, table, kv_stride, weights, start, end, block, padded, column, out):
     """sum_j p_j v_j of 16 columns for one head."""
     a0 = zero()
@@ -163,7 +163,7 @@ def _mix_one(kind, values, table, kv_stride, weights, start, end, block, padded,
     store(_FP, out, column, a0)
 
 
-@njit(inline="always")
+@inlined
 def _mix_values(kind, values, table, kv_stride, weights, stride, heads, start, end, block, padded, out):
     """Weighted sums of the values for all heads, ``[heads, padded]`` into ``out``."""
     head = 0
@@ -194,13 +194,13 @@ def _mix_values(kind, values, table, kv_stride, weights, stride, heads, start, e
         head += 3 if wide else 1
 
 
-@njit(inline="always")
+@inlined
 def _ask_for(address, size):
     for line in range(0, size, 64):
         prefetch(address + line)
 
 
-@njit
+@inner
 def _tile(kind, size, args, first_row, rows, kv_head, queries, out, scratch):
     """Rows ``first_row .. first_row + rows - 1`` for one key-value head."""
     all_heads, kv_heads = load_i64(args, _HEADS), load_i64(args, _KV_HEADS)
@@ -254,7 +254,7 @@ def _tile(kind, size, args, first_row, rows, kv_head, queries, out, scratch):
             store_one(kind, load_i64(args, _OUTPUT), target + i, inverse * load_one(_FP, out, head * padded + i))
 
 
-@njit
+@inner
 def _work(kind, size, args):
     """Take (tile, key-value head) items until none is left."""
     kv_heads, padded = load_i64(args, _KV_HEADS), load_i64(args, _PADDED)

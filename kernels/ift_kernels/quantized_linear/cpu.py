@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ift_kernels.cpu_simd import integers, openmp, simd
+from ift_kernels.cpu_simd.inner import inlined
 from ift_kernels.cpu_simd.integers import (
     dot_bytes,
     dot_pairs,
@@ -68,7 +68,7 @@ _SMALLEST = np.float32(1e-30)
 """Groups of inputs below it count as 0: their factor's reciprocal would not be finite."""
 
 
-@njit(inline="always")
+@inlined
 def _round_row(kind, x, width, codes, factors, sums):
     """One row as signed bytes, with a factor and the sum of the bytes for each group. What is not finite stays so."""
     for index in range(width // GROUP):
@@ -89,7 +89,7 @@ def _round_row(kind, x, width, codes, factors, sums):
         store_i32(sums, index, total)
 
 
-@njit(inline="always")
+@inlined
 def _group_of_one(bits, c, start, panel):
     """Sums of products over a group of inputs: one row, 16 outputs."""
     t = splat_integer(0)
@@ -106,7 +106,7 @@ def _group_of_one(bits, c, start, panel):
     return widen_pairs(t)
 
 
-@njit(inline="always")
+@inlined
 def _group_of_four(bits, c0, c1, c2, c3, start, panel, following, step):
     """The same for four rows. following, step: what is asked for meanwhile, so many bytes further with each load."""
     t0, t1, t2, t3 = splat_integer(0), splat_integer(0), splat_integer(0), splat_integer(0)
@@ -130,7 +130,7 @@ def _group_of_four(bits, c0, c1, c2, c3, start, panel, following, step):
     return widen_pairs(t0), widen_pairs(t1), widen_pairs(t2), widen_pairs(t3)
 
 
-@njit(inline="always")
+@inlined
 def _add_group(bits, y, total, scales, minimums, zero_code, factors, sums, g):
     """One group's sums into a row's outputs: ``y + factor (scale (total - zero sum) + minimum sum)``.
 
@@ -145,12 +145,12 @@ def _add_group(bits, y, total, scales, minimums, zero_code, factors, sums, g):
     return y
 
 
-@njit(inline="always")
+@inlined
 def _put(kind, output, column, bias, value):
     store(kind, output, column, add(value, load(FP32, bias, column)) if bias != 0 else value)
 
 
-@njit(inline="always")
+@inlined
 def _multiply(bits, kind, size, args, codes, factors, sums, first, end, after):
     """Panels ``first .. end-1`` for all rows. after: the panel that this thread takes next."""
     rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)
@@ -198,7 +198,7 @@ def _multiply(bits, kind, size, args, codes, factors, sums, first, end, after):
             _put(kind, y + size * r3 * columns, column, bias, v3)
 
 
-@njit(inline="always")
+@inlined
 def _work(bits, kind, size, args):
     rows, width, panels = load_i64(args, _ROWS), load_i64(args, _WIDTH), load_i64(args, _PANELS)
     codes, factors, sums = load_i64(args, _CODES), load_i64(args, _FACTORS), load_i64(args, _SUMS)
@@ -218,7 +218,7 @@ def _work(bits, kind, size, args):
         first = after
 
 
-@njit(inline="always")
+@inlined
 def _round(kind, size, args):
     rows, width = load_i64(args, _ROWS), load_i64(args, _WIDTH)
     codes, factors, sums = load_i64(args, _CODES), load_i64(args, _FACTORS), load_i64(args, _SUMS)

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
 from ift_kernels.cpu_simd.functions import exp
+from ift_kernels.cpu_simd.inner import inlined, inner
 from ift_kernels.cpu_simd.simd import (
     LANES,
     add,
@@ -37,7 +37,7 @@ _NONE = np.float32(-np.inf)
 _FP = np.float32(0)
 
 
-@njit(inline="always")
+@inlined
 def _copy_row(kind, source, target, size, padded):
     """Copy a row of logits to float32, padded with -inf; returns its maximum, NaN if it has no distribution."""
     best, odd = splat(_NONE), zero()
@@ -62,7 +62,7 @@ def _copy_row(kind, source, target, size, padded):
     return top
 
 
-@njit
+@inner
 def _say_nothing(args, row):
     """A row without a distribution: measures that are NaN, no likeliest tokens."""
     for measure in range(MEASURES):
@@ -72,7 +72,7 @@ def _say_nothing(args, row):
         store_one(_FP, load_i64(args, _TOP_VALUES) + 4 * row * TOP, i, _NONE)
 
 
-@njit
+@inner
 def _collect_top(row, padded, ids, values):
     """Insertion into a sorted list of the largest values; equal values keep the order of their ids."""
     for i in range(TOP):
@@ -96,7 +96,7 @@ def _collect_top(row, padded, ids, values):
             threshold = load_one(_FP, values, TOP - 1)
 
 
-@njit
+@inner
 def measure_row(kind, size, args, row, scratch):
     """The statistics of one row, whose logits are in scratch afterwards, padded with -inf."""
     rows, padded = load_i64(args, _ROWS), load_i64(args, _PADDED)
@@ -135,7 +135,7 @@ def measure_row(kind, size, args, row, scratch):
     store_one(_FP, measures, MEAN_TOP * rows, mean / (np.float32(max(found, 1)) * np.float32(2.0**-5)))
 
 
-@njit
+@inner
 def _work(kind, size, args):
     scratch = load_i64(args, _SCRATCH) + openmp.take(args + 8 * _WORKER) * load_i64(args, _PADDED) * 4
     while True:

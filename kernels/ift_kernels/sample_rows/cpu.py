@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
 from ift_kernels.cpu_simd.functions import log, uniform
+from ift_kernels.cpu_simd.inner import inlined, inner
 from ift_kernels.cpu_simd.simd import (
     LANES,
     add,
@@ -56,7 +56,7 @@ _FP = np.float32(0)
 _OFF = np.float32(0.0)
 
 
-@njit
+@inner
 def _say_nothing(args, row, token):
     """A row without a distribution, or without a token: statistics that are NaN."""
     store_i32(load_i64(args, at.TOKENS), row, token)
@@ -64,14 +64,14 @@ def _say_nothing(args, row, token):
         store_one(_FP, load_i64(args, at.STATISTICS) + 4 * row * _STATISTIC_COUNT, i, np.float32(np.nan))
 
 
-@njit
+@inner
 def _option(args, table, row, off):
     """The row's entry of a table of floats that may be absent."""
     address = load_i64(args, table)
     return load_one(_FP, address, row) if address != 0 else off
 
 
-@njit
+@inner
 def _copy_row(kind, source, target, size, padded):
     """Copy a row of logits to float32, padded with -inf."""
     whole = size // LANES * LANES
@@ -81,7 +81,7 @@ def _copy_row(kind, source, target, size, padded):
         store_one(_FP, target, i, load_one(kind, source, i) if i < size else _NONE)
 
 
-@njit
+@inner
 def _argmax(row, padded, top):
     """First index of ``top``, the largest value."""
     for i in range(0, padded, LANES):
@@ -92,7 +92,7 @@ def _argmax(row, padded, top):
     return 0
 
 
-@njit
+@inner
 def _adjust(args, row, scratch):
     """Bias and penalties of a row that has any, in place."""
     offsets = load_i64(args, at.OFFSETS)
@@ -112,7 +112,7 @@ def _adjust(args, row, scratch):
         store_one(_FP, scratch, token, min(x, _LARGEST))
 
 
-@njit
+@inner
 def _largest(row, padded):
     best = splat(_NONE)
     for i in range(0, padded, LANES):
@@ -120,20 +120,20 @@ def _largest(row, padded):
     return max_lanes(best)
 
 
-@njit
+@inner
 def _is_adjusted(args, row):
     offsets = load_i64(args, at.OFFSETS)
     return offsets != 0 and load_i32(offsets, row + 1) > load_i32(offsets, row)
 
 
-@njit
+@inner
 def _mask_of(args, row):
     """The row's mask, -1 for none."""
     table = load_i64(args, at.MASK_OF_ROW)
     return load_i32(table, row) if table != 0 else -1
 
 
-@njit
+@inner
 def _forbid(bits, words, scratch):
     """-inf for what a mask does not allow, in place. The padding is -inf already."""
     for word in range(words):
@@ -146,7 +146,7 @@ def _forbid(bits, words, scratch):
         store(_FP, scratch, second, choose_by_bits(load(_FP, scratch, second), allowed >> LANES, _NONE))
 
 
-@njit(inline="always")
+@inlined
 def _temper(kind, source, scratch, whole, padded, size, origin, factor):
     """``(x - origin) * factor`` of a row, padded with -inf."""
     inverse, zero_point = splat(factor), splat(origin)
@@ -157,7 +157,7 @@ def _temper(kind, source, scratch, whole, padded, size, origin, factor):
         store_one(_FP, scratch, i, (x - origin) * factor)
 
 
-@njit
+@inner
 def _threshold(args, row, scratch, weights, padded, top, sigma):
     """The smallest tempered logit that stays, ``sigma`` being where top-n-sigma puts it."""
     threshold = sigma
@@ -181,7 +181,7 @@ def _threshold(args, row, scratch, weights, padded, top, sigma):
     return threshold
 
 
-@njit
+@inner
 def _near_scores(scratch, weights, padded, top, threshold, near):
     """adaptive-p: scores in place of tempered logits. Returns the mass of what stays."""
     mass = weigh(weights, scratch, padded, top, threshold)
@@ -195,14 +195,14 @@ def _near_scores(scratch, weights, padded, top, threshold, near):
     return mass
 
 
-@njit
+@inner
 def _least_that_can_win(top):
     """No value below it is the largest after noise, which is from -2.82 to 16.64. Of values so large that float32 lacks
     the digits for noise, all could be."""
     return top - np.float32(20.0) if abs(top) < np.float32(2.0**20) else LOWEST
 
 
-@njit
+@inner
 def _gumbel_max(args, row, scratch, scores, padded, threshold, least):
     """First index of the largest value plus noise among those from ``threshold`` on; from ``least`` on one could be."""
     seed = load_i64(load_i64(args, at.SEEDS), row)
@@ -222,7 +222,7 @@ def _gumbel_max(args, row, scratch, scores, padded, threshold, least):
     return _argmax(scores, padded, max_lanes(best))
 
 
-@njit
+@inner
 def _draw(kind, source, args, row, scratch, weights, largest, copied):
     """A token of the row, whose largest logit is known; ``copied`` if scratch has the logits to draw from."""
     size, padded = load_i64(args, at.SIZE), load_i64(args, at.PADDED)
@@ -256,7 +256,7 @@ def _draw(kind, source, args, row, scratch, weights, largest, copied):
     return token
 
 
-@njit
+@inner
 def _choose(kind, source, args, row, scratch, weights, largest, copied):
     """The row's token, -1 where there is none."""
     size, padded = load_i64(args, at.SIZE), load_i64(args, at.PADDED)
@@ -285,7 +285,7 @@ def _choose(kind, source, args, row, scratch, weights, largest, copied):
     return token
 
 
-@njit
+@inner
 def _row(kind, size, args, row, scratch, weights, copied):
     """``copied``: scratch has the row's logits in float32, padded."""
     rows = load_i64(args, at.ROWS)
@@ -308,7 +308,7 @@ def _row(kind, size, args, row, scratch, weights, copied):
         store_one(_FP, statistics, i, load_one(_FP, measures, (P1 - 1 + i) * rows))
 
 
-@njit
+@inner
 def _work(kind, size, measured):
     """What is measured comes first among the arguments. Where it is not known, a row's statistics and its draw are made
     one after the other, while it is in the caches."""

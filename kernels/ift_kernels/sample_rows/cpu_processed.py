@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from ift_kernels.cpu_simd.functions import exp
+from ift_kernels.cpu_simd.inner import inner
 from ift_kernels.cpu_simd.simd import (
     LANES,
     add,
@@ -30,14 +30,14 @@ _ZERO = np.float32(0.0)
 _NONE = np.float32(-np.inf)
 
 
-@njit
+@inner
 def wants_processed(args, row):
     """Whether they are to be told of the row."""
     table = load_i64(args, at.WANTED)
     return table != 0 and load_i32(table, row) != 0
 
 
-@njit
+@inner
 def report_certain(args, row, token):
     """A greedy row: its token is certain."""
     out, ids = load_i64(args, at.PROCESSED) + 4 * row * (1 + TOP), load_i64(args, at.TOP_IDS) + 4 * row * TOP
@@ -46,7 +46,7 @@ def report_certain(args, row, token):
         store_one(_FP, out, 1 + i, _ZERO if load_i32(ids, i) == token else _NONE)
 
 
-@njit
+@inner
 def report_scores(args, row, scores, padded, threshold, top, token):
     """The log-probabilities of the token and of the likeliest ones, by the scores from ``threshold`` up to ``top``."""
     limit, highest = splat(threshold), splat(top)

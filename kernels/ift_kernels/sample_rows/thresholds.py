@@ -9,9 +9,9 @@ vector pass over the row a step.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from ift_kernels.cpu_simd.functions import exp
+from ift_kernels.cpu_simd.inner import inner
 from ift_kernels.cpu_simd.simd import (
     LANES,
     add,
@@ -40,14 +40,14 @@ LOWEST = np.float32(-3.4e38)
 _LEAST = np.float32(-3.4028235e38)
 
 
-@njit
+@inner
 def _order(value):
     """An int64 that orders like the float32 ``value``."""
     bits = np.int64(np.float32(value).view(np.int32))
     return bits if bits >= 0 else np.int64(-2147483648) - bits
 
 
-@njit
+@inner
 def _mass_at_least(weights, row, padded, threshold):
     """Sum of the weights whose value is at least the threshold."""
     total = zero()
@@ -57,7 +57,7 @@ def _mass_at_least(weights, row, padded, threshold):
     return sum_lanes(total)
 
 
-@njit
+@inner
 def count_threshold(ones, row, padded, top, wanted):
     """Largest threshold that keeps at least ``wanted`` values; ``ones`` is memory for as many floats."""
     for i in range(0, padded, LANES):
@@ -72,7 +72,7 @@ def count_threshold(ones, row, padded, top, wanted):
     return ordered_value(low)
 
 
-@njit
+@inner
 def weigh(weights, row, padded, top, threshold):
     """``weights = exp(value - top)`` where the value is at least the threshold, else 0; returns their sum."""
     limit = splat(threshold)
@@ -85,7 +85,7 @@ def weigh(weights, row, padded, top, threshold):
     return sum_lanes(total)
 
 
-@njit
+@inner
 def mass_threshold(weights, row, padded, top, wanted):
     """Smallest threshold such that the mass strictly above it is less than ``wanted``."""
     low, high = _order(LOWEST), _order(top)
@@ -98,7 +98,7 @@ def mass_threshold(weights, row, padded, top, wanted):
     return ordered_value(low)
 
 
-@njit
+@inner
 def sigma_threshold(row, padded, top, n):
     """``top - n sigma`` of untempered logits, sigma being the standard deviation of those that are not -inf."""
     least, deepest = splat(_LEAST), splat(-top)
@@ -128,7 +128,7 @@ def sigma_threshold(row, padded, top, n):
     return top - n * np.sqrt(sum_lanes(squares) / possible) / scale
 
 
-@njit
+@inner
 def collision_threshold(weights, padded, top, mass):
     """``top + log(sum w^2 / sum w)``: where a probability is the sum of all their squares."""
     squares = zero()
@@ -138,7 +138,7 @@ def collision_threshold(weights, padded, top, mass):
     return top + np.float32(np.log(sum_lanes(squares) / mass))
 
 
-@njit
+@inner
 def _moments_at_least(weights, row, padded, top, threshold):
     """Sum of the weights, and of ``weight * (value - top)``, where the value is at least the threshold."""
     total, moment = zero(), zero()
@@ -151,12 +151,12 @@ def _moments_at_least(weights, row, padded, top, threshold):
     return mass, sum_lanes(moment)
 
 
-@njit
+@inner
 def _entropy(mass, moment):
     return np.float32(np.log(mass)) - moment / mass if mass > 0 else _ZERO
 
 
-@njit
+@inner
 def keep_entropy(weights, row, padded, top, threshold, alpha):
     """The most likely tokens whose entropy is at most ``alpha`` times that of all from ``threshold`` on.
 
@@ -188,14 +188,14 @@ def keep_entropy(weights, row, padded, top, threshold, alpha):
     return below
 
 
-@njit
+@inner
 def _lanes_up_to(row, i, limit):
     """The largest of 16 values that are at most ``limit``, -inf if there is none."""
     x = load(_FP, row, i)
     return max_lanes(choose_at_least(x, sub(zero(), x), splat(-limit), _NONE))
 
 
-@njit
+@inner
 def _largest_up_to(row, padded, limit):
     best = _NONE
     for i in range(0, padded, LANES):
@@ -203,7 +203,7 @@ def _largest_up_to(row, padded, limit):
     return best
 
 
-@njit
+@inner
 def _keep_first(row, padded, value, room):
     """Of the entries equal to ``value`` the first ``room`` stay, the others become -inf."""
     for i in range(0, padded, LANES):

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
 from ift_kernels.cpu_simd.functions import exp
+from ift_kernels.cpu_simd.inner import inner
 from ift_kernels.cpu_simd.simd import (
     LANES,
     add,
@@ -27,7 +27,7 @@ from ift_kernels.cpu_simd.simd import (
 _NEXT, _INPUT, _OUTPUT, _ROWS, _WIDTH, _CHUNK = range(6)
 
 
-@njit
+@inner
 def _work(kind, size, args):
     width, rows = load_i64(args, _WIDTH), load_i64(args, _ROWS)
     chunk = load_i64(args, _CHUNK)

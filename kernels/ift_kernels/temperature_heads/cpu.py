@@ -8,10 +8,10 @@ import math
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
+from ift_kernels.cpu_simd.inner import inner
 from ift_kernels.cpu_simd.simd import LANES, fma, load, load_i32, load_i64, load_one, store_one, sum_lanes, zero
 from ift_kernels.row_statistics.types import ENTROPY, P1, P2, RowStatistics
 from ift_kernels.temperature_heads.types import LARGEST_FACTOR, HeadRows, HeadTable
@@ -25,7 +25,7 @@ _SERIAL_PRODUCTS = 100_000
 """Below so many, waking a second thread costs more than it saves."""
 
 
-@njit
+@inner
 def _dot(kind, a, b, size):
     """Of two vectors; the order of the sum depends on the size alone."""
     total = zero()
@@ -38,12 +38,12 @@ def _dot(kind, a, b, size):
     return result
 
 
-@njit
+@inner
 def _gelu(x):
     return np.float32(0.5) * x * (np.float32(1.0) + np.float32(math.erf(x * _ROOT_HALF)))
 
 
-@njit
+@inner
 def _row(kind, size, args, row, slot, width):
     rows, d = load_i64(args, _ROWS), load_i64(args, _WIDTH)
     hidden = load_i64(args, _HIDDEN) + size * row * load_i64(args, _STRIDE)
@@ -62,7 +62,7 @@ def _row(kind, size, args, row, slot, width):
     return np.float32(np.exp(_LOG_FACTOR * np.float32(np.tanh(output))))
 
 
-@njit
+@inner
 def _work(kind, size, args):
     while True:
         row = openmp.take(args + 8 * _NEXT)

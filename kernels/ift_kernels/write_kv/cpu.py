@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ift_kernels.cpu_simd import openmp, simd
+from ift_kernels.cpu_simd.inner import inlined, inner
 from ift_kernels.cpu_simd.simd import (
     LANES,
     fma,
@@ -31,7 +31,7 @@ _NEXT, _STATES, _COSINE, _SINE, _POSITIONS, _SLOTS, _KEYS, _VALUES, _QUERY_NORM,
 _TOKENS, _HEADS, _KV_HEADS, _WIDTH, _ROTARY, _BLOCK, _EPSILON, _CHUNK = range(10, 18)
 
 
-@njit(inline="always")
+@inlined
 def _normalise(kind, states, width, weight, epsilon):
     squares = zero()
     for i in range(0, width, LANES):
@@ -43,7 +43,7 @@ def _normalise(kind, states, width, weight, epsilon):
         store(kind, states, i, mul(load(kind, states, i), load(kind, weight, i)))
 
 
-@njit(inline="always")
+@inlined
 def _rotate(kind, states, rotary, cosine, sine):
     fp = np.float32(0)
     half = rotary // 2
@@ -60,7 +60,7 @@ def _rotate(kind, states, rotary, cosine, sine):
         i += 1
 
 
-@njit
+@inner
 def _token(kind, size, args, token):
     heads, kv_heads, width = load_i64(args, _HEADS), load_i64(args, _KV_HEADS), load_i64(args, _WIDTH)
     block, rotary = load_i64(args, _BLOCK), load_i64(args, _ROTARY)
@@ -91,7 +91,7 @@ def _token(kind, size, args, token):
             store(kind, target, d, load(kind, value, d))
 
 
-@njit
+@inner
 def _work(kind, size, args):
     tokens, chunk = load_i64(args, _TOKENS), load_i64(args, _CHUNK)
     while True:
