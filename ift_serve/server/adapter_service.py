@@ -98,7 +98,7 @@ class AdapterService:
         engine: BaseEngineClient,
         roots: AdapterRoots,
         max_watches: int,
-        is_current: Callable[[Identity], bool] = lambda identity: True,
+        is_current: Callable[[Identity], bool],
     ) -> None:
         self._is_current = is_current
         self._engine = engine

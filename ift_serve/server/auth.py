@@ -84,8 +84,13 @@ class Authenticator:
         _log.info("tokens read again", extra={"callers": count})
         self._on_change(count)
 
+    def _look(self) -> None:
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self.reload(force=False)
+
     def is_current(self, identity: Identity) -> bool:
         """Whether the token that a caller came with, perhaps long ago, would still do."""
+        self._look()
         tokens = self._tokens
         return tokens is None or any(
             token.identity == identity and token.identity.proof == identity.proof for token in tokens
@@ -95,8 +100,7 @@ class Authenticator:
         """The caller behind a call. Raises StatusError UNAUTHENTICATED."""
         if self._tokens is None:
             return Identity(peer, "admin")
-        if time.monotonic() - self._looked > _LOOK_SECONDS:
-            self.reload(force=False)
+        self._look()
         value = next((str(v) for k, v in metadata if k == "authorization"), "")
         scheme, _, given = value.partition(" ")
         found: Identity | None = None

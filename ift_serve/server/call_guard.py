@@ -34,6 +34,10 @@ _DEADLINE_SHARE, _DEADLINE_MARGIN = 0.05, 0.05
 generated still arrives."""
 
 
+class RefusedError(Exception):
+    """The call was ended before its handler began; its context knows how."""
+
+
 @dataclass(slots=True)
 class Call:
     """One call in flight. ``engine_id`` is unique in this process, whatever id the caller chose."""
@@ -79,7 +83,8 @@ class CallGuard:
     async def call(self, context: Any, method: str, role: Role, service: str = "") -> AsyncIterator[Call]:
         """Surround a handler: what it raises becomes a status with details, and the call is logged and counted.
 
-        After an error the handler has to return: gRPC knows by then how the call ended.
+        After an error the handler has to return: gRPC knows by then how the call ended. Raises RefusedError where the
+        handler must not begin.
         """
         arrival = time.monotonic()
         remaining = context.time_remaining()
@@ -90,6 +95,7 @@ class CallGuard:
         trace = self._tracing.begin(f"{service}/{method}", metadata, arrival)
         notes: dict[str, Any] = {"trace_id": trace.trace_id} if trace.is_recorded else {}
         code = grpc.StatusCode.OK
+        begun = False
         self.in_flight += 1
         self._metrics.in_flight.inc()
         try:
@@ -100,6 +106,7 @@ class CallGuard:
             remaining = sooner(remaining, carried)
             with self._place(identity.name, role):
                 async with within(carried):
+                    begun = True
                     yield Call(
                         method,
                         request_id,
@@ -139,6 +146,8 @@ class CallGuard:
                 # Refused ones too, whoever they are of: attempts are what such a log is read for.
                 peer = context.peer()
                 self._audit.write("call", **told, peer=unquote(peer), address=self._peers.caller(peer, metadata))
+        if not begun:  # here, where no error is handled that it would keep
+            raise RefusedError
 
     @contextlib.contextmanager
     def _place(self, caller: str, role: Role) -> Iterator[None]:

@@ -63,6 +63,19 @@ def test_changed_tokens_are_noticed_without_a_signal(tmp_path: Path, monkeypatch
     assert authenticator.identify((("authorization", f"Bearer {NEW}"),), "").role == "admin"
 
 
+def test_a_token_taken_away_ends_what_it_began_where_nobody_else_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ift_serve.server.auth._LOOK_SECONDS", 0.0)
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"admin ops {OLD}\n")
+    authenticator = Authenticator(tokens)
+    watching = authenticator.identify((("authorization", f"Bearer {OLD}"),), "")
+    assert authenticator.is_current(watching)
+    tokens.write_text(f"admin ops {NEW}\n# longer\n")
+    assert not authenticator.is_current(watching)
+
+
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o604, True), (0o400, False)])
 def test_a_tokens_file_that_others_can_read_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool

@@ -38,6 +38,7 @@ class Deployed:
         """Put it there, or update it; what the command says."""
         engine = {"model": str(self._model), "dtype": "float32", "total_blocks": 2048, "max_sequences": 8, "threads": 1}
         server = {"engine": engine | settings.pop("engine", {}), "adapter_roots": [str(self.root)]}
+        server |= settings.pop("server", {})
         chosen = {"drain_timeout": 60, "health_interval": 1, "ingress": "haproxy", "server": server, **settings}
         path = self.nodes.folder / "deploy.yaml"
         path.write_text(yaml.safe_dump(chosen))
@@ -61,10 +62,14 @@ class Deployed:
 
 @dataclass
 class Load:
-    """Callers who ask, half of them for streams, until they are told to stop; answers are held against solo runs."""
+    """Callers who ask until they are told to stop; answers are held against solo runs.
+
+    ``streamed``: half of them ask for streams.
+    """
 
     client: AsyncClient
     solo: list[str]
+    streamed: bool = True
     answers: int = 0
     wrong: list[tuple[int, str]] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
@@ -90,7 +95,7 @@ class Load:
             index = number % len(PROMPTS)
             number += 1
             try:
-                text = await self._ask(index, streamed=number % 2 == 0)
+                text = await self._ask(index, streamed=self.streamed and number % 2 == 0)
             except ServerError as error:
                 self.errors[f"{error.code}: {error.message[:120]}"] += 1
                 continue

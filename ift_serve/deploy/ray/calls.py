@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ift_serve.deploy.ray.call_context import CallContext
 from ift_serve.server.body import BodyReader
-from ift_serve.server.call_guard import Call, CallGuard
+from ift_serve.server.call_guard import Call, CallGuard, RefusedError
 from ift_serve.server.services import Rpc, rpcs
 
 
@@ -40,11 +40,12 @@ class Calls:
     async def answers(self, path: str, body: bytes, context: CallContext) -> AsyncGenerator[bytes, None]:
         """The serialised answers of a call. How it ended is in ``context`` then; no error of a call is raised."""
         rpc = self._rpcs[path]
-        async with self._guard.call(context, rpc.name, rpc.role, rpc.service) as call:
-            request = await self._reader.read(_once(body), rpc.request)
-            async with contextlib.aclosing(await self._begun(rpc, request, body, context, call)) as answers:
-                async for answer in answers:
-                    yield answer
+        with contextlib.suppress(RefusedError):
+            async with self._guard.call(context, rpc.name, rpc.role, rpc.service) as call:
+                request = await self._reader.read(_once(body), rpc.request)
+                async with contextlib.aclosing(await self._begun(rpc, request, body, context, call)) as answers:
+                    async for answer in answers:
+                        yield answer
 
     async def _begun(
         self, rpc: Rpc, request: Any, body: bytes, context: CallContext, call: Call

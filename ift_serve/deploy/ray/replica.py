@@ -92,7 +92,12 @@ class Replica:
         self._handle = serve.get_deployment_handle(context.deployment, context.app_name)
         self._adapters = ReplicaAdapters(assembly.engine, _ask_record, self._tell_replicas)
         await self._adapters.start(config.adapters)
-        service = SharedAdapterService(assembly.engine, AdapterRoots(config.adapter_roots), config.max_watches)
+        service = SharedAdapterService(
+            assembly.engine,
+            AdapterRoots(config.adapter_roots),
+            config.max_watches,
+            assembly.authenticator.is_current,
+        )
         service.shared = self._adapters
         assembly.services[ADAPTER] = service
         self._routing = AdapterRouting(

@@ -18,11 +18,13 @@ from ift_serve.deploy.ray.calls import Calls
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engines.thread import local_engine
 from ift_serve.server.assembly import Assembly
+from ift_serve.server.auth import Authenticator
 from ift_serve.server.carried_deadline import carried_timeout
 from ift_serve.server.config import ServerConfig
 from ift_serve.server.errors import StatusError
 from ift_serve.server.errors import details as packed_details
 from ift_serve.server.services import Rpc
+from ift_serve.sharing.places import Places
 from ift_serve.v1 import inference_pb2 as pb
 from tests.support.models import tiny_llama
 
@@ -111,6 +113,34 @@ async def test_an_error_becomes_a_status_with_details(
     answers, context = await bench.call(path, body)
     assert answers == [] and context.ended is code
     assert details(context).message == context.message and context.message.startswith(field)
+
+
+@pytest.mark.parametrize("path", [GENERATE, STREAM])
+async def test_a_call_that_does_not_begin_is_refused_with_its_status(
+    bench: Bench, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the guard, before any handler: no such time, no known token, no place, on the way out."""
+    body = request(1).SerializeToString()
+    tokens = tmp_path / "tokens"
+    tokens.write_text("generate somebody a-token-that-is-long-enough\n")
+    found = {}
+    _, found["time"] = await bench.call(path, body, ("x-ift-timeout", "no time"))
+    with monkeypatch.context() as full:
+        full.setattr(bench.assembly.guard, "_places", {"generate": Places(0)})
+        _, found["place"] = await bench.call(path, body)
+    with monkeypatch.context() as leaving:
+        leaving.setattr(bench.assembly.guard, "draining", True)
+        _, found["draining"] = await bench.call(path, body)
+    with monkeypatch.context() as closed:
+        closed.setattr(bench.assembly.guard, "_authenticator", Authenticator(tokens))
+        _, found["token"] = await bench.call(path, body)
+    assert {why: context.ended.name for why, context in found.items()} == {
+        "time": "INVALID_ARGUMENT",
+        "place": "RESOURCE_EXHAUSTED",
+        "draining": "UNAVAILABLE",
+        "token": "UNAUTHENTICATED",
+    }
+    assert all(details(context).message == context.message for context in found.values())
 
 
 async def test_a_deadline_in_the_metadata_ends_generation_with_what_there_is(bench: Bench) -> None:

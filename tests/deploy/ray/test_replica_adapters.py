@@ -40,7 +40,7 @@ class Cluster:
 
     def join(self, engine: LocalEngine) -> ReplicaAdapters:
         replica = ReplicaAdapters(engine, self._ask, self._tell)
-        service = SharedAdapterService(engine, AdapterRoots([self._root]), 4)
+        service = SharedAdapterService(engine, AdapterRoots([self._root]), 4, lambda identity: True)
         service.shared = replica
         self.replicas.append(replica)
         self.services.append(service)
