@@ -61,18 +61,35 @@ def score(model: Path, name: str, options: dict[str, Any], windows: list[list[in
 
 
 def compare(base: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """Perplexity, by how much it is higher, with the interval of the mean difference, and greedy hits."""
+    """Perplexity, by how much it is higher, with the interval of the mean difference, and greedy hits.
+
+    The first interval takes each token for a trial of its own, ``by_window`` each window: tokens of a window share
+    what rounding did to the same keys and values.
+    """
     count = len(base["log_probs"])
     mean = -sum(other["log_probs"]) / count
     differences = [a - b for a, b in zip(base["log_probs"], other["log_probs"], strict=True)]
     change = sum(differences) / count
-    deviation = math.sqrt(sum((d - change) ** 2 for d in differences) / (count - 1) / count)
+    scored = _WINDOW - 1
+    windows = [sum(differences[start : start + scored]) / scored for start in range(0, count, scored)]
     return {
         "perplexity": round(math.exp(mean), 3),
         "higher_percent": round(100 * math.expm1(change), 2),
-        "higher_percent_low": round(100 * math.expm1(change - 1.96 * deviation), 2),
-        "higher_percent_high": round(100 * math.expm1(change + 1.96 * deviation), 2),
+        **_interval("higher_percent", differences, change),
+        **_interval("higher_percent_by_window", windows, change),
         "greedy_hits_percent": round(100 * sum(other["best"]) / count, 2),
+    }
+
+
+def _interval(name: str, differences: list[float], change: float) -> dict[str, float]:
+    """95 % of a mean, in percent of perplexity; nothing of a single value."""
+    count = len(differences)
+    if count < 2:
+        return {}
+    deviation = math.sqrt(sum((d - change) ** 2 for d in differences) / (count - 1) / count)
+    return {
+        f"{name}_low": round(100 * math.expm1(change - 1.96 * deviation), 2),
+        f"{name}_high": round(100 * math.expm1(change + 1.96 * deviation), 2),
     }
 
 
