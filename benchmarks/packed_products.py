@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from packed_kernels import Kernel, Packed
 
 
-_SLOW_SECONDS = 1.0
+_SLOW_SECONDS = 3.0
 """A kernel whose first step takes as long is out of the race, and that step its figure."""
 
 

@@ -25,6 +25,7 @@ class Peer(Protocol):
     """Something that answers all of the requests, so many at once."""
 
     name: str
+    pid: int
 
     def run(self, requests: Sequence[Request], concurrency: int) -> Timing:
         """Seconds and tokens."""
@@ -39,7 +40,7 @@ class Ours:
     def __init__(self, name: str, model: str, options: list[str]) -> None:
         self.name = name
         self._context = server(Path(model), *options, "--no-prefix-caching", "--metrics-port", "-1")
-        self._address, _ = self._context.__enter__()
+        self._address, self.pid = self._context.__enter__()
 
     def run(self, requests: Sequence[Request], concurrency: int) -> Timing:
         """See :class:`Peer`."""
@@ -59,6 +60,7 @@ class Worker:
         self._process = subprocess.Popen(
             [python, str(_HERE / script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self.pid = self._process.pid
         self._answer()
 
     def run(self, requests: Sequence[Request], concurrency: int) -> Timing:
@@ -94,6 +96,7 @@ class LlamaServer:
             [binary, "-m", file, "--port", str(port), "-t", str(threads), "-np", str(slots), "-c", str(slots * 512),
              "--no-webui"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        self.pid = self._process.pid
         deadline = time.monotonic() + _READY_SECONDS
         while not self._healthy():
             if self._process.poll() is not None or time.monotonic() > deadline:
