@@ -68,11 +68,12 @@ async def running(model_directory: Path) -> AsyncIterator[tuple[Server, AsyncCli
 
 @pytest.fixture
 def without_collector() -> Iterator[None]:
-    gc.collect()
     gc.disable()
+    gc.freeze()  # only what is made from here on is looked through, and not all modules, twice for each kind of call
     yield
     gc.set_debug(0)
     gc.garbage.clear()
+    gc.unfreeze()
     gc.enable()
 
 
