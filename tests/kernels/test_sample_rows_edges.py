@@ -12,6 +12,7 @@ from torch import Tensor
 from ift_kernels.sample_rows import RowParameters, SampledRows, SparseAdjustments, sample_rows
 from ift_kernels.sample_rows.api import greedy_parameters
 from ift_kernels.sample_rows.reference import sample_rows_reference
+from tests.support.equal_rows import equal_rows
 
 _SIZE = 2500  # over a tile of the Triton kernels
 _SMALLEST, _NORMAL, _LARGEST = 1e-45, 1.17549435e-38, 3.4028234e38
@@ -66,8 +67,10 @@ def _parameters(rows: int) -> RowParameters:
     return parameters
 
 
-def _assert_as_defined(logits: Tensor, parameters: RowParameters, backend: str) -> SampledRows:
-    found, expected = sample_rows(logits, parameters, backend), sample_rows_reference(logits, parameters)
+def _assert_as_defined(row: Tensor, parameters: RowParameters, backend: str) -> SampledRows:
+    """Rows of the same logits, drawn from with parameters of their own."""
+    logits, statistics = equal_rows(row, len(parameters.temperature), backend)
+    found, expected = sample_rows(logits, parameters, backend, statistics), sample_rows_reference(logits, parameters)
     assert found.tokens.tolist() == expected.tokens.tolist()
     assert torch.equal(found.top_ids, expected.top_ids)
     torch.testing.assert_close(found.statistics, expected.statistics, atol=5e-6, rtol=2e-5)
@@ -85,7 +88,7 @@ def test_temperatures(kind: str, truncated: bool, backend: str) -> None:
     parameters.temperature, parameters.truncated = temperatures, truncated
     if truncated:
         parameters.top_p = torch.full_like(temperatures, 0.9)
-    _assert_as_defined(_logits(kind).repeat(len(temperatures), 1), parameters, backend)
+    _assert_as_defined(_logits(kind), parameters, backend)
 
 
 @BACKENDS
@@ -104,7 +107,7 @@ def test_truncation(kind: str, backend: str) -> None:
     for row, case in enumerate(cases):
         for name, value in case.items():
             getattr(parameters, name)[row] = value
-    _assert_as_defined(_logits(kind).repeat(len(cases), 1), parameters, backend)
+    _assert_as_defined(_logits(kind), parameters, backend)
 
 
 PENALIZED = ("ordinary", "large", "tiny", "few possible", "equal", "one far ahead")
@@ -134,7 +137,7 @@ def test_penalties_and_biases(kind: str, backend: str) -> None:
         presence,
         frequency,
     )
-    found = _assert_as_defined(_logits(kind).repeat(rows, 1), parameters, backend)
+    found = _assert_as_defined(_logits(kind), parameters, backend)
     assert 3 not in found.tokens.tolist(), "a bias of minus infinity forbids the token"
 
 
@@ -144,7 +147,7 @@ def test_seeds_and_steps(backend: str) -> None:
     parameters = _parameters(len(seeds))
     parameters.seeds = torch.tensor(seeds, dtype=torch.int64)
     parameters.steps = torch.tensor([0, 1, 2**31 - 1, 2**20, 7, 0, 0], dtype=torch.int32)
-    _assert_as_defined(_logits("equal").repeat(len(seeds), 1), parameters, backend)
+    _assert_as_defined(_logits("equal"), parameters, backend)
 
 
 @BACKENDS
@@ -153,4 +156,4 @@ def test_half_precision_logits(kind: str, backend: str) -> None:
     temperatures = torch.tensor([_SMALLEST, 1e-38, 0.5])
     parameters = _parameters(3)
     parameters.temperature = temperatures
-    _assert_as_defined(_logits(kind).to(torch.bfloat16).repeat(3, 1), parameters, backend)
+    _assert_as_defined(_logits(kind).to(torch.bfloat16), parameters, backend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from ift_kernels.sample_rows import RowParameters, SampledRows, Truncations, sample_rows
 from ift_kernels.sample_rows.api import greedy_parameters
 from ift_kernels.sample_rows.reference import sample_rows_reference
+from tests.support.equal_rows import equal_rows
 
 KERNELS = ["cpu", "triton"]
 BACKENDS = pytest.mark.parametrize("backend", ["cpu", "triton", "reference"])
@@ -31,12 +33,22 @@ def _shapes(rows: int, *, top_n_sigma: float = 0.0, p_less: float = 0.0, top_h: 
     return Truncations(full[0], full[1], full[2] if top_h else None)
 
 
+@cache
+def _seeds_of_all_tokens(logits: tuple[float, ...], temperature: float) -> Tensor:
+    """A seed for each possible token, with which an untruncated row draws it."""
+    parameters = _drawing(4000, temperature)
+    tokens = sample_rows(torch.tensor([logits]).repeat(4000, 1), parameters, "cpu").tokens.tolist()
+    assert len(set(tokens)) == sum(logit > -math.inf for logit in logits)
+    return parameters.seeds[[tokens.index(token) for token in sorted(set(tokens))]]
+
+
 def _support(logits: list[float], backend: str, temperature: float = 1.0, **shape: float) -> set[int]:
-    """The tokens that many draws of a row give."""
-    rows = 400 if backend != "triton" else 24  # in the interpreter, of few tokens none of which is rare
-    parameters = _drawing(rows, temperature)
-    parameters.truncations = _shapes(rows, **shape)
-    return set(sample_rows(torch.tensor([logits]).repeat(rows, 1), parameters, backend).tokens.tolist())
+    """The tokens that stay: each that goes has a row that would have drawn it, each that stays one that still does."""
+    seeds = _seeds_of_all_tokens(tuple(logits), temperature)
+    parameters = _drawing(len(seeds), temperature)
+    parameters.seeds, parameters.truncations = seeds, _shapes(len(seeds), **shape)
+    rows, statistics = equal_rows(torch.tensor(logits), len(seeds), backend)
+    return set(sample_rows(rows, parameters, backend, statistics).tokens.tolist())
 
 
 def _logs(*probabilities: float) -> list[float]:
@@ -88,20 +100,32 @@ def test_top_h_of_equal_tokens_keeps_as_many_as_the_bound_allows(backend: str) -
     assert _support([1.0] * 16, backend, top_h=0.501) == {0, 1, 2, 3}
 
 
-@BACKENDS
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_adaptive_p_by_hand(backend: str) -> None:
     """p = (.5, .3, .2) at the target .3: distances 2/3, 0, 1/3, scores 5 - 10 * 4/15, 5, 5 - 10 / 12."""
     scores = [5 - 10 * (4 / 9) / (5 / 3), 5.0, 5 - 10 * (1 / 9) / (4 / 3)]
     expected = np.exp(scores) / np.exp(scores).sum()
-    rows = {"cpu": 4000, "triton": 80, "reference": 600}[backend]
-    parameters = _drawing(rows)
-    parameters.near = torch.full((rows,), 0.3)
-    found = sample_rows(torch.tensor([_logs(0.5, 0.3, 0.2)]).repeat(rows, 1), parameters, backend)
+    rows = {"cpu": 4000, "reference": 600}[backend]
+    found = _near(rows, backend)
     counts = np.bincount(found.tokens.numpy(), minlength=3)
     # 99.9 % of a chi-squared distribution with 2 degrees of freedom lie below 13.8.
     assert ((counts - expected * rows) ** 2 / (expected * rows)).sum() < 13.8
     assert found.probabilities is not None
     torch.testing.assert_close(found.probabilities, torch.tensor([0.5, 0.3, 0.2])[found.tokens.long()])
+
+
+def test_adaptive_p_in_triton_draws_the_same_tokens() -> None:
+    found, expected = _near(24, "triton"), _near(24, "reference")
+    assert set(expected.tokens.tolist()) == {0, 1, 2}
+    _assert_as_defined(found, expected)
+
+
+def _near(rows: int, backend: str) -> SampledRows:
+    """Draws from (.5, .3, .2) at the target .3."""
+    parameters = _drawing(rows)
+    parameters.near = torch.full((rows,), 0.3)
+    logits, statistics = equal_rows(torch.tensor(_logs(0.5, 0.3, 0.2)), rows, backend)
+    return sample_rows(logits, parameters, backend, statistics)
 
 
 # The kernels against the float64 definition.
