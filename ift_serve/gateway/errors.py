@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _TYPES = {
     404: "invalid_request_error",
     429: "rate_limit_error",
 }
+_log = logging.getLogger(__name__)
+_TOLD = 500
 _AGAIN = frozenset({429, 503})
 """Statuses that a second try may not meet."""
 
@@ -74,6 +77,10 @@ def invalid(param: str, message: str, code: str = "invalid_value") -> ApiError:
 def of_server(error: ServerError, names: Mapping[str, str]) -> ApiError:
     """The answer that a gRPC status becomes. ``names``: what this request calls fields of the gRPC messages."""
     status = _STATUSES.get(error.code, 500)
+    if error.code == "UNAVAILABLE" and not error.request_id:
+        # Of gRPC's own or a proxy's making: callers need not know the addresses that it names.
+        _log.warning("the server does not answer", extra={"error": error.message[:_TOLD]})
+        return ApiError(503, "the server does not answer", None, "unavailable", error.retry_after or 1.0)
     if error.code == "RESOURCE_EXHAUSTED" and error.retry_after is None:
         status = 413  # cut off on the wire as too large, which no second try changes
     retry = error.retry_after if error.retry_after is not None or status != 503 else 1.0

@@ -70,6 +70,35 @@ def container(objects: list[dict[str, Any]]) -> dict[str, Any]:
     return dict(found)
 
 
+def test_text_that_yaml_would_read_otherwise_arrives_as_it_is() -> None:
+    """Release, namespace and names of objects may be digits alone, and a model's name may be anything."""
+    given = {
+        "fullnameOverride": "2024", "serviceAccount.name": "1e3", "priorityClassName": "7", "runtimeClassName": "0x1",
+        "tokens.secretName": "08", "model.existingClaim": "1", "model.name": "my model: #1", "tls.secretName": "5",
+        "tls.authorityKey": "a #b",
+    }  # fmt: skip
+    settings = [part for name, value in given.items() for part in ("--set-string", f"{name}={value}")]
+    done = helm("template", "1999", str(CHART), "--namespace", "42", *settings)
+    assert done.returncode == 0, done.stderr
+    objects = [found for found in yaml.safe_load_all(done.stdout) if found]
+    for found in objects:
+        assert found["metadata"]["namespace"] == "42" and isinstance(found["metadata"]["name"], str)
+        assert found["metadata"]["labels"]["app.kubernetes.io/instance"] == "1999"
+    (deployment,) = [found for found in objects if found["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    assert deployment["metadata"]["name"] == "2024"
+    assert [pod[name] for name in ("serviceAccountName", "priorityClassName", "runtimeClassName")] == [
+        "1e3",
+        "7",
+        "0x1",
+    ]
+    assert "--name=my model: #1" in pod["containers"][0]["args"]
+    assert "--authority=/etc/ift-serve/tls/a #b" in pod["containers"][0]["readinessProbe"]["exec"]["command"]
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert volumes["tokens"]["secret"]["secretName"] == "08" and volumes["tls"]["secret"]["secretName"] == "5"
+    assert volumes["models"]["persistentVolumeClaim"]["claimName"] == "1"
+
+
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
 def test_the_chart_is_clean_and_every_object_is_one_that_kubernetes_knows(settings: list[str]) -> None:
     linted = helm("lint", "--strict", str(CHART), *options(settings))

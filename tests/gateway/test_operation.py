@@ -86,6 +86,7 @@ def test_health_follows_the_server(serving: Serving, running: RunningGateway) ->
                 client.chat.completions.create(model="ift-tiny", messages=SUM)
             assert unreachable.value.status_code == 503
             assert unreachable.value.response.headers["retry-after"] == "1"
+            assert "127.0.0.1" not in unreachable.value.message, "the server's address is the operator's affair"
 
 
 def test_encryption_to_the_server_and_to_callers(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@
 {{- end -}}
 
 {{- define "ift-serve.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "ift-serve.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "ift-serve.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 
 {{- define "ift-serve.serviceAccount" -}}
@@ -40,7 +40,7 @@ exec:
     - ift-serve
     - health
     - --server={{ printf "localhost:%v" $port }}
-    - --authority=/etc/ift-serve/tls/{{ .root.Values.tls.authorityKey }}
+    - {{ printf "--authority=/etc/ift-serve/tls/%s" .root.Values.tls.authorityKey | quote }}
     {{- if .root.Values.tls.mutual }}
     - --certificate=/etc/ift-serve/probe/tls.crt
     - --key=/etc/ift-serve/probe/tls.key
