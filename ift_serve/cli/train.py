@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from ift_serve.cli.connect import Json, fail, under_way
 from ift_serve.cli.train_temperature import temperature
 from ift_serve.cli.training import packaged, quieten_libraries, readable_training_errors, require_training
+from ift_serve.system.imports import large_imports
 
 _DEFAULT = "run"
 
@@ -80,9 +81,10 @@ def run(
         from ift_training.recipe import Recipe
 
         chosen = Recipe.load(packaged(recipe), set_ or [])
-        from ift_training.run import train as run_recipe
+        with large_imports():
+            from ift_training.run import train as run_recipe
 
-        quieten_libraries()
+            quieten_libraries()
         report = run_recipe(
             chosen,
             dry_run=dry_run,
@@ -117,9 +119,10 @@ def fisher(
         from ift_training.recipe import Recipe
 
         chosen = Recipe.load(packaged(recipe), set_ or [])
-        from ift_training.fisher import write_fisher
+        with large_imports():
+            from ift_training.fisher import write_fisher
 
-        quieten_libraries()
+            quieten_libraries()
         written = write_fisher(chosen, output, examples=examples, progress=not as_json)
     if as_json:
         print(json.dumps(written))

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from ift_serve.system.imports import large_imports
 from ift_training.data.lost import check_lost
 from ift_training.data.selection import TrainingData
 from ift_training.fit import check_fits, empty_base
@@ -67,7 +68,8 @@ def train(
     _make(recipe.output)
     stage("loading what trains", shown=progress)
     # Torch and transformers take seconds to import, which a mistake in a recipe should not cost.
-    from ift_training.training_loop import run_loop
+    with large_imports():
+        from ift_training.training_loop import run_loop
 
     run_loop(recipe, encoder, data, report, checkpoint, console if progress else None)
     return report
