@@ -14,6 +14,7 @@ its launches.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -150,20 +151,21 @@ def measure(shape: Shape, libraries: list[str], rows: list[int], rounds: int, th
         kernels, missing = chosen(libraries)
         steps = [Step(kernel, shape, rows) for kernel in kernels]
         times: dict[tuple[str, int, str], list[float]] = defaultdict(list)
-        for count in rows:
-            left = {step.kernel.name: rounds for step in steps}
-            for number in range(rounds + 1):
-                for step in steps:
-                    name = step.kernel.name
-                    if not left[name]:
-                        continue
-                    found = step.seconds(count)
-                    if number == 0 and found["step"] < _SLOW_SECONDS:
-                        continue
-                    left[name] = 0 if number == 0 else left[name] - 1
-                    for part, seconds in found.items():
-                        times[name, count, part].append(1e3 * seconds)
-                print(f"{count} rows, round {number} of {rounds}", file=sys.stderr, flush=True)
+        with contextlib.suppress(KeyboardInterrupt):  # what was measured by then is told
+            for count in rows:
+                left = {step.kernel.name: rounds for step in steps}
+                for number in range(rounds + 1):
+                    for step in steps:
+                        name = step.kernel.name
+                        if not left[name]:
+                            continue
+                        found = step.seconds(count)
+                        if number == 0 and found["step"] < _SLOW_SECONDS:
+                            continue
+                        left[name] = 0 if number == 0 else left[name] - 1
+                        for part, seconds in found.items():
+                            times[name, count, part].append(1e3 * seconds)
+                    print(f"{count} rows, round {number} of {rounds}", file=sys.stderr, flush=True)
     results: list[dict[str, Any]] = []
     for step in steps:
         kernel = step.kernel
