@@ -91,7 +91,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ift_serve.cli": {"ift_serve", "ift_training", "ift_kernels"},
     "ift_training": {
-        "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",
+        "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded",
+        "ift_serve.system", "ift_kernels",
     },
     "ift_training.data.generation": {
         "ift_training", "ift_serve.checks", "ift_serve.modeling", "ift_serve.text", "ift_serve.embedded", "ift_kernels",

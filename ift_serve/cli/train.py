@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 from ift_serve.cli.connect import Json, fail, under_way
 from ift_serve.cli.train_temperature import temperature
 from ift_serve.cli.training import packaged, quieten_libraries, readable_training_errors, require_training
-from ift_serve.system.imports import large_imports
 
 _DEFAULT = "run"
 
@@ -81,6 +80,8 @@ def run(
         from ift_training.recipe import Recipe
 
         chosen = Recipe.load(packaged(recipe), set_ or [])
+        from ift_serve.system.imports import large_imports
+
         with large_imports():
             from ift_training.run import train as run_recipe
 
@@ -119,6 +120,8 @@ def fisher(
         from ift_training.recipe import Recipe
 
         chosen = Recipe.load(packaged(recipe), set_ or [])
+        from ift_serve.system.imports import large_imports
+
         with large_imports():
             from ift_training.fisher import write_fisher
 
