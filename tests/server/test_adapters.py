@@ -60,6 +60,10 @@ async def test_an_adapter_is_loaded_used_and_unloaded(
         scores = await client.score(question(), ["the fox"], adapter="tuned")
         plain = await client.score(question(), ["the fox"])
         assert scores.adapter == named and scores.scores[0].log_prob != plain.scores[0].log_prob
+        with pytest.raises(ServerError) as unknown:
+            await answer(client, "tunde")
+        assert unknown.value.code == "NOT_FOUND"
+        assert "tuned" not in unknown.value.message, "only admins may list adapters"
         gone = await client.unload_adapter("tuned")
         assert [a.state for a in gone] == ["unloaded"]
         assert server.engine.stats.adapter_bytes == 0 and await client.adapters() == []

@@ -153,8 +153,8 @@ class AdapterRegistry:
         for adapter in reversed(self._versions.get(name, [])):
             if adapter.state in SERVED and version in ("", adapter.metadata.version):
                 return adapter
-        known = ", ".join(sorted(v.name for v in self.ready())) or "none"
-        raise RefusedError(FailureKind.NOT_FOUND, f"adapter: {reference!r} is not loaded; loaded: {known}", "adapter")
+        # Those that are loaded are not named: callers may use them, but only admins may list them.
+        raise RefusedError(FailureKind.NOT_FOUND, f"adapter: {reference!r} is not loaded", "adapter")
 
     def ready(self) -> Iterator[AdapterVersion]:
         """Versions that new requests may use."""
