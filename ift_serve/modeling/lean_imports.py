@@ -76,7 +76,8 @@ def import_lean_transformers() -> None:
 
 def execute_meta_kernels() -> bool:
     """Have torch know the shapes of all its operations on the meta device. Whether it had been postponed until now."""
-    return execute(sys.modules[_META_KERNELS])
+    module = sys.modules.get(_META_KERNELS)
+    return module is not None and execute(module)
 
 
 def import_lean_numba() -> None:
