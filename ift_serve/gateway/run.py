@@ -13,6 +13,7 @@ import uvicorn
 from starlette.routing import BaseRoute
 
 from ift_serve.gateway.application import application
+from ift_serve.gateway.certificates import ChangingCertificate
 from ift_serve.gateway.config import GatewayConfig
 from ift_serve.gateway.connections import ConnectionBounds
 from ift_serve.gateway.handlers import Gateway
@@ -47,6 +48,9 @@ class GatewayServer(uvicorn.Server):
     ) -> None:
         self.gateway = Gateway(config)
         self._ready = ready
+        self._certificate: ChangingCertificate | None = None
+        if config.tls_certificate is not None and config.tls_key is not None:
+            self._certificate = ChangingCertificate(config.tls_certificate, config.tls_key)
         self.socket = listen(config.host, config.port)
         bounds = ConnectionBounds(Places(config.max_connections), Peers(config.trusted_proxies), config.read_timeout)
         super().__init__(
@@ -73,12 +77,21 @@ class GatewayServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal drains, the second ends what is in flight."""
+        """The first signal drains, the second ends what is in flight. SIGHUP, which asks servers to read files again,
+        ends nothing: changed files are noticed without it."""
         loop = asyncio.get_running_loop()
+        with contextlib.suppress(AttributeError, NotImplementedError, ValueError, RuntimeError):
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not in threads
                 loop.add_signal_handler(number, self.stop)
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn, which asks ten times a second whether to end."""
+        if self._certificate is not None and self.config.ssl is not None:
+            self._certificate.follow(self.config.ssl)
+        return await super().on_tick(counter)
 
     def stop(self) -> None:
         """Take no more requests, and end once those in flight are answered; at the second call, at once."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
+import ssl
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +100,41 @@ def test_encryption_to_the_server_and_to_callers(tmp_path: Path) -> None:
     with engine_server(**pair) as serving:
         address = serving.address.replace("127.0.0.1", "localhost")
         with gateway(address, authority=tmp_path / "authority.crt", **pair) as running:
-            import ssl
-
             context = ssl.create_default_context(cafile=str(tmp_path / "authority.crt"))
             with urllib.request.urlopen(f"https://localhost:{running.port}/v1/models", context=context) as answer:
                 assert json.loads(answer.read())["data"][0]["id"] == "ift-tiny"
         with gateway(address) as plain:
             assert _get(f"{plain.url}/v1/models")[0] == 503
+
+
+def _presented(port: int) -> str:
+    """The certificate that a new connection is shown, in PEM."""
+    return ssl.get_server_certificate(("localhost", port), timeout=30)
+
+
+def test_a_new_certificate_is_used_without_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("server", "next"):
+        certificate(tmp_path, name, None)
+    old, new = ((tmp_path / f"{name}.crt").read_text() for name in ("server", "next"))
+    key = (tmp_path / "server.key").read_bytes()
+    with gateway("127.0.0.1:1", tls_certificate=tmp_path / "server.crt", tls_key=tmp_path / "server.key") as running:
+        assert _presented(running.port) == old
+        with caplog.at_level(logging.INFO, "ift_serve"):
+            (tmp_path / "server.key").write_text("no key")
+            _until(lambda: "the new certificate is not used" in caplog.text)
+            assert _presented(running.port) == old
+            (tmp_path / "server.key").write_bytes(key)
+            for end in ("crt", "key"):
+                os.replace(tmp_path / f"next.{end}", tmp_path / f"server.{end}")
+            _until(lambda: _presented(running.port) == new)
+    assert "BEGIN" not in caplog.text
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_the_command_drains_on_sigterm(serving: Serving) -> None:
@@ -121,6 +153,7 @@ def test_the_command_drains_on_sigterm(serving: Serving) -> None:
                 model="ift-tiny", messages=SUM, stream=True, max_tokens=100, extra_body={"ignore_eos": True}
             )
             first = next(iter(stream))
+            process.send_signal(signal.SIGHUP)  # ends nothing
             process.send_signal(signal.SIGTERM)
             rest = list(stream)
         assert first.choices and rest[-1].choices[0].finish_reason == "length"
