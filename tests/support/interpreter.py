@@ -12,7 +12,7 @@ integers that overflow, whose verdicts the interpreter drops unless it debugs, a
 
 from __future__ import annotations
 
-import functools
+import atexit
 import inspect
 import math
 from collections.abc import Callable
@@ -106,6 +106,16 @@ def _look_once_for_builtins() -> None:
     names = {part: [name for name, member in inspect.getmembers(part) if is_builtin(member)] for part in parts}
     patch_language = interpreter._patch_lang
 
+    def patch_attribute(owner: Any, name: str, member: Any, builder: Any, scope: Any) -> None:
+        # Within the wrapper is what it calls once it has seen that a semantic was given.
+        function, semantic = getattr(member, "__wrapped__", member), interpreter.interpreter_semantic
+
+        def with_semantic(*args: Any, **options: Any) -> Any:
+            options["_semantic"] = semantic
+            return function(*args, **options)
+
+        scope.set_attr(owner, name, with_semantic)
+
     def patch_builtins(part: Any, builder: Any, scope: Any) -> None:
         for name in names[part]:
             if is_builtin(member := getattr(part, name)):
@@ -117,6 +127,7 @@ def _look_once_for_builtins() -> None:
             return interpreter._LangPatchScope()
         return patch_language(function)
 
+    interpreter._patch_attr = patch_attribute
     interpreter._patch_builtin = patch_builtins
     interpreter._patch_lang = patch
 
@@ -128,22 +139,23 @@ def _leave_out_dropped_verdicts() -> None:
         builder.options = replace(builder.options, sanitize_overflow=False)
 
 
-@functools.cache
-def _extent(shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """Number of elements and shape as a tensor of the language has them."""
-    return tl.constexpr(math.prod(shape)), tl.tuple([tl.constexpr(size) for size in shape])
+_extents: dict[str, tuple[Any, Any]] = {}
+"""Number of elements and shape as a tensor of the language has them, by the name of its type, which says both."""
 
 
 def _tensor_init(self: Any, handle: Any, type: Any) -> None:
     self.handle, self.type, self.dtype = handle, type, type.scalar
-    self.numel, self.shape = _extent(tuple(type.shape) if type.is_block() else ())
+    if type.name not in _extents:
+        shape = tuple(type.shape) if type.is_block() else ()
+        _extents[type.name] = tl.constexpr(math.prod(shape)), tl.tuple([tl.constexpr(size) for size in shape])
+    self.numel, self.shape = _extents[type.name]
 
 
 def _describe_once() -> None:
     """A type's numpy dtype, and a shape's description, are the same each time."""
     get_np_dtype = interpreter._get_np_dtype
     dtypes: dict[str, Any] = {}
-    blocks: dict[tuple[str, Any], Any] = {}
+    blocks: dict[tuple[str, str], Any] = {}
 
     def np_dtype(of: Any) -> Any:
         if (name := of.name) not in dtypes:
@@ -151,14 +163,66 @@ def _describe_once() -> None:
         return dtypes[name]
 
     def with_element_type(self: Any, element: Any) -> Any:
-        key = (element.name, self.shape)
+        key = (element.name, self.name)
         if key not in blocks:
             blocks[key] = tl.block_type(element, self.shape)
         return blocks[key]
 
+    equals = tl.dtype.__eq__
+
+    def has_name(self: Any, other: Any) -> Any:
+        return self.name == other.name if type(other) is tl.dtype else equals(self, other)
+
+    tl.dtype.__eq__ = has_name
     interpreter._get_np_dtype = np_dtype
     tl.block_type.with_element_ty = with_element_type
     tl.tensor.__init__ = _tensor_init
+
+
+def _type_check_once() -> None:
+    """Whether operands of these types need a cast or a broadcast is the same each time, and so is a number as a tensor.
+
+    Only for the interpreter: a compiler's semantic makes instructions.
+    """
+    semantic = interpreter.interpreter_semantic
+    check = semantic.binary_op_type_checking_impl
+    as_they_are: set[Any] = set()
+    numbers: dict[Any, Any] = {}
+
+    def check_types(left: Any, right: Any, *flags: Any, **options: Any) -> tuple[Any, Any]:
+        if type(left) is tl.tensor:
+            known = type(right) is tl.tensor
+            other = right.type.name if known else (type(right), repr(right))
+            key = (left.type.name, other, flags, tuple(options.items()))
+            if key in as_they_are:
+                return left, right
+            if key in numbers:
+                return left, numbers[key]
+            found = check(left, right, *flags, **options)
+            if known and found[0] is left and found[1] is right:
+                as_they_are.add(key)
+            elif found[0] is left and type(right) in (int, float):
+                numbers[key] = found[1]
+            return found
+        if type(left) in (int, float) and type(right) is tl.tensor:
+            key = (type(left), repr(left), right.type.name, flags, tuple(options.items()))
+            if key in numbers:
+                return numbers[key], right
+            found = check(left, right, *flags, **options)
+            if found[1] is right:
+                numbers[key] = found[0]
+            return found
+        return check(left, right, *flags, **options)
+
+    broadcast = semantic.broadcast_impl_value
+
+    def broadcast_others(left: Any, right: Any) -> tuple[Any, Any]:
+        return (left, right) if left.type.name == right.type.name else broadcast(left, right)
+
+    # What the compiler's library hands out is given back before that library looks for it at the end.
+    atexit.register(numbers.clear)
+    semantic.binary_op_type_checking_impl = check_types
+    semantic.broadcast_impl_value = broadcast_others
 
 
 def install() -> None:
@@ -171,3 +235,4 @@ def install() -> None:
         _look_once_for_builtins()
     _leave_out_dropped_verdicts()
     _describe_once()
+    _type_check_once()
