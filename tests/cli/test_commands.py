@@ -1,4 +1,4 @@
-"""The commands as a person runs them: in processes of their own, against a real server."""
+"""The commands as a person runs them, against a real server: in this process where no other is what is shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ift_serve.cli import app
 from ift_serve.cli.bench import percentile, plan
 from ift_serve.client import Client
 from ift_serve.modeling.adapter_format.base import BaseMetadata
@@ -26,11 +28,22 @@ from tests.support.models import tiny_llama
 COMMANDS = ("serve", "generate", "chat", "bench", "doctor", "demo", "health", "adapters", "train", "data")
 
 
+_TERMINAL = {"COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"}
+
+
 def _ift(*arguments: str, stdin: str = "", code: int = 0) -> str:
+    """What a command prints, or says of its mistake."""
+    done = CliRunner().invoke(app, arguments, input=stdin, env=_TERMINAL)
+    assert done.exit_code == code, done.stderr
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.stdout if code == 0 else done.stderr
+
+
+def _ift_process(*arguments: str, stdin: str = "", code: int = 0) -> str:
+    """The same of a process of its own."""
     command = [sys.executable, "-c", "from ift_serve.cli import main; main()", *arguments]
-    environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1", "TERM": "dumb"}
     done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=120, env=environment, check=False
+        command, input=stdin, capture_output=True, text=True, timeout=120, env=os.environ | _TERMINAL, check=False
     )
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr
@@ -107,7 +120,8 @@ def test_generate(address: str) -> None:
     assert answer["candidates"][0]["text"] + "\n" == text
     assert answer["usage"]["generated_tokens"] <= 5
     assert (
-        json.loads(_ift("generate", "-", *options, "--json", stdin="Say hello"))["candidates"] == answer["candidates"]
+        json.loads(_ift_process("generate", "-", *options, "--json", stdin="Say hello"))["candidates"]
+        == answer["candidates"]
     )
     assert _ift("generate", "Say hello", *options, "--n", "2").startswith("[0]")
 
@@ -141,7 +155,7 @@ def test_reasoning_is_asked_for_and_told(address: str) -> None:
 
 
 def test_chat_in_a_pipe_remembers(address: str) -> None:
-    shown = _ift(
+    shown = _ift_process(
         "chat",
         "--server",
         address,
@@ -181,7 +195,7 @@ def test_an_adapter_answers_by_name(address: str) -> None:
 
 def test_adapters_are_loaded_listed_and_unloaded(address: str) -> None:
     server = ("--server", address, "--json")
-    first = {a["version"] for a in json.loads(_ift("adapters", "list", *server)) if a["name"] == "tone"}
+    first = {a["version"] for a in json.loads(_ift_process("adapters", "list", *server)) if a["name"] == "tone"}
     watching = subprocess.Popen(
         [sys.executable, "-c", "from ift_serve.cli import main; main()", "adapters", "watch", *server],
         stdout=subprocess.PIPE,
@@ -191,16 +205,16 @@ def test_adapters_are_loaded_listed_and_unloaded(address: str) -> None:
     )
     assert watching.stdout is not None
     assert json.loads(watching.stdout.readline())["name"] == "tone"
-    loaded = json.loads(_ift("adapters", "load", "other", "v2", *server))
+    loaded = json.loads(_ift_process("adapters", "load", "other", "v2", *server))
     assert [(a["name"], a["state"]) for a in loaded] == [("other", "ready")] and loaded[0]["version"] not in first
-    assert "other" in _ift("adapters", "list", "--server", address)
-    gone = json.loads(_ift("adapters", "unload", "other", *server))
+    assert "other" in _ift_process("adapters", "list", "--server", address)
+    gone = json.loads(_ift_process("adapters", "unload", "other", *server))
     assert [(a["name"], a["state"]) for a in gone] == [("other", "unloaded")]
     while (change := json.loads(watching.stdout.readline()))["state"] != "unloaded":
         assert change["name"] == "other"
     watching.send_signal(signal.SIGINT)
     assert watching.wait(timeout=30) == 0
-    shown = _ift("adapters", "load", "other", "../v2", "--server", address, code=1)
+    shown = _ift_process("adapters", "load", "other", "../v2", "--server", address, code=1)
     assert "path" in shown and "Traceback" not in shown
 
 
@@ -221,12 +235,12 @@ def test_plans_are_seeded_and_fit_the_context() -> None:
 
 
 def test_health(address: str) -> None:
-    assert _ift("health", "--server", address).strip() == "SERVING"
-    assert "UNAVAILABLE" in _ift("health", "--server", "127.0.0.1:1", "--timeout", "1", code=1)
+    assert _ift_process("health", "--server", address).strip() == "SERVING"
+    assert "UNAVAILABLE" in _ift_process("health", "--server", "127.0.0.1:1", "--timeout", "1", code=1)
 
 
 def test_doctor() -> None:
-    findings = {f["name"]: f for f in json.loads(_ift("doctor", "--json"))}
+    findings = {f["name"]: f for f in json.loads(_ift_process("doctor", "--json"))}
     assert findings["torch"]["status"] == "ok" and int(findings["cores"]["value"].split()[0]) >= 1
 
 
@@ -245,15 +259,17 @@ def test_doctor() -> None:
     ],
 )
 def test_mistakes_are_explained(arguments: tuple[str, ...], said: str) -> None:
-    shown = _ift(*arguments, code=2 if arguments[0] == "bench" else 1)
+    shown = _ift_process(*arguments, code=2 if arguments[0] == "bench" else 1)
     assert said in shown and "Traceback" not in shown
 
 
 def test_the_demo_shows_answers() -> None:
-    shown = json.loads(_ift("demo", "--quick", "--json"))
+    shown = json.loads(_ift_process("demo", "--quick", "--json"))
     assert len(shown["answers"]) >= 6 and all(a["text"] for a in shown["answers"])
 
 
 def test_two_servers_do_not_share_a_port(address: str, tmp_path: Path) -> None:
-    shown = _ift("serve", str(tiny_llama(tmp_path)), "--port", address.rsplit(":", 1)[1], "--metrics-port", "0", code=1)
+    shown = _ift_process(
+        "serve", str(tiny_llama(tmp_path)), "--port", address.rsplit(":", 1)[1], "--metrics-port", "0", code=1
+    )
     assert "cannot listen" in shown
