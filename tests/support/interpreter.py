@@ -198,21 +198,22 @@ def _type_check_once() -> None:
                 return left, right
             if key in numbers:
                 return left, numbers[key]
-            found = check(left, right, *flags, **options)
+            found: tuple[Any, Any] = check(left, right, *flags, **options)
             if known and found[0] is left and found[1] is right:
                 as_they_are.add(key)
             elif found[0] is left and type(right) in (int, float):
                 numbers[key] = found[1]
             return found
         if type(left) in (int, float) and type(right) is tl.tensor:
-            key = (type(left), repr(left), right.type.name, flags, tuple(options.items()))
-            if key in numbers:
-                return numbers[key], right
+            turned = (type(left), repr(left), right.type.name, flags, tuple(options.items()))
+            if turned in numbers:
+                return numbers[turned], right
             found = check(left, right, *flags, **options)
             if found[1] is right:
-                numbers[key] = found[0]
+                numbers[turned] = found[0]
             return found
-        return check(left, right, *flags, **options)
+        found = check(left, right, *flags, **options)
+        return found
 
     broadcast = semantic.broadcast_impl_value
 
