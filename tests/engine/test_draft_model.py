@@ -40,6 +40,13 @@ class Always(ModelGuesses):
         return 1 + rows % LONGEST_GUESS
 
 
+class Steady(StepCosts):
+    """A row more costs little in every step, whatever steps take here."""
+
+    def seconds(self, rows: int) -> float:
+        return 1.0 + 0.01 * rows
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("served"))
@@ -60,6 +67,7 @@ def core_of(model: Path, draft: Path | None = None, **options: Any) -> EngineCor
         planner = core._drafts
         assert isinstance(planner, DraftPlanner) and planner._model is not None
         planner._model.__class__ = Always
+        planner._costs.__class__ = Steady
     return core
 
 
