@@ -47,3 +47,14 @@ def test_layers_with_rotary_embeddings_of_their_own_bound_the_context() -> None:
         }
 
     assert _context_length(Config(), None, "model") == 48
+
+
+@pytest.mark.parametrize("said", [None, 0, -1])
+def test_a_configuration_that_names_no_length_has_the_usual_one(said: int | None) -> None:
+    """XLNet's says -1, and was refused without its name."""
+
+    class Config:
+        max_position_embeddings = said
+
+    assert _context_length(Config(), None, "model") == 2048
+    assert _context_length(Config(), 64, "model") == 64

@@ -29,6 +29,8 @@ from ift_serve.modeling.decoder.shard import Shard
 _log = logging.getLogger(__name__)
 
 _PROBE_TOKENS = 6
+_UNTOLD_LENGTH = 2048
+"""Tokens where a configuration does not say how many."""
 _LONGEST_CAUSE = 200
 CHOOSE = "choose a decoder whose attention goes through transformers' AttentionInterface (docs/models.md lists them)"
 
@@ -88,7 +90,8 @@ def _context_length(config: Any, requested: int | None, name: str) -> int:
     LongRoPE and dynamic NTK choose frequencies by the largest position in the batch, which would let one
     caller's length change another's answer; such models are served up to the length where the choice is fixed.
     """
-    limit = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2048)
+    limit = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 0)
+    limit = limit if limit > 0 else _UNTOLD_LENGTH  # XLNet says -1: any
     rope = getattr(config, "rope_parameters", None) or {}
     outer = getattr(config, "original_max_position_embeddings", None)
     for parameters in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
