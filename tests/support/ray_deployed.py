@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,20 @@ class Load:
         if not streamed:
             return (await self.client.generate(PROMPTS[index], **SAMPLING)).text
         return (await self.client.stream(PROMPTS[index], **SAMPLING).result()).text
+
+
+async def cancel_calls(client: AsyncClient, prompts: Sequence[str], sampling: dict[str, Any]) -> None:
+    """A stream and a whole answer of each prompt are begun, and cancelled by their caller."""
+    streams = [client.stream(prompt, **sampling) for prompt in prompts]
+    for stream in streams:
+        await anext(stream)
+    unary = [asyncio.create_task(client.generate(prompt, **sampling)) for prompt in prompts]
+    await asyncio.sleep(0)
+    for stream in streams:
+        stream.cancel()
+    for task in unary:
+        task.cancel()
+    await asyncio.gather(*unary, return_exceptions=True)
 
 
 async def nothing_runs(deployed: Deployed) -> None:

@@ -16,7 +16,7 @@ import pytest
 from ift_serve.client import AsyncClient, ServerError
 from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc
-from tests.support.ray_deployed import PROMPTS, QUICK, SAMPLING, Deployed, Load, nothing_runs
+from tests.support.ray_deployed import PROMPTS, QUICK, SAMPLING, Deployed, Load, cancel_calls, nothing_runs
 from tests.support.ray_nodes import missing, ray_nodes
 
 pytestmark = [
@@ -75,16 +75,7 @@ async def test_the_callers_deadline_reaches_the_engine(deployed: Deployed) -> No
 
 async def test_a_call_that_is_cancelled_leaves_the_engine(client: AsyncClient, deployed: Deployed) -> None:
     long = SAMPLING | {"max_new_tokens": 4000}
-    streams = [client.stream(prompt, **long) for prompt in PROMPTS]
-    for stream in streams:
-        await anext(stream)
-    unary = [asyncio.create_task(client.generate(prompt, **long)) for prompt in PROMPTS]
-    await asyncio.sleep(0)
-    for stream in streams:
-        stream.cancel()
-    for task in unary:
-        task.cancel()
-    await asyncio.gather(*unary, return_exceptions=True)
+    await cancel_calls(client, PROMPTS, long)
     await nothing_runs(deployed)
 
 

@@ -22,7 +22,7 @@ from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc
 from tests.support.certificates import certificate
 from tests.support.envoy import ADMIN, CALLER, binary, envoy
-from tests.support.ray_deployed import PROMPTS, QUICK, SAMPLING, Deployed, Load, nothing_runs
+from tests.support.ray_deployed import PROMPTS, QUICK, SAMPLING, Deployed, Load, cancel_calls, nothing_runs
 from tests.support.ray_nodes import missing, ray_nodes
 
 pytestmark = [
@@ -203,16 +203,7 @@ async def test_an_admin_loads_an_adapter_into_every_replica(
 
 
 async def test_cancellation_reaches_the_engine(caller: AsyncClient, deployed: Deployed) -> None:
-    streams = [caller.stream(prompt, **_LONG) for prompt in PROMPTS]
-    for stream in streams:
-        await anext(stream)
-    unary = [asyncio.create_task(caller.generate(prompt, **_LONG)) for prompt in PROMPTS]
-    await asyncio.sleep(0)
-    for stream in streams:
-        stream.cancel()
-    for task in unary:
-        task.cancel()
-    await asyncio.gather(*unary, return_exceptions=True)
+    await cancel_calls(caller, PROMPTS, _LONG)
     await nothing_runs(deployed)
 
 

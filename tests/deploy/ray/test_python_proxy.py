@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ift_serve.client import AsyncClient, ServerError
 from ift_serve.v1 import inference_pb2 as pb
 from ift_serve.v1 import inference_pb2_grpc
-from tests.support.ray_deployed import PROMPTS, QUICK, SAMPLING, Deployed, nothing_runs
+from tests.support.ray_deployed import PROMPTS, QUICK, SAMPLING, Deployed, cancel_calls, nothing_runs
 from tests.support.ray_nodes import missing, ray_nodes
 
 pytestmark = [
@@ -58,16 +57,7 @@ async def test_errors_keep_their_code_and_those_of_unary_calls_their_details(cli
 
 
 async def test_cancellation_reaches_the_engine(client: AsyncClient, deployed: Deployed) -> None:
-    streams = [client.stream(prompt, **_LONG) for prompt in PROMPTS[:4]]
-    for stream in streams:
-        await anext(stream)
-    unary = [asyncio.create_task(client.generate(prompt, **_LONG)) for prompt in PROMPTS[:4]]
-    await asyncio.sleep(0)
-    for stream in streams:
-        stream.cancel()
-    for task in unary:
-        task.cancel()
-    await asyncio.gather(*unary, return_exceptions=True)
+    await cancel_calls(client, PROMPTS[:4], _LONG)
     await nothing_runs(deployed)
 
 
