@@ -84,6 +84,15 @@ def test_nothing_answered_is_no_success() -> None:
     assert problems(report_of(rows, ["base"]), None, None, 0.0) == ["base, t: nothing was answered"]
 
 
+def test_lost_answers_are_no_success_and_refused_prompts_are() -> None:
+    errors = ["UNAVAILABLE: the engine ended", "DEADLINE_EXCEEDED: late", "UNAVAILABLE: gone", "INVALID_ARGUMENT: long"]
+    rows = [Row("base", "t", str(n), 0, "prompt", error=error) for n, error in enumerate(["", *errors])]
+    assert problems(report_of(rows, ["base"]), None, None, 0.0) == [
+        "base, t: 3 of 5 answers are missing (UNAVAILABLE, DEADLINE_EXCEEDED); the same command again asks for them"
+    ]
+    assert problems(report_of([rows[0], rows[4]], ["base"]), None, None, 0.0) == []
+
+
 async def test_a_run_asks_every_model_every_prompt_every_time(embedded_server: str) -> None:
     plan = Plan([Adherence()], settings=DecodingSettings(sampling={"temperature": 1.0}), repeats=2, limit=8)
     seen = []

@@ -1,10 +1,13 @@
-"""Exit status of a run: whether its scores are good enough."""
+"""Exit status of a run: whether it is whole, and its scores are good enough."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 ALL = "all"
+_REFUSED = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
+"""Codes that say what a prompt is: asked again it would be refused again. All others say what became of the call."""
 
 
 def main_score(found: dict[str, Any], model: str, task: str) -> float | None:
@@ -21,12 +24,20 @@ def problems(found: dict[str, Any], fail_under: float | None, before: dict[str, 
     """What speaks against a run, empty where nothing does.
 
     ``fail_under``: share from 0 to 1 that every model must reach in every task. ``before``: a report whose scores must
-    be reached, less ``slack``. A score that stands on nothing, or a model or task that has gone, is a problem too.
+    be reached, less ``slack``. A score that stands on nothing, a model or task that has gone, or answers that were
+    lost, are problems too; prompts that the server refuses are none.
     """
     said = []
+    lost = _lost(found)
     for covered in found["coverage"]:
+        place = f"{covered['model']}, {covered['task']}"
         if covered["answered"] == 0:
-            said.append(f"{covered['model']}, {covered['task']}: nothing was answered")
+            said.append(f"{place}: nothing was answered")
+        elif codes := lost.get((covered["model"], covered["task"])):
+            said.append(
+                f"{place}: {codes.total()} of {covered['asked']} answers are missing ({', '.join(codes)}); "
+                "the same command again asks for them"
+            )
     tasks = list(dict.fromkeys(score["task"] for score in found["scores"]))
     for model in found["models"]:
         for task in tasks:
@@ -47,6 +58,16 @@ def problems(found: dict[str, Any], fail_under: float | None, before: dict[str, 
         elif new[0] < old["value"] - slack - 1e-12:
             said.append(f"{name}: {new[0]:.1%} after {old['value']:.1%}")
     return said
+
+
+def _lost(found: dict[str, Any]) -> dict[tuple[str, str], Counter[str]]:
+    """By model and task, how many calls came to nothing for each code."""
+    lost: dict[tuple[str, str], Counter[str]] = {}
+    for row in found["rows"]:
+        code = row["error"].partition(":")[0]
+        if code and code not in _REFUSED:
+            lost.setdefault((row["model"], row["task"]), Counter())[code] += 1
+    return lost
 
 
 def _name(score: dict[str, Any]) -> tuple[str, str]:
