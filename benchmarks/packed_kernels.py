@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ift_kernels.bf16_linear import bf16_linear, pack_weight
-from ift_kernels.quantized_linear import quantize_weight, quantized_linear, runs_here
+from ift_kernels.quantize_weight import quantize_weight
+from ift_kernels.quantized_linear import quantized_linear, runs_here
 
 GROUP = 32
 

@@ -55,3 +55,34 @@ def test_what_bf16_cannot_hold_and_what_fills_no_vector_is_not_packed() -> None:
     weight[3, 5] = 1 + 2**-10
     assert pack_weight(weight) is None
     assert pack_weight(_weight(24, 16)) is None and pack_weight(_weight(16, 24)) is None
+
+
+@pytest.mark.parametrize("outputs", [(16,), (32, 16, 16), (320, 16)])
+@pytest.mark.parametrize("inputs", [16, 48, 1024])
+def test_weights_below_one_another_are_packed_as_the_definition_packs_them(
+    outputs: tuple[int, ...], inputs: int
+) -> None:
+    torch.manual_seed(inputs)
+    weights = [_weight(each, inputs) for each in outputs]
+    weights[-1][0, :4] = torch.tensor([0.0, -0.0, float("inf"), -float("inf")])
+    weights[0][1, 2] = float("nan")
+    before = [weight.clone() for weight in weights]
+    found, defined = pack_weight(*weights), pack_weight(*weights, backend="reference")
+    assert found is not None and defined is not None
+    numbers = ~defined.panels.isnan()
+    assert torch.equal(found.panels.view(torch.int16)[numbers], defined.panels.view(torch.int16)[numbers])
+    torch.testing.assert_close(found.dense(), torch.cat(weights), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(weights, before, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (15, 1), (319, 47), (300, 30)])
+def test_one_value_that_bf16_cannot_hold_is_found_wherever_it_stands(place: tuple[int, int]) -> None:
+    weight, other = _weight(320, 48), _weight(16, 48)
+    weight[place] = 1 + 2**-10
+    for backend in ("auto", "reference"):
+        assert pack_weight(other, weight, backend=backend) is None
+        assert pack_weight(weight, other, backend=backend) is None
+    view = torch.zeros(48, 320)
+    view.copy_(_weight(48, 320))
+    turned = pack_weight(view.t())
+    assert turned is not None and torch.equal(turned.dense(), view.t())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ift_kernels.quantized_linear import quantize_weight
+from ift_kernels.quantize_weight import quantize_weight
 from ift_serve.engine.config import EngineConfig
 from ift_serve.engine.runner import model_runner
 from ift_serve.engine.runner.model_runner import ModelRunner

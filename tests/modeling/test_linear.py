@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from ift_kernels.quantized_linear import quantize_weight, round_inputs, runs_here
+from ift_kernels.quantize_weight import quantize_weight
+from ift_kernels.quantized_linear import round_inputs, runs_here
 from ift_serve.modeling.decoder import linear as layers
 from ift_serve.modeling.decoder.linear import Bf16Linear, PackedLinear, join_linears, make_linear
 from ift_serve.modeling.decoder.quantization import QuantizedWeights

@@ -65,7 +65,7 @@ def _computes_here(config: EngineConfig) -> bool:
 
 def _needed(config: EngineConfig) -> tuple[str, ...]:
     """Operations that a start waits for. One that is not named here is compiled after them, or when it is needed."""
-    return _BY_EVERY_START if config.weights == "auto" else (*_BY_EVERY_START, "quantized_linear")
+    return _BY_EVERY_START if config.weights == "auto" else (*_BY_EVERY_START, "quantize_weight", "quantized_linear")
 
 
 def _dtypes(config: EngineConfig) -> tuple[str, ...]:

@@ -197,16 +197,30 @@ def make_linear(weight: Tensor, bias: Tensor | None, backend: str = "auto") -> L
         return FixedLinear(weight, bias)
     if weight.device.type != "cpu" or not can_pack(weight.dtype):
         return PlainLinear(weight, bias)
-    if weight.dtype == torch.float32 and not has_bf16_products() and (packed := pack_weight(weight)) is not None:
+    if (packed := _as_bf16([weight])) is not None:
         return Bf16Linear(packed, bias)
     return PackedLinear(weight, bias)
+
+
+def _as_bf16(weights: Sequence[Tensor]) -> PackedWeight | None:
+    """One below the other, where that is the fastest form of them."""
+    if any(w.dtype != torch.float32 or w.device.type != "cpu" for w in weights) or has_bf16_products():
+        return None
+    return pack_weight(*weights) if can_pack(torch.float32) else None
+
+
+def _joined(weights: Sequence[Tensor], bias: Tensor | None, backend: str) -> Linear:
+    # Packed from where they are: one below the other they would be copied once more.
+    if backend != INVARIANT and (packed := _as_bf16(weights)) is not None:
+        return Bf16Linear(packed, bias)
+    return make_linear(torch.cat(list(weights)), bias, backend)
 
 
 def join_linears(linears: Sequence[Any], quantized: QuantizedWeights, backend: str = "auto") -> Linear:
     """``nn.Linear`` layers of the same input as one; in one weight where they are of one kind."""
     weights = [quantized.get(linear) for linear in linears]
     if not any(weights):
-        return make_linear(torch.cat([linear.weight for linear in linears]), _joined_bias(linears), backend)
+        return _joined([linear.weight for linear in linears], _joined_bias(linears), backend)
     packed = [weight for weight in weights if isinstance(weight, QuantizedWeight)]
     if len(packed) == len(linears) and (stacked := stack_weights(packed)) is not None:
         return QuantizedLinear(stacked, _joined_bias(linears))

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ift_kernels.quantized_linear import QuantizedWeight, quantize_weight, round_inputs
+from ift_kernels.quantize_weight import quantize_weight
+from ift_kernels.quantized_linear import QuantizedWeight, round_inputs
 from ift_serve.modeling.decoder.device_weights import DeviceWeight, device_weight
 
 BITS = {"int8": 8, "int4": 4}
@@ -37,7 +38,7 @@ class QuantizedWeights:
         found = self._of_module.get(module)
         return found if isinstance(found, QuantizedWeight) else None
 
-    def put(self, module: Any, weight: QuantizedWeight | DeviceWeight) -> None:
+    def put(self, module: Any, weight: DeviceWeight) -> None:
         """Make it the module's: from here on its plain weight is what the quantized one stands for."""
         module.weight.data = weight.dense().to(module.weight.dtype)
         self.keep(module, weight)
@@ -85,15 +86,14 @@ def quantize_model(model: Any, choice: str) -> QuantizedWeights:
         if module is head and head.weight is embeddings.weight:
             continue
         bits = _HEAD_BITS if module is head or module is embeddings else BITS[choice]
-        weight = quantize_weight(module.weight, bits)
+        weight = quantize_weight(module.weight, bits, in_place=True)
         if weight is None:
             found.plain.append(path)
             continue
         shared = module is embeddings and head is not None and head.weight is embeddings.weight
-        found.put(module, weight)
+        found.keep(module, weight)
         if shared and type(head) is nn.Linear:
-            head.weight = module.weight
-            found.put(head, weight)
+            found.keep(head, weight)
     return found
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,23 +12,26 @@ from ift_kernels.backend import uses_cpu
 from ift_kernels.bf16_linear.types import PANEL, PackedWeight
 
 
-def pack_weight(weight: Tensor) -> PackedWeight | None:
-    """A weight ``[N, K]`` packed; None where bf16 does not hold every value of it, or N or K are no multiples of 16."""
-    outputs, inputs = weight.shape
-    if outputs % PANEL or inputs % PANEL:
+def pack_weight(*weights: Tensor, backend: str = "auto") -> PackedWeight | None:
+    """Weights ``[N, K]`` of the same inputs packed as one, the outputs of the first first; they stay as they are.
+
+    None where bf16 does not hold every value of them, or an N or K is no multiple of 16.
+    """
+    if any(size % PANEL for weight in weights for size in weight.shape):
         return None
-    narrow = weight.detach().to(torch.bfloat16)
-    if not torch.equal(narrow.to(weight.dtype), weight):
-        return None
-    panels = narrow.view(outputs // PANEL, PANEL, inputs // 2, 2).permute(0, 2, 1, 3).contiguous()
-    return PackedWeight(panels)
+    if all(weight.dtype == torch.float32 and uses_cpu(weight, backend) for weight in weights):
+        packed: PackedWeight | None = _cpu().pack_weights_cpu([weight.detach().contiguous() for weight in weights])
+        return packed
+    from ift_kernels.bf16_linear.reference import pack_weights_reference
+
+    return pack_weights_reference([weight.detach() for weight in weights])
 
 
 @cache
-def _cpu() -> Callable[[Tensor, PackedWeight, Tensor | None], Tensor]:
-    from ift_kernels.bf16_linear.cpu import bf16_linear_cpu
+def _cpu() -> Any:
+    from ift_kernels.bf16_linear import cpu
 
-    return bf16_linear_cpu
+    return cpu
 
 
 def bf16_linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None, backend: str = "auto") -> Tensor:
@@ -38,7 +41,8 @@ def bf16_linear(inputs: Tensor, weight: PackedWeight, bias: Tensor | None = None
     depend on the other rows of the batch, bit for bit.
     """
     if uses_cpu(inputs, backend):
-        return _cpu()(inputs, weight, bias)
+        output: Tensor = _cpu().bf16_linear_cpu(inputs, weight, bias)
+        return output
     from ift_kernels.bf16_linear.reference import bf16_linear_reference
 
     return bf16_linear_reference(inputs, weight, bias)

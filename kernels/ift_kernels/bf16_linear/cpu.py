@@ -10,6 +10,8 @@ memory, and go by tiles of six. Every sum runs over the inputs in their order, w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,6 +31,7 @@ from ift_kernels.cpu_simd.simd import (
     prefetch,
     splat,
     store,
+    store_i32,
     zero,
 )
 
@@ -41,6 +44,10 @@ _AHEAD = 1024
 """Bytes by which a panel is asked for before it is read."""
 _LINE = 64
 """Bytes that the processor reads at once."""
+
+_SOURCES, _TARGET, _LOST = range(1, 4)
+_FEW_PANELS = 16
+"""Below so many, waking a second thread costs more than it saves."""
 
 
 @inlined
@@ -213,6 +220,55 @@ def _worker(data):
         else:
             _group(args, first, min(first + _GROUP, panels), min(after, panels - 1))
         first = after
+
+
+@inlined
+def _upper_halves(pair):
+    """Of two float32 side by side, as two bf16."""
+    return ((pair >> 16) & 0xFFFF) | ((pair >> 32) & 0xFFFF0000)
+
+
+@inner
+def _pack_panel(source, target, width):
+    """16 rows of float32 as a panel, a line of each row at a time; bits that are lost."""
+    lost, stride = 0, 4 * width
+    for first in range(0, width // 2, LANES // 2):
+        for row in range(PANEL):
+            line = source + row * stride + 8 * first
+            for k in range(LANES // 2):
+                pair = load_i64(line, k)
+                lost |= pair & 0x0000FFFF0000FFFF
+                store_i32(target + 4 * row, (first + k) * PANEL, _upper_halves(pair))
+    return lost
+
+
+@openmp.worker(torch.float32)
+def _pack(data):
+    args = openmp.address_of(data)
+    panels, width = load_i64(args, _PANELS), load_i64(args, _WIDTH)
+    sources, target = load_i64(args, _SOURCES), load_i64(args, _TARGET)
+    while True:
+        first = openmp.take(args + 8 * _NEXT) * _GROUP
+        if first >= panels:
+            return
+        for panel in range(first, min(first + _GROUP, panels)):
+            if _pack_panel(load_i64(sources, panel), target + panel * 2 * PANEL * width, width) != 0:
+                store_i32(args + 8 * _LOST, 0, 1)
+
+
+def pack_weights_cpu(weights: Sequence[Tensor]) -> PackedWeight | None:
+    """See :func:`ift_kernels.bf16_linear.pack_weight`. weights: float32, contiguous."""
+    width = weights[0].shape[1]
+    sources = np.concatenate(
+        [weight.data_ptr() + 4 * PANEL * width * np.arange(len(weight) // PANEL) for weight in weights]
+    )
+    panels = torch.empty((len(sources), width // 2, PANEL, 2), dtype=torch.bfloat16)
+    arguments = np.zeros(_SLOTS, dtype=np.int64)
+    arguments[_PANELS], arguments[_WIDTH] = len(sources), width
+    arguments[_SOURCES], arguments[_TARGET] = sources.ctypes.data, panels.data_ptr()
+    threads = torch.get_num_threads() if len(sources) >= _FEW_PANELS else 1
+    openmp.run(openmp.entry_point(), openmp.compiled(_pack), arguments, threads)
+    return None if arguments[_LOST] else PackedWeight(panels)
 
 
 def bf16_linear_cpu(inputs: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:

@@ -207,6 +207,28 @@ def load_half(typing, address, index):
 
 
 @intrinsic
+def store_half(typing, address, index, value):
+    """Write a float32 as the float16 element ``index``, rounded to nearest even; returns what was written."""
+
+    def codegen(context, builder, signature, args):
+        half = builder.fptrunc(args[2], ir.HalfType())
+        builder.store(half, element_pointer(builder, args[0], args[1], ir.HalfType()), align=2)
+        return builder.fpext(half, ir.FloatType())
+
+    return types.float32(types.int64, types.int64, types.float32), codegen
+
+
+@intrinsic
+def round_lanes(typing, values):
+    """Lanes rounded to whole numbers, to nearest even."""
+
+    def codegen(context, builder, signature, args):
+        return call(builder, "llvm.rint.v16f32", FLOATS, [args[0]])
+
+    return vector(vector), codegen
+
+
+@intrinsic
 def store_rounded(typing, address, index, values):
     """Write lanes as signed bytes ``index .. index+15``, rounded to nearest even; returns their sum."""
 

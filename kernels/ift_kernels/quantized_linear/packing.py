@@ -1,4 +1,4 @@
-"""Weights rounded to 8 bits, symmetric, or to 4 with a minimum: a scale for each output and group of inputs."""
+"""Codes and scales in the layout that the kernel reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ift_kernels.quantized_linear.types import GROUP, PANEL, QuantizedWeight
+from ift_kernels.quantized_linear.types import PANEL, QuantizedWeight
 
 
 def pack_codes(codes: Tensor, scales: Tensor, minimums: Tensor | None, bits: int) -> QuantizedWeight:
@@ -31,30 +31,6 @@ def pack_codes(codes: Tensor, scales: Tensor, minimums: Tensor | None, bits: int
     )
 
 
-def quantize_weight(weight: Tensor, bits: int) -> QuantizedWeight | None:
-    """A weight ``[N, K]`` rounded.
-
-    None where N is no multiple of 16, K none of 32, or a value is not finite or beyond float16.
-
-    Eight bits: the largest weight of a group is 127 steps. Four bits: 15 steps from the smallest of a group to the
-    largest, so that a group need not lie around 0.
-    """
-    outputs, inputs = weight.shape
-    if outputs % PANEL or inputs % GROUP:
-        return None
-    groups = weight.detach().float().view(outputs, -1, GROUP)
-    low, high = groups.aminmax(dim=-1)
-    if not bool((torch.maximum(low.abs(), high.abs()) <= torch.finfo(torch.float16).max).all()):
-        return None
-    if bits == 8:
-        scales, minimums = _half(torch.maximum(low.abs(), high.abs()) / 127), None
-        steps = _steps(groups, scales, -127, 127).to(torch.int8)
-    else:
-        scales, minimums = _half((high - low) / 15), _half(low)
-        steps = _steps(groups - minimums[..., None], scales, 0, 15).to(torch.uint8)
-    return pack_codes(steps.view(outputs, inputs), scales, minimums, bits)
-
-
 def stack_weights(weights: Sequence[QuantizedWeight]) -> QuantizedWeight | None:
     """Weights of the same inputs as one, the outputs of the first first; None where they are of different kinds."""
     first = weights[0]
@@ -68,13 +44,3 @@ def stack_weights(weights: Sequence[QuantizedWeight]) -> QuantizedWeight | None:
         torch.cat([w.scales for w in weights]),
         None if first.minimums is None else torch.cat([w.minimums for w in weights if w.minimums is not None]),
     )
-
-
-def _half(values: Tensor) -> Tensor:
-    """Rounded to what is kept, so that codes are of the kept scale."""
-    return values.to(torch.float16).to(torch.float32)
-
-
-def _steps(groups: Tensor, scales: Tensor, low: int, high: int) -> Tensor:
-    inverse = torch.where(scales == 0, 0.0, 1 / scales)[..., None]
-    return (groups * inverse).round_().clamp_(low, high)
