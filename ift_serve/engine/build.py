@@ -56,6 +56,7 @@ def build_core(config: EngineConfig, *, own_process: bool = False) -> tuple[Engi
         context = replace(context, classify=runner.adapters.choose_mode)
         structured = StructuredOutput(context, description.vocabulary_size)
         drafts = _drafts(config, runner, stages)
+        runner.begin_serving()
     if compilation is not None:
         compilation.yield_to_serving()
     return EngineCore(

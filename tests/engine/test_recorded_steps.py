@@ -180,3 +180,16 @@ def test_adapters_in_the_batch_change_nothing_else(tmp_path: Path) -> None:
     computed, none = _answers(path, requests, records=False)
     assert recorded == computed
     assert len(sizes) > 3 and none == ()
+
+
+def test_while_it_serves_a_kind_is_recorded_when_it_has_come_some_times(path: Path) -> None:
+    runner = _runner(path, dtype="float32")
+    texts = [[5 + (11 * i + n) % 120 for i in range(20 + n)] for n in range(3)]
+    _fill(runner, texts)
+    runner.begin_serving()
+    before, answers = runner.recorded_sizes, []
+    for _ in range(5):
+        assert (3 in runner.recorded_sizes) == (len(answers) > 3)
+        answers.append(runner.execute(StepBatch(_steps(texts), [])).sampled)
+    assert before == (1,) and runner.recorded_sizes == (1, 3)
+    assert answers == [answers[0]] * 5

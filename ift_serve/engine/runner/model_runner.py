@@ -261,6 +261,11 @@ class ModelRunner:
             steps = [SequenceStep(-1, [0], 0, [0]), SequenceStep(-2, [0] * 8, 0, [0])]
             self.adapters.warm_up(self._build_batch(steps), tiles)
 
+    def begin_serving(self) -> None:
+        """What was computed so far was a rehearsal; from here on somebody waits for each step."""
+        if self._recorded is not None:
+            self._recorded.begin_serving()
+
     @property
     def recorded_sizes(self) -> tuple[int, ...]:
         """Rows of the decode steps that are run from records so far, on the CPU."""

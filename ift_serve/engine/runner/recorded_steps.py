@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,6 +23,10 @@ _LONGEST = 4096
 
 _MOST_STEPS = 96
 """Records that are kept, the latest used: each holds some hundred kilobytes of arguments."""
+_SERVED_FIRST = 4
+"""Steps of a kind before it is recorded while others wait: recording takes what running from a record saves in five or
+six, and most kinds of steps with guesses come once or twice."""
+_MOST_SEEN = 1024
 
 
 class _Kind(NamedTuple):
@@ -48,8 +52,9 @@ class RecordedSteps:
     """Runs the layers and the head for batches of few tokens, each of which is drawn from or is a guess to be checked.
 
     What varies is read from buffers at fixed addresses. Each number of rows and tiles, with each set of linear layers
-    that the batch's adapters change, is recorded when it first comes. The results are those of the decoder itself, bit
-    for bit. Adapters with more than low-rank factors are left to the decoder.
+    that the batch's adapters change, is recorded when it first comes, or from ``begin_serving`` on when it has come some
+    times. The results are those of the decoder itself, bit for bit. Adapters with more than low-rank factors are left to
+    the decoder.
     """
 
     def __init__(
@@ -88,6 +93,12 @@ class RecordedSteps:
         self._arena = Arena()
         self._steps: OrderedDict[_Kind, _Step] = OrderedDict()
         self._fails = False
+        self._serves = False
+        self._seen: Counter[_Kind] = Counter()
+
+    def begin_serving(self) -> None:
+        """From here on somebody waits for each step."""
+        self._serves = True
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -112,10 +123,12 @@ class RecordedSteps:
         Both are overwritten by the next run.
         """
         kind = _kind(batch)
+        step = self._steps.get(kind)
+        if step is None and self._waits(kind):
+            return self._unrecorded(batch)
         self._fill(batch)
         if batch.lora is not None:
             self._fill_lora(batch.lora.rows)
-        step = self._steps.get(kind)
         if step is not None:
             self._steps.move_to_end(kind)
             step.launches()
@@ -125,12 +138,24 @@ class RecordedSteps:
         except NotRecordableError as error:
             _log.info("decode steps are not recorded: %s", error)
             self._fails = True
-            hidden = self._decoder.forward(batch, None)
-            return hidden, self._decoder.logits(hidden)
+            return self._unrecorded(batch)
         self._steps[kind] = step
         if len(self._steps) > _MOST_STEPS:
             self._steps.popitem(last=False)
         return step.hidden, step.logits
+
+    def _waits(self, kind: _Kind) -> bool:
+        """Whether this kind has not come often enough to be recorded."""
+        if not self._serves:
+            return False
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen[kind] += 1
+        return self._seen[kind] < _SERVED_FIRST
+
+    def _unrecorded(self, batch: FlatBatch) -> tuple[Tensor, Tensor]:
+        hidden = self._decoder.forward(batch, None)
+        return hidden, self._decoder.logits(hidden)
 
     def _fill(self, batch: FlatBatch) -> None:
         buffers, rows = self._buffers, batch.input_ids.shape[0]
