@@ -187,7 +187,8 @@ def test_while_it_serves_a_kind_is_recorded_when_it_has_come_some_times(path: Pa
     texts = [[5 + (11 * i + n) % 120 for i in range(20 + n)] for n in range(3)]
     _fill(runner, texts)
     runner.begin_serving()
-    before, answers = runner.recorded_sizes, []
+    before = runner.recorded_sizes
+    answers: list[Any] = []
     for _ in range(5):
         assert (3 in runner.recorded_sizes) == (len(answers) > 3)
         answers.append(runner.execute(StepBatch(_steps(texts), [])).sampled)

@@ -52,9 +52,9 @@ class RecordedSteps:
     """Runs the layers and the head for batches of few tokens, each of which is drawn from or is a guess to be checked.
 
     What varies is read from buffers at fixed addresses. Each number of rows and tiles, with each set of linear layers
-    that the batch's adapters change, is recorded when it first comes, or from ``begin_serving`` on when it has come some
-    times. The results are those of the decoder itself, bit for bit. Adapters with more than low-rank factors are left to
-    the decoder.
+    that the batch's adapters change, is recorded when it first comes, or from ``begin_serving`` on when it has come
+    some times. The results are those of the decoder itself, bit for bit. Adapters with more than low-rank factors are
+    left to the decoder.
     """
 
     def __init__(
