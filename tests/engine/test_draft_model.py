@@ -43,7 +43,7 @@ class Always(ModelGuesses):
 class Steady(StepCosts):
     """A row more costs little in every step, whatever steps take here."""
 
-    def seconds(self, rows: int) -> float:
+    def seconds(self, rows: int, sequences: int = 1) -> float:
         return 1.0 + 0.01 * rows
 
 
@@ -173,7 +173,7 @@ def test_how_far_it_guesses_follows_from_what_steps_and_guesses_take() -> None:
         for _ in range(3):
             found._own.note(1, own)
             for rows in range(1, 10):
-                costs.note(rows, step + row * rows)
+                costs.note(rows, step + row * rows, rows)
         return found
 
     cheap, dear = guesses(0.002, 0.05, 0.001), guesses(0.05, 0.05, 0.001)

@@ -79,6 +79,36 @@ def test_measured_costs_hold_for_every_number_of_rows_and_follow_the_latest_step
     assert costs.seconds(4) == pytest.approx(0.032), "one row takes twice as long, so four do"
 
 
+def test_steps_with_drafts_and_of_several_sequences_have_factors_of_their_own() -> None:
+    costs = StepCosts([0.010 + 0.001 * rows for rows in range(16)])
+    for _ in range(5):
+        costs.note(8, 0.017, 8)
+    assert costs.seconds(8, 8) == pytest.approx(0.017)
+    assert costs.seconds(10, 8) == pytest.approx(0.019), "none was seen: as those without drafts"
+    for _ in range(5):
+        costs.note(10, 0.038, 8)
+    assert costs.seconds(8, 8) == pytest.approx(0.017) and costs.seconds(12, 8) == pytest.approx(0.042)
+    assert costs.seconds(10, 5) == pytest.approx(0.038), "about as many sequences"
+    assert costs.seconds(2, 1) == pytest.approx(0.022), "the latest of any kind"
+    costs.note(1, 0.010, 1)
+    assert costs.seconds(2, 1) == pytest.approx(0.011)
+    for _ in range(400):
+        costs.note(8, 0.017, 8)
+    assert costs.seconds(10, 8) == pytest.approx(0.019), "it is tried again"
+
+
+def test_drafts_that_do_not_pay_beside_others_are_given_up_and_pay_alone() -> None:
+    texts = [Text([1, 2, 3, 4, 5, 6, 7, 8] * 4, number) for number in range(8)]
+    planner = DraftPlanner(measured=[1.0 + 0.01 * rows for rows in range(16)])
+    drafted = []
+    for _ in range(30):
+        lengths = [len(tokens) for tokens in planned(planner, texts)]
+        drafted.append(sum(lengths))
+        planner.note(60.0 if sum(lengths) else 1.0)
+    assert drafted[0] > 0 and drafted[2:] == [0] * 28
+    assert len(planned(planner, texts[:1])[0]) == LONGEST_DRAFT
+
+
 def test_a_planner_that_was_told_costs_drafts_without_trying_any() -> None:
     text = Text([1, 2, 3, 4, 5, 6, 7, 8] * 4)
     assert len(planned(DraftPlanner(measured=[1.0] * 16), [text])[0]) == LONGEST_DRAFT

@@ -261,7 +261,7 @@ def test_an_engine_that_is_configured_to_guess_saves_steps_and_changes_nothing(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What a step takes here decides nothing: guesses are made as on a machine on which rows cost little.
-    monkeypatch.setattr(StepCosts, "note", lambda self, rows, seconds: None)
+    monkeypatch.setattr(StepCosts, "note", lambda self, rows, seconds, sequences: None)
     core, _ = build_core(EngineConfig(model=str(model_path()), threads=1, total_blocks=256, speculation="lookup"))
     for temperature in (0.0, 0.7):
         request = request_of(

@@ -32,7 +32,7 @@ async def servers(
     server_config: Callable[..., ServerConfig], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[dict[str, tuple[Server, AsyncClient]]]:
     # What a step takes here decides nothing: guesses are made as on a machine on which rows cost little.
-    monkeypatch.setattr(StepCosts, "note", lambda self, rows, seconds: None)
+    monkeypatch.setattr(StepCosts, "note", lambda self, rows, seconds, sequences: None)
     plain, guessing = server_config(), server_config(engine={"speculation": "lookup"})
     async with serving(plain) as first, serving(guessing) as second:
         yield {"off": first, "lookup": second}

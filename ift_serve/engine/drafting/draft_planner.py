@@ -73,11 +73,11 @@ class DraftPlanner:
         self._rates = AcceptanceRates()
         self._costs = StepCosts(measured)
         self._model = None if model is None else ModelGuesses(model, self._costs)
-        self._rows = 0
+        self._rows = self._sequences = 0
 
     def plan(self, sequences: Listing[Sequence], room: int, longest: Listing[int]) -> list[list[int]]:
         """See :class:`ift_serve.engine.drafting.drafts.Drafts`."""
-        self._rows = len(sequences)
+        self._rows = self._sequences = len(sequences)
         if len(sequences) > MOST_SEQUENCES:
             return [[] for _ in sequences]
         guesses: list[Guess | None] = [None] * len(sequences)
@@ -94,7 +94,7 @@ class DraftPlanner:
     def note(self, seconds: float) -> None:
         """See :class:`ift_serve.engine.drafting.drafts.Drafts`."""
         if self._rows:
-            self._costs.note(self._rows, seconds)
+            self._costs.note(self._rows, seconds, self._sequences)
             self._rows = 0
 
     def _known_of(self, sequence: Sequence) -> SequenceDrafts:
@@ -119,7 +119,7 @@ class DraftPlanner:
             return
         rates = [_rates_of(sequences[place]).rate(MODEL) for place in asked]
         rows = len(sequences) + sum(lengths)
-        count = model.length(rates, rows, len(sequences) / self._costs.seconds(len(sequences)))
+        count = model.length(rates, rows, len(sequences) / self._costs.seconds(len(sequences), len(sequences)))
         if not count:
             return
         for place, tokens in zip(asked, model.guess([sequences[place] for place in asked], count), strict=True):
@@ -137,11 +137,11 @@ class DraftPlanner:
             return lengths
         chances.sort(reverse=True)
         rows = len(sequences)
-        best, count = _MARGIN * rows / self._costs.seconds(rows), 0
+        best, count = _MARGIN * rows / self._costs.seconds(rows, rows), 0
         expected = float(rows)
         for number, (chance, _) in enumerate(chances[:room], 1):
             expected += chance
-            pace = expected / self._costs.seconds(rows + number)
+            pace = expected / self._costs.seconds(rows + number, rows)
             if pace > best:
                 best, count = pace, number
         for _, place in chances[:count]:

@@ -34,7 +34,7 @@ class ModelGuesses:
         best, count = pace, 0
         for length in range(1, LONGEST_GUESS + 1):
             tokens = rows + sum(sum(rate**n for n in range(1, length + 1)) for rate in rates)
-            seconds = self._costs.seconds(rows + length * len(rates)) + length * self._own.seconds(len(rates))
+            seconds = self._costs.seconds(rows + length * len(rates), rows) + length * self._own.seconds(len(rates))
             if tokens / seconds > best:
                 best, count = tokens / seconds, length
         self._waited += 1
