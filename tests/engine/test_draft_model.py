@@ -68,6 +68,7 @@ def core_of(model: Path, draft: Path | None = None, **options: Any) -> EngineCor
         assert isinstance(planner, DraftPlanner) and planner._model is not None
         planner._model.__class__ = Always
         planner._costs.__class__ = Steady
+        planner._most = 16  # as on a device on which rows cost little
     return core
 
 

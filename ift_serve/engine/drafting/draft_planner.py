@@ -13,8 +13,9 @@ from ift_serve.engine.drafting.step_costs import StepCosts
 from ift_serve.engine.sequences.sequence import Sequence
 
 LONGEST_DRAFT = 15
-MOST_SEQUENCES = 16
-"""Sequences of a step, past which rows are worth what they cost without drafts, and looking for guesses is not."""
+MOST_SEQUENCES = 4
+"""Sequences of a step, past which a row more costs what it brings: drafts of several callers make ever other kinds of
+steps, most of which come too seldom to be run from a record. Measured on two cores."""
 _MARGIN = 1.02
 """By how much a step with drafts must be better by what is known: that is not exact."""
 _LEAST_CHANCE = 0.02
@@ -68,8 +69,16 @@ class DraftPlanner:
     drafted, so the rates are known before a row is spent.
     """
 
-    def __init__(self, model: GuessingModel | None = None, measured: Listing[float] = ()) -> None:
-        """model: what is asked beside the text. measured: seconds of steps of 1, 2 ... rows, where they are known."""
+    def __init__(
+        self,
+        model: GuessingModel | None = None,
+        measured: Listing[float] = (),
+        most_sequences: int = MOST_SEQUENCES,
+    ) -> None:
+        """model: what is asked beside the text. measured: seconds of steps of 1, 2 ... rows, where they are known.
+        most_sequences: nothing is guessed where a step has more.
+        """
+        self._most = most_sequences
         self._rates = AcceptanceRates()
         self._costs = StepCosts(measured)
         self._model = None if model is None else ModelGuesses(model, self._costs)
@@ -78,7 +87,7 @@ class DraftPlanner:
     def plan(self, sequences: Listing[Sequence], room: int, longest: Listing[int]) -> list[list[int]]:
         """See :class:`ift_serve.engine.drafting.drafts.Drafts`."""
         self._rows = self._sequences = len(sequences)
-        if len(sequences) > MOST_SEQUENCES:
+        if len(sequences) > self._most:
             return [[] for _ in sequences]
         guesses: list[Guess | None] = [None] * len(sequences)
         for place, sequence in enumerate(sequences):

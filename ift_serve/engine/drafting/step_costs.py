@@ -83,10 +83,8 @@ class StepCosts:
             del self._ratios[old], self._noted_class[old]
 
     def _ratio(self, wanted: _Class) -> float:
-        """Of such steps; of those without drafts where there were none with them, then of the latest of any kind."""
+        """Of such steps; where there were none, of those without drafts, or 1: what seems cheap is tried, and known."""
         ratios = self._ratios.get(wanted) or self._ratios.get(wanted._replace(drafted=False))
-        if ratios is None and self._ratios:
-            ratios = self._ratios[max(self._noted_class, key=self._noted_class.__getitem__)]
         return median(ratios) if ratios else 1.0
 
     def _before(self, rows: int) -> float:
