@@ -105,7 +105,7 @@ def test_drafts_that_do_not_pay_beside_others_are_given_up_and_pay_alone() -> No
         lengths = [len(tokens) for tokens in planned(planner, texts)]
         drafted.append(sum(lengths))
         planner.note(60.0 if sum(lengths) else 1.0)
-    assert drafted[0] > 0 and drafted[1:] == [0] * 29
+    assert all(drafted[:3]) and drafted[3:] == [0] * 27, "one slow step says nothing"
     assert len(planned(planner, texts[:1])[0]) == LONGEST_DRAFT
 
 

@@ -182,6 +182,7 @@ def test_adapters_in_the_batch_change_nothing_else(tmp_path: Path) -> None:
     assert len(sizes) > 3 and none == ()
 
 
+@pytest.mark.usefixtures("packed")
 def test_while_it_serves_a_kind_is_recorded_when_it_has_come_some_times(path: Path) -> None:
     runner = _runner(path, dtype="float32")
     texts = [[5 + (11 * i + n) % 120 for i in range(20 + n)] for n in range(3)]

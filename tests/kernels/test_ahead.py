@@ -29,7 +29,9 @@ def test_every_worker_in_the_sources_is_compiled_ahead() -> None:
     assert len(found) > 15
     needs_pairs = {(folder, name) for folder, name in written if name == "_worker_pairs" and not bf16.available()}
     needs_bytes = {
-        (folder, name) for folder, name in written if folder == "quantized_linear" and not integers.available()
+        (folder, name)
+        for folder, name in written
+        if folder in ("quantized_linear", "quantize_weight") and not integers.available()
     }
     assert written - found == needs_pairs | needs_bytes, "a worker stands in its kernel's cpu.py"
 

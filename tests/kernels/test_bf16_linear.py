@@ -75,6 +75,12 @@ def test_weights_below_one_another_are_packed_as_the_definition_packs_them(
     torch.testing.assert_close(weights, before, rtol=0, atol=0, equal_nan=True)
 
 
+def test_weights_of_other_inputs_are_no_weight() -> None:
+    for weights in ((_weight(16, 64), _weight(16, 32)), ()):
+        with pytest.raises(ValueError, match="same inputs"):
+            pack_weight(*weights)
+
+
 @pytest.mark.parametrize("place", [(0, 0), (15, 1), (319, 47), (300, 30)])
 def test_one_value_that_bf16_cannot_hold_is_found_wherever_it_stands(place: tuple[int, int]) -> None:
     weight, other = _weight(320, 48), _weight(16, 48)

@@ -53,8 +53,8 @@ def test_joined_layers_are_the_layers_side_by_side(kinds: tuple[int | None, ...]
     layers = [torch.nn.Linear(64, outputs, bias=bias) for outputs, bias in zip((32, 48), biased, strict=True)]
     weights = QuantizedWeights()
     for layer, bits in zip(layers, kinds, strict=True):
-        if bits is not None and (rounded := quantize_weight(layer.weight, bits)) is not None:
-            weights.put(layer, rounded)
+        if bits is not None and (rounded := quantize_weight(layer.weight, bits, in_place=True)) is not None:
+            weights.keep(layer, rounded)
     joined, inputs = join_linears(layers, weights), torch.randn(5, 64)
     parts = []
     for layer, bits in zip(layers, kinds, strict=True):

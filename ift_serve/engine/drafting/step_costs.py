@@ -13,6 +13,8 @@ _TILE = 4
 _KEPT = 5
 _COMPARED = 15
 """Steps whose times are compared with those that were measured before."""
+_FEWEST = 3
+"""Steps with drafts that say what they take: one may have been recorded, or waited for others on the machine."""
 _STALE = 400
 """Steps after which what was measured before counts no more: it is tried again."""
 _GUESSED_SHARE = 0.03
@@ -29,10 +31,10 @@ class _Class(NamedTuple):
 class StepCosts:
     """The median seconds of the latest steps, by tiles of rows.
 
-    Where steps were measured before there was anything to serve, their proportions hold, and the latest steps say how
-    much longer all of them take now: for longer texts, adapters, and others on the machine. So no number of rows has to
-    be tried for its cost to be known. What was measured was one sequence: steps of several, with drafts and without,
-    take longer than it by different factors, so each has its own once there were such steps.
+    Where steps were measured before there was anything to serve, their proportions hold, and the latest steps say
+    how much longer all of them take now: for longer texts, adapters, and others on the machine. So not every number
+    of rows has to be tried for its cost to be known. What was measured was one sequence: steps of several, with
+    drafts and without, take longer than it by different factors, so each has its own once there were such steps.
     """
 
     def __init__(self, measured: Sequence[float] = ()) -> None:
@@ -83,8 +85,10 @@ class StepCosts:
             del self._ratios[old], self._noted_class[old]
 
     def _ratio(self, wanted: _Class) -> float:
-        """Of such steps; where there were none, of those without drafts, or 1: what seems cheap is tried, and known."""
-        ratios = self._ratios.get(wanted) or self._ratios.get(wanted._replace(drafted=False))
+        """Of such steps; where there were few, of those without drafts, or 1: what seems cheap is tried, and known."""
+        ratios = self._ratios.get(wanted, ())
+        if wanted.drafted and len(ratios) < _FEWEST:
+            ratios = self._ratios.get(wanted._replace(drafted=False), ())
         return median(ratios) if ratios else 1.0
 
     def _before(self, rows: int) -> float:

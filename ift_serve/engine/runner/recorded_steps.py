@@ -141,7 +141,8 @@ class RecordedSteps:
             return self._unrecorded(batch)
         self._steps[kind] = step
         if len(self._steps) > _MOST_STEPS:
-            self._steps.popitem(last=False)
+            gone, _ = self._steps.popitem(last=False)
+            self._seen.pop(gone, None)
         return step.hidden, step.logits
 
     def _waits(self, kind: _Kind) -> bool:

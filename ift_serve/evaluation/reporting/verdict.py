@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Any
 
 ALL = "all"
-_REFUSED = ("INVALID_ARGUMENT", "OUT_OF_RANGE")
-"""Codes that say what a prompt is: asked again it would be refused again. All others say what became of the call."""
+_REFUSED = "INVALID_ARGUMENT"
+"""It says what a prompt is: asked again it would be refused again."""
 
 
 def main_score(found: dict[str, Any], model: str, task: str) -> float | None:
@@ -34,10 +34,8 @@ def problems(found: dict[str, Any], fail_under: float | None, before: dict[str, 
         if covered["answered"] == 0:
             said.append(f"{place}: nothing was answered")
         elif codes := lost.get((covered["model"], covered["task"])):
-            said.append(
-                f"{place}: {codes.total()} of {covered['asked']} answers are missing ({', '.join(codes)}); "
-                "the same command again asks for them"
-            )
+            missing = f"{codes.total()} of {covered['asked']} answers are missing"
+            said.append(f"{place}: {missing} ({', '.join(codes)})")
     tasks = list(dict.fromkeys(score["task"] for score in found["scores"]))
     for model in found["models"]:
         for task in tasks:
@@ -65,7 +63,7 @@ def _lost(found: dict[str, Any]) -> dict[tuple[str, str], Counter[str]]:
     lost: dict[tuple[str, str], Counter[str]] = {}
     for row in found["rows"]:
         code = row["error"].partition(":")[0]
-        if code and code not in _REFUSED:
+        if code and code != _REFUSED:
             lost.setdefault((row["model"], row["task"]), Counter())[code] += 1
     return lost
 

@@ -197,9 +197,8 @@ def make_linear(weight: Tensor, bias: Tensor | None, backend: str = "auto") -> L
         return FixedLinear(weight, bias)
     if weight.device.type != "cpu" or not can_pack(weight.dtype):
         return PlainLinear(weight, bias)
-    if (packed := _as_bf16([weight])) is not None:
-        return Bf16Linear(packed, bias)
-    return PackedLinear(weight, bias)
+    packed = _as_bf16([weight])
+    return PackedLinear(weight, bias) if packed is None else Bf16Linear(packed, bias)
 
 
 def _as_bf16(weights: Sequence[Tensor]) -> PackedWeight | None:
@@ -210,10 +209,11 @@ def _as_bf16(weights: Sequence[Tensor]) -> PackedWeight | None:
 
 
 def _joined(weights: Sequence[Tensor], bias: Tensor | None, backend: str) -> Linear:
+    if len(weights) == 1 or backend == INVARIANT or weights[0].device.type != "cpu" or not can_pack(weights[0].dtype):
+        return make_linear(torch.cat(list(weights)), bias, backend)
     # Packed from where they are: one below the other they would be copied once more.
-    if backend != INVARIANT and (packed := _as_bf16(weights)) is not None:
-        return Bf16Linear(packed, bias)
-    return make_linear(torch.cat(list(weights)), bias, backend)
+    packed = _as_bf16(weights)
+    return PackedLinear(torch.cat(list(weights)), bias) if packed is None else Bf16Linear(packed, bias)
 
 
 def join_linears(linears: Sequence[Any], quantized: QuantizedWeights, backend: str = "auto") -> Linear:

@@ -15,8 +15,11 @@ from ift_kernels.bf16_linear.types import PANEL, PackedWeight
 def pack_weight(*weights: Tensor, backend: str = "auto") -> PackedWeight | None:
     """Weights ``[N, K]`` of the same inputs packed as one, the outputs of the first first; they stay as they are.
 
-    None where bf16 does not hold every value of them, or an N or K is no multiple of 16.
+    None where bf16 does not hold every value of them, or an N or K is no multiple of 16. Raises ValueError where they
+    have other inputs.
     """
+    if len({weight.shape[1] for weight in weights}) != 1:
+        raise ValueError("weights to pack must have the same inputs")
     if any(size % PANEL for weight in weights for size in weight.shape):
         return None
     if all(weight.dtype == torch.float32 and uses_cpu(weight, backend) for weight in weights):

@@ -249,7 +249,7 @@ def _pack(data):
     sources, target = load_i64(args, _SOURCES), load_i64(args, _TARGET)
     while True:
         first = openmp.take(args + 8 * _NEXT) * _GROUP
-        if first >= panels:
+        if first >= panels or load_i64(args, _LOST) != 0:
             return
         for panel in range(first, min(first + _GROUP, panels)):
             if _pack_panel(load_i64(sources, panel), target + panel * 2 * PANEL * width, width) != 0:
