@@ -10,8 +10,9 @@ export GOMP_SPINCOUNT := 2000
 unexport PYTHONDONTWRITEBYTECODE
 
 # Test processes. A module's tests share models and servers and stay together. Modules go out in their order: by number
-# of tests those of few long ones would come last, and leave the others waiting. Three share two cores: one waits often.
-PROCESSES ?= 3
+# of tests those of few long ones would come last, and leave the others waiting. Four share two cores: they often wait
+# for servers and browsers.
+PROCESSES ?= 4
 TESTING = -m "not slow" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # What proves the core: imports, core, scheduler, cache, strategies, text, checks, formats.
 FAST := tests/test_architecture.py $(wildcard tests/engine/test_core_*.py) tests/engine/test_block_manager.py \

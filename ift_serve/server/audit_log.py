@@ -83,7 +83,6 @@ class AuditLog:
 
     def _run(self) -> None:
         while self._await_work():
-            self._reopen_if_asked()
             try:
                 self._append_waiting()
             except OSError as error:
@@ -116,6 +115,7 @@ class AuditLog:
     def _append_waiting(self) -> None:
         """Raises OSError; what was not written waits on."""
         while True:
+            self._reopen_if_asked()  # before each line: those behind a reload belong to the new file
             with self._condition:
                 line = self._waiting[0] if self._waiting else None
             if line is None:

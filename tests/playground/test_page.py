@@ -283,9 +283,9 @@ def test_what_is_refused_is_told(visit: Callable[..., Visit]) -> None:
 def test_escape_stops(visit: Callable[..., Visit], serving: Serving) -> None:
     page = visit().page
     page.locator("#settings [name=form]").select_option("regex")
-    page.locator("#settings [name=form_text]").fill("[ab]{400}")
+    page.locator("#settings [name=form_text]").fill("[ab]{900}")
     page.locator("#settings [name=temperature]").fill("1")
-    page.locator("#settings [name=max_tokens]").fill("400")
+    page.locator("#settings [name=max_tokens]").fill("900")
     page.locator("#prompt").fill("Go on.")
     page.locator("#send").click()
     page.wait_for_selector(".token")

@@ -51,7 +51,7 @@ async def test_a_large_answer_is_the_same_whole_and_streamed(server_config: Make
                 candidate.finish_reason = delta.finish_reason
     assert [len(candidate.tokens) for candidate in whole.candidates] == [60] * 8
     assert list(whole.candidates) == streamed
-    assert largest <= FREE_ENTRIES
+    assert largest <= FREE_ENTRIES + 3 * 21, "a piece, and tokens of a character that had not ended before it"
     assert whole.usage.generated_tokens == 480 and whole.seed == 3 and whole.model
 
 

@@ -142,6 +142,29 @@ async def test_a_renamed_file_is_left_at_a_reload(server_config: Make, tokens: P
     assert [line["event"] for line in lines(file)][:2] == ["reload", "tokens"]
 
 
+def test_lines_behind_a_reopening_are_in_the_new_file_while_one_before_it_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, old = tmp_path / "audit.jsonl", tmp_path / "audit.jsonl.1"
+    begun, may_end, written = threading.Event(), threading.Event(), os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        begun.set()
+        may_end.wait(10)
+        return written(descriptor, data)
+
+    monkeypatch.setattr("ift_serve.server.audit_log.os.write", write)
+    log = AuditLog(file)
+    log.write("call")
+    assert begun.wait(10)
+    file.rename(old)
+    log.reopen()
+    log.write("reload")
+    may_end.set()
+    log.close()
+    assert [[line["event"] for line in lines(each)] for each in (old, file)] == [["call"], ["reload"]]
+
+
 class Disk:
     """A disk that is full once so many bytes are on it, as ``os.write`` tells of it."""
 
