@@ -167,8 +167,11 @@ async def test_metrics(server_config: Make) -> None:
         assert [message async for message in stub.StreamGenerate(request)]
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.Generate(pb.GenerateRequest())
-        url = f"http://127.0.0.1:{server.metrics_port}/metrics"
-        text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
+        url, refused = f"http://127.0.0.1:{server.metrics_port}/metrics", 'ift_calls_total{code="INVALID_ARGUMENT",'
+        text = ""
+        async with asyncio.timeout(60):
+            while refused not in text:  # a refused call is counted when its status has been sent
+                text = await asyncio.to_thread(lambda: urllib.request.urlopen(url).read().decode())
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert values["ift_generated_tokens_total"] == "120.0"
     assert values['ift_calls_total{code="OK",method="StreamGenerate"}'] == "1.0"
