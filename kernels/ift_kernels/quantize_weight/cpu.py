@@ -1,6 +1,6 @@
 """The rounding of a weight on the CPU: a panel of 16 outputs a work item, its groups of 32 inputs one after the other.
 
-Each value is read twice, from a group that is in the nearest cache the second time.
+Two passes: the first only looks for values that cannot be rounded, so that a weight that has one stays as it is.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
@@ -35,7 +35,6 @@ from ift_kernels.quantized_linear.types import GROUP, PANEL, QuantizedWeight
 
 _NEXT, _WORKER, _WEIGHT, _PANELS, _WIDTH, _BITS, _CODES, _SCALES, _MINIMUMS, _REPLACES, _LOST, _BYTES = range(12)
 _LARGEST = np.float32(torch.finfo(torch.float16).max)
-_FP = np.float32(0)
 _FEW_PANELS = 16
 """Below so many, waking a second thread costs more than it saves."""
 
@@ -103,7 +102,7 @@ def _put_codes(codes, bits, target):
 @inner
 def _round_panel(kind, size, args, panel, codes):
     width, bits = load_i64(args, _WIDTH), load_i64(args, _BITS)
-    groups, words = width // GROUP, bits
+    groups = width // GROUP
     source = load_i64(args, _WEIGHT) + size * panel * PANEL * width
     target = load_i64(args, _CODES) + panel * 2 * bits * width
     scales, minimums = load_i64(args, _SCALES), load_i64(args, _MINIMUMS)
@@ -112,7 +111,7 @@ def _round_panel(kind, size, args, panel, codes):
             x = source + size * (row * width + g * GROUP)
             place = 2 * ((panel * groups + g) * PANEL + row)
             _round_group(kind, x, bits, codes, scales + place, minimums + place, load_i64(args, _REPLACES))
-            _put_codes(codes, bits, target + 4 * PANEL * words * g + 4 * row)
+            _put_codes(codes, bits, target + 4 * PANEL * bits * g + 4 * row)  # a group of n bits is n words
 
 
 @inner
